@@ -1,0 +1,82 @@
+"""Scaled dot-product attention: one signature, the kernel chosen by backend and size.
+
+Axes: b batch, q query length, k key length, h heads, d head width.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+# On a CPU, scores of this many queries at a time stay in the cache.
+_QUERY_CHUNK = 512
+# Below this many scores per head the whole matrix is cheaper than a loop over chunks.
+_SMALL = 512 * 1024
+
+
+def attention(
+    query: Float[Array, "b q h d"],
+    key: Float[Array, "b k h d"],
+    value: Float[Array, "b k h d"],
+    mask: Bool[Array, "#b #h #q k"] | None = None,
+) -> Float[Array, "b q h d"]:
+    """softmax(query keyᵀ / sqrt(d)) value, with the softmax in float32. `mask` is True where a key may be seen."""
+    backend = jax.default_backend()
+    if backend == "gpu" and _cudnn_takes(query):
+        return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
+    if backend == "cpu" and mask is None and query.shape[1] * key.shape[1] > _SMALL:
+        return chunked_attention(query, key, value)
+    return naive_attention(query, key, value, mask)
+
+
+def _cudnn_takes(query: Float[Array, "b q h d"]) -> bool:
+    """cuDNN's fused kernel wants half precision and a head width that is a multiple of 8, at most 128."""
+    width = query.shape[-1]
+    return query.dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0 and width <= 128
+
+
+def naive_attention(
+    query: Float[Array, "b q h d"],
+    key: Float[Array, "b k h d"],
+    value: Float[Array, "b k h d"],
+    mask: Bool[Array, "#b #h #q k"] | None = None,
+) -> Float[Array, "b q h d"]:
+    """The formula as written, whole score matrix in memory; the oracle of the other kernels."""
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    scores = scores * query.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    out = jnp.einsum("bhqk,bkhd->bqhd", weights, value, preferred_element_type=jnp.float32)
+    return out.astype(value.dtype)
+
+
+def chunked_attention(
+    query: Float[Array, "b q h d"],
+    key: Float[Array, "b k h d"],
+    value: Float[Array, "b k h d"],
+) -> Float[Array, "b q h d"]:
+    """Attention one (sample, head) at a time, in chunks of queries: never more than chunk × k scores in memory.
+
+    The division comes after the product with the values: one pass less over the scores. Scores are recomputed
+    on the way back, so that training keeps the same bound.
+    """
+    b, q, h, d = query.shape
+    chunk = min(_QUERY_CHUNK, q)
+    padded = -(-q // chunk) * chunk
+    queries = jnp.pad(query * d**-0.5, ((0, 0), (0, padded - q), (0, 0), (0, 0)))
+    queries = queries.reshape(b, padded // chunk, chunk, h, d).transpose(0, 3, 1, 2, 4).reshape(b * h, -1, chunk, d)
+    keys, values = (x.transpose(0, 2, 1, 3).reshape(b * h, -1, d) for x in (key, value))
+
+    @jax.checkpoint
+    def one_chunk(q_chunk, k_head, v_head):
+        scores = jnp.einsum("qd,kd->qk", q_chunk, k_head, preferred_element_type=jnp.float32)
+        weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+        out = jnp.einsum("qk,kd->qd", weights.astype(v_head.dtype), v_head, preferred_element_type=jnp.float32)
+        return (out / weights.sum(axis=-1, keepdims=True)).astype(v_head.dtype)
+
+    def one_head(args):
+        q_chunks, k_head, v_head = args
+        return jax.lax.map(lambda q_chunk: one_chunk(q_chunk, k_head, v_head), q_chunks)
+
+    out = jax.lax.map(one_head, (queries, keys, values))
+    return out.reshape(b, h, padded, d).transpose(0, 2, 1, 3)[:, :q]

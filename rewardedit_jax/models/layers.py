@@ -1,0 +1,127 @@
+"""Layers that every network here shares: matrix products that accumulate in float32, and normalisations.
+
+Parameters are float32 unless `param_dtype` says otherwise; `dtype` is the type that products are computed in.
+Half-precision products accumulate in float32 and come back in `dtype`.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.initializers import Initializer, lecun_normal, variance_scaling, zeros
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Num
+
+# What torch.nn.Linear and torch.nn.Conv2d start from: uniform in ±1/sqrt(fan_in).
+torch_default = variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Dense(nn.Module):
+    """`x @ kernel + bias` over the last axis, accumulated in float32. kernel: [in, features]."""
+
+    features: int
+    use_bias: bool = True
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), self.param_dtype)
+        contract_last = (((x.ndim - 1,), (0,)), ((), ()))
+        y = jax.lax.dot_general(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            contract_last,
+            preferred_element_type=jnp.float32,
+        )
+        if self.use_bias:
+            y = y + self.param("bias", zeros, (self.features,), self.param_dtype)
+        return y.astype(self.dtype)
+
+
+class Conv(nn.Module):
+    """2-D convolution over NHWC with an odd square kernel (or 1×1), padded to keep size / stride. kernel: HWIO."""
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    padding: tuple[tuple[int, int], tuple[int, int]] | None = None
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        k = self.kernel_size
+        kernel = self.param("kernel", self.kernel_init, (k, k, x.shape[-1], self.features), self.param_dtype)
+        bias = self.param("bias", zeros, (self.features,), self.param_dtype)
+        y = jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=self.padding or ((k // 2, k // 2),) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y + bias.astype(self.dtype)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation over all axes but the first, in float32 whatever the compute type."""
+
+    groups: int
+    epsilon: float
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
+        norm = nn.GroupNorm(
+            self.groups,
+            epsilon=self.epsilon,
+            dtype=jnp.float32,
+            param_dtype=self.param_dtype,
+            use_fast_variance=False,  # E[x²] - E[x]² loses digits where the mean is large
+            name="norm",
+        )
+        nn.share_scope(self, norm)
+        return norm(x).astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, in float32 whatever the compute type."""
+
+    epsilon: float = 1e-5
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
+        norm = nn.LayerNorm(
+            epsilon=self.epsilon,
+            dtype=jnp.float32,
+            param_dtype=self.param_dtype,
+            use_fast_variance=False,
+            name="norm",
+        )
+        nn.share_scope(self, norm)
+        return norm(x).astype(self.dtype)
+
+
+def sinusoid(
+    x: Num[Array, "*batch"],
+    channels: int,
+    *,
+    flip_sin_to_cos: bool = True,
+    downscale_freq_shift: float = 0.0,
+) -> Float[Array, "*batch {channels}"]:
+    """Sine/cosine encoding of a number, as diffusion models encode the timestep: `[cos, sin]` of geometric frequencies.
+
+    Fractional values are kept. `flip_sin_to_cos=False` gives `[sin, cos]`. `channels` must be even.
+    """
+    half = channels // 2
+    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / (half - downscale_freq_shift))
+    angles = jnp.asarray(x, jnp.float32)[..., None] * frequencies
+    sin, cos = jnp.sin(angles), jnp.cos(angles)
+    return jnp.concatenate([cos, sin] if flip_sin_to_cos else [sin, cos], axis=-1)
