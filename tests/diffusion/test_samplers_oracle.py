@@ -1,0 +1,134 @@
+"""Whole trajectories against diffusers' schedulers, with a synthetic network and equal noise."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rewardedit_jax.diffusion.samplers import sample, sampler_table
+from rewardedit_jax.diffusion.schedule import Schedule
+
+pytestmark = pytest.mark.oracle
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+
+CLASSES = {
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler_ancestral": "EulerAncestralDiscreteScheduler",
+    "dpmpp_2m": "DPMSolverMultistepScheduler",
+}
+# The file of Stable Diffusion 1.5, written for another class and silent on the spacing.
+STABLE_DIFFUSION = {
+    "_class_name": "PNDMScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+}
+SHAPE = (2, 4, 4, 4)
+
+
+def network(lib, x, t):
+    """A bounded output that depends on the sample, its place and the timestep."""
+    return lib.tanh(0.7 * x + t * 0.001 - 0.4)
+
+
+def theirs(name, config, steps, latents, noise, monkeypatch):
+    """Timesteps and latents after every step of the scheduler's own pipeline loop."""
+    scheduler = getattr(diffusers, CLASSES[name]).from_config(config)
+    scheduler.set_timesteps(steps)
+    if name == "euler_ancestral":
+        draws = iter(torch.from_numpy(noise))
+        module = "diffusers.schedulers.scheduling_euler_ancestral_discrete.randn_tensor"
+        monkeypatch.setattr(module, lambda *_, **__: next(draws))
+    x, trajectory = torch.from_numpy(latents) * scheduler.init_noise_sigma, []
+    for t in scheduler.timesteps:
+        output = network(torch, scheduler.scale_model_input(x, t), t.float())
+        x = scheduler.step(output, t, x, return_dict=False)[0]
+        trajectory.append(x.numpy())
+    return scheduler.timesteps.numpy(), np.stack(trajectory)
+
+
+def compare(name, config, steps, monkeypatch, tolerance=1e-5):
+    """Equal timesteps, and trajectories within `tolerance` of the largest latent."""
+    rng = np.random.default_rng(steps)
+    latents = rng.standard_normal(SHAPE, np.float32)
+    noise = rng.standard_normal((steps, *SHAPE), np.float32)
+    timesteps, expected = theirs(name, config, steps, latents, noise, monkeypatch)
+
+    table = sampler_table(name, Schedule.from_config(config), steps)
+    final, trajectory = sample(
+        lambda x, t: network(jnp, x, t),
+        table,
+        jnp.asarray(latents),
+        noise=jnp.asarray(noise),
+        keep_trajectory=True,
+    )
+    np.testing.assert_allclose(table.steps.timestep, timesteps, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(trajectory, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    np.testing.assert_array_equal(final, trajectory[-1])
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 14, 15, 30])
+def test_follows_diffusers_on_the_file_of_stable_diffusion(name, steps, monkeypatch):
+    compare(name, STABLE_DIFFUSION, steps, monkeypatch)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", [1, 2, 7, 15])
+def test_follows_diffusers_with_each_spacing_and_prediction(name, spacing, prediction, steps, monkeypatch):
+    config = STABLE_DIFFUSION | {"timestep_spacing": spacing, "prediction_type": prediction}
+    compare(name, config, steps, monkeypatch)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},  # every class on its defaults; DDIM clips and ends at alpha_bar 1
+        {"prediction_type": "v_prediction", "clip_sample_range": 0.5},
+        {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction", "clip_sample": False},
+        {"num_train_timesteps": 50, "trained_betas": list(np.linspace(0.001, 0.2, 50)), "clip_sample": False},
+        STABLE_DIFFUSION | {"final_sigmas_type": "sigma_min", "set_alpha_to_one": True},
+        STABLE_DIFFUSION
+        | {
+            "rescale_betas_zero_snr": True,
+            "prediction_type": "v_prediction",
+            "timestep_spacing": "trailing",
+        },
+    ],
+    ids=["defaults", "clip", "cosine", "trained_betas", "sigma_min", "zero_snr"],
+)
+@pytest.mark.parametrize("steps", [5, 16])
+def test_follows_diffusers_on_other_settings(name, config, steps, monkeypatch):
+    compare(name, config, steps, monkeypatch)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_diffusers_reads_what_we_write(name):
+    schedule = Schedule.from_config(STABLE_DIFFUSION | {"prediction_type": "v_prediction"})
+    scheduler = getattr(diffusers, CLASSES[name]).from_config(schedule.to_config())
+    assert scheduler.config.prediction_type == "v_prediction"
+    np.testing.assert_allclose(scheduler.alphas_cumprod, schedule.alphas_cumprod, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_noising_and_target_are_those_of_diffusers(prediction):
+    config = STABLE_DIFFUSION | {"prediction_type": prediction}
+    theirs, ours = diffusers.DDIMScheduler.from_config(config), Schedule.from_config(config)
+    rng = np.random.default_rng(0)
+    clean, noise = rng.standard_normal((2, *SHAPE), np.float32)
+    timesteps = np.array([3, 999])
+    arrays = [torch.from_numpy(x) for x in (clean, noise, timesteps)]
+    target = arrays[1] if prediction == "epsilon" else theirs.get_velocity(*arrays)
+    ours_arrays = [jnp.asarray(x) for x in (clean, noise, timesteps)]
+    np.testing.assert_allclose(ours.add_noise(*ours_arrays), theirs.add_noise(*arrays), atol=1e-5)
+    np.testing.assert_allclose(ours.target(*ours_arrays), target, atol=1e-5)
