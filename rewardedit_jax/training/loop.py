@@ -1,0 +1,265 @@
+"""The one training loop: it knows a task only through the protocol in `task.py`."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from rewardedit_jax.training.checkpoints import Checkpoints, open_workdir, record_config, with_shardings
+from rewardedit_jax.training.metrics import MetricWriter
+from rewardedit_jax.training.optimizer import make_optimizer, make_schedule
+from rewardedit_jax.training.prefetch import prefetched
+from rewardedit_jax.training.sharding import (
+    batch_sharding,
+    check_batch_size,
+    global_batch,
+    infer_shardings,
+    make_mesh,
+    place,
+    replicated,
+)
+from rewardedit_jax.training.state import TrainState, create_state
+from rewardedit_jax.training.step import train_step
+from rewardedit_jax.training.task import Batch, Metrics, Params, Task, merge_params, split_params
+
+# (complete parameters, step) → named numbers, or pictures uint8[h, w, 3]. Called on every host.
+Evaluator = Callable[[Params, int], Mapping[str, Any]]
+StepFn = Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
+
+_INIT = 2**32 - 1  # folded into the seed for the initial parameters: a step that never comes
+
+
+class NonFiniteLoss(FloatingPointError):
+    """The loss or the gradient norm is not a number; the message says at which step, and how to go on."""
+
+
+class Interrupted(SystemExit):
+    """The run was told to stop and has saved its state; the message says how to go on."""
+
+
+def train(
+    task: Task,
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    resume: bool = False,
+    evaluators: Mapping[str, Evaluator] = MappingProxyType({}),
+) -> TrainState:
+    """Trains `task` for `config.steps` optimizer steps and exports the result to workdir/model.
+
+    Args:
+      config: `seed`, `steps`, `batch_size` (examples of a micro-batch over all hosts), `accumulate` (micro-batches per
+        step), `log_every`, `checkpoint_every`, `evaluate_every` (0: only at the end), `keep_checkpoints`, `mesh` (see
+        `make_mesh`), `optimizer` (see `make_optimizer`; and `ema_decay`, None: no average).
+      evaluators: asked every `evaluate_every` steps and at the end, about the averaged parameters where there are any.
+        They must not keep the parameters: the next step reuses their memory.
+    Raises:
+      NonFiniteLoss: nothing is saved after the last good checkpoint.
+      Interrupted: on SIGTERM or Ctrl-C, after the running step is done and saved.
+      FileExistsError, FileNotFoundError: if the working directory does not fit `resume`.
+      ValueError: if batch, mesh, rules, parameters and checkpoint do not fit each other.
+    """
+    workdir = open_workdir(workdir, resume)
+    mesh = make_mesh(config.mesh)
+    check_batch_size(config.batch_size, mesh)
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    trained, frozen = _initial_params(task, config, mesh)
+    create = partial(create_state, optimizer=optimizer, ema=config.optimizer.ema_decay is not None)
+    abstract = jax.eval_shape(create, trained)
+    shardings = infer_shardings(abstract, task.partition_rules, mesh)
+    with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
+        # Where the state comes from, in order of precedence:
+        # 1. the run's own last checkpoint; 2. what the task starts from (weights of a model directory, or scratch).
+        if resume:
+            del trained  # makes room for what is restored
+            state = checkpoints.restore(with_shardings(abstract, shardings))
+        else:
+            state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(trained)
+            del trained
+        record_config(workdir, config)
+        step = _compile_step(task, config, optimizer, mesh, shardings, frozen)
+        start = int(state.step)
+        with (
+            MetricWriter(workdir, start, config.steps) as writer,
+            prefetched(task.batches(start), partial(global_batch, mesh=mesh)) as batches,
+        ):
+            state = _Run(config, checkpoints, writer, evaluators, frozen).go(step, state, batches)
+    _export(task, _complete(state, frozen), workdir / "model")
+    return state
+
+
+def _initial_params(task: Task, config: ConfigDict, mesh: Mesh) -> tuple[Params, Params]:
+    """(trained, frozen), laid out on the mesh."""
+    params = task.init(jax.random.fold_in(jax.random.key(config.seed), _INIT))
+    shardings = infer_shardings(params, task.partition_rules, mesh)
+    parts, layouts = split_params(params, task.trainable), split_params(shardings, task.trainable)
+    return place(parts[0], layouts[0]), place(parts[1], layouts[1])
+
+
+def _compile_step(
+    task: Task,
+    config: ConfigDict,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    state_shardings: TrainState,
+    frozen: Params,
+) -> StepFn:
+    """`train_step` with the constants of this run. It takes over the memory of the state that it is given."""
+    step = partial(
+        train_step,
+        loss_fn=task.loss,
+        optimizer=optimizer,
+        schedule=make_schedule(config.optimizer, config.steps),
+        seed=config.seed,
+        accumulate=config.accumulate,
+        ema_decay=config.optimizer.ema_decay,
+    )
+    frozen_shardings = jax.tree.map(lambda x: x.sharding, frozen)
+    return jax.jit(
+        step,
+        in_shardings=(state_shardings, frozen_shardings, batch_sharding(mesh)),
+        out_shardings=(state_shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+class _Run:
+    """The steps of one call of `train`, and what happens between them."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        checkpoints: Checkpoints,
+        writer: MetricWriter,
+        evaluators: Mapping[str, Evaluator],
+        frozen: Params,
+    ):
+        self.config, self.checkpoints, self.writer = config, checkpoints, writer
+        self.evaluators, self.frozen = evaluators, frozen
+        self._mark: tuple[int, float] | None = None  # a step, and when it was done
+
+    def go(self, step: StepFn, state: TrainState, batches: Iterator[Batch]) -> TrainState:
+        """Each step is dispatched before the numbers of the one before are read: the device never waits for them."""
+        pending = None
+        with _stop_requests() as stop_requested:
+            for n in range(int(state.step) + 1, self.config.steps + 1):
+                state, metrics = step(state, self.frozen, self._next(batches, n))
+                if pending:
+                    self._log(pending[0], self._read(*pending))
+                pending = n, metrics
+                stopping = stop_requested.is_set() or self.checkpoints.reached_preemption(n)
+                if stopping or self._pauses(n):
+                    self._pause(n, metrics, state, stopping)
+                    pending = None
+                if stopping:
+                    raise Interrupted(
+                        f"stopped after step {n} and saved it: run again with --resume to go on"
+                    )
+        return state
+
+    def _next(self, batches: Iterator[Batch], n: int) -> Batch:
+        try:
+            return next(batches)
+        except StopIteration:
+            raise ValueError(f"the task's batches ended before step {n} of {self.config.steps}") from None
+
+    def _due(self, n: int, every: int) -> bool:
+        return n == self.config.steps or (every > 0 and n % every == 0)
+
+    def _pauses(self, n: int) -> bool:
+        return self._due(n, self.config.checkpoint_every) or self._due(n, self.config.evaluate_every)
+
+    def _pause(self, n: int, metrics: Metrics, state: TrainState, stopping: bool) -> None:
+        """Checkpoint and evaluation after step n; their time does not count as training."""
+        numbers = self._read(n, metrics)  # raises before a broken state is saved
+        if stopping or self._due(n, self.config.checkpoint_every):
+            self.checkpoints.save(state)
+        if not stopping and self._due(n, self.config.evaluate_every):
+            numbers |= self._evaluate(_complete(state, self.frozen), n)
+        self._log(n, numbers)
+        self._mark = n, time.perf_counter()
+
+    def _read(self, n: int, metrics: Metrics) -> dict[str, float]:
+        """The numbers of step n, waited for, checked, and with the speed since the last mark where they are due.
+
+        The first step of a run compiles; the clock starts when it is done.
+        """
+        numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if not (math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])):
+            raise NonFiniteLoss(self._advice(n, numbers))
+        now, due = time.perf_counter(), self._due(n, self.config.log_every)
+        if due and self._mark:
+            examples = (n - self._mark[0]) * self.config.batch_size * self.config.accumulate
+            numbers["examples_per_second"] = examples / (now - self._mark[1])
+        if due or not self._mark:
+            self._mark = n, now
+        return numbers
+
+    def _advice(self, n: int, numbers: Mapping[str, float]) -> str:
+        good = self.checkpoints.latest()
+        kept = f"the last good checkpoint is of step {good}" if good else "there is no checkpoint yet"
+        go_on = "go on from it with --resume" if good else "start anew"
+        return (
+            f"step {n}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}. Nothing was saved since: {kept}; "
+            f"{go_on} and a lower optimizer.learning_rate or clip_norm, or float32 where half precision overflows"
+        )
+
+    def _evaluate(self, params: Params, n: int) -> dict[str, float]:
+        numbers = {}
+        for name, evaluator in self.evaluators.items():
+            for key, value in evaluator(params, n).items():
+                if np.ndim(value):
+                    self.writer.write_image(n, f"{name}/{key}", np.asarray(value))
+                else:
+                    numbers[f"{name}/{key}"] = float(value)
+        return numbers
+
+    def _log(self, n: int, numbers: Mapping[str, float]) -> None:
+        if self._due(n, self.config.log_every) or self._due(n, self.config.evaluate_every):
+            self.writer.write(n, numbers)
+
+
+def _complete(state: TrainState, frozen: Params) -> Params:
+    """What a user of the model gets: the averaged parameters where there are any, with the frozen ones."""
+    return merge_params(state.params if state.ema is None else state.ema, frozen)
+
+
+def _export(task: Task, params: Params, directory: Path) -> None:
+    if jax.process_count() > 1:  # every host takes part in the gathering, one writes
+        params = jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), params)
+    if jax.process_index() == 0:
+        task.export(params, directory)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Set by the first SIGTERM or Ctrl-C; a second one acts as it always does.
+
+    Several hosts must stop at the same step: there the jax runtime listens to SIGTERM (see `reached_preemption`).
+    """
+    requested, before = threading.Event(), {}
+
+    def request(number: int, frame: object) -> None:
+        requested.set()
+        signal.signal(number, before[number])
+
+    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,84 @@
+"""What a run tells while it goes: metrics.jsonl, TensorBoard events, pictures, and a line or bar of progress."""
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class MetricWriter:
+    """Writes the numbers of each logged step; on all hosts but the first it does nothing.
+
+    Args:
+      workdir: gets metrics.jsonl (one object per logged step), tensorboard/ and images/.
+      start: steps done before; what an interrupted run wrote about later steps is dropped, so that each step is told once.
+      steps: length of the run.
+    """
+
+    def __init__(self, workdir: Path, start: int, steps: int):
+        self._first = jax.process_index() == 0
+        if not self._first:
+            return
+        self._images = workdir / "images"
+        lines = _lines_up_to(workdir / "metrics.jsonl", start)
+        self._file = (workdir / "metrics.jsonl").open(
+            "w", buffering=1
+        )  # by lines: readable while the run goes
+        self._file.writelines(lines)
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        self._bar = tqdm(total=steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._first:
+            self._bar.close()
+            self._events.close()
+            self._file.close()
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Call once per step, in order. A value that is not finite is written as null."""
+        if not self._first:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        for name, value in metrics.items():
+            self._events.add_scalar(name, value, step)
+        self._show(step, metrics)
+
+    def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
+        """A picture among the events, and as images/<name>_<step>.png."""
+        if not self._first:
+            return
+        file = self._images / f"{name}_{step:07d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+        self._events.add_image(name, image, step, dataformats="HWC")
+
+    def _show(self, step: int, metrics: Mapping[str, float]) -> None:
+        told = {name: f"{metrics[name]:.4g}" for name in ("loss", "examples_per_second") if name in metrics}
+        if self._bar.disable:
+            print(
+                f"step {step}/{self._bar.total}", *(f"{k} {v}" for k, v in told.items()), sep="  ", flush=True
+            )
+        else:
+            self._bar.set_postfix(told, refresh=False)
+            self._bar.update(step - self._bar.n)
+
+
+def _lines_up_to(file: Path, step: int) -> list[str]:
+    """Whole lines of an earlier run up to `step`; a line cut off when it was killed is dropped with the later ones."""
+    if not file.exists():
+        return []
+    lines = file.read_text().splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]

@@ -1,0 +1,124 @@
+"""Which device holds what: the mesh, and rules on parameter paths.
+
+The user of this field says "pjit": since jax 0.4 it is merged into `jax.jit`, which takes the shardings made here.
+"""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from rewardedit_jax.training.task import Batch, Rules, find_rule, path_of
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def make_mesh(config: ConfigDict) -> Mesh:
+    """All devices as a grid data × fsdp × tensor; one size may be -1 and takes what the others leave.
+
+    Examples are divided over data and fsdp; parameters over fsdp (gathered where they are used) and tensor.
+
+    Raises:
+      ValueError: if the sizes do not multiply to the number of devices, or a tensor group would span hosts.
+    """
+    sizes, devices = [config[axis] for axis in AXES], jax.device_count()
+    fixed = math.prod(size for size in sizes if size != -1)
+    filled = [max(devices // fixed, 1) if size == -1 else size for size in sizes]
+    if sizes.count(-1) > 1 or min(filled) < 1 or math.prod(filled) != devices:
+        wanted = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+        raise ValueError(
+            f"mesh {wanted} does not fit {devices} device(s): the sizes must multiply to {devices}; "
+            "set one of them, and only one, to -1 to let it take the rest"
+        )
+    # Auto axes: the compiler places what lies between our annotations. (jax.make_mesh alone makes Explicit ones.)
+    mesh = jax.make_mesh(filled, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    for group in mesh.devices.reshape(-1, mesh.shape["tensor"]):
+        if len({device.process_index for device in group}) > 1:
+            raise ValueError(
+                f"mesh axis tensor={mesh.shape['tensor']} spans hosts, which read different examples; "
+                f"it must divide the {jax.local_device_count()} device(s) of a host"
+            )
+    return mesh
+
+
+def infer_shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
+    """A sharding for every leaf: the first rule that matches its parameter path; leaves outside dicts are replicated.
+
+    Works for a parameter tree and for a whole `TrainState`: moments and averages lie under their parameter's path.
+
+    Args:
+      tree: leaves with a shape.
+      rules: (path regex, PartitionSpec).
+    Raises:
+      ValueError: naming every parameter that no rule covers, or whose shape its spec does not divide.
+    """
+    faults: dict[str, None] = {}  # ordered, and each once: moments repeat their parameter's fault
+
+    def assign(key_path, leaf):
+        path = path_of(key_path)
+        rule = find_rule(rules, path) if path else ("", PartitionSpec())
+        if fault := _fault(leaf.shape, rule, mesh):
+            faults[f"{path}: {fault}"] = None
+            return None
+        return NamedSharding(mesh, rule[1])
+
+    shardings = jax.tree_util.tree_map_with_path(assign, tree)
+    if faults:
+        raise ValueError("the partition rules do not fit these parameters:\n  " + "\n  ".join(faults))
+    return shardings
+
+
+def _fault(shape: tuple[int, ...], rule: tuple[str, PartitionSpec] | None, mesh: Mesh) -> str | None:
+    if rule is None:
+        return "no rule covers it"
+    regex, spec = rule
+    if len(spec) > len(shape):
+        return f"{spec} of rule {regex!r} has more axes than its shape {shape}"
+    for size, axes in zip(shape, spec, strict=False):
+        axes = (axes,) if isinstance(axes, str) else axes or ()
+        ways = math.prod(mesh.shape[axis] for axis in axes)
+        if size % ways:
+            return (
+                f"{spec} of rule {regex!r} divides {size} of its shape {shape} by {ways} ({' × '.join(axes)})"
+            )
+    return None
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Leading axis over data and fsdp; the members of a tensor group see the same examples."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raises ValueError if a batch cannot be divided evenly over the mesh."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % ways:
+        raise ValueError(
+            f"batch_size={batch_size} is not divisible by data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']} "
+            f"of the mesh: take a multiple of {ways}, or more of the devices for tensor"
+        )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def global_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """One array over all hosts' devices from each host's own examples."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Arrays that every host holds in full → arrays laid out on the mesh."""
+
+    def put(x, sharding):
+        if sharding.is_fully_addressable:
+            return jax.device_put(x, sharding)
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, tree, shardings)
