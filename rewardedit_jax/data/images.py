@@ -1,0 +1,87 @@
+"""Reading images, and the two ways of bringing them to the size that a network wants."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+from PIL import Image, ImageOps
+
+# What Pillow raises on files that are no image, cut short, broken inside, or too large to be meant seriously.
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class ImageError(ValueError):
+    """An image could not be read; the message names it."""
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """The image of a file as RGB, upright (EXIF orientation applied), transparent parts on white.
+
+    Raises:
+      ImageError: naming the file, if it is missing or unreadable.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"image {path} cannot be read: {error.strerror or error}") from error
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """As `read_image`, of an encoded image in memory; `name` is what an error calls it."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+    except _UNREADABLE as error:
+        raise ImageError(f"image {name} cannot be read: {error}") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow's own conversion would clip at 255
+        grey = np.asarray(image.convert("I;16"))
+        image = Image.fromarray((grey >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ImageError(f"pixels of mode {image.mode} have no defined white")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The image resized straight to size×size, aspect not kept (bicubic): what the editor was trained on."""
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def fit_size(width: int, height: int, resolution: int, multiple: int) -> tuple[int, int]:
+    """The (width, height) an image is edited at: longer side near `resolution`, both multiples of `multiple`.
+
+    The rule of InstructPix2Pix and of the Real-Edit evaluation, in its floating-point form. Rounding belongs
+    to
+    it: 1000×667 gives 512×320, as theirs does, where exact arithmetic would give 512×384 (the short side
+      scaled
+    by 384/667 lands just below 384).
+    """
+    if min(width, height, resolution, multiple) < 1:
+        raise ValueError(
+            f"sizes must be positive, got {width}×{height}, resolution {resolution}, multiple {multiple}."
+        )
+    short = min(width, height)
+    factor = resolution / max(width, height)
+    factor = math.ceil(short * factor / multiple) * multiple / short
+    # The same rounding could leave nothing of a very narrow image.
+    return tuple(max(1, int(side * factor // multiple)) * multiple for side in (width, height))
+
+
+def fit(image: Image.Image, resolution: int, multiple: int) -> Image.Image:
+    """The image scaled (Lanczos) and cropped around its centre to `fit_size`: for editing and evaluation."""
+    size = fit_size(*image.size, resolution, multiple)
+    return ImageOps.fit(image, size, method=Image.Resampling.LANCZOS)
+
+
+def to_unit(image: UInt8[Array | np.ndarray, "*shape"]) -> Float[Array | np.ndarray, "*shape"]:
+    """0..255 → [-1, 1], float32; on the device or in NumPy, wherever the image is."""
+    return 2 * (image.astype(np.float32) / 255) - 1

@@ -1,0 +1,178 @@
+"""Records → batches, in an order that follows from (seed, step) alone.
+
+The records are shuffled anew in every epoch and laid end to end; the batch of step s is records s·B ..
+(s+1)·B of that line. Each of `hosts` hosts reads its own slice of every batch, so that the concatenation over
+hosts is the same batch whatever their number, and any step can be had without reading those before it.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import flax.struct
+import grain
+import numpy as np
+from absl import logging
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from rewardedit_jax.data.images import square
+from rewardedit_jax.data.records import EditRecord, Source
+from rewardedit_jax.data.tokenize import CLIPTokenizer, Tokens, encode, reward_text
+
+
+@flax.struct.dataclass
+class EditBatch:
+    """One host's part of a batch. Leaves are NumPy arrays here, device arrays in the step."""
+
+    source: Any  # uint8[b, H, W, 3]: image before the edit, 0..255
+    edited: Any  # uint8[b, H, W, 3]: image after the edit, the training target, 0..255
+    instruction_ids: Any  # int32[b, L]: CLIP tokens, padded to L = the tokenizer's model_max_length
+    reward_ids: Any = (
+        None  # int32[b, L]: CLIP tokens of the joined feedback; None where records have no feedback
+    )
+    scores: Any = (
+        None  # float32[b, 3]: following, preserving, quality, 0..5; None where records have no scores
+    )
+
+
+class _Example(NamedTuple):
+    """A record at its final size, before its texts become tokens."""
+
+    key: str
+    source: UInt8[np.ndarray, "s s 3"]
+    edited: UInt8[np.ndarray, "s s 3"]
+    instruction: str
+    reward: str | None
+    scores: Float[np.ndarray, "3"] | None
+
+
+def edit_batches(
+    source: Source,
+    tokenizer: CLIPTokenizer,
+    *,
+    batch_size: int,
+    resolution: int,
+    flip: bool,
+    perspectives: Sequence[str],
+    seed: int,
+    start: int = 0,
+    host: int = 0,
+    hosts: int = 1,
+    shuffle: bool = True,
+    repeat: bool = True,
+    threads: int = 2,
+) -> Iterator[EditBatch]:
+    """This host's part of the batches of steps `start`, `start + 1`, ...
+
+    Args:
+      batch_size: B, over all hosts; a host's batches have `batch_size // hosts` examples.
+      resolution: side of the square that images are resized to.
+      flip: whether pairs are mirrored, both images or neither, with probability 1/2. (Instructions may speak
+        of left and right, which a flip exchanges.)
+      perspectives: whose feedback makes up the reward text.
+      seed: 0 .. 2³²-1; order and flips follow from it.
+      repeat: False ends after one epoch; records that do not fill a batch are left out, and the log says so.
+      threads: how many batches are read side by side; 0 reads in the calling thread.
+    Raises:
+      ValueError: if the numbers do not fit each other. Errors of reading come from the iterator.
+    """
+    _check(len(source), batch_size, host, hosts, repeat)
+    reward_text(("", "", ""), perspectives)  # an unknown perspective is told here, not by a thread
+    records = grain.MapDataset.source(source).seed(seed)
+    if shuffle:
+        records = records.shuffle()
+    if repeat:
+        records = records.repeat()
+    examples = records.random_map(_Prepare(resolution, flip, tuple(perspectives)))
+    blocks = examples.batch(batch_size // hosts, drop_remainder=True, batch_fn=_Collate(tokenizer))
+    # Whole steps only: hosts that disagree on their number would wait for each other for ever.
+    end = len(examples) // batch_size * hosts
+    mine = blocks[start * hosts + host : end : hosts]
+    return iter(
+        mine.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
+    )
+
+
+def _check(records: int, batch_size: int, host: int, hosts: int, repeat: bool) -> None:
+    if batch_size % hosts or batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} is not a positive multiple of the {hosts} hosts.")
+    if not 0 <= host < hosts:
+        raise ValueError(f"host {host} is not one of 0..{hosts - 1}.")
+    if records == 0 or (records < batch_size and not repeat):
+        raise ValueError(f"{records} records do not fill one batch of {batch_size}.")
+    if not repeat and records % batch_size:
+        logging.warning(
+            "%d of %d records do not fill a batch and are left out.", records % batch_size, records
+        )
+
+
+@dataclass(frozen=True)
+class _Prepare:
+    """Record → example: resize, flip, join the feedback. `rng` is seeded by the record's place in line."""
+
+    resolution: int
+    flip: bool
+    perspectives: tuple[str, ...]
+
+    def __call__(self, record: EditRecord, rng: np.random.Generator) -> _Example:
+        mirrored = self.flip and rng.random() < 0.5
+        source, edited = (self._sized(image, mirrored) for image in (record.source, record.edited))
+        reward = None if record.feedback is None else reward_text(record.feedback, self.perspectives)
+        return _Example(record.key, source, edited, record.instruction, reward, record.scores)
+
+    def _sized(self, image: UInt8[np.ndarray, "h w 3"], mirrored: bool) -> UInt8[np.ndarray, "s s 3"]:
+        sized = np.asarray(square(Image.fromarray(image), self.resolution))
+        return sized[:, ::-1] if mirrored else sized
+
+
+@dataclass
+class _Collate:
+    """Examples → batch. Texts are tokenised a batch at a time; those too long are counted in the log."""
+
+    tokenizer: CLIPTokenizer
+    texts_cut: int = 0
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def __call__(self, examples: Sequence[_Example]) -> EditBatch:
+        _check_alike(examples)
+        judged = examples[0].reward is not None
+        return EditBatch(
+            source=np.stack([example.source for example in examples]),
+            edited=np.stack([example.edited for example in examples]),
+            instruction_ids=self._ids([example.instruction for example in examples]),
+            reward_ids=self._ids([example.reward for example in examples]) if judged else None,
+            scores=_stack_or_none([example.scores for example in examples]),
+        )
+
+    def _ids(self, texts: Sequence[str]) -> np.ndarray:
+        tokens = encode(self.tokenizer, texts)
+        if tokens.cut.any():
+            self._note(texts, tokens)
+        return tokens.ids
+
+    def _note(self, texts: Sequence[str], tokens: Tokens) -> None:
+        """Logs the count at 1, 10, 100, ... texts: enough to know, too little to drown the log."""
+        for i in np.flatnonzero(tokens.cut):
+            with self._lock:
+                self.texts_cut += 1
+                count = self.texts_cut
+            if set(str(count)[1:]) <= {"0"} and str(count)[0] == "1":
+                logging.warning(
+                    "%d texts read so far were cut; this one by %d tokens: %s", count, tokens.cut[i], texts[i]
+                )
+
+
+def _stack_or_none(scores: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    return None if scores[0] is None else np.stack(scores).astype(np.float32)
+
+
+def _check_alike(examples: Sequence[_Example]) -> None:
+    """A batch is judged or not as a whole: a reward made up for some of it would be trained on."""
+    for name in ("reward", "scores"):
+        has = [getattr(example, name) is not None for example in examples]
+        if any(has) and not all(has):
+            raise ValueError(
+                f"record {examples[has.index(False)].key} has no {name}, others of its batch have."
+            )

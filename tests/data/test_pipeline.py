@@ -1,0 +1,266 @@
+import itertools
+import json
+import logging
+import pickle
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from rewardedit_jax.data.images import ImageError, square
+from rewardedit_jax.data.pipeline import EditBatch, edit_batches
+from rewardedit_jax.data.records import EditRecord
+from rewardedit_jax.data.tokenize import encode
+from rewardedit_jax.data.triplets import TripletFile
+
+AURORA = Path(__file__).parents[3] / "shared" / "data" / "aurora"
+SIZE = 8
+
+
+class Numbered:
+    """Records told apart by the grey of their pictures: i in the source, 100 + i in the edited image."""
+
+    def __init__(self, size, judged=True, unjudged=(), broken=(), instruction="{}"):
+        self.size, self.judged, self.unjudged, self.broken = size, judged, unjudged, broken
+        self.instruction = instruction
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        if index in self.broken:
+            raise ImageError(f"image {index}.jpg cannot be read")
+        judged = self.judged and index not in self.unjudged
+        return EditRecord(
+            key=str(index),
+            instruction=self.instruction.format(index),
+            source=self._picture(index),
+            edited=self._picture(100 + index),
+            scores=np.asarray([index % 6, 5, 0], np.float32) if judged else None,
+            feedback=(f"f{index}", "None", f"q{index}") if judged else None,
+        )
+
+    @staticmethod
+    def _picture(value):
+        """Grey, white on the right: a flip shows, and resizing to SIZE changes nothing."""
+        picture = np.full((SIZE, SIZE, 3), value, np.uint8)
+        picture[:, SIZE // 2 :] = 255
+        return picture
+
+
+def _batches(source, tokenizer, steps=None, **changes):
+    settings = {
+        "batch_size": 4,
+        "resolution": SIZE,
+        "flip": False,
+        "perspectives": ("following", "quality"),
+        "seed": 3,
+    }
+    return list(itertools.islice(edit_batches(source, tokenizer, **{**settings, **changes}), steps))
+
+
+def _numbers(batches):
+    """Which records are in the batches, in order; the darker half of a picture tells."""
+    return [int(picture.min()) for batch in batches for picture in batch.source]
+
+
+def _assert_equal(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, batch, other)
+
+
+def _concatenate(parts):
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def test_a_batch_holds_the_records_in_order(tokenizer):
+    (batch,) = _batches(Numbered(4), tokenizer, shuffle=False, repeat=False)
+    assert isinstance(batch, EditBatch)
+    for i in range(4):
+        np.testing.assert_array_equal(batch.source[i], Numbered._picture(i))
+        np.testing.assert_array_equal(batch.edited[i], Numbered._picture(100 + i))
+    np.testing.assert_array_equal(batch.instruction_ids, encode(tokenizer, ["0", "1", "2", "3"]).ids)
+    np.testing.assert_array_equal(batch.reward_ids, encode(tokenizer, [f"f{i}; q{i}" for i in range(4)]).ids)
+    np.testing.assert_array_equal(batch.scores, [[0, 5, 0], [1, 5, 0], [2, 5, 0], [3, 5, 0]])
+    assert [leaf.dtype for leaf in jax.tree.leaves(batch)] == ["uint8", "uint8", "int32", "int32", "float32"]
+
+
+def test_images_are_resized_straight_to_the_square(tokenizer):
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    record = EditRecord("a", "a", picture, picture[::-1].copy(), None, None)
+    (batch,) = _batches([record], tokenizer, batch_size=1, resolution=12, repeat=False)
+    np.testing.assert_array_equal(batch.source[0], np.asarray(square(Image.fromarray(picture), 12)))
+    np.testing.assert_array_equal(batch.edited[0], np.asarray(square(Image.fromarray(picture[::-1]), 12)))
+
+
+def test_without_rewards_there_are_none(tokenizer):
+    (batch,) = _batches(Numbered(4, judged=False), tokenizer, steps=1)
+    assert batch.reward_ids is None
+    assert batch.scores is None
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_every_record_comes_once_per_epoch_in_a_new_order(tokenizer, threads):
+    numbers = _numbers(_batches(Numbered(12), tokenizer, steps=6, threads=threads))
+    first, second = numbers[:12], numbers[12:]
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+    assert first != sorted(first)
+
+
+def test_epochs_follow_each_other_without_a_gap(tokenizer):
+    """Ten records in batches of four: the third batch is the end of one epoch and the start of the next."""
+    numbers = _numbers(_batches(Numbered(10), tokenizer, steps=5))
+    assert sorted(numbers[:10]) == sorted(numbers[10:]) == list(range(10))
+
+
+def test_a_batch_may_be_larger_than_the_source(tokenizer):
+    (batch,) = _batches(Numbered(3), tokenizer, steps=1, batch_size=6)
+    assert sorted(_numbers([batch])) == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_seed_makes_order_and_flips(tokenizer):
+    runs = [_batches(Numbered(12), tokenizer, steps=3, flip=True, seed=seed) for seed in (3, 3, 4)]
+    _assert_equal(runs[0], runs[1])
+    assert _numbers(runs[0]) != _numbers(runs[2])
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+@pytest.mark.parametrize("repeat", [True, False])
+def test_the_hosts_together_see_the_same_batches(tokenizer, hosts, repeat):
+    settings = {"steps": 5, "flip": True, "repeat": repeat}
+    source = Numbered(22)  # not a multiple of the batch: one epoch ends after five whole steps
+    whole = _batches(source, tokenizer, **settings)
+    parts = [_batches(source, tokenizer, host=host, hosts=hosts, **settings) for host in range(hosts)]
+    assert parts[0][0].source.shape[0] == 4 // hosts
+    _assert_equal(whole, [_concatenate(part) for part in zip(*parts, strict=True)])
+
+
+@pytest.mark.parametrize("host", [0, 1])
+@pytest.mark.parametrize("start", [1, 3, 5])
+def test_any_step_can_be_the_first(tokenizer, start, host):
+    settings = {"flip": True, "host": host, "hosts": 2}
+    whole = _batches(Numbered(10), tokenizer, steps=7, **settings)
+    _assert_equal(whole[start:], _batches(Numbered(10), tokenizer, steps=7 - start, start=start, **settings))
+
+
+def test_a_far_start_costs_nothing(tokenizer):
+    """A million steps on, one step is read: only its records, and those read ahead."""
+
+    class Counting(Numbered):
+        reads = 0
+
+        def __getitem__(self, index):
+            self.reads += 1
+            return super().__getitem__(index)
+
+    source = Counting(10)
+    assert len(_batches(source, tokenizer, steps=1, start=1_000_000, threads=0)) == 1
+    assert source.reads == 4
+
+
+def test_two_pipelines_share_nothing(tokenizer):
+    source = Numbered(12)
+    alone = _batches(source, tokenizer, steps=4)
+    settings = {
+        "batch_size": 4,
+        "resolution": SIZE,
+        "flip": False,
+        "perspectives": ("following", "quality"),
+        "seed": 3,
+    }
+    one, other = (edit_batches(source, tokenizer, **settings) for _ in range(2))
+    next(one)
+    interleaved = [next(other) for _ in range(2) if next(one)]
+    _assert_equal(alone[:2], interleaved)
+
+
+def test_one_epoch_ends_after_its_whole_batches(tokenizer, caplog):
+    with caplog.at_level(logging.WARNING):
+        batches = _batches(Numbered(11), tokenizer, repeat=False)
+    assert len(batches) == 2
+    assert "3 of 11 records do not fill a batch" in caplog.text
+    assert _batches(Numbered(8), tokenizer, repeat=False, start=2) == []
+
+
+def _is_flipped(picture):
+    return picture[0, 0, 0] == 255
+
+
+def test_pairs_are_flipped_together_half_of_the_time(tokenizer):
+    batches = _batches(Numbered(20), tokenizer, steps=100, flip=True)
+    flips = [
+        (_is_flipped(s), _is_flipped(e)) for b in batches for s, e in zip(b.source, b.edited, strict=True)
+    ]
+    assert all(source == edited for source, edited in flips)
+    assert 150 < sum(source for source, _ in flips) < 250  # of 400: five standard deviations
+    by_record = {}
+    for number, (flipped, _) in zip(_numbers(batches), flips, strict=True):
+        by_record.setdefault(number, set()).add(flipped)
+    assert all(seen == {True, False} for seen in by_record.values())  # drawn anew in every epoch
+
+
+def test_nothing_is_flipped_unless_asked(tokenizer):
+    assert not any(_is_flipped(s) for b in _batches(Numbered(20), tokenizer, steps=20) for s in b.source)
+
+
+def test_an_unreadable_image_is_an_error_naming_it(tokenizer):
+    with pytest.raises(ImageError, match=r"5\.jpg"):
+        _batches(Numbered(8, broken=(5,)), tokenizer, repeat=False)
+
+
+def test_half_judged_batches_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="record 2 has no reward, others of its batch have"):
+        _batches(Numbered(4, unjudged=(2,)), tokenizer, shuffle=False, repeat=False)
+
+
+def test_cut_texts_are_counted(tokenizer, caplog):
+    with caplog.at_level(logging.WARNING):
+        _batches(
+            Numbered(12, judged=False, instruction="far too long a text {}"),
+            tokenizer,
+            repeat=False,
+            threads=0,
+        )
+    told = [record.getMessage().split(" texts")[0] for record in caplog.records]
+    assert told == ["1", "10"]
+    assert (
+        "by 4 tokens: far too long a text" in caplog.text
+    )  # 16 or 17 letters, start and end: 18 or 19 of 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"batch_size": 5, "hosts": 2}, "not a positive multiple of the 2 hosts"),
+        ({"batch_size": 0}, "not a positive multiple"),
+        ({"host": 2, "hosts": 2}, r"host 2 is not one of 0\.\.1"),
+        ({"batch_size": 9, "repeat": False}, "8 records do not fill one batch of 9"),
+        ({"perspectives": ("beauty",)}, "unknown perspectives beauty"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_told_at_once(tokenizer, changes, fault):
+    settings = {"batch_size": 4, "resolution": SIZE, "flip": False, "perspectives": (), "seed": 0}
+    with pytest.raises(ValueError, match=fault):
+        edit_batches(Numbered(8), tokenizer, **{**settings, **changes})
+
+
+def test_an_empty_source_is_told_at_once(tokenizer):
+    with pytest.raises(ValueError, match="0 records"):
+        _batches(Numbered(0), tokenizer)
+
+
+@pytest.mark.skipif(not AURORA.exists(), reason="../shared/data/aurora is not here")
+def test_aurora_makes_batches(tokenizer):
+    source = pickle.loads(pickle.dumps(TripletFile(AURORA / "test.json")))
+    batches = _batches(source, tokenizer, batch_size=16, resolution=64, shuffle=False, repeat=False)
+    assert [batch.source.shape for batch in batches] == [(16, 64, 64, 3)] * 7
+    triplets = json.loads((AURORA / "test.json").read_text("utf-8"))
+    texts = encode(tokenizer, [triplet["instruction"] for triplet in triplets]).ids
+    np.testing.assert_array_equal(np.concatenate([batch.instruction_ids for batch in batches]), texts)
+    changed = np.abs(np.concatenate([b.source.astype(int) - b.edited for b in batches])).mean(axis=(1, 2, 3))
+    assert changed.min() > 0.1  # no pair is twice the same image
+    assert np.median(changed) < 60  # nor two that have nothing to do with each other
