@@ -64,14 +64,18 @@ def chunked_attention(
     chunk = min(_QUERY_CHUNK, q)
     padded = -(-q // chunk) * chunk
     queries = jnp.pad(query * d**-0.5, ((0, 0), (0, padded - q), (0, 0), (0, 0)))
-    queries = queries.reshape(b, padded // chunk, chunk, h, d).transpose(0, 3, 1, 2, 4).reshape(b * h, -1, chunk, d)
+    queries = (
+        queries.reshape(b, padded // chunk, chunk, h, d).transpose(0, 3, 1, 2, 4).reshape(b * h, -1, chunk, d)
+    )
     keys, values = (x.transpose(0, 2, 1, 3).reshape(b * h, -1, d) for x in (key, value))
 
     @jax.checkpoint
     def one_chunk(q_chunk, k_head, v_head):
         scores = jnp.einsum("qd,kd->qk", q_chunk, k_head, preferred_element_type=jnp.float32)
         weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
-        out = jnp.einsum("qk,kd->qd", weights.astype(v_head.dtype), v_head, preferred_element_type=jnp.float32)
+        out = jnp.einsum(
+            "qk,kd->qd", weights.astype(v_head.dtype), v_head, preferred_element_type=jnp.float32
+        )
         return (out / weights.sum(axis=-1, keepdims=True)).astype(v_head.dtype)
 
     def one_head(args):

@@ -40,7 +40,9 @@ def _linear_to_jax(x: np.ndarray) -> np.ndarray:
 
 COPY = Transform(lambda x: x, lambda x: x)
 LINEAR = Transform(_linear_to_jax, lambda x: x.T)
-POINTWISE = Transform(_linear_to_jax, lambda x: x.T[:, :, None, None])  # a dense layer that torch keeps as 1×1 conv
+POINTWISE = Transform(
+    _linear_to_jax, lambda x: x.T[:, :, None, None]
+)  # a dense layer that torch keeps as 1×1 conv
 CONV = Transform(lambda x: x.transpose(2, 3, 1, 0) if x.ndim == 4 else x, lambda x: x.transpose(3, 2, 0, 1))
 
 
@@ -93,7 +95,9 @@ class Rule:
         return None if groups is None else self._sources[0].blank.format(**groups)
 
 
-def linear(torch: str, path: str, aliases: tuple[str, ...] = (), transform: Transform = LINEAR) -> tuple[Rule, ...]:
+def linear(
+    torch: str, path: str, aliases: tuple[str, ...] = (), transform: Transform = LINEAR
+) -> tuple[Rule, ...]:
     """Rules of a dense layer: weight → kernel, and its bias if it has one."""
     return (
         Rule(f"{torch}.weight", f"{path}/kernel", transform, tuple(f"{a}.weight" for a in aliases)),
@@ -168,7 +172,9 @@ def import_tensors(
     for path, (name, transform) in plan.items():
         value = transform.to_jax(np.asarray(tensors[name]))
         if value.shape != wanted[path].shape:
-            faults.append(f"parameter {path}: {name} gives shape {value.shape}, the network wants {wanted[path].shape}")
+            faults.append(
+                f"parameter {path}: {name} gives shape {value.shape}, the network wants {wanted[path].shape}"
+            )
             continue
         value = np.ascontiguousarray(value.astype(wanted[path].dtype, copy=False))
         filled[path] = place(path, value) if place else value
@@ -198,4 +204,6 @@ def export_tensors(params: Params, table: WeightTable) -> dict[str, np.ndarray]:
 def _raise_if(faults: list[str], most: int = 40) -> None:
     if faults:
         more = [f"... and {len(faults) - most} more"] if len(faults) > most else []
-        raise WeightMismatch("\n  ".join([f"weights and network do not fit ({len(faults)} faults):", *faults[:most], *more]))
+        raise WeightMismatch(
+            "\n  ".join([f"weights and network do not fit ({len(faults)} faults):", *faults[:most], *more])
+        )

@@ -1,0 +1,130 @@
+"""Stage 1: InstructPix2Pix, an editor by instruction, without reward.
+
+  python launch/train.py --config configs/ip2p.py --workdir runs/ip2p          # from Stable Diffusion 1.5
+  python launch/train.py --config configs/ip2p.py:shapes --workdir runs/ip2p   # the embedded world, from scratch
+  python launch/train.py --config configs/ip2p.py:debug --workdir runs/debug   # seconds
+
+The full recipe reads the clip-filtered InstructPix2Pix data under data/instruct-pix2pix (docs/data.md). The shapes variant,
+with the autoencoder of configs/autoencoder.py, made the editor that ships with the package.
+"""
+
+from ml_collections import ConfigDict
+
+PERSPECTIVES = ("following", "preserving", "quality")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """`variant`: "" (from Stable Diffusion 1.5), "shapes" or "debug"."""
+    config = full()
+    if variant in ("shapes", "debug"):
+        shapes(config)
+    elif variant:
+        raise ValueError(f"unknown variant {variant!r} of ip2p.py; there are shapes and debug.")
+    if variant == "debug":
+        debug(config)
+    return config
+
+
+def full() -> ConfigDict:
+    """As the published stage 1 of Multi-Reward as Condition was trained: its recipe without the reward."""
+    config = ConfigDict()
+    config.task = "editing"
+    config.seed = 0
+    config.steps = 10_000
+    config.batch_size = 32  # over all devices; published: 4 per GPU, their number not said
+    config.accumulate = 4  # batches per optimizer step
+
+    config.init = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    config.network = dict(unet={}, vae={}, text_encoder={}, tokenizer="")  # empty: as in `init`
+    config.schedule = {}  # fields of scheduler_config.json that differ from those of `init`
+
+    config.reward = ConfigDict()
+    config.reward.layout = ""  # no reward modules
+    config.reward.sources = ("scores", "text")
+    config.reward.paths = ("attention", "addition")
+    config.reward.perspectives = PERSPECTIVES
+    config.reward.dropout = 0.0
+
+    config.data = ConfigDict()
+    config.data.name = "instruct_pix2pix"
+    config.data.root = "data/instruct-pix2pix"
+    config.data.rewards = ""
+    config.data.train, config.data.test = 0, 0  # sizes of made-up worlds
+    config.data.resolution = 256
+    config.data.flip = True
+    config.data.skip_bad = False
+    config.data.threads = 8
+
+    config.conditioning_dropout = 0.05
+    config.trainable = ((r"unet/.*", True), (r"(vae|text_encoder)/.*", False))
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 5e-5
+    config.optimizer.schedule = "constant"
+    config.optimizer.warmup_steps = 0
+    config.optimizer.b1, config.optimizer.b2, config.optimizer.eps = 0.9, 0.999, 1e-8
+    config.optimizer.weight_decay = 1e-2
+    config.optimizer.clip_norm = 1.0
+    config.optimizer.ema_decay = 0.9999
+    config.optimizer.mu_dtype = "float32"
+
+    config.compute = dict(dtype="bfloat16", remat=True)
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)  # -1: all remaining devices
+
+    config.log_every = 10
+    config.checkpoint_every = 1000
+    config.evaluate_every = 0
+    config.keep_checkpoints = 2
+    return config
+
+
+def shapes(config: ConfigDict) -> None:
+    """The embedded world from scratch: 32 px, about an hour and a half on two cores."""
+    config.init = "shapes"  # for its autoencoder
+    config.network.unet = dict(
+        in_channels=16,
+        out_channels=8,
+        sample_size=16,
+        block_out_channels=(32, 64, 96),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+        cross_attention_dim=96,
+        norm_num_groups=16,
+    )
+    config.network.text_encoder = dict(
+        hidden_size=96,
+        intermediate_size=384,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        hidden_act="quick_gelu",
+    )
+    config.network.tokenizer = "shapes"
+    config.schedule = dict(
+        _class_name="DDIMScheduler",
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",  # at this size, noise prediction gives no pictures in hours
+    )
+    config.trainable = ((r"(unet|text_encoder)/.*", True), (r"vae/.*", False))
+    config.steps = 30_000
+    config.batch_size, config.accumulate = 32, 1
+    config.data.update(name="shapes", root="runs/shapes-data-stage1", train=60_000, test=512)
+    config.data.update(resolution=32, flip=False, threads=2)
+    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=200)
+    config.optimizer.update(b2=0.99, weight_decay=1e-4, ema_decay=0.999)
+    config.compute.update(dtype="float32", remat=False)
+    config.log_every, config.checkpoint_every = 100, 2000
+
+
+def debug(config: ConfigDict) -> None:
+    """Everything runs, nothing is learnt."""
+    config.steps, config.batch_size = 4, 4
+    config.data.update(root="runs/debug-data", train=64, test=16)
+    config.optimizer.warmup_steps = 1
+    config.log_every, config.checkpoint_every = 1, 2

@@ -1,0 +1,48 @@
+"""Train an editor (or the shapes world's autoencoder) by a recipe.
+
+  python launch/train.py --config configs/reward_ip2p.py:shapes --workdir runs/reward
+  python launch/train.py --config configs/reward_ip2p.py --workdir runs/big --config.batch_size=256
+
+The recipe is a file under configs/; ":shapes" is its laptop size on the embedded world, ":debug" takes seconds, no argument
+is the paper's. Any field can be set after it: --config.steps=100. DIR/metrics.jsonl and TensorBoard files are written while
+it runs, DIR/model is what `launch/edit.py --model DIR` loads. On a TPU pod or a cluster, run
+the same command on every host with --distributed and a --workdir that all of them see.
+"""
+
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from rewardedit_jax.command_line import complain_clearly
+from rewardedit_jax.editing.autoencoder import AutoencoderTask
+from rewardedit_jax.editing.task import EditingTask
+from rewardedit_jax.training.loop import train
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe: configs/FILE.py or configs/FILE.py:shapes.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory of checkpoints, metrics and the trained model.", required=True
+)
+_RESUME = flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --workdir.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Several hosts: run the same command on each with this flag."
+)
+flags.mark_flag_as_required("config")
+
+_TASKS = {"editing": EditingTask, "autoencoder": AutoencoderTask}
+
+
+def main(_):
+    config = _CONFIG.value
+    with complain_clearly():
+        if _DISTRIBUTED.value:
+            jax.distributed.initialize()  # finds the other hosts by itself on TPU pods, Slurm and the like
+        task = _TASKS[config.task](config)
+        train(task, config, Path(_WORKDIR.value), resume=_RESUME.value)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,85 @@
+"""A whole edit as one jitted function: encode, denoise under guidance, decode. Compiled once per shape and step count."""
+
+from functools import partial
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from rewardedit_jax.diffusion.guidance import Branches, Guidance, combine, repeat, stack
+from rewardedit_jax.diffusion.samplers import SamplerTable, sample
+from rewardedit_jax.editing.networks import (
+    Networks,
+    RewardStates,
+    decode_latents,
+    encode_image,
+    encode_text,
+    predict,
+    reward_states,
+)
+from rewardedit_jax.weights.engine import Params
+
+
+@flax.struct.dataclass
+class RewardInputs:
+    """Rewards of a batch, before the text encoder."""
+
+    scores: Float[Array, "b 3"]  # 0..5
+    ids: Int[Array, "b l"]  # of the joined feedback texts
+    keep: Float[Array, " b"]  # 0 where there is no reward
+
+
+@flax.struct.dataclass
+class EditInputs:
+    """A batch of edits."""
+
+    source: Float[Array, "b H W 3"]  # in [-1, 1]
+    instruction_ids: Int[Array, "b l"]
+    null_ids: Int[Array, " l"]  # of the empty instruction
+    reward: RewardInputs | None
+    low_reward: RewardInputs | None  # what reward guidance leads away from
+    latents: Float[Array, "b h w c"]  # standard normal
+    noise: Float[Array, "steps b h w c"]  # standard normal, for samplers that add some
+
+
+@partial(jax.jit, static_argnames=("networks", "branches"))
+def edit_batch(
+    networks: Networks,
+    params: Params,
+    inputs: EditInputs,
+    table: SamplerTable,
+    guidance: Guidance,
+    branches: Branches,
+) -> Float[Array, "b H W 3"]:
+    """Edited images in 0..1.
+
+    Everything that differs between prompts, scales, seeds, schedules or samplers of one kind is an array, so it is
+    compiled for the networks, the shapes, the number of steps and the branches only.
+    """
+    condition = encode_image(networks, params, inputs.source).mode
+    context = encode_text(networks, params, inputs.instruction_ids).last_hidden
+    no_context = encode_text(networks, params, inputs.null_ids[None]).last_hidden
+    conditions = stack(branches, "image", condition, jnp.zeros_like(condition))
+    contexts = stack(branches, "text", context, no_context)
+    rewards = _reward_of_branches(networks, params, inputs, branches)
+
+    def guided(x: Array, timestep: Array) -> Array:
+        x = repeat(branches, x)
+        outputs = predict(networks, params, x, conditions, jnp.full(len(x), timestep), contexts, rewards)
+        return combine(outputs, guidance, branches)
+
+    latents = sample(guided, table, inputs.latents, noise=inputs.noise)
+    return decode_latents(networks, params, latents)
+
+
+def _reward_of_branches(
+    networks: Networks, params: Params, inputs: EditInputs, branches: Branches
+) -> RewardStates | None:
+    if inputs.reward is None:
+        return None
+    asked, low = (
+        reward_states(networks, encode_text(networks, params, r.ids), r.scores, r.keep)
+        for r in (inputs.reward, inputs.low_reward)
+    )
+    return stack(branches, "reward", asked, low)

@@ -1,0 +1,125 @@
+"""Weight files of a component directory: which to read, reading them tensor by tensor, writing them.
+
+Names as diffusers and transformers write them: `diffusion_pytorch_model.safetensors` or `model.safetensors`, in one file or
+in shards with an `…index.json`, in full precision or as an fp16/bf16 variant. Pickles (`.bin`) are refused.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+STEMS = ("diffusion_pytorch_model", "model")
+_VARIANTS = ("", ".fp16", ".bf16")  # in order of preference
+
+
+class WeightFileError(ValueError):
+    """Weight files that are missing, unreadable or of a kind that is not read; the message says what to do."""
+
+
+class TensorFiles(Mapping[str, np.ndarray]):
+    """The tensors of some safetensors files, each read when it is asked for."""
+
+    def __init__(self, files: Iterable[Path]):
+        self._file_of: dict[str, Path] = {}
+        self._shape_of: dict[str, tuple[int, ...]] = {}
+        for file in files:
+            with _open(file) as tensors:
+                for name in tensors.keys():  # noqa: SIM118 -- a safetensors handle is no mapping
+                    self._file_of[name] = file
+                    self._shape_of[name] = tuple(tensors.get_slice(name).get_shape())
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensor name → shape, from the headers alone."""
+        return dict(self._shape_of)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        with _open(self._file_of[name]) as tensors:
+            return tensors.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+
+def _open(file: Path):
+    try:
+        return safe_open(file, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise WeightFileError(f"cannot read {file}: {error}. Copy or download it again.") from error
+
+
+def choose_entry_file(names: Iterable[str]) -> str | None:
+    """The file to start from among the file names of one component: a weight file or the index of its shards."""
+    names = set(names)
+    for variant in _VARIANTS:
+        for stem in STEMS:
+            single = f"{stem}{variant}.safetensors"
+            # diffusers puts the variant before ".json" of an index, transformers before ".safetensors".
+            indices = (f"{stem}.safetensors.index{variant}.json", f"{stem}{variant}.safetensors.index.json")
+            for candidate in (single, *indices):
+                if candidate in names:
+                    return candidate
+    return None
+
+
+def read_weights(directory: Path) -> TensorFiles:
+    """The tensors of a component directory.
+
+    Raises:
+      WeightFileError: no weight file, a pickle only, a shard that is missing, or a damaged file.
+    """
+    entry = choose_entry_file(p.name for p in directory.iterdir())
+    if entry is None:
+        raise WeightFileError(_no_weights(directory))
+    if entry.endswith(".safetensors"):
+        return TensorFiles([directory / entry])
+    shards = sorted(set(json.loads((directory / entry).read_text())["weight_map"].values()))
+    missing = [s for s in shards if not (directory / s).is_file()]
+    if missing:
+        raise WeightFileError(
+            f"{directory / entry} names shards that are not there: {', '.join(missing)}. Copy them too."
+        )
+    return TensorFiles(directory / s for s in shards)
+
+
+def _no_weights(directory: Path) -> str:
+    pickles = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if not pickles:
+        return f"no weights in {directory}: expected {STEMS[0]}.safetensors or {STEMS[1]}.safetensors (or their shards)."
+    stem = STEMS[0] if pickles[0].startswith(STEMS[0]) else STEMS[1]
+    return (
+        f"{directory / pickles[0]} is a pickle, which may run code when it is read, so it is refused. Convert it where torch "
+        f'is installed, in that folder: python -c "import torch, safetensors.torch as s; '
+        f"s.save_file({{k: v.contiguous() for k, v in torch.load('{pickles[0]}', weights_only=True).items()}}, "
+        f"'{stem}.safetensors')\""
+    )
+
+
+def write_weights(tensors: Mapping[str, np.ndarray], directory: Path, stem: str) -> None:
+    """Write `<stem>.safetensors`, marked as torch tensors so that diffusers and transformers take it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(dict(tensors), directory / f"{stem}.safetensors", metadata={"format": "pt"})
+
+
+def read_json(file: Path) -> dict:
+    """The object in a JSON file, or an error that names the file."""
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise WeightFileError(
+            f"{file} is not there; a component directory has a config.json and its weights."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise WeightFileError(f"{file} is not valid JSON: {error}.") from error
+
+
+def write_json(value: Mapping, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,109 @@
+"""One network ⇄ one component directory (config.json + safetensors), in the layout of diffusers and transformers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+from rewardedit_jax.models.unet import UNet, UNetConfig
+from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
+from rewardedit_jax.weights.clip import text_table, vision_table
+from rewardedit_jax.weights.engine import Params, WeightTable, export_tensors, import_tensors
+from rewardedit_jax.weights.files import (
+    STEMS,
+    WeightFileError,
+    read_json,
+    read_weights,
+    write_json,
+    write_weights,
+)
+from rewardedit_jax.weights.unet import unet_table
+from rewardedit_jax.weights.vae import vae_table
+
+
+class NetworkKind(NamedTuple):
+    """What is needed to read and write one kind of network."""
+
+    config: type
+    module: type[nn.Module]
+    table: Callable[[Any], WeightTable]
+    stem: str  # of its weight file
+
+
+UNET = NetworkKind(UNetConfig, UNet, unet_table, STEMS[0])
+VAE = NetworkKind(AutoencoderConfig, AutoencoderKL, vae_table, STEMS[0])
+CLIP_TEXT = NetworkKind(CLIPTextConfig, CLIPTextModel, text_table, STEMS[1])
+CLIP_VISION = NetworkKind(CLIPVisionConfig, CLIPVisionModel, vision_table, STEMS[1])
+
+# diffusers' `_class_name` and transformers' `architectures`, which say what a config.json describes.
+_KINDS = {
+    "UNet2DConditionModel": UNET,
+    "AutoencoderKL": VAE,
+    "CLIPTextModel": CLIP_TEXT,
+    "CLIPTextModelWithProjection": CLIP_TEXT,
+    "CLIPVisionModelWithProjection": CLIP_VISION,
+}
+
+
+def load_pretrained(
+    directory: str | Path,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+) -> tuple[nn.Module, Params]:
+    """A network and its parameters from a diffusers or transformers component directory.
+
+    Args:
+      directory: a folder with config.json and safetensors (one file or shards, full precision or an fp16 variant).
+      dtype: the type that the module computes in.
+      param_dtype: the type that parameters are cast to.
+    Returns:
+      (module, params): `module.apply({"params": params}, ...)`; params is a nested dict of NumPy arrays.
+    Raises:
+      WeightFileError: no such folder, missing or damaged files, pickles, a network that this package does not have.
+      WeightMismatch: tensors that do not fit the configuration.
+    """
+    directory = Path(directory).expanduser()
+    config = _read_config(directory)
+    kind = _kind_of(config, directory)
+    tensors = read_weights(directory)
+    network = kind.config.from_hf(config, tensors.shapes) if kind is UNET else kind.config.from_hf(config)
+    module = kind.module(network, dtype=dtype, param_dtype=param_dtype)
+    return module, import_tensors(tensors, kind.table(network), abstract_params(module))
+
+
+def save_pretrained(module: nn.Module, params: Params, directory: str | Path) -> None:
+    """Write a network as a component directory, which diffusers or transformers load: the inverse of `load_pretrained`."""
+    kind = next(kind for kind in (UNET, VAE, CLIP_TEXT, CLIP_VISION) if isinstance(module, kind.module))
+    directory = Path(directory)
+    write_weights(export_tensors(params, kind.table(module.config)), directory, kind.stem)
+    write_json(module.config.to_hf(), directory / "config.json")
+
+
+def abstract_params(module: nn.Module) -> Params:
+    """Shapes and dtypes of a network's parameters, without computing them."""
+    return jax.eval_shape(lambda: module.init(jax.random.key(0), *module.example_inputs()))["params"]
+
+
+def _read_config(directory: Path) -> dict:
+    if not directory.is_dir():
+        raise WeightFileError(f"there is no directory {directory}.")
+    if (directory / "model_index.json").is_file():
+        parts = ", ".join(sorted(p.parent.name for p in directory.glob("*/config.json")))
+        raise WeightFileError(
+            f"{directory} is a whole pipeline: load it with Editor.load, or one of its networks: {parts}."
+        )
+    return read_json(directory / "config.json")
+
+
+def _kind_of(config: dict, directory: Path) -> NetworkKind:
+    name = config.get("_class_name") or (config.get("architectures") or ["nothing"])[0]
+    if name not in _KINDS:
+        raise WeightFileError(
+            f"{directory / 'config.json'} describes {name}; known networks: {', '.join(_KINDS)}."
+        )
+    return _KINDS[name]
