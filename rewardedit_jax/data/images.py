@@ -66,9 +66,7 @@ def fit_size(width: int, height: int, resolution: int, multiple: int) -> tuple[i
     by 384/667 lands just below 384).
     """
     if min(width, height, resolution, multiple) < 1:
-        raise ValueError(
-            f"sizes must be positive, got {width}×{height}, resolution {resolution}, multiple {multiple}."
-        )
+        raise ValueError(f"sizes must be positive, got {width}×{height}, resolution {resolution}, multiple {multiple}.")
     short = min(width, height)
     factor = resolution / max(width, height)
     factor = math.ceil(short * factor / multiple) * multiple / short

@@ -85,9 +85,7 @@ class RewardEditFolder(ReadingSource):
         self.root = Path(root)
         present, rewards = _folders(self.root), _read_index(Path(rewards_json))
         if not isinstance(rewards, dict):
-            raise BadRecords(
-                f"{rewards_json}: expected an object {{name: [...]}}, got {type(rewards).__name__}."
-            )
+            raise BadRecords(f"{rewards_json}: expected an object {{name: [...]}}, got {type(rewards).__name__}.")
         faults = {name: _reward_fault(reward, name in present) for name, reward in rewards.items()}
         settle([f"{name}: {fault}" for name, fault in faults.items() if fault], str(rewards_json), skip_bad)
         self._rewards = [(name, *_reward(rewards[name])) for name, fault in faults.items() if not fault]

@@ -58,9 +58,7 @@ class InstructPix2PixParquet(ReadingSource):
         name = f"{self._groups[number][0]} row {index} of all"
         if not isinstance(row["edit_prompt"], str):
             raise BadRecords(f"{name}: edit_prompt is {row['edit_prompt']!r}, not a text.")
-        source, edited = (
-            _image(row[column], f"{column} of {name}") for column in ("original_image", "edited_image")
-        )
+        source, edited = (_image(row[column], f"{column} of {name}") for column in ("original_image", "edited_image"))
         return EditRecord(f"{index:06d}", row["edit_prompt"], source, edited, scores=None, feedback=None)
 
     def _group(self, number: int) -> pyarrow.Table:

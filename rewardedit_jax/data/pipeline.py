@@ -29,12 +29,8 @@ class EditBatch:
     source: Any  # uint8[b, H, W, 3]: image before the edit, 0..255
     edited: Any  # uint8[b, H, W, 3]: image after the edit, the training target, 0..255
     instruction_ids: Any  # int32[b, L]: CLIP tokens, padded to L = the tokenizer's model_max_length
-    reward_ids: Any = (
-        None  # int32[b, L]: CLIP tokens of the joined feedback; None where records have no feedback
-    )
-    scores: Any = (
-        None  # float32[b, 3]: following, preserving, quality, 0..5; None where records have no scores
-    )
+    reward_ids: Any = None  # int32[b, L]: CLIP tokens of the joined feedback; None where records have no feedback
+    scores: Any = None  # float32[b, 3]: following, preserving, quality, 0..5; None where records have no scores
 
 
 class _Example(NamedTuple):
@@ -90,9 +86,7 @@ def edit_batches(
     # Whole steps only: hosts that disagree on their number would wait for each other for ever.
     end = len(examples) // batch_size * hosts
     mine = blocks[start * hosts + host : end : hosts]
-    return iter(
-        mine.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
-    )
+    return iter(mine.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
 
 def _check(records: int, batch_size: int, host: int, hosts: int, repeat: bool) -> None:
@@ -103,9 +97,7 @@ def _check(records: int, batch_size: int, host: int, hosts: int, repeat: bool) -
     if records == 0 or (records < batch_size and not repeat):
         raise ValueError(f"{records} records do not fill one batch of {batch_size}.")
     if not repeat and records % batch_size:
-        logging.warning(
-            "%d of %d records do not fill a batch and are left out.", records % batch_size, records
-        )
+        logging.warning("%d of %d records do not fill a batch and are left out.", records % batch_size, records)
 
 
 @dataclass(frozen=True)
@@ -173,6 +165,4 @@ def _check_alike(examples: Sequence[_Example]) -> None:
     for name in ("reward", "scores"):
         has = [getattr(example, name) is not None for example in examples]
         if any(has) and not all(has):
-            raise ValueError(
-                f"record {examples[has.index(False)].key} has no {name}, others of its batch have."
-            )
+            raise ValueError(f"record {examples[has.index(False)].key} has no {name}, others of its batch have.")

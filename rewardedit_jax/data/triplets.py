@@ -21,7 +21,7 @@ from rewardedit_jax.data.records import EditRecord
 
 
 class TripletFile(ReadingSource):
-    """The triplets of a `.json` or `.jsonl` file, in its order. A record's key is the path of its output."""
+    """The triplets of a `.json` or `.jsonl` file, in its order. Keys are "number in the file:output"."""
 
     def __init__(self, path: str | Path, *, skip_bad: bool = False):
         """Reads the file; images are read at access.
@@ -38,18 +38,18 @@ class TripletFile(ReadingSource):
         faults = [_fault(entry) for entry in entries]
         told = [f"triplet {i} ({str(entries[i])[:60]}): {fault}" for i, fault in enumerate(faults) if fault]
         settle(told, str(path), skip_bad)
-        self._triplets = [entry for entry, fault in zip(entries, faults, strict=True) if not fault]
+        self._triplets = [(i, entries[i]) for i, fault in enumerate(faults) if not fault]
 
     def __len__(self) -> int:
         return len(self._triplets)
 
     def read(self, index: int) -> EditRecord:
-        triplet = self._triplets[index]
+        number, triplet = self._triplets[index]
         folder = self.path.parent
         source, edited = (np.asarray(read_image(folder / triplet[side])) for side in ("input", "output"))
         scores, feedback = triplet.get("scores"), triplet.get("feedback")
         return EditRecord(
-            key=triplet["output"],
+            key=f"{number}:{triplet['output']}",
             instruction=triplet["instruction"],
             source=source,
             edited=edited,
@@ -95,9 +95,7 @@ def _fault(entry: Any) -> str | None:
 def _is_scores(scores: Any) -> bool:
     if scores is None:
         return True
-    numbers = _is_three(scores) and all(
-        isinstance(s, int | float) and not isinstance(s, bool) for s in scores
-    )
+    numbers = _is_three(scores) and all(isinstance(s, int | float) and not isinstance(s, bool) for s in scores)
     return numbers and all(0 <= s <= 5 for s in scores)
 
 

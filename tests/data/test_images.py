@@ -29,9 +29,7 @@ def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: the picture is upright after a quarter turn clockwise
     _ramp().save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(
-        np.asarray(read_image(tmp_path / "a.png")), np.rot90(np.asarray(_ramp()), -1)
-    )
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "a.png")), np.rot90(np.asarray(_ramp()), -1))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -48,9 +46,7 @@ def test_transparent_parts_are_white(tmp_path, mode):
 
 
 def test_half_transparent_is_mixed_with_white():
-    assert (
-        np.asarray(decode_image(_png(np.array([[[0, 0, 0, 51]]], np.uint8)), "a"))[0, 0].tolist() == [204] * 3
-    )
+    assert np.asarray(decode_image(_png(np.array([[[0, 0, 0, 51]]], np.uint8)), "a"))[0, 0].tolist() == [204] * 3
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped():
@@ -122,9 +118,7 @@ def test_fit_size_refuses_nothing():
 def test_fit_crops_around_the_centre():
     image = Image.new("RGB", (160, 100), "black")
     image.paste("white", (30, 0, 130, 100))
-    fitted = np.asarray(
-        fit(image, 128, 128)
-    )  # 0.8 · 100 = 80 → 128; 1.28 · 160 = 204.8 → 128: a square is left
+    fitted = np.asarray(fit(image, 128, 128))  # 0.8 · 100 = 80 → 128; 1.28 · 160 = 204.8 → 128: a square is left
     assert fitted.shape == (128, 128, 3)
     assert fitted[:, 8:-8].min() == 255  # without a crop the black would be 24 wide; the edges ring
 

@@ -192,9 +192,7 @@ def _is_flipped(picture):
 
 def test_pairs_are_flipped_together_half_of_the_time(tokenizer):
     batches = _batches(Numbered(20), tokenizer, steps=100, flip=True)
-    flips = [
-        (_is_flipped(s), _is_flipped(e)) for b in batches for s, e in zip(b.source, b.edited, strict=True)
-    ]
+    flips = [(_is_flipped(s), _is_flipped(e)) for b in batches for s, e in zip(b.source, b.edited, strict=True)]
     assert all(source == edited for source, edited in flips)
     assert 150 < sum(source for source, _ in flips) < 250  # of 400: five standard deviations
     by_record = {}
@@ -220,16 +218,14 @@ def test_half_judged_batches_are_refused(tokenizer):
 def test_cut_texts_are_counted(tokenizer, caplog):
     with caplog.at_level(logging.WARNING):
         _batches(
-            Numbered(12, judged=False, instruction="far too long a text {}"),
+            Numbered(12, judged=False, instruction="far too long a text {:02d}"),
             tokenizer,
             repeat=False,
             threads=0,
         )
     told = [record.getMessage().split(" texts")[0] for record in caplog.records]
     assert told == ["1", "10"]
-    assert (
-        "by 4 tokens: far too long a text" in caplog.text
-    )  # 16 or 17 letters, start and end: 18 or 19 of 16
+    assert "by 3 tokens: far too long a text" in caplog.text  # 17 characters, start and end: 19 of 16
 
 
 @pytest.mark.parametrize(
