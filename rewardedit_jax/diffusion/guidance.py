@@ -74,9 +74,7 @@ def repeat(branches: Branches, x: Shaped[Array, "b *shape"]) -> Shaped[Array, "k
     return jnp.concatenate([x] * len(branches))
 
 
-def combine(
-    outputs: Float[Array, "kb *shape"], guidance: Guidance, branches: Branches
-) -> Float[Array, "b *shape"]:
+def combine(outputs: Float[Array, "kb *shape"], guidance: Guidance, branches: Branches) -> Float[Array, "b *shape"]:
     """The guided output, float32, of the network's raw outputs (eps or v) for all branches."""
     e = outputs.astype(jnp.float32).reshape(len(branches), -1, *outputs.shape[1:])
     text, image, neither = e[:3]

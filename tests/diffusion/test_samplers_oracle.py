@@ -54,8 +54,8 @@ def theirs(name, config, steps, latents, noise, monkeypatch):
     return scheduler.timesteps.numpy(), np.stack(trajectory)
 
 
-def compare(name, config, steps, monkeypatch, tolerance=1e-5):
-    """Equal timesteps, and trajectories within `tolerance` of the largest latent."""
+def compare(name, config, steps, monkeypatch):
+    """Equal timesteps, and trajectories that agree to float32, of which the largest latent sets the rounding."""
     rng = np.random.default_rng(steps)
     latents = rng.standard_normal(SHAPE, np.float32)
     noise = rng.standard_normal((steps, *SHAPE), np.float32)
@@ -70,7 +70,8 @@ def compare(name, config, steps, monkeypatch, tolerance=1e-5):
         keep_trajectory=True,
     )
     np.testing.assert_allclose(table.steps.timestep, timesteps, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(trajectory, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    scale = max(1.0, table.initial_scale, np.abs(expected).max())
+    np.testing.assert_allclose(trajectory, expected, rtol=0, atol=2e-6 * scale)
     np.testing.assert_array_equal(final, trajectory[-1])
 
 
@@ -83,7 +84,7 @@ def test_follows_diffusers_on_the_file_of_stable_diffusion(name, steps, monkeypa
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("steps", [1, 2, 7, 15])
+@pytest.mark.parametrize("steps", [1, 15])
 def test_follows_diffusers_with_each_spacing_and_prediction(name, spacing, prediction, steps, monkeypatch):
     config = STABLE_DIFFUSION | {"timestep_spacing": spacing, "prediction_type": prediction}
     compare(name, config, steps, monkeypatch)
