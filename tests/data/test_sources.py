@@ -314,6 +314,14 @@ class TestTripletFile:
         with pytest.raises(FileNotFoundError, match=r'(?s)nowhere\.json.*"input": "images/1\.png"'):
             TripletFile(tmp_path / "nowhere.json")
 
+    def test_the_example_of_the_docs_is_one(self, folder):
+        page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+        (line,) = [line for line in page.splitlines() if line.startswith('{"input"')]
+        for name in ("1.png", "1_snow.png"):
+            _grey(10).save(folder / "images" / name)
+        (folder / "list.jsonl").write_text(line, "utf-8")
+        assert TripletFile(folder / "list.jsonl")[0].scores.tolist() == [4, 5, 3.5]
+
     @pytest.mark.skipif(not AURORA.exists(), reason="../shared/data/aurora is not here")
     def test_reads_aurora(self):
         source = TripletFile(AURORA / "test.json")
