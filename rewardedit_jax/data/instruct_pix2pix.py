@@ -21,7 +21,7 @@ _EXPECTED = """expected:
       1234567_0.jpg     source
       1234567_1.jpg     edited
   RewardEdit_20K.json   {"0000002": [{"Score": 4, "Negative Prompt": "..."}, ×3], ...}  (RewardEdit only)
-Hugging Face hub: Gstar666/RewardEdit; timbrooks/instructpix2pix-clip-filtered (the pairs as parquet, another layout)."""
+Hugging Face hub: Gstar666/RewardEdit; timbrooks/instructpix2pix-clip-filtered (the pairs, as parquet)."""
 
 
 class InstructPix2PixFolder(ReadingSource):
