@@ -108,7 +108,7 @@ def test_follows_diffusers_with_each_spacing_and_prediction(name, spacing, predi
     ],
     ids=["defaults", "clip", "cosine", "trained_betas", "sigma_min", "zero_snr"],
 )
-@pytest.mark.parametrize("steps", [5, 16])
+@pytest.mark.parametrize("steps", [14, 15])  # where the last step of DPM-Solver++ changes its order
 def test_follows_diffusers_on_other_settings(name, config, steps, monkeypatch):
     compare(name, config, steps, monkeypatch)
 
