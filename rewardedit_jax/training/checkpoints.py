@@ -21,14 +21,10 @@ def open_workdir(workdir: Path, resume: bool) -> Path:
       FileNotFoundError: if `resume` was asked for and there is no checkpoint.
     """
     workdir = Path(workdir).absolute()
-    if (
-        jax.process_index()
-    ):  # the first process looks, as it may be writing here before the others have started
+    if jax.process_index():  # only the first looks: it may be writing here before the others have started
         return workdir
     if resume and not any(entry.name.isdigit() for entry in workdir.glob("checkpoints/*")):
-        raise FileNotFoundError(
-            f"{workdir} holds no checkpoint, so there is nothing to resume: start without --resume"
-        )
+        raise FileNotFoundError(f"{workdir} holds no checkpoint to resume from: start without --resume")
     if not resume and workdir.exists() and any(workdir.iterdir()):
         raise FileExistsError(
             f"{workdir} is not empty: go on from its last checkpoint with --resume, or give another directory"
@@ -67,9 +63,7 @@ class Checkpoints:
     def __init__(self, workdir: Path, keep: int):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._directory = workdir / "checkpoints"
-        handlers = {
-            "state": ocp.StandardCheckpointHandler()
-        }  # without them, metadata cannot be read before `restore`
+        handlers = {"state": ocp.StandardCheckpointHandler()}  # without them, metadata cannot be read before `restore`
         self._manager = ocp.CheckpointManager(self._directory, item_handlers=handlers, options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -85,8 +79,9 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         self._manager.save(int(state.step), args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
         if jax.default_backend() == "cpu":
-            # Here the writer reads the state's own memory, so that the next step could not reuse it: at full size
-            # a second state would not fit. On an accelerator the copy to the host is made before `save` returns.
+            # Here the writer reads the state's own memory, which the next step could then not take over: at
+            # full size a second state would not fit. Accelerators have copied theirs to the host when `save`
+            # returns.
             self._manager.wait_until_finished()
 
     def restore(self, abstract: TrainState) -> TrainState:
@@ -97,10 +92,8 @@ class Checkpoints:
         """
         step = self.latest()
         self._check(step, abstract)
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        )
-        return restored.state
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        return self._manager.restore(step, args=args).state
 
     def reached_preemption(self, step: int) -> bool:
         """True on all hosts at the same step, soon after one of them was told to stop."""
@@ -116,17 +109,15 @@ class Checkpoints:
         ]
         if faults:
             raise ValueError(
-                f"checkpoint {step} in {self._directory} is of another model or optimizer than the configuration's; "
-                "resume with the configuration it was made with (config.json):\n  " + "\n  ".join(faults)
+                f"checkpoint {step} in {self._directory} is of another model or optimizer than the configuration "
+                "asks for; resume with the configuration it was made with (config.json):\n  " + "\n  ".join(faults)
             )
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """Leaf path → shape; fields, keys and positions written alike, as orbax names them."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves
-    }
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def with_shardings(abstract: Any, shardings: Any) -> Any:

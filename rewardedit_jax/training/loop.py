@@ -61,11 +61,12 @@ def train(
     """Trains `task` for `config.steps` optimizer steps and exports the result to workdir/model.
 
     Args:
-      config: `seed`, `steps`, `batch_size` (examples of a micro-batch over all hosts), `accumulate` (micro-batches per
-        step), `log_every`, `checkpoint_every`, `evaluate_every` (0: only at the end), `keep_checkpoints`, `mesh` (see
-        `make_mesh`), `optimizer` (see `make_optimizer`; and `ema_decay`, None: no average).
-      evaluators: asked every `evaluate_every` steps and at the end, about the averaged parameters where there are any.
-        They must not keep the parameters: the next step reuses their memory.
+      config: `seed`, `steps`, `batch_size` (examples of a micro-batch over all hosts), `accumulate`
+        (micro-batches per step), `log_every`, `checkpoint_every`, `evaluate_every` (0: only at the end),
+        `keep_checkpoints`, `mesh` (see `make_mesh`), `optimizer` (see `make_optimizer`; and `ema_decay`,
+        None: no average).
+      evaluators: asked every `evaluate_every` steps and at the end, about the averaged parameters where there
+        are any. They must not keep the parameters: the next step reuses their memory.
     Raises:
       NonFiniteLoss: nothing is saved after the last good checkpoint.
       Interrupted: on SIGTERM or Ctrl-C, after the running step is done and saved.
@@ -82,7 +83,8 @@ def train(
     shardings = infer_shardings(abstract, task.partition_rules, mesh)
     with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
         # Where the state comes from, in order of precedence:
-        # 1. the run's own last checkpoint; 2. what the task starts from (weights of a model directory, or scratch).
+        # 1. the run's own last checkpoint;
+        # 2. what the task starts from: the weights of a model directory, or scratch.
         if resume:
             del trained  # makes room for what is restored
             state = checkpoints.restore(with_shardings(abstract, shardings))
@@ -94,7 +96,7 @@ def train(
         start = int(state.step)
         with (
             MetricWriter(workdir, start, config.steps) as writer,
-            prefetched(task.batches(start), partial(global_batch, mesh=mesh)) as batches,
+            prefetched(task.batches(start), partial(global_batch, mesh=mesh), depth=2) as batches,
         ):
             state = _Run(config, checkpoints, writer, evaluators, frozen).go(step, state, batches)
     _export(task, _complete(state, frozen), workdir / "model")
@@ -152,7 +154,7 @@ class _Run:
         self._mark: tuple[int, float] | None = None  # a step, and when it was done
 
     def go(self, step: StepFn, state: TrainState, batches: Iterator[Batch]) -> TrainState:
-        """Each step is dispatched before the numbers of the one before are read: the device never waits for them."""
+        """Dispatches each step before reading the numbers of the one before, so that the device never waits."""
         pending = None
         with _stop_requests() as stop_requested:
             for n in range(int(state.step) + 1, self.config.steps + 1):
@@ -165,9 +167,7 @@ class _Run:
                     self._pause(n, metrics, state, stopping)
                     pending = None
                 if stopping:
-                    raise Interrupted(
-                        f"stopped after step {n} and saved it: run again with --resume to go on"
-                    )
+                    raise Interrupted(f"stopped after step {n}, which is saved: go on with --resume")
         return state
 
     def _next(self, batches: Iterator[Batch], n: int) -> Batch:
@@ -193,7 +193,7 @@ class _Run:
         self._mark = n, time.perf_counter()
 
     def _read(self, n: int, metrics: Metrics) -> dict[str, float]:
-        """The numbers of step n, waited for, checked, and with the speed since the last mark where they are due.
+        """The numbers of step n, waited for and checked; where they are due, with the speed since the last mark.
 
         The first step of a run compiles; the clock starts when it is done.
         """
@@ -213,8 +213,8 @@ class _Run:
         kept = f"the last good checkpoint is of step {good}" if good else "there is no checkpoint yet"
         go_on = "go on from it with --resume" if good else "start anew"
         return (
-            f"step {n}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}. Nothing was saved since: {kept}; "
-            f"{go_on} and a lower optimizer.learning_rate or clip_norm, or float32 where half precision overflows"
+            f"step {n}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}. Nothing broken was saved: "
+            f"{kept}; {go_on} with a lower learning_rate or clip_norm, or in float32 if half precision overflows"
         )
 
     def _evaluate(self, params: Params, n: int) -> dict[str, float]:
@@ -248,7 +248,7 @@ def _export(task: Task, params: Params, directory: Path) -> None:
 def _stop_requests() -> Iterator[threading.Event]:
     """Set by the first SIGTERM or Ctrl-C; a second one acts as it always does.
 
-    Several hosts must stop at the same step: there the jax runtime listens to SIGTERM (see `reached_preemption`).
+    Several hosts must stop at the same step: there the jax runtime hears SIGTERM (see `reached_preemption`).
     """
     requested, before = threading.Event(), {}
 

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: metrics.jsonl, TensorBoard events, pictures, and a line or bar of progress."""
+"""What a run tells while it goes: metrics.jsonl, TensorBoard events, pictures, and its progress."""
 
 import json
 import math
@@ -20,7 +20,8 @@ class MetricWriter:
 
     Args:
       workdir: gets metrics.jsonl (one object per logged step), tensorboard/ and images/.
-      start: steps done before; what an interrupted run wrote about later steps is dropped, so that each step is told once.
+      start: steps done before. What an earlier run wrote about later steps is dropped: each step is told
+        once.
       steps: length of the run.
     """
 
@@ -30,9 +31,7 @@ class MetricWriter:
             return
         self._images = workdir / "images"
         lines = _lines_up_to(workdir / "metrics.jsonl", start)
-        self._file = (workdir / "metrics.jsonl").open(
-            "w", buffering=1
-        )  # by lines: readable while the run goes
+        self._file = (workdir / "metrics.jsonl").open("w", buffering=1)  # by lines: readable while the run goes
         self._file.writelines(lines)
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(total=steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
@@ -68,16 +67,14 @@ class MetricWriter:
     def _show(self, step: int, metrics: Mapping[str, float]) -> None:
         told = {name: f"{metrics[name]:.4g}" for name in ("loss", "examples_per_second") if name in metrics}
         if self._bar.disable:
-            print(
-                f"step {step}/{self._bar.total}", *(f"{k} {v}" for k, v in told.items()), sep="  ", flush=True
-            )
+            print(f"step {step}/{self._bar.total}", *(f"{k} {v}" for k, v in told.items()), flush=True)
         else:
             self._bar.set_postfix(told, refresh=False)
             self._bar.update(step - self._bar.n)
 
 
 def _lines_up_to(file: Path, step: int) -> list[str]:
-    """Whole lines of an earlier run up to `step`; a line cut off when it was killed is dropped with the later ones."""
+    """What an earlier run wrote up to `step`, without a line that was cut off when it was killed."""
     if not file.exists():
         return []
     lines = file.read_text().splitlines(keepends=True)

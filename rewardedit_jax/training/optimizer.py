@@ -1,11 +1,13 @@
 """AdamW with clipping by global norm and the learning-rate schedules."""
 
+import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
 
 def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
-    """The learning rate of step n = 0, 1, ...: a linear warm-up from 0, then constant, or a cosine to 0 at `steps`.
+    """The learning rate of step n = 0, 1, ...: linear warm-up from 0, then constant, or a cosine to 0 at `steps`.
 
     Args:
       config: `learning_rate`, `schedule` ("constant" | "cosine") and `warmup_steps`.
@@ -23,10 +25,11 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
-    """Clip all gradients together to `clip_norm` (None: off), then AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
+    """AdamW (Loshchilov & Hutter, arXiv:1711.05101) on gradients clipped to norm `clip_norm` together (None: off).
 
-    The decay is decoupled: each step takes learning rate · weight_decay · parameter away, whatever the gradient, from
-    every parameter that trains, biases and norms included, as the published editor was trained.
+    The decay is decoupled: each step takes learning rate · weight_decay · parameter away, whatever the
+    gradient, from every parameter that trains, biases and norms included, as the published editor was
+    trained.
 
     Args:
       config: also `b1`, `b2`, `eps`, `weight_decay`, and `mu_dtype`, the type of the first moment (None: the
@@ -43,4 +46,18 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
     )
     if config.clip_norm is None:
         return adamw
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+    return optax.chain(clip_by_global_norm(config.clip_norm), adamw)
+
+
+def clip_by_global_norm(largest: float) -> optax.GradientTransformation:
+    """Scales all gradients by min(1, largest / norm of all together).
+
+    Written as one product, which XLA fuses into what follows. `optax.clip_by_global_norm` selects between clipped and
+    unclipped, for which it keeps a second copy of all gradients (measured on the CPU: + 4 bytes per parameter).
+    """
+
+    def update(grads, state, params=None):
+        scale = jnp.minimum(1.0, largest / optax.tree.norm(grads))
+        return jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,28 +1,26 @@
 """Batches made ahead of time by one thread, while the device computes."""
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 _END = object()
 
 
-@contextmanager
-def prefetched(
-    items: Iterator[Any], prepare: Callable[[Any], Any], depth: int = 2
-) -> Iterator[Iterator[Any]]:
-    """An iterator over `prepare(item)`, at most `depth` ahead. What fails in the thread is raised where it is awaited."""
+@contextlib.contextmanager
+def prefetched(items: Iterator[Any], prepare: Callable[[Any], Any], depth: int) -> Iterator[Iterator[Any]]:
+    """An iterator over `prepare(item)`, up to `depth` ahead. What fails in the thread is raised by the iterator."""
     ready: queue.Queue = queue.Queue(maxsize=depth)
     closed = threading.Event()
 
     def offer(item: Any, error: BaseException | None) -> None:
-        while not closed.is_set():
-            try:
-                return ready.put((item, error), timeout=0.1)
-            except queue.Full:
-                continue
+        placed = False
+        while not placed and not closed.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put((item, error), timeout=0.1)
+                placed = True
 
     def produce() -> None:
         try:

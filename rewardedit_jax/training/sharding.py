@@ -1,6 +1,6 @@
 """Which device holds what: the mesh, and rules on parameter paths.
 
-The user of this field says "pjit": since jax 0.4 it is merged into `jax.jit`, which takes the shardings made here.
+What used to be called pjit was merged into `jax.jit`, which takes the shardings made here.
 """
 
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from rewardedit_jax.training.task import Batch, Rules, find_rule, path_of
@@ -33,7 +33,7 @@ def make_mesh(config: ConfigDict) -> Mesh:
             f"mesh {wanted} does not fit {devices} device(s): the sizes must multiply to {devices}; "
             "set one of them, and only one, to -1 to let it take the rest"
         )
-    # Auto axes: the compiler places what lies between our annotations. (jax.make_mesh alone makes Explicit ones.)
+    # Auto: the compiler places what lies between our annotations. (The default of jax.make_mesh is Explicit.)
     mesh = jax.make_mesh(filled, AXES, axis_types=(AxisType.Auto,) * len(AXES))
     for group in mesh.devices.reshape(-1, mesh.shape["tensor"]):
         if len({device.process_index for device in group}) > 1:
@@ -44,10 +44,11 @@ def make_mesh(config: ConfigDict) -> Mesh:
     return mesh
 
 
-def infer_shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
-    """A sharding for every leaf: the first rule that matches its parameter path; leaves outside dicts are replicated.
+def infer_shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
+    """A sharding for every leaf, of the first rule that matches its parameter path.
 
-    Works for a parameter tree and for a whole `TrainState`: moments and averages lie under their parameter's path.
+    Works for a parameter tree and for a whole `TrainState`: moments and averages lie under their parameter's
+    path; counters have none and are replicated.
 
     Args:
       tree: leaves with a shape.
@@ -71,7 +72,7 @@ def infer_shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
     return shardings
 
 
-def _fault(shape: tuple[int, ...], rule: tuple[str, PartitionSpec] | None, mesh: Mesh) -> str | None:
+def _fault(shape: tuple[int, ...], rule: tuple[str, PartitionSpec] | None, mesh: Mesh | AbstractMesh) -> str | None:
     if rule is None:
         return "no rule covers it"
     regex, spec = rule
@@ -81,9 +82,7 @@ def _fault(shape: tuple[int, ...], rule: tuple[str, PartitionSpec] | None, mesh:
         axes = (axes,) if isinstance(axes, str) else axes or ()
         ways = math.prod(mesh.shape[axis] for axis in axes)
         if size % ways:
-            return (
-                f"{spec} of rule {regex!r} divides {size} of its shape {shape} by {ways} ({' × '.join(axes)})"
-            )
+            return f"{spec} of rule {regex!r} cannot divide {size} of its shape {shape} by {ways} ({' × '.join(axes)})"
     return None
 
 
@@ -92,13 +91,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
     """Raises ValueError if a batch cannot be divided evenly over the mesh."""
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % ways:
         raise ValueError(
-            f"batch_size={batch_size} is not divisible by data × fsdp = {mesh.shape['data']} × {mesh.shape['fsdp']} "
-            f"of the mesh: take a multiple of {ways}, or more of the devices for tensor"
+            f"batch_size={batch_size} is not divisible by the mesh's data={mesh.shape['data']} × "
+            f"fsdp={mesh.shape['fsdp']}: take a multiple of {ways}, or give more of the devices to tensor"
         )
 
 

@@ -13,7 +13,7 @@ from rewardedit_jax.training.task import Params
 
 @flax.struct.dataclass
 class TrainState:
-    """Leaves are arrays, or `jax.ShapeDtypeStruct` and shardings where a tree of those describes the state."""
+    """Leaves are arrays; or `ShapeDtypeStruct`s, or shardings, in trees that describe a state."""
 
     step: Any  # int32[], optimizer steps done
     params: Any  # the trained parameters only

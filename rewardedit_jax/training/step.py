@@ -1,4 +1,4 @@
-"""One optimizer step as a pure function: the same state, frozen parameters and batch give the same next state."""
+"""One optimizer step as a pure function of state, frozen parameters and batch."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,9 +10,7 @@ from jaxtyping import Array, Float, Key
 from rewardedit_jax.training.state import TrainState, update_ema
 from rewardedit_jax.training.task import Batch, Metrics, Params, merge_params
 
-LossFn = Callable[
-    [Params, Batch, Key[Array, ""]], tuple[Float[Array, " b"], Mapping[str, Float[Array, "*b"]]]
-]
+LossFn = Callable[[Params, Batch, Key[Array, ""]], tuple[Float[Array, " b"], Mapping[str, Array]]]
 
 
 def train_step(
@@ -29,7 +27,7 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """The state after one step, and its metrics: scalars in float32.
 
-    Randomness is a function of (seed, step) alone, so a checkpoint holds no key and any step can be recomputed.
+    Randomness depends on (seed, step) alone: a checkpoint holds no key, and any step can be recomputed.
 
     Args:
       batch: leaves [batch_size · accumulate, ...].
@@ -43,7 +41,7 @@ def train_step(
     metrics |= {
         "grad_norm": optax.tree.norm(grads),
         "update_norm": optax.tree.norm(updates),
-        "param_norm": optax.tree.norm(state.params),
+        "param_norm": optax.tree.norm(params),
         "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
     }
     ema = None if ema_decay is None else update_ema(state.ema, params, state.step, ema_decay)
@@ -79,7 +77,7 @@ def _gradients(
 def _deal(x: Array, accumulate: int) -> Array:
     """[b·a, ...] → [a, b, ...]: micro-batch i takes every a-th example from i on.
 
-    The leading axis is spread over the devices in blocks; dealt out this way, each device's block holds its share of
-    every micro-batch and no example moves between devices.
+    The leading axis is spread over the devices in blocks. Dealt out this way, each device's block holds its
+    share of every micro-batch, and no example moves between devices.
     """
     return jnp.swapaxes(x.reshape(-1, accumulate, *x.shape[1:]), 0, 1)

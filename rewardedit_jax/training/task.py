@@ -1,7 +1,8 @@
 """What one trainer trains: the protocol of a task, and rules that are addressed by parameter path.
 
-A path is the keys of the nested parameter dict joined by "/", such as "unet/conv_in/kernel". A rule is (regex, value);
-the first rule whose regex matches the whole path decides, and a parameter that no rule covers is an error.
+A path is the keys of the nested parameter dict joined by "/", such as "unet/conv_in/kernel". A rule is a pair
+(regex, value); the first rule whose regex matches the whole path decides; a parameter that no rule covers is
+an error.
 """
 
 import re
@@ -25,30 +26,29 @@ Rules = Sequence[tuple[str, Value]]
 class Task(Protocol):
     """A model, its objective and its data, as the trainer sees them.
 
-    Networks that stay frozen are part of the same parameter tree as those that train: `trainable` tells them apart, so
-    that one table of rules says what trains, one says where everything lies, and the objective, the evaluators and the
-    export all read one tree. The trainer splits it, differentiates the trained part only, and hands the frozen part to
-    the compiled step as an argument: closed over, it would be written into the program as constants.
+    Networks that stay frozen lie in the same parameter tree as those that train. So one table says what
+    trains, one says where everything lies, a network can train in part, and objective, evaluators and export
+    all read one tree. The trainer splits the tree by `trainable`, differentiates the trained part only, and
+    hands the frozen part to the compiled step as an argument: closed over, it would be written into the
+    program as constants.
     """
 
     trainable: tuple[tuple[str, bool], ...]  # path regex → does it train?
     partition_rules: tuple[tuple[str, PartitionSpec], ...]  # path regex → mesh axes
 
     def init(self, rng: Key[Array, ""]) -> Params:
-        """The complete tree of all networks, arrays of the host or a device. The trainer owns and may consume it."""
+        """The complete tree of all networks, on the host or a device. It belongs to the trainer, who uses it up."""
         ...
 
-    def loss(
-        self, params: Params, batch: Batch, rng: Key[Array, ""]
-    ) -> tuple[Float[Array, " b"], Mapping[str, Float[Array, "*b"]]]:
-        """Loss per example, and metrics (scalars, or one number per example). Pure: it is traced."""
+    def loss(self, params: Params, batch: Batch, rng: Key[Array, ""]) -> tuple[Float[Array, " b"], Mapping[str, Array]]:
+        """Loss per example, and metrics: scalars, or one number per example. Pure: it is traced."""
         ...
 
     def batches(self, start: int, split: str = "train") -> Iterator[Batch]:
         """This host's part of the batches of the optimizer steps start, start + 1, ..., without end.
 
-        A batch is a pytree of arrays whose leading axis is batch_size · accumulate / hosts. What step n sees depends on
-        n alone, never on `start`: that makes a resumed run equal to one that never stopped.
+        A batch is a pytree of arrays whose leading axis is batch_size · accumulate / hosts. What step n sees
+        depends on n alone, never on `start`: that makes a resumed run equal to one that never stopped.
         """
         ...
 
@@ -74,9 +74,7 @@ def split_params(params: Params, trainable: Rules) -> tuple[Params, Params]:
         raise ValueError("no rule of `trainable` covers these parameters:\n  " + "\n  ".join(uncovered))
     trained = {path: leaf for path, leaf in flat.items() if rules[path][1]}
     if not trained:
-        raise ValueError(
-            "nothing would train: every parameter falls under a rule of `trainable` that says False"
-        )
+        raise ValueError("nothing would train: `trainable` says False for every parameter")
     frozen = {path: leaf for path, leaf in flat.items() if path not in trained}
     return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
 
@@ -89,7 +87,7 @@ def merge_params(trained: Params, frozen: Params) -> Params:
 def path_of(key_path: tuple[Any, ...]) -> str:
     """The parameter path in the key path of a leaf: its dictionary keys.
 
-    In a training state only parameters lie in dicts, so that a parameter, its moments and its average share one path;
-    a counter has the empty path.
+    In a training state only parameters lie in dicts, so that a parameter, its moments and its average share
+    one path, and a counter has the empty path.
     """
     return "/".join(str(key.key) for key in key_path if isinstance(key, jax.tree_util.DictKey))

@@ -1,0 +1,175 @@
+"""Tests `training/loop.py` on the toy task: learning, resuming, stopping, evaluating."""
+
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+from toy_task import ToyTask, toy_config
+
+from rewardedit_jax.training.loop import Interrupted, NonFiniteLoss, train
+
+CONFIG = {"checkpoint_every": 3, "accumulate": 2}
+
+
+def metrics(workdir, *, timed=False):
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return records if timed else [{k: v for k, v in r.items() if k != "examples_per_second"} for r in records]
+
+
+def toy_train(workdir, task=None, resume=False, evaluators=None, **changes):
+    config = toy_config(**CONFIG | changes)
+    task = task or ToyTask(config, noise=0.1)
+    return train(task, config, workdir, resume=resume, evaluators=evaluators or {})
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """(working directory, state) of six steps without a stop."""
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    return workdir, toy_train(workdir)
+
+
+@pytest.fixture
+def half(straight, tmp_path):
+    """A copy of that run as it was after three steps, had it been killed while writing about the fifth."""
+    workdir = tmp_path / "half"
+    shutil.copytree(straight[0], workdir, ignore=shutil.ignore_patterns("6", "model"))
+    lines = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (workdir / "metrics.jsonl").write_text("".join(lines[:4]) + lines[4][:10])
+    return workdir
+
+
+def test_it_learns(tmp_path):
+    toy_train(tmp_path, steps=60, batch_size=64, checkpoint_every=0)
+    losses = [record["loss"] for record in metrics(tmp_path)]
+    assert losses[-1] < 0.4 * losses[0]
+
+
+def test_three_steps_and_three_more_are_six_steps(straight, tmp_path):
+    workdir = tmp_path / "run"
+    toy_train(workdir, steps=3)
+    state = toy_train(workdir, steps=6, resume=True)
+    assert_equal(state, straight[1])  # every bit of parameters, moments, average and step
+    assert metrics(workdir) == metrics(straight[0])
+
+
+def test_a_killed_run_goes_on_and_tells_each_step_once(half, straight):
+    assert_equal(toy_train(half, resume=True), straight[1])
+    assert [record["step"] for record in metrics(half)] == [1, 2, 3, 4, 5, 6]
+    assert metrics(half) == metrics(straight[0])
+
+
+def test_resuming_a_finished_run_exports_it_again(straight, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight[0], workdir, ignore=shutil.ignore_patterns("model"))
+    assert_equal(toy_train(workdir, resume=True), straight[1])
+    assert (workdir / "model" / "params.npz").exists()
+    assert metrics(workdir) == metrics(straight[0])
+
+
+def test_exports_the_average_with_the_frozen_parameters_untouched(straight):
+    workdir, state = straight
+    exported = np.load(workdir / "model" / "params.npz")
+    initial = ToyTask(toy_config()).init(jax.random.fold_in(jax.random.key(3), 2**32 - 1))
+    np.testing.assert_array_equal(exported["['features']['kernel']"], initial["features"]["kernel"])
+    np.testing.assert_array_equal(exported["['head']['out']['kernel']"], state.ema["head"]["out"]["kernel"])
+    assert not np.array_equal(state.ema["head"]["out"]["kernel"], state.params["head"]["out"]["kernel"])
+    assert not np.array_equal(state.params["head"]["out"]["kernel"], initial["head"]["out"]["kernel"])
+    assert "features" not in state.params
+
+
+def test_evaluators_see_the_averaged_complete_parameters(tmp_path):
+    seen = {}
+
+    def evaluator(params, step):
+        seen[step] = jax.tree.map(np.array, params)
+        return {"score": step / 2, "picture": np.zeros((2, 2, 3), np.uint8)}
+
+    state = toy_train(tmp_path, steps=5, log_every=5, evaluate_every=2, evaluators={"val": evaluator})
+    assert sorted(seen) == [2, 4, 5]
+    assert_equal({"head": seen[5]["head"]}, state.ema)
+    assert "features" in seen[5]
+    # An evaluated step is a logged step, and has one record.
+    assert [(r["step"], r["val/score"]) for r in metrics(tmp_path)] == [(2, 1.0), (4, 2.0), (5, 2.5)]
+    assert (tmp_path / "images" / "val" / "picture_0000004.png").exists()
+
+
+def test_without_average_the_parameters_are_evaluated_and_exported(tmp_path):
+    seen = []
+
+    def evaluator(params, step):
+        seen.append(jax.tree.map(np.array, params))
+        return {}
+
+    state = toy_train(tmp_path, steps=2, evaluators={"val": evaluator}, **{"optimizer.ema_decay": None})
+    assert state.ema is None
+    assert_equal({"head": seen[-1]["head"]}, state.params)
+    exported = np.load(tmp_path / "model" / "params.npz")
+    np.testing.assert_array_equal(exported["['head']['out']['kernel']"], state.params["head"]["out"]["kernel"])
+
+
+def test_a_broken_loss_stops_the_run_and_leaves_the_last_good_checkpoint(tmp_path):
+    config = toy_config(**CONFIG, steps=9)
+    with pytest.raises(NonFiniteLoss, match=r"step 6: loss nan.* checkpoint is of step 3; .*--resume.*learning_rate"):
+        train(ToyTask(config, nan_at=5), config, tmp_path)  # batch 5 is what step 6 sees, which would be saved
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] == ["3"]
+    assert [record["step"] for record in metrics(tmp_path)] == [1, 2, 3, 4, 5]
+    assert not (tmp_path / "model").exists()
+    state = toy_train(tmp_path, steps=9, resume=True)  # the fault is gone: it goes on from the good one
+    assert int(state.step) == 9
+
+
+def test_a_loss_that_breaks_between_checkpoints_is_seen_one_step_later(tmp_path):
+    config = toy_config(**CONFIG | {"checkpoint_every": 0, "log_every": 4}, steps=9)
+    with pytest.raises(NonFiniteLoss, match=r"step 2: .*no checkpoint yet; start anew"):
+        train(ToyTask(config, nan_at=1), config, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_finishes_the_step_and_saves(tmp_path, number):
+    def evaluator(params, step):
+        if step == 4:
+            os.kill(os.getpid(), number)
+        return {}
+
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match=r"stopped after step 5, .*--resume"):
+        toy_train(tmp_path, evaluate_every=2, evaluators={"val": evaluator})
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] == ["3", "5"]
+    assert not (tmp_path / "model").exists()
+
+
+def test_batches_that_end_are_told(tmp_path):
+    class Short(ToyTask):
+        def batches(self, start, split="train"):
+            yield next(super().batches(start))
+
+    with pytest.raises(ValueError, match="batches ended before step 2 of 6"):
+        toy_train(tmp_path, task=Short(toy_config(**CONFIG)))
+
+
+def test_a_run_that_failed_to_start_leaves_nothing_behind(tmp_path):
+    task = ToyTask(toy_config())
+    task.trainable = ((".*", False),)
+    with pytest.raises(ValueError, match="nothing would train"):
+        toy_train(tmp_path / "run", task=task)
+    assert list((tmp_path / "run").iterdir()) == []  # so that the corrected command is not refused
+
+
+def test_speed_leaves_out_the_first_step_and_the_evaluation(tmp_path, monkeypatch):
+    clock = iter(range(0, 10_000, 100))  # each look at the clock is 100 s after the last
+
+    monkeypatch.setattr("rewardedit_jax.training.loop.time.perf_counter", lambda: next(clock))
+    toy_train(tmp_path, steps=4, log_every=2, evaluate_every=2, checkpoint_every=0, batch_size=8)
+    # Looks: step 1 done, step 2 read, step 2 evaluated, step 3 not logged but read, step 4 read.
+    assert [r["examples_per_second"] for r in metrics(tmp_path, timed=True)] == [1 * 16 / 100, 2 * 16 / 200]
