@@ -26,11 +26,11 @@ class ShapesConfig(tfds.core.BuilderConfig):
 
 
 class ShapesBuilder(tfds.core.GeneratorBasedBuilder):
-    """`ShapesBuilder(config=..., data_dir=..., file_format="array_record").download_and_prepare()`; nothing is downloaded."""
+    """Generates and writes both splits; `prepare_shapes` is the way to call it. Nothing is downloaded."""
 
     name = "shapes"
-    # The first number changes whenever the pictures or their scores do.
-    VERSION = tfds.core.Version("1.0.0")
+    # The first number changes with the pictures, the second with their scores: stale files are then not reused.
+    VERSION = tfds.core.Version("1.1.0")
     # Nothing is downloaded; to look for checksums, TFDS would need `importlib_resources`, which it does not install.
     url_infos = None
 

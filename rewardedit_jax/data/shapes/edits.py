@@ -33,12 +33,18 @@ _PERIOD = 6
 
 @dataclass(frozen=True)
 class Edit:
-    """`subject` gets `attribute = value`; without an attribute it is added or removed; without a subject the scene gets it."""
+    """`subject` gets `attribute = value`; without an attribute it is added or removed.
+
+    Without a subject it is the scene that gets the value.
+    """
 
     type: str
     subject: Shape | None = None
     attribute: str | None = None
     value: str | None = None
+
+    def would_change(self, shape: Shape) -> bool:
+        return self.attribute is None or getattr(shape, self.attribute) != self.value
 
     def apply(self, scene: Scene) -> Scene:
         if self.type == "add":

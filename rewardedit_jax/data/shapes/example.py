@@ -63,7 +63,11 @@ def shapes_example(index: int, split: Split, seed: int = 0) -> ShapesExample:
 
 
 def _feedback(rng: np.random.Generator, edit: Edit, spoil: Spoil, scores: np.ndarray) -> tuple[str, str, str]:
-    wordings = _following_failure(edit, spoil), _preserving_failure(edit, spoil, scores[1]), _quality_failure(spoil)
+    wordings = (
+        _following_failure(edit, spoil),
+        _preserving_failure(edit, spoil, slight=bool(scores[1] >= 3)),
+        _quality_failure(spoil),
+    )
     return tuple(
         NOTHING_FAILED if score == CLEAN else choose(rng, ways) for ways, score in zip(wordings, scores, strict=True)
     )
@@ -77,11 +81,11 @@ def _following_failure(edit: Edit, spoil: Spoil) -> Wordings:
     return edit_partial(edit, spoil.done) if spoil.done < 1 else INEXACT
 
 
-def _preserving_failure(edit: Edit, spoil: Spoil, score: float) -> Wordings:
+def _preserving_failure(edit: Edit, spoil: Spoil, slight: bool) -> Wordings:
     if spoil.unasked:
-        return unasked_change(spoil.unasked, slight=score >= 3)
+        return unasked_change(spoil.unasked, slight)
     if edit.subject and spoil.made.subject.cell != edit.subject.cell:
-        return unasked_change(spoil.made, slight=False)
+        return unasked_change(spoil.made, slight)
     return DISTURBED
 
 

@@ -3,9 +3,9 @@
 - **following**, where the ideal differs from the source: the change made is split into its part along the change wanted
   and the rest. Half the change scores half; a change across the wanted direction (another colour) costs what it weighs.
   Of an edit of the whole picture the worst cell is not counted: single objects are a matter of preserving.
-- **preserving**, where the ideal does not differ from the source: root-mean-square difference in the two worst 8×8
-  patches. An edit of the whole picture leaves no such place; there the output has to be a mixture and colour map of
-  source and ideal (fitted), and what the map does not explain counts as difference.
+- **preserving**, where the ideal does not differ from the source: root-mean-square (rms) difference, with a weight on
+  the worst 8×8 patches. An edit of the whole picture leaves no such place; there the output has to lie on the way
+  from the source to a picture of the same layout.
 - **quality**, from the output alone: uniform regions must be free of noise and mottling, and edges sharp.
 
 Errors of about 0.01 (8-bit rounding, an autoencoder) cost next to nothing.
@@ -33,10 +33,11 @@ _PATCH = 8
 _CHANGED = 0.03  # a pixel belongs to the edit where source and ideal differ by more
 _FOLLOWING_TOLERANCE = 0.03  # root-mean-square error in the edited region that costs nothing
 _ACROSS_FREE = 0.15  # what is left of noise, blocks and soft outlines beside the wanted change
+_TINT_FREE = 0.10  # and how much of it may be the same everywhere
 # Full score up to the first, none from the second.
-_DIFFERENCE = (0.035, 0.36)
+_DIFFERENCE = (0.04, 0.36)
 _NOISE = (0.028, 0.25)
-_MOTTLING = (0.008, 0.050)
+_MOTTLING = (0.008, 0.056)
 _SOFTNESS = (0.10, 0.55)
 
 
@@ -73,35 +74,45 @@ def judge_batch(
 
 def _judge_regions(output: Planes, source: Planes, ideal: Planes) -> tuple[Scores, Scores]:
     edited = np.abs(ideal - source).max(1) > _CHANGED
-    sums = _change_sums(output, source, ideal, edited)
-    followed, _ = _followed(*(s.sum(1, keepdims=True) for s in sums))
+    followed, _ = _followed(_change_sums(output, source, ideal, edited).sum(2, keepdims=True))
     return followed[:, 0], _preserved_rest(output, source, edited)
 
 
 def _judge_whole(output: Planes, source: Planes, ideal: Planes) -> tuple[Scores, Scores]:
     edited = np.abs(ideal - source).max(1) > _CHANGED
-    followed, weight = _followed(*_change_sums(output, source, ideal, edited))
-    worst = np.argsort(followed, axis=1)[:, :4]  # an object lies in the four patches of its cell
-    np.put_along_axis(weight, worst, 0, axis=1)
-    return (followed * weight).sum(1) / (weight.sum(1) + 1e-6), _preserved_layout(output, source, ideal)
+    followed, weight = _followed(_change_sums(output, source, ideal, edited))
+    rest = weight.copy()
+    np.put_along_axis(rest, np.argsort(followed, axis=1)[:, :4], 0, axis=1)  # an object lies in four patches
+    enough = rest.sum(1, keepdims=True) > 0.4 * weight.sum(1, keepdims=True)
+    weight = np.where(enough, rest, weight)
+    return (followed * weight).sum(1) / weight.sum(1), _preserved_layout(output, source, ideal)
 
 
-def _change_sums(output: Planes, source: Planes, ideal: Planes, edited: Bool[np.ndarray, "n h w"]):
-    """Per patch: |wanted|², wanted · made, |made|², and the edited area in pixels; each [n, 16]."""
-    wanted = _blur(_blur(ideal - source)) * edited[:, None]
-    made = _blur(_blur(output - source)) * edited[:, None]
-    return *(_patch_sum((a * b).sum(1)) for a, b in ((wanted, wanted), (wanted, made), (made, made))), _patch_sum(
-        edited
-    )
+def _change_sums(
+    output: Planes, source: Planes, ideal: Planes, edited: Bool[np.ndarray, "n h w"]
+) -> Float[np.ndarray, "n 10 p"]:
+    """Sums over the edited part of each patch: |wanted|², wanted · made, |made|², 1, and both changes themselves."""
+    mask = edited[:, None]  # before the blur too: a background that changed unasked must not leak in
+    wanted, made = (_blur(_blur((image - source) * mask)) * mask for image in (ideal, output))
+    products = [(a * b).sum(1, keepdims=True) for a, b in ((wanted, wanted), (wanted, made), (made, made))]
+    sums = np.concatenate([*products, mask, wanted, made], axis=1)
+    return _patch_sum(sums.reshape(-1, *edited.shape[1:])).reshape(len(output), 10, -1)
 
 
-def _followed(wanted2, both, made2, area):
-    """1 − |1 − along| − across, in lengths of the wanted change; and the weight |wanted|² of each patch."""
+def _followed(sums: Float[np.ndarray, "n 10 p"]) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "n p"]]:
+    """1 − |1 − along| − across − tint, in lengths of the wanted change; and its squared length, a patch's weight.
+
+    The tint is what of `across` is the same everywhere: a wrong colour, where noise and soft outlines cancel out.
+    """
+    wanted2, both, made2, area = sums[:, :4].swapaxes(0, 1)
     wanted2 = wanted2 + 1e-6
     along = both / wanted2
     across = np.sqrt(np.maximum(made2 / wanted2 - along**2, 0))
+    tint2 = ((sums[:, 7:] - along[:, None] * sums[:, 4:7]) ** 2).sum(1) / np.maximum(area, 1)
+    tint = np.sqrt(tint2 / wanted2)
     tolerance = np.minimum(_FOLLOWING_TOLERANCE * np.sqrt(3 * area / wanted2), 0.2)
-    return _ramp(np.abs(1 - along) + np.maximum(across - _ACROSS_FREE, 0), tolerance, 1), wanted2
+    cost = np.abs(1 - along) + np.maximum(across - _ACROSS_FREE, 0) + np.maximum(tint - _TINT_FREE, 0)
+    return _ramp(cost, tolerance, 1), wanted2
 
 
 def _preserved_rest(output: Planes, source: Planes, edited: Bool[np.ndarray, "n h w"]) -> Scores:
@@ -120,20 +131,23 @@ def _preserved_layout(output: Planes, source: Planes, ideal: Planes) -> Scores:
     """
     colors = source.transpose(0, 2, 3, 1)
     others = [with_effect(colors, effect) for effect in EFFECTS] + [to_gray(colors)]
-    differences = []
-    for goal in (ideal, *(other.transpose(0, 3, 1, 2) for other in others)):
-        fit = source + _share(output - source, goal - source) * (goal - source)
-        contrast = fit.std((2, 3)).mean(1) / (source.std((2, 3)).mean(1) + 1e-6)
-        squares = _patch_sum((_blur(_blur(output - fit)) ** 2).mean(1))
-        differences.append(_difference(squares, np.full_like(squares, _PATCH**2)) / np.clip(contrast, 0.4, 1))
-    return _ramp(np.min(differences, axis=0), *_DIFFERENCE)
+    goals = np.concatenate([ideal, *(other.transpose(0, 3, 1, 2) for other in others)])
+    output, source = (np.concatenate([images] * (1 + len(others))) for images in (output, source))
+    fit = source + _share(output - source, goals - source) * (goals - source)
+    contrast = fit.std((2, 3)).mean(1) / (source.std((2, 3)).mean(1) + 1e-6)
+    squares = _patch_sum((_blur(_blur(output - fit)) ** 2).mean(1))
+    difference = _difference(squares, np.full_like(squares, _PATCH**2)) / np.clip(contrast, 0.4, 1)
+    return _ramp(difference.reshape(1 + len(others), -1).min(0), *_DIFFERENCE)
 
 
 def _share(made: Planes, wanted: Planes) -> Float[np.ndarray, "n 1 1 1"]:
-    """The share 0..1 of the wanted change that was made, as the median pixel tells it: single objects do not bend it."""
+    """The share 0..1 of the wanted change that was made, as the median pixel tells: single objects do not bend it."""
     length2 = (wanted**2).sum(1)
-    shares = np.where(length2 > 0.01, (made * wanted).sum(1) / np.maximum(length2, 0.01), np.nan)
-    return np.clip(np.nan_to_num(np.nanmedian(shares, axis=(1, 2))), 0, 1)[:, None, None, None]
+    shares = np.where(length2 > 0.01, (made * wanted).sum(1) / np.maximum(length2, 0.01), np.inf)
+    shares = np.sort(shares.reshape(len(shares), -1), axis=1)
+    counted = np.isfinite(shares).sum(1)
+    median = shares[np.arange(len(shares)), np.maximum(counted - 1, 0) // 2]
+    return np.clip(np.where(counted > 0, median, 0), 0, 1)[:, None, None, None]
 
 
 def _quality(output: Planes) -> Scores:
@@ -175,7 +189,7 @@ def _softness(x: Planes) -> Scores:
 
 
 def _three_steps(x: Planes):
-    """Of three steps in a row along axis 2: the smallest (0 unless all go one way), the middle one, their sum's size."""
+    """Of three steps in a row along axis 2: the smallest (0 unless all go one way), the middle one, the whole rise."""
     step = x[:, :, 1:] - x[:, :, :-1]
     a, b, c = step[:, :, :-2], step[:, :, 1:-1], step[:, :, 2:]
     rising = np.minimum(np.minimum(a, b), c)
@@ -200,11 +214,11 @@ def _quantile(x: Float[np.ndarray, "n h w"], q: float) -> Scores:
 
 
 def _difference(squares: Float[np.ndarray, "n p"], area: Float[np.ndarray, "n p"]) -> Scores:
-    """Half the root-mean-square of the two worst patches, half that of all: one lost object is bad, a lost scene worse."""
+    """Mostly the rms of the two worst patches, partly that of all: a lost object is bad, a lost scene worse."""
     enough = area >= np.minimum(4, area.max(1, keepdims=True))
     patches = np.where(enough, squares / np.maximum(area, 1), 0)
     overall = np.sqrt(squares.sum(1) / np.maximum(area.sum(1), 1))
-    return 0.5 * (np.sqrt(np.sort(patches, axis=1)[:, -2:].mean(1)) + overall)
+    return 0.7 * np.sqrt(np.sort(patches, axis=1)[:, -2:].mean(1)) + 0.3 * overall
 
 
 def _patch_sum(x: np.ndarray) -> Float[np.ndarray, "n p"]:

@@ -97,7 +97,7 @@ def _shrink(mask: np.ndarray) -> np.ndarray:
 
 
 def _signed_distance(form: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-    """Pixels to the outline, negative inside; the three forms of one radius are about equally large."""
+    """Pixels to the outline, negative inside. A triangle is twice its radius wide and high."""
     if form == "circle":
         return np.hypot(x, y) - radius
     if form == "square":

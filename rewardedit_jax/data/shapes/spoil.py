@@ -37,6 +37,7 @@ class Spoil:
     made: Edit  # the edit that is made: the one asked for, or another
     done: float  # how much of it: 0..1
     unasked: Edit | None
+    unasked_share: float  # how much of that change is there: 0..1
     damage: str | None  # blur, noise, blocks
 
 
@@ -48,9 +49,11 @@ def sample_spoil(rng: np.random.Generator, scene: Scene, edit: Edit) -> Spoil:
     if following < CLEAN and rng.random() < _WRONG_SHARE[following]:
         wrong = _wrong_edit(rng, scene, edit)
         made, done = (wrong, 1.0) if wrong else (edit, done)
-    unasked = None if preserving == CLEAN else _unasked_edit(rng, scene, edit, made, _UNASKED[preserving])
+    unasked, share = None, 0.0
+    if preserving < CLEAN:
+        unasked, share = _sample_unasked(rng, scene, edit, made, _UNASKED[preserving])
     damage = None if quality == CLEAN else choose(rng, ("blur", "noise", "blocks"))
-    return Spoil(severity, made, done, unasked, damage)
+    return Spoil(severity, made, done, unasked, share, damage)
 
 
 def render_spoiled(rng: np.random.Generator, scene: Scene, spoil: Spoil) -> Picture:
@@ -59,8 +62,7 @@ def render_spoiled(rng: np.random.Generator, scene: Scene, spoil: Spoil) -> Pict
     if spoil.unasked:
         other = spoil.unasked.apply(scene)
         also = _mix(render(other), render(spoil.made.apply(other)), spoil.done)
-        wanted = _UNASKED[spoil.severity[1]]
-        picture = _mix(picture, also, min(1, wanted / _change(scene, spoil.unasked)))
+        picture = _mix(picture, also, spoil.unasked_share)
     return _damage(rng, picture, spoil.damage, spoil.severity[2]) if spoil.damage else picture
 
 
@@ -70,43 +72,53 @@ def _mix(a: Picture, b: Picture, share: float) -> Picture:
 
 def _wrong_edit(rng: np.random.Generator, scene: Scene, edit: Edit) -> Edit | None:
     """Another edit of the same type that changes the scene; None where there is none."""
-    subject = edit.subject
     if edit.type == "add":
-        cells = [cell for cell in scene.free_cells() if cell != subject.cell]
-        if cells and rng.random() < 0.5:
-            return replace(edit, subject=replace(subject, cell=choose(rng, cells)))
-        colors = [color for color in scene.free_colors() if color != subject.color]
-        return replace(edit, subject=replace(subject, color=choose(rng, colors)))
-    if subject:
+        return replace(edit, subject=_wrong_addition(rng, scene, edit.subject))
+    if edit.subject:
         # Only a shape that the edit would change can be mistaken for the one that is meant.
-        others = [
-            s for s in scene.shapes if s != subject and not (edit.value and getattr(s, edit.attribute) == edit.value)
-        ]
+        others = [s for s in scene.shapes if s != edit.subject and edit.would_change(s)]
         if edit.type == "remove":
             return replace(edit, subject=choose(rng, others)) if others else None
         if others and rng.random() < _WRONG_SUBJECT_SHARE:
             return replace(edit, subject=choose(rng, others))
-    present = getattr(subject or scene, edit.attribute)
-    values = {
-        "color": scene.free_colors(),
-        "form": SHAPES,
-        "texture": TEXTURES,
-        "background": BACKGROUNDS,
-        "effect": EFFECTS,
-        "style": ("gray photo",),
-    }[edit.attribute]
-    values = [value for value in values if value not in (present, edit.value)]
+    present = getattr(edit.subject or scene, edit.attribute)
+    allowed = scene.free_colors() if edit.attribute == "color" else _WRONG_VALUES[edit.attribute]
+    values = [value for value in allowed if value not in (present, edit.value)]
     return replace(edit, value=choose(rng, values)) if values else None
 
 
-def _unasked_edit(rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit, wanted: float) -> Edit:
-    """A change outside of what was asked and of what was made: of a few, the first that is large enough, or the largest."""
-    changes = []
+_WRONG_VALUES = {
+    "form": SHAPES,
+    "texture": TEXTURES,
+    "background": BACKGROUNDS,
+    "effect": EFFECTS,
+    "style": ("gray photo",),  # the one style that the oracle can make of a source to see that its layout is kept
+}
+
+
+def _wrong_addition(rng: np.random.Generator, scene: Scene, shape: Shape) -> Shape:
+    """The shape in another free cell, or in another colour."""
+    cells = [cell for cell in scene.free_cells() if cell != shape.cell]
+    if cells and rng.random() < 0.5:
+        return replace(shape, cell=choose(rng, cells))
+    return replace(shape, color=choose(rng, [color for color in scene.free_colors() if color != shape.color]))
+
+
+def _sample_unasked(
+    rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit, wanted: float
+) -> tuple[Edit, float]:
+    """A change beside what was asked and made, and the share of it that shows as much as wanted.
+
+    Of a few changes it is the first that is large enough, or the largest.
+    """
+    before, changes = render(scene), []
     for _ in range(_UNASKED_TRIES):
-        changes.append(_any_unasked(rng, scene, edit, made))
-        if _change(scene, changes[-1]) >= wanted:
-            return changes[-1]
-    return max(changes, key=lambda change: _change(scene, change))
+        change = _any_unasked(rng, scene, edit, made)
+        size = _difference(before, render(change.apply(scene)))
+        if size >= wanted:
+            return change, wanted / size
+        changes.append((size, change))
+    return max(changes, key=lambda sized: sized[0])[1], 1.0
 
 
 def _any_unasked(rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit) -> Edit:
@@ -115,26 +127,33 @@ def _any_unasked(rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit)
     cells = [cell for cell in scene.free_cells() if cell not in busy]
     used = {edit.value, made.value} | {e.subject.color for e in (edit, made) if e.subject}
     colors = [color for color in scene.free_colors() if color not in used]
-    kinds = ["remove"] * bool(others)
-    if others and edit.type != "style":  # some styles hide colours
+    match choose(rng, _unasked_kinds(edit.type, bool(others), bool(cells))):
+        case "add":
+            return Edit("add", Shape(choose(rng, SHAPES), choose(rng, colors), cell=choose(rng, cells)))
+        case "background":
+            grounds = [ground for ground in BACKGROUNDS if ground != scene.background]
+            return Edit("background", None, "background", choose(rng, grounds))
+        case "remove":
+            return Edit("remove", choose(rng, others))
+    return Edit("local", choose(rng, others), "color", choose(rng, colors))
+
+
+def _unasked_kinds(edit_type: str, has_others: bool, has_room: bool) -> list[str]:
+    """Edit types that can happen beside an edit without touching what it changes."""
+    kinds = ["remove"] * has_others
+    if has_others and edit_type != "style":  # some styles hide colours
         kinds.append("local")
-    if cells and edit.type != "background":  # a new shape would lie where the background changes
+    if has_room and edit_type != "background":  # a new shape would lie where the background changes
         kinds.append("add")
-    if edit.type in ("local", "add", "texture"):  # elsewhere the background is, or shows in, what is edited
+    if edit_type in ("local", "add", "texture"):  # elsewhere the background is, or shows in, what is edited
         kinds.append("background")
-    kind = choose(rng, kinds)
-    if kind == "add":
-        return Edit("add", Shape(choose(rng, SHAPES), choose(rng, colors), cell=choose(rng, cells)))
-    if kind == "background":
-        return Edit("background", None, "background", choose(rng, [b for b in BACKGROUNDS if b != scene.background]))
-    subject = choose(rng, others)
-    return Edit("remove", subject) if kind == "remove" else Edit("local", subject, "color", choose(rng, colors))
+    return kinds
 
 
-def _change(scene: Scene, edit: Edit) -> float:
-    """How much an edit of the scene shows: root-mean-square difference in the two worst 8×8 patches."""
-    squares = (render(edit.apply(scene)) - render(scene)) ** 2
-    return float(np.sqrt(np.sort(squares.reshape(4, 8, 4, 8, 3).mean((1, 3, 4)), axis=None)[-2:].mean()))
+def _difference(a: Picture, b: Picture) -> float:
+    """Root-mean-square difference in the two worst 8×8 patches."""
+    patches = ((a - b) ** 2).reshape(4, 8, 4, 8, 3).mean((1, 3, 4))
+    return float(np.sqrt(np.sort(patches, axis=None)[-2:].mean()))
 
 
 def _damage(rng: np.random.Generator, picture: Picture, kind: str, severity: int) -> Picture:
