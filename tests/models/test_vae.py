@@ -165,9 +165,7 @@ def test_table_is_strict_about_parts_that_a_config_leaves_out(part):
     with pytest.raises(WeightMismatch, match="no tensor fills it"):
         import_tensors(tensors, vae_table(TINY), abstract(TINY))
     with pytest.raises(WeightMismatch, match="no rule takes it"):
-        import_tensors(
-            export_tensors(random_params(TINY), vae_table(TINY)), vae_table(without), abstract(without)
-        )
+        import_tensors(export_tensors(random_params(TINY), vae_table(TINY)), vae_table(without), abstract(without))
 
 
 @pytest.mark.skipif(not FIXTURE.is_dir(), reason="reference outputs lie beside the checkout, in shared/")
