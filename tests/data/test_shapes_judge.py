@@ -10,7 +10,7 @@ from rewardedit_jax.data.shapes.oracle import YES
 from rewardedit_jax.data.shapes.render import render
 from rewardedit_jax.data.shapes.scene import COLORS, Scene, Shape
 
-COUNT = 1000
+COUNT = 600
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,12 @@
 """The shapes world on disk: a TFDS builder that writes array_record files, and the source that reads them back."""
 
 import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +19,7 @@ from rewardedit_jax.data.shapes.example import ShapesExample, shapes_example
 from rewardedit_jax.data.shapes.render import SIZE
 
 PICTURES = ("source", "edited", "ideal")
+_WORTH_A_POOL = 3000  # examples; starting the workers takes as long as making about a thousand
 
 
 @dataclass(kw_only=True)
@@ -57,14 +63,14 @@ class ShapesBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: Split):
         config = self.builder_config
-        for index in range(getattr(config, split)):
-            yield index, _serializable(shapes_example(index, split, config.seed))
+        return enumerate(_make_examples(split, getattr(config, split), config.seed))
 
 
 def prepare_shapes(data_dir: str | Path, train: int, test: int, seed: int = 0) -> Path:
     """Writes the data set unless it is there, and returns its folder, which names the three numbers.
 
-    An interrupted run leaves nothing under that name, so it is done again.
+    An interrupted run leaves nothing under that name, so it is done again. Thousands of examples are made by worker
+    processes, which are spawned: a script that calls this needs `if __name__ == "__main__"`.
     """
     config = ShapesConfig(name=f"train{train}_test{test}_seed{seed}", train=train, test=test, seed=seed)
     builder = ShapesBuilder(config=config, data_dir=str(data_dir), file_format="array_record")
@@ -94,8 +100,19 @@ class ShapesSource:
         )
 
 
-def _serializable(example: ShapesExample) -> dict:
+def _make_examples(split: Split, count: int, seed: int) -> Iterator[dict]:
+    make = partial(_make_example, split=split, seed=seed)
+    if count < _WORTH_A_POOL:
+        yield from map(make, range(count))
+        return
+    # Spawned, not forked: JAX's threads do not survive a fork.
+    with ProcessPoolExecutor(min(8, os.cpu_count() or 1), get_context("spawn")) as pool:
+        yield from pool.map(make, range(count), chunksize=64)
+
+
+def _make_example(index: int, split: Split, seed: int) -> dict:
     """TFDS writes pictures without TensorFlow only if they come encoded."""
+    example = shapes_example(index, split, seed)
     return {**vars(example), **{name: _png(getattr(example, name)) for name in PICTURES}}
 
 

@@ -63,13 +63,10 @@ def shapes_example(index: int, split: Split, seed: int = 0) -> ShapesExample:
 
 
 def _feedback(rng: np.random.Generator, edit: Edit, spoil: Spoil, scores: np.ndarray) -> tuple[str, str, str]:
-    wordings = (
-        _following_failure(edit, spoil),
-        _preserving_failure(edit, spoil, slight=bool(scores[1] >= 3)),
-        _quality_failure(spoil),
-    )
+    failures = _following_failure(edit, spoil), _preserving_failure(edit, spoil), _quality_failure(spoil)
     return tuple(
-        NOTHING_FAILED if score == CLEAN else choose(rng, ways) for ways, score in zip(wordings, scores, strict=True)
+        NOTHING_FAILED if score == CLEAN else choose(rng, wordings)
+        for wordings, score in zip(failures, scores, strict=True)
     )
 
 
@@ -81,11 +78,11 @@ def _following_failure(edit: Edit, spoil: Spoil) -> Wordings:
     return edit_partial(edit, spoil.done) if spoil.done < 1 else INEXACT
 
 
-def _preserving_failure(edit: Edit, spoil: Spoil, slight: bool) -> Wordings:
+def _preserving_failure(edit: Edit, spoil: Spoil) -> Wordings:
     if spoil.unasked:
-        return unasked_change(spoil.unasked, slight)
+        return unasked_change(spoil.unasked, slight=spoil.unasked_share < 0.6)
     if edit.subject and spoil.made.subject.cell != edit.subject.cell:
-        return unasked_change(spoil.made, slight)
+        return unasked_change(spoil.made, slight=False)
     return DISTURBED
 
 

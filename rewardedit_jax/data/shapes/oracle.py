@@ -135,7 +135,7 @@ def _preserved_layout(output: Planes, source: Planes, ideal: Planes) -> Scores:
     output, source = (np.concatenate([images] * (1 + len(others))) for images in (output, source))
     fit = source + _share(output - source, goals - source) * (goals - source)
     contrast = fit.std((2, 3)).mean(1) / (source.std((2, 3)).mean(1) + 1e-6)
-    squares = _patch_sum((_blur(_blur(output - fit)) ** 2).mean(1))
+    squares = _patch_sum((_blur(output - fit) ** 2).mean(1))
     difference = _difference(squares, np.full_like(squares, _PATCH**2)) / np.clip(contrast, 0.4, 1)
     return _ramp(difference.reshape(1 + len(others), -1).min(0), *_DIFFERENCE)
 
