@@ -79,9 +79,8 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         self._manager.save(int(state.step), args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
         if jax.default_backend() == "cpu":
-            # Here the writer reads the state's own memory, which the next step could then not take over: at
-            # full size a second state would not fit. Accelerators have copied theirs to the host when `save`
-            # returns.
+            # Here the writer reads the state's own memory, which the next step could then not take over: at full
+            # size a second state would not fit. Accelerators have copied theirs to the host when `save` returns.
             self._manager.wait_until_finished()
 
     def restore(self, abstract: TrainState) -> TrainState:

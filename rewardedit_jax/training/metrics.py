@@ -20,8 +20,7 @@ class MetricWriter:
 
     Args:
       workdir: gets metrics.jsonl (one object per logged step), tensorboard/ and images/.
-      start: steps done before. What an earlier run wrote about later steps is dropped: each step is told
-        once.
+      start: steps done before. What an earlier run wrote about later steps is dropped: each step is told once.
       steps: length of the run.
     """
 
@@ -30,9 +29,8 @@ class MetricWriter:
         if not self._first:
             return
         self._images = workdir / "images"
-        lines = _lines_up_to(workdir / "metrics.jsonl", start)
-        self._file = (workdir / "metrics.jsonl").open("w", buffering=1)  # by lines: readable while the run goes
-        self._file.writelines(lines)
+        _drop_after(start, workdir / "metrics.jsonl")
+        self._file = (workdir / "metrics.jsonl").open("a", buffering=1)  # by lines: readable while the run goes
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(total=steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
 
@@ -73,9 +71,12 @@ class MetricWriter:
             self._bar.update(step - self._bar.n)
 
 
-def _lines_up_to(file: Path, step: int) -> list[str]:
-    """What an earlier run wrote up to `step`, without a line that was cut off when it was killed."""
+def _drop_after(step: int, file: Path) -> None:
+    """Leaves the records up to `step`, without a line that was cut off when its run was killed."""
     if not file.exists():
-        return []
+        return
     lines = file.read_text().splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    shorter = file.with_suffix(".tmp")  # replaced in one piece: a second kill loses nothing
+    shorter.write_text("".join(kept))
+    shorter.replace(file)

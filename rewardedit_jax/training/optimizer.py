@@ -27,9 +27,8 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter, arXiv:1711.05101) on gradients clipped to norm `clip_norm` together (None: off).
 
-    The decay is decoupled: each step takes learning rate · weight_decay · parameter away, whatever the
-    gradient, from every parameter that trains, biases and norms included, as the published editor was
-    trained.
+    The decay is decoupled: each step takes learning rate · weight_decay · parameter away, whatever the gradient,
+    from every parameter that trains, biases and norms included, as the published editor was trained.
 
     Args:
       config: also `b1`, `b2`, `eps`, `weight_decay`, and `mu_dtype`, the type of the first moment (None: the

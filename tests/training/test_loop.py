@@ -167,9 +167,29 @@ def test_a_run_that_failed_to_start_leaves_nothing_behind(tmp_path):
 
 
 def test_speed_leaves_out_the_first_step_and_the_evaluation(tmp_path, monkeypatch):
-    clock = iter(range(0, 10_000, 100))  # each look at the clock is 100 s after the last
+    now = [0.0]
 
-    monkeypatch.setattr("rewardedit_jax.training.loop.time.perf_counter", lambda: next(clock))
-    toy_train(tmp_path, steps=4, log_every=2, evaluate_every=2, checkpoint_every=0, batch_size=8)
-    # Looks: step 1 done, step 2 read, step 2 evaluated, step 3 not logged but read, step 4 read.
-    assert [r["examples_per_second"] for r in metrics(tmp_path, timed=True)] == [1 * 16 / 100, 2 * 16 / 200]
+    def look():
+        now[0] += 10
+        return now[0]
+
+    def evaluator(params, step):
+        now[0] += 1000
+        return {}
+
+    monkeypatch.setattr("rewardedit_jax.training.loop.time.perf_counter", look)
+    toy_train(tmp_path, steps=4, log_every=2, evaluate_every=2, checkpoint_every=0, evaluators={"val": evaluator})
+    # Looks: step 1 done, step 2 done; evaluation over, step 3 done, step 4 done. A step has two times eight examples.
+    assert [r["examples_per_second"] for r in metrics(tmp_path, timed=True)] == [1 * 16 / 10, 2 * 16 / 20]
+
+
+def test_each_step_takes_over_the_memory_of_the_state_before(tmp_path):
+    kept = []
+
+    def evaluator(params, step):
+        kept.append(params)
+        return {}
+
+    toy_train(tmp_path, steps=2, evaluate_every=1, evaluators={"val": evaluator}, **{"optimizer.ema_decay": None})
+    assert [params["head"]["out"]["kernel"].is_deleted() for params in kept] == [True, False]
+    assert not kept[0]["features"]["kernel"].is_deleted()

@@ -10,7 +10,7 @@ import pytest
 from toy_task import ToyTask, toy_config
 
 from rewardedit_jax.training.optimizer import make_optimizer, make_schedule
-from rewardedit_jax.training.state import create_state
+from rewardedit_jax.training.state import create_state, update_ema
 from rewardedit_jax.training.step import train_step
 from rewardedit_jax.training.task import split_params
 
@@ -60,6 +60,7 @@ def test_metrics_are_what_they_are_called():
     assert_close(metrics, expected, rtol=1e-5)
     assert {(m.shape, m.dtype.name) for m in metrics.values()} == {((), "float32")}
     assert int(after.step) == 1
+    assert_close(after.ema, update_ema(state.ema, after.params, state.step, 0.9), rtol=1e-5)
 
 
 def test_accumulated_micro_batches_equal_one_large_batch():
