@@ -21,17 +21,27 @@ def attention(
 ) -> Float[Array, "b q h d"]:
     """softmax(query keyᵀ / sqrt(d)) value, with the softmax in float32. `mask` is True where a key may be seen."""
     backend = jax.default_backend()
-    if backend == "gpu" and _cudnn_takes(query):
+    if backend == "gpu" and _cudnn_takes(query, key, mask):
+        if mask is not None:  # cuDNN broadcasts it over samples and heads, but not over queries
+            mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
         return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
     if backend == "cpu" and mask is None and query.shape[1] * key.shape[1] > _SMALL:
         return chunked_attention(query, key, value)
     return naive_attention(query, key, value, mask)
 
 
-def _cudnn_takes(query: Float[Array, "b q h d"]) -> bool:
-    """cuDNN's fused kernel wants half precision and a head width that is a multiple of 8, at most 128."""
-    width = query.shape[-1]
-    return query.dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0 and width <= 128
+def _cudnn_takes(
+    query: Float[Array, "b q h d"],
+    key: Float[Array, "b k h d"],
+    mask: Bool[Array, "#b #h #q k"] | None,
+) -> bool:
+    """cuDNN's fused kernel wants half precision and a head width that is a multiple of 8, at most 128.
+
+    Under a mask its gradient wants even lengths too; that a gradient will be taken is not known here.
+    """
+    width, even = query.shape[-1], query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0
+    half = query.dtype in (jnp.bfloat16, jnp.float16)
+    return half and width % 8 == 0 and width <= 128 and (mask is None or even)
 
 
 def naive_attention(
@@ -61,18 +71,19 @@ def chunked_attention(
     on the way back, so that training keeps the same bound.
     """
     b, q, h, d = query.shape
-    chunk = min(_QUERY_CHUNK, q)
-    padded = -(-q // chunk) * chunk
-    queries = jnp.pad(query * d**-0.5, ((0, 0), (0, padded - q), (0, 0), (0, 0)))
+    chunks = -(-q // _QUERY_CHUNK)
+    chunk = -(-q // chunks)  # all of one size, so that padding adds fewer queries than there are chunks
+    padded = chunks * chunk
+    queries = jnp.pad(query, ((0, 0), (0, padded - q), (0, 0), (0, 0)))
     queries = (
-        queries.reshape(b, padded // chunk, chunk, h, d).transpose(0, 3, 1, 2, 4).reshape(b * h, -1, chunk, d)
+        queries.reshape(b, chunks, chunk, h, d).transpose(0, 3, 1, 2, 4).reshape(b * h, -1, chunk, d)
     )
     keys, values = (x.transpose(0, 2, 1, 3).reshape(b * h, -1, d) for x in (key, value))
 
     @jax.checkpoint
     def one_chunk(q_chunk, k_head, v_head):
         scores = jnp.einsum("qd,kd->qk", q_chunk, k_head, preferred_element_type=jnp.float32)
-        weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights = jnp.exp((scores - scores.max(axis=-1, keepdims=True)) * d**-0.5)
         out = jnp.einsum(
             "qk,kd->qd", weights.astype(v_head.dtype), v_head, preferred_element_type=jnp.float32
         )

@@ -109,6 +109,20 @@ class LayerNorm(nn.Module):
         return norm(x).astype(self.dtype)
 
 
+class EmbeddingMLP(nn.Module):
+    """Linear, SiLU, Linear: what embeds the sinusoids of timesteps and scores."""
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b {self.features}"]:
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        hidden = nn.silu(Dense(self.features, **types, kernel_init=torch_default, name="linear_1")(x))
+        return Dense(self.features, **types, kernel_init=torch_default, name="linear_2")(hidden)
+
+
 def sinusoid(
     x: Num[Array, "*batch"],
     channels: int,

@@ -4,7 +4,7 @@ A rule pairs two templates and a named transform:
 
     Rule("down_blocks.{i}.resnets.{j}.conv1.weight", "down_blocks_{i}/resnets_{j}/conv1/kernel", CONV)
 
-`{i}` stands for a number, `{proj:q|k|v}` for one of the words. The same rule reads (torch name → path) and writes
+`{i}` stands for a number, `{proj:q|k|v}` for one of the words (listed once; elsewhere in the rule `{proj}` will do). The same rule reads (torch name → path) and writes
 (path → torch name), so export is the inverse of import by construction. Both ways are strict: every tensor is taken by
 exactly one rule or by an `ignore` pattern, every parameter is filled, shapes agree; all faults come in one error.
 """
@@ -46,21 +46,22 @@ POINTWISE = Transform(
 CONV = Transform(lambda x: x.transpose(2, 3, 1, 0) if x.ndim == 4 else x, lambda x: x.transpose(3, 2, 0, 1))
 
 
+_PLACEHOLDER = re.compile(r"\{(\w+)(?::([^}]*))?\}")
+
+
 class _Template:
-    """A name with placeholders, which matches names and can be filled in."""
+    """A name with placeholders, which matches names and can be filled in. `words`: what a placeholder may stand for."""
 
-    _PLACEHOLDER = re.compile(r"\{(\w+)(?::([^}]*))?\}")
-
-    def __init__(self, text: str):
+    def __init__(self, text: str, words: Mapping[str, str]):
         pattern, last, seen = "", 0, set()
-        for hit in self._PLACEHOLDER.finditer(text):
-            name, words = hit.groups()
-            group = f"(?P={name})" if name in seen else f"(?P<{name}>{words or '[0-9]+'})"
+        for hit in _PLACEHOLDER.finditer(text):
+            name = hit[1]
+            group = f"(?P={name})" if name in seen else f"(?P<{name}>{words.get(name, '[0-9]+')})"
             pattern += re.escape(text[last : hit.start()]) + group
             last = hit.end()
             seen.add(name)
         self.regex = re.compile(pattern + re.escape(text[last:]))
-        self.blank = self._PLACEHOLDER.sub(r"{\1}", text)
+        self.blank = _PLACEHOLDER.sub(r"{\1}", text)
 
     def match(self, name: str) -> dict[str, str] | None:
         hit = self.regex.fullmatch(name)
@@ -77,12 +78,18 @@ class Rule:
     aliases: tuple[str, ...] = ()
 
     @cached_property
+    def _words(self) -> dict[str, str]:
+        """The words of each placeholder, which need be listed in one of the templates only."""
+        listed = (hit for text in (self.torch, self.path, *self.aliases) for hit in _PLACEHOLDER.findall(text))
+        return {name: words for name, words in listed if words}
+
+    @cached_property
     def _sources(self) -> list[_Template]:
-        return [_Template(t) for t in (self.torch, *self.aliases)]
+        return [_Template(text, self._words) for text in (self.torch, *self.aliases)]
 
     @cached_property
     def _path(self) -> _Template:
-        return _Template(self.path)
+        return _Template(self.path, self._words)
 
     def to_path(self, torch_name: str) -> str | None:
         for template in self._sources:
@@ -166,7 +173,6 @@ def import_tensors(
         else:
             plan[hits[0][1]] = name, hits[0][0].transform
     faults += [f"parameter {path}: no tensor fills it" for path in wanted if path not in plan]
-    _raise_if(faults)
 
     filled = {}
     for path, (name, transform) in plan.items():
@@ -175,9 +181,9 @@ def import_tensors(
             faults.append(
                 f"parameter {path}: {name} gives shape {value.shape}, the network wants {wanted[path].shape}"
             )
-            continue
-        value = np.ascontiguousarray(value.astype(wanted[path].dtype, copy=False))
-        filled[path] = place(path, value) if place else value
+        if not faults:  # after one, the others are read for their shapes only
+            value = np.asarray(value, wanted[path].dtype, order="C")
+            filled[path] = place(path, value) if place else value
     _raise_if(faults)
     return unflatten_dict(filled, sep="/")
 
@@ -186,7 +192,7 @@ def export_tensors(params: Params, table: WeightTable) -> dict[str, np.ndarray]:
     """The torch tensors of a parameter tree: the inverse of `import_tensors`.
 
     Raises:
-      WeightMismatch: if a parameter has no rule, or two.
+      WeightMismatch: listing every parameter that has no rule, or two, or the torch name of another one.
     """
     tensors, faults = {}, []
     for path, value in flatten_dict(params, sep="/").items():
@@ -194,9 +200,11 @@ def export_tensors(params: Params, table: WeightTable) -> dict[str, np.ndarray]:
         hits = [(rule, name) for rule, name in hits if name is not None]
         if len(hits) != 1:
             faults.append(f"parameter {path}: " + ("no rule takes it" if not hits else "two rules take it"))
-            continue
-        rule, name = hits[0]
-        tensors[name] = np.ascontiguousarray(rule.transform.to_torch(np.asarray(jax.device_get(value))))
+        elif hits[0][1] in tensors:
+            faults.append(f"parameter {path}: another one is already written as {hits[0][1]}")
+        else:
+            rule, name = hits[0]
+            tensors[name] = np.asarray(rule.transform.to_torch(np.asarray(jax.device_get(value))), order="C")
     _raise_if(faults)
     return tensors
 
