@@ -35,7 +35,7 @@ def full() -> ConfigDict:
     config.accumulate = 4  # batches per optimizer step
 
     config.init = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    config.network = dict(unet={}, vae={}, text_encoder={}, tokenizer="")  # empty: as in `init`
+    config.network = {"unet": {}, "vae": {}, "text_encoder": {}, "tokenizer": ""}  # empty: as in `init`
     config.schedule = {}  # fields of scheduler_config.json that differ from those of `init`
 
     config.reward = ConfigDict()
@@ -68,8 +68,8 @@ def full() -> ConfigDict:
     config.optimizer.ema_decay = 0.9999
     config.optimizer.mu_dtype = "float32"
 
-    config.compute = dict(dtype="bfloat16", remat=True)
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)  # -1: all remaining devices
+    config.compute = {"dtype": "bfloat16", "remat": True}
+    config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}  # -1: all remaining devices
 
     config.log_every = 10
     config.checkpoint_every = 1000
@@ -81,36 +81,36 @@ def full() -> ConfigDict:
 def shapes(config: ConfigDict) -> None:
     """The embedded world from scratch: 32 px, about an hour and a half on two cores."""
     config.init = "shapes"  # for its autoencoder
-    config.network.unet = dict(
-        in_channels=16,
-        out_channels=8,
-        sample_size=16,
-        block_out_channels=(32, 64, 96),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=4,
-        cross_attention_dim=96,
-        norm_num_groups=16,
-    )
-    config.network.text_encoder = dict(
-        hidden_size=96,
-        intermediate_size=384,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        hidden_act="quick_gelu",
-    )
+    config.network.unet = {
+        "in_channels": 16,
+        "out_channels": 8,
+        "sample_size": 16,
+        "block_out_channels": (32, 64, 96),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": 4,
+        "cross_attention_dim": 96,
+        "norm_num_groups": 16,
+    }
+    config.network.text_encoder = {
+        "hidden_size": 96,
+        "intermediate_size": 384,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "hidden_act": "quick_gelu",
+    }
     config.network.tokenizer = "shapes"
-    config.schedule = dict(
-        _class_name="DDIMScheduler",
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type="v_prediction",  # at this size, noise prediction gives no pictures in hours
-    )
+    config.schedule = {
+        "_class_name": "DDIMScheduler",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+        "prediction_type": "v_prediction",  # at this size, noise prediction gives no pictures in hours
+    }
     config.trainable = ((r"(unet|text_encoder)/.*", True), (r"vae/.*", False))
     config.steps = 30_000
     config.batch_size, config.accumulate = 32, 1

@@ -34,7 +34,7 @@ def paper() -> ConfigDict:
     config.accumulate = 4  # batches per optimizer step
 
     config.init = "Gstar666/Reward-InsPix2Pix/stage1_instruct_pix2pix"
-    config.network = dict(unet={}, vae={}, text_encoder={}, tokenizer="")  # empty: as in `init`
+    config.network = {"unet": {}, "vae": {}, "text_encoder": {}, "tokenizer": ""}  # empty: as in `init`
     config.schedule = {}  # fields of scheduler_config.json that differ from those of `init`
 
     config.reward = ConfigDict()
@@ -67,8 +67,8 @@ def paper() -> ConfigDict:
     config.optimizer.ema_decay = 0.9999
     config.optimizer.mu_dtype = "float32"
 
-    config.compute = dict(dtype="bfloat16", remat=True)
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)  # -1: all remaining devices
+    config.compute = {"dtype": "bfloat16", "remat": True}
+    config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}  # -1: all remaining devices
 
     config.log_every = 10
     config.checkpoint_every = 1000

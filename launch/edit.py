@@ -27,26 +27,16 @@ def parse() -> argparse.Namespace:
     p.add_argument("--output", required=True, type=Path, help="a PNG, or a folder for several images")
     p.add_argument("--reward", nargs=3, type=float, default=(5, 5, 5), metavar=("FOLLOWING", "PRESERVING", "QUALITY"),
                    help="scores 0..5 to ask for (default: 5 5 5)")  # fmt: skip
-    p.add_argument(
-        "--feedback", nargs=3, metavar="TEXT", help="what fails, per score (default: None None None)"
-    )
+    p.add_argument("--feedback", nargs=3, metavar="TEXT", help="what fails, per score (default: None None None)")
     p.add_argument("--steps", type=int, default=30, help="sampling steps (default: %(default)s)")
     p.add_argument("--sampler", choices=SAMPLERS, default="euler_ancestral", help="default: %(default)s")
-    p.add_argument(
-        "--text-guidance", type=float, default=7.5, help="weight of the instruction (default: %(default)s)"
-    )
-    p.add_argument(
-        "--image-guidance", type=float, default=1.5, help="weight of the source (default: %(default)s)"
-    )
+    p.add_argument("--text-guidance", type=float, default=7.5, help="weight of the instruction (default: %(default)s)")
+    p.add_argument("--image-guidance", type=float, default=1.5, help="weight of the source (default: %(default)s)")
     p.add_argument(
         "--reward-guidance", type=float, default=0.0, help="weight of the reward against none (default: off)"
     )
-    p.add_argument(
-        "--resolution", type=int, default=None, help="long side (default: what the model was made for)"
-    )
-    p.add_argument(
-        "--seed", type=int, default=0, help="of the first edit; the next ones count up (default: 0)"
-    )
+    p.add_argument("--resolution", type=int, default=None, help="long side (default: what the model was made for)")
+    p.add_argument("--seed", type=int, default=0, help="of the first edit; the next ones count up (default: 0)")
     p.add_argument("--batch-size", type=int, default=4, help="edits at a time (default: %(default)s)")
     p.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default: %(default)s"

@@ -27,9 +27,7 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Directory of checkpoints, metrics and the trained model.", required=True
 )
 _RESUME = flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --workdir.")
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Several hosts: run the same command on each with this flag."
-)
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts: run the same command on each with this flag.")
 flags.mark_flag_as_required("config")
 
 _TASKS = {"editing": EditingTask, "autoencoder": AutoencoderTask}

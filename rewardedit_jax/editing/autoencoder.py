@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches
-from rewardedit_jax.data.shapes import shapes_tokenizer
+from rewardedit_jax.data.shapes.tokenizer import shapes_tokenizer
 from rewardedit_jax.data.sources import open_source
 from rewardedit_jax.editing.initialise import random_params
 from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, AutoencoderKL
@@ -48,9 +48,7 @@ class AutoencoderTask:
         posterior = self.vae.apply({"params": params}, images, method="encode")
         decoded = self.vae.apply({"params": params}, posterior.sample(rng), method="decode")
         error = jnp.mean((decoded - images) ** 2, axis=(1, 2, 3))
-        kl = 0.5 * jnp.mean(
-            posterior.mean**2 + jnp.exp(posterior.log_var) - 1 - posterior.log_var, axis=(1, 2, 3)
-        )
+        kl = 0.5 * jnp.mean(posterior.mean**2 + jnp.exp(posterior.log_var) - 1 - posterior.log_var, axis=(1, 2, 3))
         # Pixels run from -1 to 1, so the peak of the signal-to-noise ratio is 2.
         psnr = 10 * jnp.log10(4 / error)
         return error + self.config.kl_weight * kl, {"psnr": psnr, "kl": kl}

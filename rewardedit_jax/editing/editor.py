@@ -129,8 +129,7 @@ class Editor:
         edited: list[np.ndarray] = [None] * len(requests)
         for chosen in in_batches(requests, batch_size):
             starts = [
-                self._start(requests[i], seeds[i], steps, _at(latents, i), _at(noise, (slice(None), i)))
-                for i in chosen
+                self._start(requests[i], seeds[i], steps, _at(latents, i), _at(noise, (slice(None), i))) for i in chosen
             ]
             inputs = self._inputs([requests[i] for i in chosen], starts, low_reward)
             with jax.default_matmul_precision(self._precision):
@@ -142,9 +141,7 @@ class Editor:
     def _check(self, reward: Reward | Sequence[Reward] | None, reward_guidance: float) -> None:
         asked = reward if isinstance(reward, (list, tuple)) else [reward]
         if not self.has_reward and (reward_guidance or any(r not in (Reward(), None) for r in asked)):
-            raise ValueError(
-                "this model has no reward modules: leave reward at its default and reward_guidance at 0."
-            )
+            raise ValueError("this model has no reward modules: leave reward at its default and reward_guidance at 0.")
 
     @property
     def _precision(self) -> str | None:
@@ -166,9 +163,7 @@ class Editor:
         latents = drawn[0] if latents is None else latents
         noise = drawn[1:] if noise is None else noise
         if latents.shape != drawn[0].shape or noise.shape != drawn[1:].shape:
-            raise ValueError(
-                f"latents must be [N, {height}, {width}, {channels}] here, noise [{steps}, N, ...]."
-            )
+            raise ValueError(f"latents must be [N, {height}, {width}, {channels}] here, noise [{steps}, N, ...].")
         return latents, noise
 
     def _inputs(self, requests: list[EditRequest], starts: list, low_reward: Reward | None) -> EditInputs:

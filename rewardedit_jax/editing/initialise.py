@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 from ml_collections import ConfigDict
 
-from rewardedit_jax.data.shapes import shapes_tokenizer
+from rewardedit_jax.data.shapes.tokenizer import shapes_tokenizer
 from rewardedit_jax.data.tokenize import CLIPTokenizer, load_tokenizer
 from rewardedit_jax.diffusion.schedule import Schedule
 from rewardedit_jax.editing.editor import Editor
@@ -35,20 +35,14 @@ def starting_editor(config: ConfigDict) -> Editor:
     """The editor of a recipe, parameters in host memory except those drawn from `config.seed`."""
     directory = find_model(config.init, _components_read(config)) if config.init else None
     rng = jax.random.key(config.seed)
-    tokenizer = (
-        shapes_tokenizer()
-        if config.network.tokenizer == "shapes"
-        else load_tokenizer(directory / "tokenizer")
-    )
+    tokenizer = shapes_tokenizer() if config.network.tokenizer == "shapes" else load_tokenizer(directory / "tokenizer")
     parts = {}
     for i, name in enumerate(COMPONENTS):
         if config.network[name]:
             parts[name] = _from_scratch(name, config, tokenizer, jax.random.fold_in(rng, i))
         else:
             parts[name] = load_pretrained(directory / name, _compute_dtype(name, config))
-    parts["unet"] = _adapted_unet(
-        *parts["unet"], parts["vae"][0], config, jax.random.fold_in(rng, len(parts))
-    )
+    parts["unet"] = _adapted_unet(*parts["unet"], parts["vae"][0], config, jax.random.fold_in(rng, len(parts)))
     return Editor(
         networks=Networks(**{name: module for name, (module, _) in parts.items()}),
         params={name: params for name, (_, params) in parts.items()},

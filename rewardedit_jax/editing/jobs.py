@@ -30,9 +30,7 @@ class EditJob:
     seed: int
 
 
-def plan_jobs(
-    image: Path, instruction: str | None, reward: Reward | None, output: Path, seed: int
-) -> list[EditJob]:
+def plan_jobs(image: Path, instruction: str | None, reward: Reward | None, output: Path, seed: int) -> list[EditJob]:
     """The edits of a command line.
 
     Args:
@@ -47,9 +45,7 @@ def plan_jobs(
         jobs = list(_listed_jobs(image, instruction, reward, output, seed))
     elif image.is_dir():
         files = sorted(p for p in image.iterdir() if p.suffix.lower() in _IMAGES)
-        jobs = [
-            EditJob(p, instruction, reward, output / f"{p.stem}.png", seed + i) for i, p in enumerate(files)
-        ]
+        jobs = [EditJob(p, instruction, reward, output / f"{p.stem}.png", seed + i) for i, p in enumerate(files)]
     else:
         jobs = [EditJob(image, instruction, reward, output, seed)]
     _check(jobs, image)
@@ -75,9 +71,7 @@ def _listed_jobs(
 
 def _check(jobs: Sequence[EditJob], image: Path) -> None:
     if not jobs:
-        raise ValueError(
-            f"there is nothing to edit in {image}: no file with one of the endings {', '.join(_IMAGES)}."
-        )
+        raise ValueError(f"there is nothing to edit in {image}: no file with one of the endings {', '.join(_IMAGES)}.")
     for job in jobs:
         if not (job.instruction or "").strip():
             raise ValueError(f"{job.image} has no instruction: say what to change with --instruction.")

@@ -41,9 +41,7 @@ class RewardStates:
     """A reward as the U-Net takes it."""
 
     scores: Float[Array, "b 3"]  # 0..5
-    text: Float[
-        Array, "b *states"
-    ]  # of the feedback: pooled [b, d] (released layout) or per token [b, l, d] (paper)
+    text: Float[Array, "b *states"]  # of the feedback: pooled [b, d] (released layout) or per token [b, l, d] (paper)
     keep: Float[Array, " b"]  # 1; 0 where the reward is dropped, which leaves the plain editor
 
 
@@ -56,9 +54,7 @@ def encode_image(networks: Networks, params: Params, images: Float[Array, "b h w
     return networks.vae.apply({"params": params["vae"]}, images, method="encode")
 
 
-def decode_latents(
-    networks: Networks, params: Params, latents: Float[Array, "b h w c"]
-) -> Float[Array, "b H W 3"]:
+def decode_latents(networks: Networks, params: Params, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
     """Images in 0..1 of latents as the U-Net knows them (multiplied by the scaling factor)."""
     latents = latents / networks.vae.config.scaling_factor
     images = networks.vae.apply({"params": params["vae"]}, latents, method="decode")

@@ -28,15 +28,9 @@ class Reward:
         for name in PERSPECTIVES:
             score = getattr(self, name)
             if not WORST <= score <= BEST:  # also catches NaN
-                raise ValueError(
-                    f"reward {name}={score} is outside 0..5; 5 asks for the best edit, 0 for the worst."
-                )
-        if self.feedback is not None and (
-            isinstance(self.feedback, str) or len(self.feedback) != len(PERSPECTIVES)
-        ):
-            raise ValueError(
-                f"feedback must be three texts ({', '.join(PERSPECTIVES)}), got {self.feedback!r}."
-            )
+                raise ValueError(f"reward {name}={score} is outside 0..5; 5 asks for the best edit, 0 for the worst.")
+        if self.feedback is not None and (isinstance(self.feedback, str) or len(self.feedback) != len(PERSPECTIVES)):
+            raise ValueError(f"feedback must be three texts ({', '.join(PERSPECTIVES)}), got {self.feedback!r}.")
 
     @property
     def scores(self) -> Float[np.ndarray, "3"]:

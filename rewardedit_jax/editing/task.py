@@ -62,9 +62,7 @@ class EditingTask:
         self, params: Params, batch: EditBatch, rng: Key[Array, ""]
     ) -> tuple[Float[Array, " b"], Mapping[str, Float[Array, " b"]]]:
         networks, schedule = self.editor.networks, self.editor.schedule
-        losses = editing_loss(
-            networks, params, schedule, self.dropout, batch, jnp.asarray(self.null_ids), rng
-        )
+        losses = editing_loss(networks, params, schedule, self.dropout, batch, jnp.asarray(self.null_ids), rng)
         return losses, {}
 
     def batches(self, start: int, split: str = "train") -> Iterator[EditBatch]:

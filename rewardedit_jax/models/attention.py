@@ -75,18 +75,14 @@ def chunked_attention(
     chunk = -(-q // chunks)  # all of one size, so that padding adds fewer queries than there are chunks
     padded = chunks * chunk
     queries = jnp.pad(query, ((0, 0), (0, padded - q), (0, 0), (0, 0)))
-    queries = (
-        queries.reshape(b, chunks, chunk, h, d).transpose(0, 3, 1, 2, 4).reshape(b * h, -1, chunk, d)
-    )
+    queries = queries.reshape(b, chunks, chunk, h, d).transpose(0, 3, 1, 2, 4).reshape(b * h, -1, chunk, d)
     keys, values = (x.transpose(0, 2, 1, 3).reshape(b * h, -1, d) for x in (key, value))
 
     @jax.checkpoint
     def one_chunk(q_chunk, k_head, v_head):
         scores = jnp.einsum("qd,kd->qk", q_chunk, k_head, preferred_element_type=jnp.float32)
         weights = jnp.exp((scores - scores.max(axis=-1, keepdims=True)) * d**-0.5)
-        out = jnp.einsum(
-            "qk,kd->qd", weights.astype(v_head.dtype), v_head, preferred_element_type=jnp.float32
-        )
+        out = jnp.einsum("qk,kd->qd", weights.astype(v_head.dtype), v_head, preferred_element_type=jnp.float32)
         return (out / weights.sum(axis=-1, keepdims=True)).astype(v_head.dtype)
 
     def one_head(args):

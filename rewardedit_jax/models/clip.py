@@ -64,9 +64,7 @@ class _TowerConfig:
 
     def __post_init__(self):
         if self.hidden_act not in _ACTIVATIONS:
-            raise ValueError(
-                f"hidden_act {self.hidden_act!r} is not supported; known: {', '.join(_ACTIVATIONS)}"
-            )
+            raise ValueError(f"hidden_act {self.hidden_act!r} is not supported; known: {', '.join(_ACTIVATIONS)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}"
@@ -93,7 +91,11 @@ class CLIPTextConfig(_TowerConfig):
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "CLIPTextConfig":
-        """Of a Hugging Face config.json: a text tower's, or a full CLIP's. Raises ValueError naming what does not fit."""
+        """The config in a Hugging Face config.json, a text tower's or a full CLIP's.
+
+        Raises:
+          ValueError: naming the setting, if it asks for a network that this is not.
+        """
         return cls(**_read(config, cls, "text_config", "clip_text_model"))
 
     def to_hf(self) -> dict[str, Any]:
@@ -116,13 +118,15 @@ class CLIPVisionConfig(_TowerConfig):
         if self.num_channels != 3:
             raise ValueError(f"num_channels {self.num_channels} is not supported: images have 3")
         if not isinstance(self.image_size, int) or not isinstance(self.patch_size, int):
-            raise ValueError(
-                f"image_size {self.image_size}, patch_size {self.patch_size}: only squares are supported"
-            )
+            raise ValueError(f"image_size {self.image_size}, patch_size {self.patch_size}: only squares are supported")
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "CLIPVisionConfig":
-        """Of a Hugging Face config.json: an image tower's, or a full CLIP's. Raises ValueError naming what does not fit."""
+        """The config in a Hugging Face config.json, an image tower's or a full CLIP's.
+
+        Raises:
+          ValueError: naming the setting, if it asks for a network that this is not.
+        """
         return cls(**_read(config, cls, "vision_config", "clip_vision_model"))
 
     def to_hf(self) -> dict[str, Any]:
@@ -133,20 +137,14 @@ class CLIPVisionConfig(_TowerConfig):
         }
 
 
-def _read(
-    config: Mapping[str, Any], cls: type[_TowerConfig], section: str, model_type: str
-) -> dict[str, Any]:
+def _read(config: Mapping[str, Any], cls: type[_TowerConfig], section: str, model_type: str) -> dict[str, Any]:
     """The fields of `cls` in a tower's config, or in that section of a full CLIP's."""
-    if (
-        section in config
-    ):  # a full CLIP projects both towers to the width at the top, whatever the sections say
+    if section in config:  # a full CLIP projects both towers to the width at the top, whatever the sections say
         config = {**config[section], "projection_dim": config.get("projection_dim", cls.projection_dim)}
     if config.get("model_type", model_type) != model_type:
         raise ValueError(f"model_type {config['model_type']!r} is not {model_type!r}")
     if config.get("attention_dropout"):
-        raise ValueError(
-            f"attention_dropout {config['attention_dropout']} is not supported: the towers have none"
-        )
+        raise ValueError(f"attention_dropout {config['attention_dropout']} is not supported: the towers have none")
     return {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
 
 
@@ -199,9 +197,7 @@ class SelfAttention(_Tower):
     """Multi-head self-attention with biases."""
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None
-    ) -> Float[Array, "b l d"]:
+    def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None) -> Float[Array, "b l d"]:
         width, heads = self.config.hidden_size, self.config.num_attention_heads
         query, key, value = (
             self.dense(width, name)(x).reshape(*x.shape[:2], heads, width // heads)
@@ -223,9 +219,7 @@ class EncoderLayer(_Tower):
     """A pre-norm transformer block."""
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None
-    ) -> Float[Array, "b l d"]:
+    def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None) -> Float[Array, "b l d"]:
         x = x + self.same(SelfAttention, "self_attn")(self.layer_norm("layer_norm1")(x), mask)
         return x + self.same(MLP, "mlp")(self.layer_norm("layer_norm2")(x))
 
@@ -234,9 +228,7 @@ class Encoder(_Tower):
     """The stack of blocks, without a norm at its end."""
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None = None
-    ) -> Float[Array, "b l d"]:
+    def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None = None) -> Float[Array, "b l d"]:
         for i in range(self.config.num_hidden_layers):
             x = self.same(EncoderLayer, f"layers_{i}")(x, mask)
         return x

@@ -135,9 +135,7 @@ def sinusoid(
     Fractional values are kept. `flip_sin_to_cos=False` gives `[sin, cos]`. `channels` must be even.
     """
     half = channels // 2
-    frequencies = jnp.exp(
-        -math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / (half - downscale_freq_shift)
-    )
+    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / (half - downscale_freq_shift))
     angles = jnp.asarray(x, jnp.float32)[..., None] * frequencies
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     return jnp.concatenate([cos, sin] if flip_sin_to_cos else [sin, cos], axis=-1)

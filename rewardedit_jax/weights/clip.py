@@ -11,9 +11,7 @@ from rewardedit_jax.models.clip import CLIPTextConfig, CLIPVisionConfig
 from rewardedit_jax.weights.engine import CONV, COPY, LINEAR, Rule, WeightTable, linear, norm
 
 _ENCODER = (
-    *linear(
-        "encoder.layers.{i}.self_attn.{p:q|k|v|out}_proj", "encoder/layers_{i}/self_attn/{p:q|k|v|out}_proj"
-    ),
+    *linear("encoder.layers.{i}.self_attn.{p:q|k|v|out}_proj", "encoder/layers_{i}/self_attn/{p}_proj"),
     *linear("encoder.layers.{i}.mlp.fc{n}", "encoder/layers_{i}/mlp/fc{n}"),
     *norm("encoder.layers.{i}.layer_norm{n}", "encoder/layers_{i}/layer_norm{n}"),
     Rule("embeddings.position_embedding.weight", "embeddings/position_embedding/embedding", COPY),
@@ -39,9 +37,7 @@ _IGNORE = (
 
 def text_table(config: CLIPTextConfig) -> WeightTable:
     """Rules of `CLIPTextModel`, read from the files of a text tower, with or without projection, or of a full CLIP."""
-    return WeightTable(
-        _below("text_model", _TEXT), (*_IGNORE, r"vision_model\..*", r"visual_projection\.weight")
-    )
+    return WeightTable(_below("text_model", _TEXT), (*_IGNORE, r"vision_model\..*", r"visual_projection\.weight"))
 
 
 def vision_table(config: CLIPVisionConfig) -> WeightTable:

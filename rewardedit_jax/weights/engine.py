@@ -4,9 +4,10 @@ A rule pairs two templates and a named transform:
 
     Rule("down_blocks.{i}.resnets.{j}.conv1.weight", "down_blocks_{i}/resnets_{j}/conv1/kernel", CONV)
 
-`{i}` stands for a number, `{proj:q|k|v}` for one of the words (listed once; elsewhere in the rule `{proj}` will do). The same rule reads (torch name → path) and writes
-(path → torch name), so export is the inverse of import by construction. Both ways are strict: every tensor is taken by
-exactly one rule or by an `ignore` pattern, every parameter is filled, shapes agree; all faults come in one error.
+`{i}` stands for a number, `{proj:q|k|v}` for one of the words; listed once, they need not be repeated: `{proj}` will
+do. The same rule reads (torch name → path) and writes (path → torch name), so export is the inverse of import by
+construction. Both ways are strict: every tensor is taken by exactly one rule or by an `ignore` pattern, every parameter
+is filled, shapes agree; all faults come in one error.
 """
 
 import re
@@ -40,9 +41,7 @@ def _linear_to_jax(x: np.ndarray) -> np.ndarray:
 
 COPY = Transform(lambda x: x, lambda x: x)
 LINEAR = Transform(_linear_to_jax, lambda x: x.T)
-POINTWISE = Transform(
-    _linear_to_jax, lambda x: x.T[:, :, None, None]
-)  # a dense layer that torch keeps as 1×1 conv
+POINTWISE = Transform(_linear_to_jax, lambda x: x.T[:, :, None, None])  # a dense layer that torch keeps as 1×1 conv
 CONV = Transform(lambda x: x.transpose(2, 3, 1, 0) if x.ndim == 4 else x, lambda x: x.transpose(3, 2, 0, 1))
 
 
@@ -102,9 +101,7 @@ class Rule:
         return None if groups is None else self._sources[0].blank.format(**groups)
 
 
-def linear(
-    torch: str, path: str, aliases: tuple[str, ...] = (), transform: Transform = LINEAR
-) -> tuple[Rule, ...]:
+def linear(torch: str, path: str, aliases: tuple[str, ...] = (), transform: Transform = LINEAR) -> tuple[Rule, ...]:
     """Rules of a dense layer: weight → kernel, and its bias if it has one."""
     return (
         Rule(f"{torch}.weight", f"{path}/kernel", transform, tuple(f"{a}.weight" for a in aliases)),
@@ -178,9 +175,7 @@ def import_tensors(
     for path, (name, transform) in plan.items():
         value = transform.to_jax(np.asarray(tensors[name]))
         if value.shape != wanted[path].shape:
-            faults.append(
-                f"parameter {path}: {name} gives shape {value.shape}, the network wants {wanted[path].shape}"
-            )
+            faults.append(f"parameter {path}: {name} gives shape {value.shape}, the network wants {wanted[path].shape}")
         if not faults:  # after one, the others are read for their shapes only
             value = np.asarray(value, wanted[path].dtype, order="C")
             filled[path] = place(path, value) if place else value

@@ -92,7 +92,9 @@ def read_weights(directory: Path) -> TensorFiles:
 def _no_weights(directory: Path) -> str:
     pickles = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
     if not pickles:
-        return f"no weights in {directory}: expected {STEMS[0]}.safetensors or {STEMS[1]}.safetensors (or their shards)."
+        return (
+            f"no weights in {directory}: expected {STEMS[0]}.safetensors or {STEMS[1]}.safetensors (or their shards)."
+        )
     stem = STEMS[0] if pickles[0].startswith(STEMS[0]) else STEMS[1]
     return (
         f"{directory / pickles[0]} is a pickle, which may run code when it is read, so it is refused. Convert it where torch "

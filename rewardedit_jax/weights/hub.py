@@ -35,9 +35,7 @@ def find_model(model: str | Path, components: Sequence[str]) -> Path:
         )
     hub_id = _HUB_ID.fullmatch(str(model))
     if hub_id is None or str(model).startswith("."):
-        raise ModelNotFound(
-            f"there is no directory {path}. Shipped models: {', '.join(shipped_models()) or 'none'}."
-        )
+        raise ModelNotFound(f"there is no directory {path}. Shipped models: {', '.join(shipped_models()) or 'none'}.")
     return _download(hub_id["repo"], hub_id["folder"], components)
 
 

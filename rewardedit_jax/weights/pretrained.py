@@ -103,7 +103,5 @@ def _read_config(directory: Path) -> dict:
 def _kind_of(config: dict, directory: Path) -> NetworkKind:
     name = config.get("_class_name") or (config.get("architectures") or ["nothing"])[0]
     if name not in _KINDS:
-        raise WeightFileError(
-            f"{directory / 'config.json'} describes {name}; known networks: {', '.join(_KINDS)}."
-        )
+        raise WeightFileError(f"{directory / 'config.json'} describes {name}; known networks: {', '.join(_KINDS)}.")
     return _KINDS[name]
