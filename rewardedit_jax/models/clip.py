@@ -150,19 +150,19 @@ def _read(config: Mapping[str, Any], cls: type[_TowerConfig], section: str, mode
 
 @flax.struct.dataclass
 class TextStates:
-    """What the text tower makes of a batch of texts."""
+    """What the text tower makes of a batch of texts. Leaves are `Any`: under `jax.eval_shape` they are shapes."""
 
-    last_hidden: Float[Array, "b l d"]  # after the final layer norm
-    pooled: Float[Array, "b d"]  # last_hidden at the end-of-text token; not projected
+    last_hidden: Any  # float[b l d], after the final layer norm
+    pooled: Any  # float[b d], last_hidden at the end-of-text token; not projected
 
 
 @flax.struct.dataclass
 class VisionStates:
-    """What the image tower makes of a batch of images."""
+    """What the image tower makes of a batch of images. Leaves are `Any`, as in `TextStates`."""
 
-    last_hidden: Float[Array, "b n d"]  # the class token first; before the post layer norm
-    pooled: Float[Array, "b d"]  # the class token after the post layer norm
-    embedding: Float[Array, "b e"]  # pooled, projected to the space shared with texts; not normalised
+    last_hidden: Any  # float[b n d], the class token first; before the post layer norm
+    pooled: Any  # float[b d], the class token after the post layer norm
+    embedding: Any  # float[b e], pooled, projected to the space shared with texts; not of unit length
 
 
 class _Tower(nn.Module):

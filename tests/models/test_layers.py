@@ -1,0 +1,109 @@
+"""Shared layers: what half precision may round and what it may not, and each formula written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rewardedit_jax.models.layers import Conv, Dense, EmbeddingMLP, GroupNorm, LayerNorm, sinusoid
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def apply(module, params, x):
+    return module.apply({"params": jax.tree.map(jnp.asarray, params)}, jnp.asarray(x))
+
+
+def test_half_precision_dense_rounds_once_after_the_bias():
+    # 257 is no bfloat16: were the product rounded before the bias, 256 + 1 would round to 256.
+    params = {"kernel": np.ones((257, 1), np.float32), "bias": np.ones(1, np.float32)}
+    y = apply(Dense(1, dtype=jnp.bfloat16), params, np.ones((1, 257), np.float32))
+    assert y.dtype == jnp.bfloat16
+    assert y.item() == 258
+
+
+def test_half_precision_dense_accumulates_in_float32():
+    params = {"kernel": jax.ShapeDtypeStruct((8, 4), jnp.float32), "bias": jax.ShapeDtypeStruct((4,), jnp.float32)}
+    module, x = Dense(4, dtype=jnp.bfloat16), jax.ShapeDtypeStruct((2, 8), jnp.float32)
+    equations = jax.make_jaxpr(lambda p, x: module.apply({"params": p}, x))(params, x).eqns
+    (product,) = [e for e in equations if e.primitive.name == "dot_general"]
+    assert [v.aval.dtype for v in product.invars] == [jnp.bfloat16, jnp.bfloat16]
+    assert product.outvars[0].aval.dtype == jnp.float32
+
+
+def test_dense_takes_any_leading_axes_and_needs_no_bias():
+    x, kernel = normal(2, 3, 5, 8), normal(8, 4, seed=1)
+    np.testing.assert_allclose(apply(Dense(4, use_bias=False), {"kernel": kernel}, x), x @ kernel, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel_size", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1)])
+def test_conv_is_the_sum_over_its_window(kernel_size, stride):
+    x, kernel, bias = normal(2, 6, 8, 3), normal(kernel_size, kernel_size, 3, 4, seed=1), normal(4, seed=2)
+    pad = kernel_size // 2
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0))), (kernel_size, kernel_size), axis=(1, 2)
+    )[:, ::stride, ::stride]
+    expected = np.einsum("bhwixy,xyio->bhwo", windows, kernel) + bias
+    y = apply(Conv(4, kernel_size, stride), {"kernel": kernel, "bias": bias}, x)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+
+
+def test_conv_padding_may_be_one_sided():
+    x, kernel = normal(1, 4, 4, 1), normal(3, 3, 1, 1, seed=1)
+    params = {"kernel": kernel, "bias": np.zeros(1, np.float32)}
+    y = apply(Conv(1, stride=2, padding=((0, 1), (0, 1))), params, x)
+    assert y.shape == (1, 2, 2, 1)
+    np.testing.assert_allclose(y[0, 0, 0, 0], (x[0, :3, :3, 0] * kernel[..., 0, 0]).sum(), atol=1e-5)
+
+
+def test_group_norm_is_its_formula():
+    x, scale, bias = normal(2, 3, 5, 8), normal(8, seed=1), normal(8, seed=2)
+    groups = x.reshape(2, 15, 4, 2)
+    mean, var = groups.mean((1, 3), keepdims=True), groups.var((1, 3), keepdims=True)
+    expected = ((groups - mean) / np.sqrt(var + 0.1)).reshape(x.shape) * scale + bias
+    y = apply(GroupNorm(groups=4, epsilon=0.1), {"scale": scale, "bias": bias}, x)
+    np.testing.assert_allclose(y, expected, atol=2e-6)
+
+
+def test_layer_norm_is_its_formula():
+    x, scale, bias = normal(2, 3, 8), normal(8, seed=1), normal(8, seed=2)
+    expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 0.1) * scale + bias
+    np.testing.assert_allclose(apply(LayerNorm(0.1), {"scale": scale, "bias": bias}, x), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("norm", [GroupNorm(1, 1e-6, dtype=jnp.bfloat16), LayerNorm(1e-6, dtype=jnp.bfloat16)])
+def test_half_precision_norms_compute_in_float32(norm):
+    # Steps of 1 at 10000 are below bfloat16's: in half precision the spread, and with it the output, would vanish.
+    x = 10_000 + np.arange(16, dtype=np.float32)[None]
+    y = apply(norm, {"scale": np.ones(16, np.float32), "bias": np.zeros(16, np.float32)}, x)
+    assert y.dtype == jnp.bfloat16
+    expected = (np.arange(16) - 7.5) / np.arange(16).std()
+    np.testing.assert_allclose(y[0].astype(jnp.float32), expected, atol=0.02)
+
+
+def test_embedding_mlp_is_dense_silu_dense():
+    rng = np.random.default_rng(0)
+    first, second = ({"kernel": rng.normal(size=(n, 6)), "bias": rng.normal(size=6)} for n in (4, 6))
+    x = normal(3, 4)
+    hidden = x @ first["kernel"] + first["bias"]
+    expected = hidden / (1 + np.exp(-hidden)) @ second["kernel"] + second["bias"]
+    params = jax.tree.map(np.float32, {"linear_1": first, "linear_2": second})
+    np.testing.assert_allclose(apply(EmbeddingMLP(6), params, x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_sinusoid_in_closed_form(shift):
+    x = np.array([[0.0, 0.25], [4.5, 999.0]])
+    angles = x[..., None] * 10_000.0 ** (-np.arange(4) / (4 - shift))
+    expected = np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
+    y = sinusoid(jnp.asarray(x, jnp.float32), 8, downscale_freq_shift=shift)
+    np.testing.assert_allclose(y, expected, atol=1e-4)  # float32 angles of 999 are 6e-5 apart
+    flipped = sinusoid(jnp.asarray(x, jnp.float32), 8, downscale_freq_shift=shift, flip_sin_to_cos=False)
+    np.testing.assert_array_equal(flipped, jnp.roll(y, 4, axis=-1))
+
+
+def test_sinusoid_takes_whole_and_fractional_numbers_alike():
+    np.testing.assert_array_equal(sinusoid(jnp.array([3, 7]), 8), sinusoid(jnp.array([3.0, 7.0]), 8))
+    assert not np.allclose(sinusoid(jnp.array(3.5), 8), sinusoid(jnp.array(3.0), 8), atol=0.1)
