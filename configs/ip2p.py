@@ -85,13 +85,13 @@ def shapes(config: ConfigDict) -> None:
         "in_channels": 16,
         "out_channels": 8,
         "sample_size": 16,
-        "block_out_channels": (32, 64, 96),
+        "block_out_channels": (32, 64, 88),
         "layers_per_block": 1,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         "attention_head_dim": 4,
         "cross_attention_dim": 96,
-        "norm_num_groups": 16,
+        "norm_num_groups": 8,
     }
     config.network.text_encoder = {
         "hidden_size": 96,

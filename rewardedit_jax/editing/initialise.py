@@ -34,8 +34,9 @@ KINDS = {"unet": UNET, "vae": VAE, "text_encoder": CLIP_TEXT}
 def starting_editor(config: ConfigDict) -> Editor:
     """The editor of a recipe, parameters in host memory except those drawn from `config.seed`."""
     directory = find_model(config.init, _components_read(config)) if config.init else None
-    rng = jax.random.key(config.seed)
+    rng = jax.random.key(config.seed, impl="rbg")  # the default one compiles three times as long
     tokenizer = shapes_tokenizer() if config.network.tokenizer == "shapes" else load_tokenizer(directory / "tokenizer")
+    schedule = _schedule(directory, config)
     parts = {}
     for i, name in enumerate(COMPONENTS):
         if config.network[name]:
@@ -47,7 +48,7 @@ def starting_editor(config: ConfigDict) -> Editor:
         networks=Networks(**{name: module for name, (module, _) in parts.items()}),
         params={name: params for name, (_, params) in parts.items()},
         tokenizer=tokenizer,
-        schedule=_schedule(directory, config),
+        schedule=schedule,
     )
 
 
@@ -60,7 +61,9 @@ def random_params(module: nn.Module, rng: PRNGKeyArray, known: Params | None = N
         drawn = flatten_dict(module.init(rng, *module.example_inputs())["params"])
         return {path: drawn[path] for path in missing}
 
-    return unflatten_dict({**kept, **(jax.jit(draw)() if missing else {})})
+    # Drawing takes no time, compiling it does: up to a minute for a U-Net with the compiler's full effort.
+    quickly = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
+    return unflatten_dict({**kept, **(quickly() if missing else {})})
 
 
 def _components_read(config: ConfigDict) -> list[str]:
@@ -118,6 +121,6 @@ def reward_condition(reward: ConfigDict) -> RewardConditionConfig:
 
 
 def _schedule(directory: Path | None, config: ConfigDict) -> Schedule:
-    """The start model's noise schedule, with what the recipe sets differently."""
-    read = read_json(directory / "scheduler" / "scheduler_config.json") if directory else {}
+    """The start model's noise schedule, with what the recipe sets differently; the recipe's own if it says it all."""
+    read = {} if "beta_schedule" in config.schedule else read_json(directory / "scheduler" / "scheduler_config.json")
     return Schedule.from_config({**read, **config.schedule})
