@@ -84,11 +84,6 @@ class CLIPTextConfig(_TowerConfig):
     bos_token_id: int = 49406
     eos_token_id: int = 49407
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not isinstance(self.eos_token_id, int):
-            raise ValueError(f"eos_token_id {self.eos_token_id!r} is not supported: one token ends a text")
-
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "CLIPTextConfig":
         """The config in a Hugging Face config.json, a text tower's or a full CLIP's.
@@ -117,8 +112,6 @@ class CLIPVisionConfig(_TowerConfig):
         super().__post_init__()
         if self.num_channels != 3:
             raise ValueError(f"num_channels {self.num_channels} is not supported: images have 3")
-        if not isinstance(self.image_size, int) or not isinstance(self.patch_size, int):
-            raise ValueError(f"image_size {self.image_size}, patch_size {self.patch_size}: only squares are supported")
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "CLIPVisionConfig":
@@ -145,7 +138,11 @@ def _read(config: Mapping[str, Any], cls: type[_TowerConfig], section: str, mode
         raise ValueError(f"model_type {config['model_type']!r} is not {model_type!r}")
     if config.get("attention_dropout"):
         raise ValueError(f"attention_dropout {config['attention_dropout']} is not supported: the towers have none")
-    return {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
+    given = {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
+    for name, value in given.items():
+        if isinstance(value, list):  # several end tokens, or sides that differ
+            raise ValueError(f"{name} {value} is not supported: only one value is")
+    return given
 
 
 @flax.struct.dataclass

@@ -1,7 +1,7 @@
 """Names of CLIP's towers in Hugging Face files.
 
-We write the names that transformers 4 gives its modules, with the tower's prefix: version 5 drops the prefix when it
-reads and puts it back when it saves. Names without it, as version 5 has them in memory, are read as aliases.
+We write names with the tower's prefix, as transformers 4 has them: version 5, which has none in a text tower, drops it
+when it reads. Names without the prefix are read as aliases.
 A file of the whole of CLIP serves as well: the other tower and the contrastive heads are ignored by name.
 """
 
