@@ -1,3 +1,9 @@
 """Reward-conditioned instruction-based image editing in JAX and Flax."""
 
+from rewardedit_jax.editing.editor import Editor
+from rewardedit_jax.editing.reward import Reward
+from rewardedit_jax.weights.pretrained import load_pretrained
+
 __version__ = "0.1.0"
+
+__all__ = ["Editor", "Reward", "load_pretrained"]

@@ -34,17 +34,23 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return upright_rgb(image)
     except _UNREADABLE as error:
         raise ImageError(f"image {name} cannot be read: {error}") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The image as RGB, upright (EXIF orientation applied), transparent parts on white.
+
+    Raises:
+      ImageError: for pixels that are no colours (32-bit integers or floats).
+    """
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow's own conversion would clip at 255
         grey = np.asarray(image.convert("I;16"))
         image = Image.fromarray((grey >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ImageError(f"pixels of mode {image.mode} have no defined white")
+        raise ImageError(f"pixels of mode {image.mode} have no defined white; convert them to 8 bits")
     if not image.has_transparency_data:
         return image.convert("RGB")
     white = Image.new("RGBA", image.size, "white")
@@ -59,11 +65,9 @@ def square(image: Image.Image, size: int) -> Image.Image:
 def fit_size(width: int, height: int, resolution: int, multiple: int) -> tuple[int, int]:
     """The (width, height) an image is edited at: longer side near `resolution`, both multiples of `multiple`.
 
-    The rule of InstructPix2Pix and of the Real-Edit evaluation, in its floating-point form. Rounding belongs
-    to
-    it: 1000×667 gives 512×320, as theirs does, where exact arithmetic would give 512×384 (the short side
-      scaled
-    by 384/667 lands just below 384).
+    The rule of InstructPix2Pix and of the Real-Edit evaluation, in its floating-point form. Rounding belongs to it:
+    1000×667 gives 512×320, as theirs does, where exact arithmetic would give 512×384 (the short side scaled by 384/667
+    lands just below 384).
     """
     if min(width, height, resolution, multiple) < 1:
         raise ValueError(f"sizes must be positive, got {width}×{height}, resolution {resolution}, multiple {multiple}.")

@@ -20,6 +20,7 @@ from rewardedit_jax.editing.networks import COMPONENTS, Networks
 from rewardedit_jax.editing.requests import EditRequest, in_batches, make_requests
 from rewardedit_jax.editing.reward import Reward
 from rewardedit_jax.editing.sampling import EditInputs, RewardInputs, edit_batch
+from rewardedit_jax.editing.starting_noise import StartingNoise
 from rewardedit_jax.weights.engine import Params
 from rewardedit_jax.weights.files import read_json, write_json
 from rewardedit_jax.weights.hub import find_model
@@ -28,7 +29,7 @@ from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
 NATIVE = "native"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Editor:
     """A reward-conditioned (or plain) InstructPix2Pix: networks, their parameters, tokenizer and noise schedule."""
 
@@ -80,7 +81,7 @@ class Editor:
         image: Any,
         instruction: str | Sequence[str],
         *,
-        reward: Reward | Sequence[Reward] | None = Reward(),  # noqa: B008 -- frozen
+        reward: Reward | Sequence[Reward | None] | None = Reward(),  # noqa: B008 -- frozen
         steps: int = 30,
         text_guidance: float = 7.5,
         image_guidance: float = 1.5,
@@ -88,8 +89,8 @@ class Editor:
         low_reward: Reward | None = None,
         sampler: str = "euler_ancestral",
         seed: int | Sequence[int] = 0,
-        latents: np.ndarray | None = None,
-        noise: np.ndarray | None = None,
+        latents: np.ndarray | jax.Array | None = None,
+        noise: np.ndarray | jax.Array | None = None,
         resolution: int | Literal["native"] | None = NATIVE,
         output: Literal["pil", "array"] = "pil",
         batch_size: int = 8,
@@ -97,7 +98,7 @@ class Editor:
         """Edit one image or many.
 
         Args:
-          image: a PIL image, a path or an uint8[H, W, 3] array; or a sequence of them. One image meets many instructions,
+          image: a PIL image, a path or a uint8[H, W, 3] array; or a sequence of them. One image meets many instructions,
             one instruction many images, otherwise they go in pairs.
           instruction: what to change. Tokens beyond the text encoder's length are cut, with a warning.
           reward: what to ask for; `Reward()` is 5/5/5. None switches the reward modules off. One, or one per edit.
@@ -110,7 +111,7 @@ class Editor:
           sampler: "ddim", "euler", "euler_ancestral" or "dpmpp_2m".
           seed: of the starting noise, one for each edit; a single number n stands for n, n + 1, ...
           latents: float32[N, h, w, c] standard normal starting noise instead of the seed's.
-          noise: float32[steps, N, h, w, c] for the ancestral sampler, likewise.
+          noise: float32[steps, N, h, w, c] likewise, for the sampler that adds some, "euler_ancestral".
           resolution: the long side is brought near this, aspect kept, sides multiples of the networks' (64 for Stable
             Diffusion); "native" = what the U-Net's config names (512 there); None keeps the image's own size.
           output: "pil" images, or one "array" float32[N, H, W, 3] in 0..1.
@@ -118,64 +119,59 @@ class Editor:
         Returns:
           One PIL image for one image and instruction, else a list; or the array.
         Raises:
-          ValueError: an unreadable image, an empty instruction, a reward outside 0..5, a size that does not fit the networks.
+          ValueError: an image that cannot be read or does not fit the networks, an empty instruction, a reward that this
+            model cannot take, an unknown sampler, noise of another shape.
         """
-        self._check(reward, reward_guidance)
-        size = self.networks.native_resolution if resolution == NATIVE else resolution
-        requests = make_requests(image, instruction, reward, size, self.networks.size_multiple)
-        seeds = range(seed, seed + len(requests)) if isinstance(seed, int) else seed
+        self._check(reward, reward_guidance, output, batch_size)
+        resolution = self.networks.native_resolution if resolution == NATIVE else resolution
+        requests = make_requests(image, instruction, reward, resolution, self.networks.size_multiple)
+        start = StartingNoise(self.networks, len(requests), steps, seed, latents, noise)
         table = sampler_table(sampler, self.schedule, steps)
-        guidance = Guidance(text_guidance, image_guidance, reward_guidance)
-        edited: list[np.ndarray] = [None] * len(requests)
-        for chosen in in_batches(requests, batch_size):
-            starts = [
-                self._start(requests[i], seeds[i], steps, _at(latents, i), _at(noise, (slice(None), i))) for i in chosen
-            ]
-            inputs = self._inputs([requests[i] for i in chosen], starts, low_reward)
+        # As floats: whole numbers would be compiled anew.
+        guidance = Guidance(*map(float, (text_guidance, image_guidance, reward_guidance)))
+        edited = {}
+        for chosen in in_batches(range(len(requests)), lambda i: requests[i].source.shape, batch_size):
+            inputs = self._inputs(requests, chosen, low_reward, start, table.stochastic)
             with jax.default_matmul_precision(self._precision):
                 pictures = edit_batch(self.networks, self.params, inputs, table, guidance, guidance.branches)
-            for i, picture in zip(chosen, np.asarray(pictures), strict=False):  # the last batch may be padded
-                edited[i] = picture
-        return _as_output(edited, output, single=_is_one(image) and isinstance(instruction, str))
+            edited |= zip(chosen, np.asarray(pictures), strict=True)
+        return _as_output([edited[i] for i in range(len(requests))], output, single=_is_one(image, instruction))
 
-    def _check(self, reward: Reward | Sequence[Reward] | None, reward_guidance: float) -> None:
+    def _check(self, reward: Any, reward_guidance: float, output: str, batch_size: int) -> None:
         asked = reward if isinstance(reward, (list, tuple)) else [reward]
         if not self.has_reward and (reward_guidance or any(r not in (Reward(), None) for r in asked)):
-            raise ValueError("this model has no reward modules: leave reward at its default and reward_guidance at 0.")
+            raise ValueError(
+                "this model has no reward modules: leave reward at its default and reward_guidance at 0, or load a "
+                "reward-conditioned model."
+            )
+        if output not in ("pil", "array"):
+            raise ValueError(f'output is "pil" or "array", not {output!r}.')
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
 
     @property
     def _precision(self) -> str | None:
         """Accelerators round float32 products to fewer bits unless told otherwise; a float32 editor means float32."""
-        return "highest" if self.networks.unet.dtype == jnp.float32 else None
+        return "highest" if jnp.dtype(self.networks.unet.dtype) == jnp.float32 else None
 
-    def _start(
+    def _inputs(
         self,
-        request: EditRequest,
-        seed: int,
-        steps: int,
-        latents: np.ndarray | None,
-        noise: np.ndarray | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Starting latents [h, w, c] and step noise [steps, h, w, c] of one edit: given, or drawn from the seed."""
-        factor, channels = self.networks.pixels_per_latent, self.networks.vae.config.latent_channels
-        height, width = (side // factor for side in request.source.shape[:2])
-        drawn = np.random.default_rng(seed).standard_normal((1 + steps, height, width, channels), np.float32)
-        latents = drawn[0] if latents is None else latents
-        noise = drawn[1:] if noise is None else noise
-        if latents.shape != drawn[0].shape or noise.shape != drawn[1:].shape:
-            raise ValueError(f"latents must be [N, {height}, {width}, {channels}] here, noise [{steps}, N, ...].")
-        return latents, noise
-
-    def _inputs(self, requests: list[EditRequest], starts: list, low_reward: Reward | None) -> EditInputs:
-        latents, noise = zip(*starts, strict=True)
+        requests: list[EditRequest],
+        chosen: list[int],
+        low_reward: Reward | None,
+        start: StartingNoise,
+        stochastic: bool,
+    ) -> EditInputs:
+        batch = [requests[i] for i in chosen]
+        source = np.stack([request.source for request in batch])
         return EditInputs(
-            source=np.stack([r.source for r in requests]),
-            instruction_ids=tokenize(self.tokenizer, [r.instruction for r in requests]),
+            source=source,
+            instruction_ids=tokenize(self.tokenizer, [request.instruction for request in batch]),
             null_ids=tokenize(self.tokenizer, [""])[0],
-            reward=self._reward_inputs([r.reward for r in requests]),
-            low_reward=self._reward_inputs([low_reward] * len(requests)),
-            latents=np.stack(latents),
-            noise=np.stack(noise, axis=1),
+            reward=self._reward_inputs([request.reward for request in batch]),
+            low_reward=self._reward_inputs([low_reward] * len(batch)),
+            latents=start.latents(chosen, source.shape),
+            noise=start.noise(chosen, source.shape) if stochastic else None,
         )
 
     def _reward_inputs(self, rewards: list[Reward | None]) -> RewardInputs | None:
@@ -190,18 +186,16 @@ class Editor:
         )
 
 
-def _at(array: np.ndarray | None, index: Any) -> np.ndarray | None:
-    return None if array is None else np.asarray(array, np.float32)[index]
+def _is_one(image: Any, instruction: str | Sequence[str]) -> bool:
+    return isinstance(instruction, str) and not isinstance(image, (list, tuple))
 
 
-def _is_one(image: Any) -> bool:
-    return not isinstance(image, (list, tuple))
-
-
-def _as_output(edited: list[np.ndarray], output: str, single: bool):
+def _as_output(
+    edited: list[np.ndarray], output: str, single: bool
+) -> Image.Image | list[Image.Image] | Float[np.ndarray, "b h w 3"]:
     if output == "array":
         if len({picture.shape for picture in edited}) > 1:
-            raise ValueError('the edits have several sizes; ask for output="pil", or one size.')
+            raise ValueError('the edits have several sizes, which do not go into one array: ask for output="pil".')
         return np.stack(edited)
     pictures = [Image.fromarray(np.uint8(np.round(picture * 255))) for picture in edited]
     return pictures[0] if single else pictures

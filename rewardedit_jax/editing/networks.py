@@ -32,7 +32,13 @@ class Networks(NamedTuple):
 
     @property
     def native_resolution(self) -> int:
-        """The image size that the U-Net's config names: 512 for Stable Diffusion 1.5."""
+        """The image size that the U-Net's config names: 512 for Stable Diffusion 1.5.
+
+        Raises:
+          ValueError: if it names none.
+        """
+        if self.unet.config.sample_size is None:
+            raise ValueError("the U-Net's config.json names no sample_size: give a resolution.")
         return self.unet.config.sample_size * self.pixels_per_latent
 
 

@@ -1,20 +1,22 @@
 """What one edit is asked for: images, instructions and rewards brought to one list, and batched by size."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from rewardedit_jax.data.images import fit, read_image, to_unit
+from rewardedit_jax.data.images import ImageError, fit, read_image, to_unit, upright_rgb
 from rewardedit_jax.editing.reward import Reward
 
+Item = TypeVar("Item")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class EditRequest:
     """One edit to make."""
 
@@ -26,52 +28,71 @@ class EditRequest:
 def make_requests(
     image: Any,
     instruction: str | Sequence[str],
-    reward: Reward | Sequence[Reward] | None,
+    reward: Reward | Sequence[Reward | None] | None,
     resolution: int | None,
     multiple: int,
 ) -> list[EditRequest]:
-    """Pair images, instructions and rewards; a single one of them goes with all of the others."""
+    """Pair images, instructions and rewards; a single one of them goes with all of the others.
+
+    Raises:
+      ValueError: numbers that do not go together, an empty instruction, or an image that is none or does not fit.
+    """
     images, instructions, rewards = _as_list(image), _as_list(instruction), _as_list(reward)
     n = max(len(images), len(instructions), len(rewards))
     for what, values in (("images", images), ("instructions", instructions), ("rewards", rewards)):
         if len(values) not in (1, n):
             raise ValueError(f"{len(values)} {what} do not go with {n} edits: give one, or one for each.")
-    empty = [i for i, text in enumerate(instructions) if not text.strip()]
-    if empty:
-        raise ValueError(f"the instruction of edit {empty[0]} is empty; say what to change.")
+    _check_instructions(instructions)
     sources = [_prepare(picture, resolution, multiple) for picture in images]
-    at = lambda values, i: values[i % len(values)]  # noqa: E731
-    return [EditRequest(at(sources, i), at(instructions, i), at(rewards, i)) for i in range(n)]
+    return [EditRequest(*(values[i % len(values)] for values in (sources, instructions, rewards))) for i in range(n)]
 
 
-def in_batches(requests: Sequence[EditRequest], batch_size: int) -> Iterator[list[int]]:
-    """Indices of requests of one size, `batch_size` at a time.
+def in_batches(items: Iterable[Item], size_of: Callable[[Item], Hashable], batch_size: int) -> Iterator[list[Item]]:
+    """Items of one size, `batch_size` at a time.
 
-    The last batch of a size is filled up with its last index once a full one went before, so that each size is compiled once.
+    What is left of a size at the end is filled up with its last item if a full batch went before, so that a size is
+    compiled once however many images have it.
     """
-    of_size = defaultdict(list)
-    for i, request in enumerate(requests):
-        of_size[request.source.shape].append(i)
-    for indices in of_size.values():
-        size = min(batch_size, len(indices))
-        for start in range(0, len(indices), size):
-            chunk = indices[start : start + size]
-            yield chunk + chunk[-1:] * (size - len(chunk))
+    waiting, compiled = defaultdict(list), set()
+    for item in items:
+        size = size_of(item)
+        waiting[size].append(item)
+        if len(waiting[size]) == batch_size:
+            compiled.add(size)
+            yield waiting.pop(size)
+    for size, rest in waiting.items():
+        yield rest + rest[-1:] * (batch_size - len(rest)) if size in compiled else rest
 
 
 def _as_list(value: Any) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def _check_instructions(instructions: list) -> None:
+    for i, text in enumerate(instructions):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"the instruction of edit {i} is empty or no text ({text!r}): say what to change.")
+
+
 def _prepare(image: Any, resolution: int | None, multiple: int) -> Float[np.ndarray, "h w 3"]:
-    if isinstance(image, (str, Path)):
-        image = read_image(image)
-    elif isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
-    image = image.convert("RGB") if resolution is None else fit(image.convert("RGB"), resolution, multiple)
-    if image.width % multiple or image.height % multiple:
+    image = _open(image)
+    if resolution is not None:
+        image = fit(image, resolution, multiple)
+    elif image.width % multiple or image.height % multiple:
         raise ValueError(
-            f"the image is {image.width}×{image.height}, but sides must be multiples of {multiple} for these networks; "
-            f"give a resolution to have it resized."
+            f"the image is {image.width}×{image.height}, but these networks take sides that are multiples of {multiple}: "
+            f"give a resolution, and it is resized."
         )
     return to_unit(np.asarray(image))
+
+
+def _open(image: Any) -> Image.Image:
+    """Anything that `Editor.edit` takes for an image, as upright RGB."""
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return upright_rgb(image)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] in (3, 4):
+        return upright_rgb(Image.fromarray(image))
+    what = f"{image.dtype}{list(image.shape)}" if hasattr(image, "shape") else type(image).__name__
+    raise ImageError(f"{what} is no image: give a PIL image, a path, or a NumPy array uint8[height, width, 3].")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from jaxtyping import Float
@@ -27,10 +28,11 @@ class Reward:
     def __post_init__(self):
         for name in PERSPECTIVES:
             score = getattr(self, name)
-            if not WORST <= score <= BEST:  # also catches NaN
-                raise ValueError(f"reward {name}={score} is outside 0..5; 5 asks for the best edit, 0 for the worst.")
-        if self.feedback is not None and (isinstance(self.feedback, str) or len(self.feedback) != len(PERSPECTIVES)):
-            raise ValueError(f"feedback must be three texts ({', '.join(PERSPECTIVES)}), got {self.feedback!r}.")
+            if not isinstance(score, Real) or not WORST <= score <= BEST:  # also catches NaN
+                raise ValueError(f"reward {name}={score!r} is no number in 0..5; 5 asks for the best edit, 0 the worst.")
+            object.__setattr__(self, name, float(score))
+        if self.feedback is not None:
+            object.__setattr__(self, "feedback", _three_texts(self.feedback))
 
     @property
     def scores(self) -> Float[np.ndarray, "3"]:
@@ -40,4 +42,11 @@ class Reward:
     @property
     def texts(self) -> tuple[str, ...]:
         """The feedback texts in the order of the scores."""
-        return tuple(self.feedback) if self.feedback is not None else (NOTHING_FAILED,) * len(PERSPECTIVES)
+        return self.feedback if self.feedback is not None else (NOTHING_FAILED,) * len(PERSPECTIVES)
+
+
+def _three_texts(feedback: Sequence[str]) -> tuple[str, ...]:
+    listed = isinstance(feedback, Sequence) and not isinstance(feedback, str)
+    if not listed or len(feedback) != len(PERSPECTIVES) or not all(isinstance(text, str) for text in feedback):
+        raise ValueError(f"feedback must be three texts ({', '.join(PERSPECTIVES)}), not {feedback!r}.")
+    return tuple(feedback)

@@ -40,7 +40,7 @@ class EditInputs:
     reward: RewardInputs | None
     low_reward: RewardInputs | None  # what reward guidance leads away from
     latents: Float[Array, "b h w c"]  # standard normal
-    noise: Float[Array, "steps b h w c"]  # standard normal, for samplers that add some
+    noise: Float[Array, "steps b h w c"] | None  # standard normal, for samplers that add some
 
 
 @partial(jax.jit, static_argnames=("networks", "branches"))
