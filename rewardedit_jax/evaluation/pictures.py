@@ -12,9 +12,10 @@ from rewardedit_jax.data.shapes import EDIT_TYPES, ShapesExample
 
 _SCALE = 4  # nearest neighbour: the pixels are the truth
 _MARGIN, _GAP = 20, 10
-_HEADER, _CAPTION = 34, 22  # heights above all rows and under each picture
+_HEADER, _CAPTION, _FOOTER = 34, 22, 18  # heights: above all rows, under each picture, below all rows
 _TEXT_WIDTH = 168
 _LETTERS_PER_LINE = 18
+_LEGEND = "f following   p preserving   q quality: scores 0..5 of the oracle judge"
 _PAPER, _INK, _FAINT, _RULE = (255, 255, 255), (28, 28, 30), (128, 128, 134), (226, 226, 230)
 
 
@@ -60,11 +61,12 @@ class _Sheet:
         self.side = side
         self.text_left = _MARGIN + side + _GAP
         width = 2 * _MARGIN + columns * (side + _GAP) + _TEXT_WIDTH
-        height = 2 * _MARGIN + _HEADER + rows * self._pitch - _GAP
+        height = 2 * _MARGIN + _HEADER + rows * self._pitch + _FOOTER
         self.image = Image.new("RGB", (width, height), _PAPER)
         self._draw = ImageDraw.Draw(self.image)
         self._bold, self._body, self._small = (ImageFont.load_default(size) for size in (17, 16, 13))
         self._draw.line((_MARGIN, self.top(0) - 9, width - _MARGIN, self.top(0) - 9), _RULE)
+        self._draw.text((_MARGIN, self.top(rows)), _LEGEND, _FAINT, self._small)
 
     @property
     def _pitch(self) -> int:

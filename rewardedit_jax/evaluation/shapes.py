@@ -17,6 +17,7 @@ from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.reward import Reward
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.evaluation.pictures import Column, choose_rows, draw_grid
+from rewardedit_jax.evaluation.results import Result
 from rewardedit_jax.models.reward_condition import PERSPECTIVES
 
 # Scores to ask for. What fails is told in the commonest texts of training pairs with that score which name no object
@@ -68,9 +69,17 @@ def score(pictures: UInt8[np.ndarray, "n 32 32 3"], scenes: Sequence[ShapesExamp
     return judge_batch(pictures, sources, ideals, [scene.edit_type for scene in scenes])
 
 
-def rewards_to_ask(editor: Editor) -> Mapping[str, Reward | None]:
-    """Label → reward: each of `ASKED`, or nothing where the editor has no reward modules."""
-    return ASKED if editor.has_reward else {NOTHING: None}
+def evaluate_editor(editor: Editor, scenes: Sequence[ShapesExample]) -> Result:
+    """Asks for each reward of `ASKED`, or for none where the editor has no reward modules."""
+    asked = ASKED if editor.has_reward else {NOTHING: None}
+    pictures = {label: edit_scenes(editor, scenes, reward) for label, reward in asked.items()}
+    return Result({label: score(p, scenes) for label, p in pictures.items()}, pictures)
+
+
+def references(scenes: Sequence[ShapesExample]) -> dict[str, Float[np.ndarray, "n 3"]]:
+    """What scores without a model: doing nothing, and the imperfect edits that editors are trained on."""
+    named = {"source, unchanged": "source", "imperfect edits": "edited"}
+    return {name: score(np.stack([getattr(s, field) for s in scenes]), scenes) for name, field in named.items()}
 
 
 def shapes_evaluator(
