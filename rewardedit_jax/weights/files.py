@@ -1,10 +1,11 @@
 """Weight files of a component directory: which to read, reading them tensor by tensor, writing them.
 
-Names as diffusers and transformers write them: `diffusion_pytorch_model.safetensors` or `model.safetensors`, in one file or
-in shards with an `…index.json`, in full precision or as an fp16/bf16 variant. Pickles (`.bin`) are refused.
+Names as diffusers and transformers write them: `diffusion_pytorch_model.safetensors` or `model.safetensors`, in one
+file or in shards with an `…index.json`, in full precision or as an fp16/bf16 variant. Pickles (`.bin`) are refused.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 STEMS = ("diffusion_pytorch_model", "model")
-_VARIANTS = ("", ".fp16", ".bf16")  # in order of preference
+VARIANTS = ("", ".fp16", ".bf16")  # in order of preference
 
 
 class WeightFileError(ValueError):
@@ -58,7 +59,7 @@ def _open(file: Path):
 def choose_entry_file(names: Iterable[str]) -> str | None:
     """The file to start from among the file names of one component: a weight file or the index of its shards."""
     names = set(names)
-    for variant in _VARIANTS:
+    for variant in VARIANTS:
         for stem in STEMS:
             single = f"{stem}{variant}.safetensors"
             # diffusers puts the variant before ".json" of an index, transformers before ".safetensors".
@@ -80,27 +81,34 @@ def read_weights(directory: Path) -> TensorFiles:
         raise WeightFileError(_no_weights(directory))
     if entry.endswith(".safetensors"):
         return TensorFiles([directory / entry])
-    shards = sorted(set(json.loads((directory / entry).read_text())["weight_map"].values()))
-    missing = [s for s in shards if not (directory / s).is_file()]
-    if missing:
-        raise WeightFileError(
-            f"{directory / entry} names shards that are not there: {', '.join(missing)}. Copy them too."
-        )
-    return TensorFiles(directory / s for s in shards)
+    return TensorFiles(_shards(directory / entry))
+
+
+def _shards(index: Path) -> list[Path]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise WeightFileError(f"{index} has no weight_map, which says in which shard a tensor is. Copy it again.")
+    shards = sorted(set(weight_map.values()))
+    if missing := [shard for shard in shards if not (index.parent / shard).is_file()]:
+        raise WeightFileError(f"{index} names shards that are not there: {', '.join(missing)}. Copy them too.")
+    return [index.parent / shard for shard in shards]
 
 
 def _no_weights(directory: Path) -> str:
-    pickles = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    pickles = sorted(p.name for p in directory.glob("*.bin"))
     if not pickles:
         return (
             f"no weights in {directory}: expected {STEMS[0]}.safetensors or {STEMS[1]}.safetensors (or their shards)."
         )
+    unnumbered = [re.sub(r"-\d+-of-\d+", "", name) for name in pickles]
+    parts = [name for name, whole in zip(pickles, unnumbered, strict=True) if whole == unnumbered[0]]
     stem = STEMS[0] if pickles[0].startswith(STEMS[0]) else STEMS[1]
+    # Cloned, because tensors that share memory cannot be written.
     return (
-        f"{directory / pickles[0]} is a pickle, which may run code when it is read, so it is refused. Convert it where torch "
-        f'is installed, in that folder: python -c "import torch, safetensors.torch as s; '
-        f"s.save_file({{k: v.contiguous() for k, v in torch.load('{pickles[0]}', weights_only=True).items()}}, "
-        f"'{stem}.safetensors')\""
+        f"{directory / pickles[0]} is a pickle, which may run code when it is read, so it is refused. Convert it where "
+        f'torch is installed, in that folder: python -c "import torch, safetensors.torch as s; '
+        f"s.save_file({{k: v.contiguous().clone() for f in {parts} "
+        f"for k, v in torch.load(f, weights_only=True).items()}}, '{stem}.safetensors')\""
     )
 
 
@@ -113,13 +121,14 @@ def write_weights(tensors: Mapping[str, np.ndarray], directory: Path, stem: str)
 def read_json(file: Path) -> dict:
     """The object in a JSON file, or an error that names the file."""
     try:
-        return json.loads(file.read_text())
+        value = json.loads(file.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise WeightFileError(
-            f"{file} is not there; a component directory has a config.json and its weights."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise WeightFileError(f"{file} is not valid JSON: {error}.") from error
+        raise WeightFileError(f"{file} is not there: the model directory is not complete. Copy it too.") from error
+    except ValueError as error:  # no JSON, or not even text
+        raise WeightFileError(f"{file} is not valid JSON: {error}. Copy or download it again.") from error
+    if not isinstance(value, dict):
+        raise WeightFileError(f"{file} holds a {type(value).__name__}; expected an object.")
+    return value
 
 
 def write_json(value: Mapping, file: Path) -> None:

@@ -4,10 +4,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rewardedit_jax.weights.files import choose_entry_file
+from rewardedit_jax.weights.files import STEMS, VARIANTS, choose_entry_file
 
 # Models trained by this project for the shapes world, found by their bare name.
 SHIPPED = Path(__file__).parents[1] / "pretrained"
+_PATIENCE = 10.0  # seconds until a hub that does not answer counts as out of reach
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<folder>[\w./-]+))?")
 
 
@@ -30,9 +31,7 @@ def find_model(model: str | Path, components: Sequence[str]) -> Path:
         if (candidate / "model_index.json").is_file():
             return candidate
     if path.is_dir():
-        raise ModelNotFound(
-            f"{path} is no model directory: it has no model_index.json. Expected beside it: {', '.join(components)}/."
-        )
+        raise ModelNotFound(_no_model_in(path, components))
     hub_id = _HUB_ID.fullmatch(str(model))
     if hub_id is None or str(model).startswith("."):
         raise ModelNotFound(f"there is no directory {path}. Shipped models: {', '.join(shipped_models()) or 'none'}.")
@@ -43,44 +42,71 @@ def shipped_models() -> list[str]:
     return sorted(p.parent.name for p in SHIPPED.glob("*/model_index.json"))
 
 
+def _no_model_in(path: Path, components: Sequence[str]) -> str:
+    if (path / "checkpoints").is_dir():
+        return f"{path} holds a training run that has not finished: its model is written when it ends."
+    return f"{path} is no model directory: it has no model_index.json. Expected beside it: {', '.join(components)}/."
+
+
 def _download(repo: str, folder: str | None, components: Sequence[str]) -> Path:
     # Imported here: the hub client takes a while to load and local work never needs it.
-    import httpx
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     prefix = f"{folder.strip('/')}/" if folder else ""
+    # The errors of the HTTP library, another one in each major version of the client, and OSError.
+    unreachable = HfHubHTTPError.__bases__
     try:
-        listed = HfApi().list_repo_files(repo)
+        # Not `list_repo_files`, which without network tries again for half a minute.
+        listed = [file.rfilename for file in HfApi().model_info(repo, timeout=_PATIENCE).siblings]
         root = snapshot_download(repo, allow_patterns=_wanted_files(listed, prefix, components))
-    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
-        try:
-            root = snapshot_download(repo, local_files_only=True)
-        except (LocalEntryNotFoundError, OSError):
+    except unreachable as error:
+        try:  # a copy of an earlier download; of weights it may have any variant
+            root = snapshot_download(repo, allow_patterns=_settings(prefix, components), local_files_only=True)
+        except OSError:
             raise ModelNotFound(_not_reached(repo, prefix, components, error)) from error
     directory = Path(root) / prefix
     if not (directory / "model_index.json").is_file():
         raise ModelNotFound(
-            f"the hub repository {repo} has no {prefix}model_index.json: it is no pipeline, or a folder is missing in the id."
+            f"the hub repository {repo} has no {prefix}model_index.json: it is no pipeline, or a folder is missing "
+            "in the id."
         )
     return directory
 
 
+def _settings(prefix: str, components: Sequence[str]) -> list[str]:
+    """Patterns of a pipeline's small files."""
+    configs = [f"{prefix}{component}/config.json" for component in components]
+    return [f"{prefix}model_index.json", f"{prefix}tokenizer/*", f"{prefix}scheduler/*", *configs]
+
+
 def _wanted_files(listed: Sequence[str], prefix: str, components: Sequence[str]) -> list[str]:
-    """The files of a hub listing that loading will read: of several variants of the weights only the one it prefers."""
-    wanted = [f"{prefix}model_index.json", f"{prefix}tokenizer/*", f"{prefix}scheduler/*"]
+    """Patterns of the files of a hub listing that loading reads: of several variants of the weights only one."""
+    wanted = _settings(prefix, components)
     for component in components:
         start = f"{prefix}{component}/"
         entry = choose_entry_file(name.removeprefix(start) for name in listed if name.startswith(start))
-        wanted += [f"{start}config.json", f"{start}{entry}"]
-        if entry and entry.endswith(".json"):  # an index: its shards too
-            wanted.append(f"{start}{entry.split('.')[0]}*-of-*.safetensors")
+        if entry is not None:
+            wanted += [f"{start}{entry}", *_shards_of(start, entry)]
     return wanted
+
+
+def _shards_of(start: str, entry: str) -> list[str]:
+    if not entry.endswith(".json"):
+        return []
+    stem = next(stem for stem in STEMS if entry.startswith(f"{stem}."))
+    variant = next((variant for variant in VARIANTS if variant and variant in entry), "")
+    return [f"{start}{stem}{variant}-*-of-*.safetensors"]
 
 
 def _not_reached(repo: str, prefix: str, components: Sequence[str], error: Exception) -> str:
     files = [f"{prefix}model_index.json", *(f"{prefix}{c}/" for c in (*components, "tokenizer", "scheduler"))]
     return (
-        f"cannot get {repo} from the Hugging Face hub ({type(error).__name__}). Wanted: {', '.join(files)}. "
-        f"Without network, copy that folder here by other means and give its path instead of the id."
+        f"there is no local directory {repo}/{prefix}, and the Hugging Face hub did not give it "
+        f"({type(error).__name__}: {_first_line(error)}). Wanted: {', '.join(files)}. Without network, copy that "
+        "folder here by other means and give its path instead of the id."
     )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line), "no reason given").rstrip(".")

@@ -64,20 +64,26 @@ def load_pretrained(
     Returns:
       (module, params): `module.apply({"params": params}, ...)`; params is a nested dict of NumPy arrays.
     Raises:
-      WeightFileError: no such folder, missing or damaged files, pickles, a network that this package does not have.
+      WeightFileError: no such folder, missing or damaged files, pickles, a network or a setting that this package does
+        not have.
       WeightMismatch: tensors that do not fit the configuration.
     """
     directory = Path(directory).expanduser()
     config = _read_config(directory)
     kind = _kind_of(config, directory)
     tensors = read_weights(directory)
-    network = kind.config.from_hf(config, tensors.shapes) if kind is UNET else kind.config.from_hf(config)
+    # Reward modules are not in a config.json of the published editor: they are recognised by their tensors.
+    shapes = (tensors.shapes,) if kind is UNET else ()
+    try:
+        network = kind.config.from_hf(config, *shapes)
+    except ValueError as error:
+        raise WeightFileError(f"{directory / 'config.json'}: {error}") from error
     module = kind.module(network, dtype=dtype, param_dtype=param_dtype)
     return module, import_tensors(tensors, kind.table(network), abstract_params(module))
 
 
 def save_pretrained(module: nn.Module, params: Params, directory: str | Path) -> None:
-    """Write a network as a component directory, which diffusers or transformers load: the inverse of `load_pretrained`."""
+    """Write a network as a component directory, which diffusers or transformers load too."""
     kind = next(kind for kind in (UNET, VAE, CLIP_TEXT, CLIP_VISION) if isinstance(module, kind.module))
     directory = Path(directory)
     write_weights(export_tensors(params, kind.table(module.config)), directory, kind.stem)

@@ -1,0 +1,93 @@
+"""Tiny networks on random weights, and an editor of them for the shapes world."""
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from rewardedit_jax.data.shapes.tokenizer import shapes_tokenizer
+from rewardedit_jax.diffusion.schedule import Schedule
+from rewardedit_jax.editing.editor import Editor
+from rewardedit_jax.editing.networks import Networks
+from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+from rewardedit_jax.models.reward_condition import RewardConditionConfig
+from rewardedit_jax.models.unet import UNet, UNetConfig
+from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
+from rewardedit_jax.weights.pretrained import abstract_params
+
+TEXT_WIDTH = 12
+
+
+def tiny_unet(in_channels=8, layout=None, **types):
+    reward = RewardConditionConfig(layout=layout, heads=2, score_channels=16) if layout else None
+    config = UNetConfig(
+        in_channels=in_channels,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=2,
+        norm_num_groups=4,
+        sample_size=16,
+        reward=reward,
+    )
+    return UNet(config, **types)
+
+
+def tiny_vae():
+    return AutoencoderKL(AutoencoderConfig(block_out_channels=(8, 8), norm_num_groups=4, sample_size=32))
+
+
+def tiny_text_encoder():
+    tokenizer = shapes_tokenizer()
+    config = CLIPTextConfig(
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=tokenizer.model_max_length,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+def tiny_vision():
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=16, patch_size=8, projection_dim=6))
+
+
+def draw(module, seed=0):
+    """Parameters of about unit gain, none of them zero, as NumPy arrays."""
+    rng = np.random.default_rng(seed)
+
+    def one(path, leaf):
+        x = rng.standard_normal(leaf.shape, np.float32)
+        if path.endswith("scale"):
+            return np.asarray(1 + 0.1 * x, leaf.dtype)
+        return np.asarray(x / np.sqrt(max(np.prod(leaf.shape[:-1]), 1)), leaf.dtype)
+
+    flat = flatten_dict(abstract_params(module), sep="/")
+    return unflatten_dict({path: one(path, leaf) for path, leaf in flat.items()}, sep="/")
+
+
+def tiny_editor(in_channels=8, layout=None):
+    """An editor of 32 px pictures with the shapes world's tokenizer."""
+    networks = Networks(unet=tiny_unet(in_channels, layout), vae=tiny_vae(), text_encoder=tiny_text_encoder())
+    schedule = {"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
+    return Editor(
+        networks=networks,
+        params={name: draw(module, i) for i, (name, module) in enumerate(networks._asdict().items())},
+        tokenizer=shapes_tokenizer(),
+        schedule=Schedule.from_config({**schedule, "beta_schedule": "scaled_linear", "set_alpha_to_one": False}),
+    )
+
+
+def assert_same(a, b):
+    """Two trees have the same structure, types and bits."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype, path
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), err_msg=str(path))

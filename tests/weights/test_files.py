@@ -1,0 +1,146 @@
+"""Weight files: which one is read, shards, variants, and what is refused."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from rewardedit_jax.weights.files import (
+    TensorFiles,
+    WeightFileError,
+    choose_entry_file,
+    read_json,
+    read_weights,
+    write_json,
+    write_weights,
+)
+
+DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model", "model"
+
+
+def tensors(dtype=np.float32):
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal((3, n + 1)).astype(dtype) for n, name in enumerate("abcd")}
+
+
+def write_shards(directory, stem=DIFFUSERS, index=f"{DIFFUSERS}.safetensors.index.json", dtype=np.float32):
+    """Two shards and their index; the tensors."""
+    whole = tensors(dtype)
+    parts = {f"{stem}-0000{i + 1}-of-00002.safetensors": "abcd"[2 * i : 2 * i + 2] for i in range(2)}
+    for file, names in parts.items():
+        save_file({name: whole[name] for name in names}, directory / file)
+    write_json({"weight_map": {name: file for file, names in parts.items() for name in names}}, directory / index)
+    return whole
+
+
+def assert_read(directory, expected):
+    read = read_weights(directory)
+    assert dict(read.shapes) == {name: tensor.shape for name, tensor in expected.items()}
+    assert set(read) == set(expected)
+    assert len(read) == len(expected)
+    for name, tensor in expected.items():
+        assert read[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(read[name], tensor)
+
+
+@pytest.mark.parametrize("stem", [DIFFUSERS, TRANSFORMERS])
+@pytest.mark.parametrize("variant", ["", ".fp16", ".bf16"])
+def test_one_file(tmp_path, stem, variant):
+    dtype = {"": np.float32, ".fp16": np.float16, ".bf16": ml_dtypes.bfloat16}[variant]
+    save_file(tensors(dtype), tmp_path / f"{stem}{variant}.safetensors")
+    assert_read(tmp_path, tensors(dtype))
+
+
+@pytest.mark.parametrize("stem", [DIFFUSERS, TRANSFORMERS])
+@pytest.mark.parametrize(
+    ("variant", "index"),
+    [
+        ("", "safetensors.index.json"),
+        (".fp16", "safetensors.index.fp16.json"),
+        (".fp16", "fp16.safetensors.index.json"),
+    ],
+)
+def test_shards(tmp_path, stem, variant, index):
+    assert_read(tmp_path, write_shards(tmp_path, stem + variant, f"{stem}.{index}"))
+
+
+def test_full_precision_is_preferred_and_diffusers_name_first():
+    files = [f"{DIFFUSERS}.bf16.safetensors", f"{DIFFUSERS}.fp16.safetensors", f"{TRANSFORMERS}.safetensors", "x.json"]
+    assert choose_entry_file(files) == f"{TRANSFORMERS}.safetensors"
+    assert choose_entry_file([*files, f"{DIFFUSERS}.safetensors"]) == f"{DIFFUSERS}.safetensors"
+    assert choose_entry_file(files[:2]) == f"{DIFFUSERS}.fp16.safetensors"
+    assert choose_entry_file(["config.json", f"{DIFFUSERS}.bin", f"{DIFFUSERS}.non_ema.safetensors"]) is None
+
+
+def test_values_are_read_when_they_are_asked_for(tmp_path):
+    write_weights(tensors(), tmp_path, TRANSFORMERS)
+    read = read_weights(tmp_path)
+    (tmp_path / f"{TRANSFORMERS}.safetensors").unlink()
+    assert set(read) == set("abcd")
+    with pytest.raises(WeightFileError, match=r"cannot read .*model\.safetensors.*again"):
+        read["a"]
+
+
+def test_what_is_written_is_read_by_torch_libraries(tmp_path):
+    write_weights(tensors(), tmp_path / "new" / "unet", DIFFUSERS)
+    header = (tmp_path / "new" / "unet" / f"{DIFFUSERS}.safetensors").read_bytes()[8:]
+    assert json.JSONDecoder().raw_decode(header.decode("latin-1"))[0]["__metadata__"] == {"format": "pt"}
+    assert_read(tmp_path / "new" / "unet", tensors())
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    write_shards(tmp_path)
+    (tmp_path / f"{DIFFUSERS}-00002-of-00002.safetensors").unlink()
+    with pytest.raises(WeightFileError, match=r"index\.json names shards .* not there: .*00002-of-00002\.safetensors"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": 3}'])
+def test_a_damaged_index_is_named(tmp_path, text):
+    (tmp_path / f"{DIFFUSERS}.safetensors.index.json").write_text(text)
+    with pytest.raises(WeightFileError, match=r"index\.json"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 40, -5])
+def test_a_damaged_file_is_named(tmp_path, keep):
+    file = tmp_path / f"{TRANSFORMERS}.safetensors"
+    save_file(tensors(), file)
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(WeightFileError, match=r"cannot read .*model\.safetensors: .*again"):
+        read_weights(tmp_path)
+
+
+def test_no_weights(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WeightFileError, match=f"no weights in {tmp_path}: expected {DIFFUSERS}"):
+        read_weights(tmp_path)
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    (tmp_path / f"{DIFFUSERS}.bin").write_bytes(b"anything")
+    with pytest.raises(WeightFileError, match=rf"{DIFFUSERS}\.bin is a pickle.* refused.*python -c .*safetensors"):
+        read_weights(tmp_path)
+
+
+def test_a_file_is_a_tensor_once(tmp_path):
+    save_file(tensors(), tmp_path / "x.safetensors")
+    assert len(TensorFiles([tmp_path / "x.safetensors"])) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [(b"{", "not valid JSON"), (b"\xff\xfe", "not valid JSON"), (b"[]", "a list")]
+)
+def test_json_errors_name_the_file(tmp_path, text, told):
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(WeightFileError, match=rf"config\.json.*{told}"):
+        read_json(tmp_path / "config.json")
+    with pytest.raises(WeightFileError, match=r"other\.json is not there"):
+        read_json(tmp_path / "other.json")
+
+
+def test_json_round_trip(tmp_path):
+    write_json({"a": [1, None], "b": "ü"}, tmp_path / "new" / "x.json")
+    assert read_json(tmp_path / "new" / "x.json") == {"a": [1, None], "b": "ü"}

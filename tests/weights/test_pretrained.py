@@ -1,0 +1,164 @@
+"""Component directories: each network is what it was after writing and reading; errors name the file."""
+
+import json
+import tracemalloc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tiny_models import assert_same, draw, tiny_editor, tiny_text_encoder, tiny_unet, tiny_vae, tiny_vision
+
+from rewardedit_jax.weights.engine import WeightMismatch
+from rewardedit_jax.weights.files import WeightFileError
+from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
+
+NETWORKS = {
+    "unet": tiny_unet(),
+    "released": tiny_unet(layout="released"),
+    "paper": tiny_unet(layout="paper"),
+    "vae": tiny_vae(),
+    "text": tiny_text_encoder(),
+    "vision": tiny_vision(),
+}
+
+
+def save(module, directory, **config):
+    """The parameters written; `config` changes fields of config.json."""
+    params = draw(module)
+    save_pretrained(module, params, directory)
+    file = directory / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
+    return params
+
+
+def rename(directory, change):
+    """Renames the tensors of a transformers directory."""
+    file = directory / "model.safetensors"
+    save_file({change(name): tensor for name, tensor in load_file(file).items()}, file)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_round_trip(tmp_path, name):
+    params = save(NETWORKS[name], tmp_path)
+    module, loaded = load_pretrained(tmp_path)
+    assert module == NETWORKS[name]
+    assert_same(loaded, params)
+    save_pretrained(module, loaded, tmp_path / "again")
+    for file in tmp_path.glob("*.*"):
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes() or file.name == "config.json"
+    assert json.loads((tmp_path / "again" / "config.json").read_text()) == json.loads(
+        (tmp_path / "config.json").read_text()
+    )
+
+
+def test_file_names_are_those_of_the_torch_libraries(tmp_path):
+    for name in ("unet", "vae", "text", "vision"):
+        save(NETWORKS[name], tmp_path / name)
+        stem = "diffusion_pytorch_model" if name in ("unet", "vae") else "model"
+        assert {p.name for p in (tmp_path / name).iterdir()} == {"config.json", f"{stem}.safetensors"}
+
+
+@pytest.mark.parametrize("param_dtype", [jnp.float32, jnp.bfloat16])
+def test_types(tmp_path, param_dtype):
+    params = save(NETWORKS["unet"], tmp_path)
+    module, loaded = load_pretrained(tmp_path, dtype=jnp.bfloat16, param_dtype=param_dtype)
+    assert module.dtype == jnp.bfloat16
+    assert_same(loaded, jax.tree.map(lambda x: x.astype(param_dtype), params))
+    save_pretrained(module, loaded, tmp_path / "again")
+    assert_same(load_pretrained(tmp_path / "again", param_dtype=param_dtype)[1], loaded)
+
+
+def test_half_precision_files_become_float32(tmp_path):
+    params = save(NETWORKS["text"], tmp_path)
+    half = {name: tensor.astype(np.float16) for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    save_file(half, tmp_path / "model.fp16.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    assert_same(load_pretrained(tmp_path)[1], jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), params))
+
+
+def test_text_towers_with_and_without_prefix(tmp_path):
+    params = save(NETWORKS["text"], tmp_path)
+    names = load_file(tmp_path / "model.safetensors")
+    assert all(name.startswith("text_model.") for name in names)
+    rename(tmp_path, lambda name: name.removeprefix("text_model."))
+    assert_same(load_pretrained(tmp_path)[1], params)
+
+
+def test_a_text_tower_with_projection_serves(tmp_path):
+    params = save(NETWORKS["text"], tmp_path, architectures=["CLIPTextModelWithProjection"])
+    file = tmp_path / "model.safetensors"
+    save_file(load_file(file) | {"text_projection.weight": np.ones((4, 12), np.float32)}, file)
+    assert_same(load_pretrained(tmp_path)[1], params)
+
+
+def test_no_directory(tmp_path):
+    with pytest.raises(WeightFileError, match=r"there is no directory .*unet"):
+        load_pretrained(tmp_path / "unet")
+
+
+def test_a_whole_pipeline(tmp_path):
+    tiny_editor().save(tmp_path)
+    with pytest.raises(WeightFileError, match=r"whole pipeline.*Editor\.load.*text_encoder, unet, vae"):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config", [{"_class_name": "UNet3D"}, {"_class_name": None, "architectures": ["T5"]}, {"_class_name": None}]
+)
+def test_an_unknown_network(tmp_path, config):
+    save(NETWORKS["vae"], tmp_path, **config)
+    name = config["_class_name"] or config.get("architectures", ["nothing"])[0]
+    with pytest.raises(WeightFileError, match=rf"config\.json describes {name}; known networks: UNet2DConditionModel,"):
+        load_pretrained(tmp_path)
+
+
+def test_a_missing_config(tmp_path):
+    save(NETWORKS["vae"], tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(WeightFileError, match=r"config\.json is not there"):
+        load_pretrained(tmp_path)
+
+
+def test_a_damaged_config(tmp_path):
+    save(NETWORKS["vae"], tmp_path)
+    (tmp_path / "config.json").write_text('{"_class_name": "Autoenc')
+    with pytest.raises(WeightFileError, match=r"config\.json is not valid JSON"):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("unet", {"act_fn": "mish"}), ("vae", {"act_fn": "mish"}), ("text", {"hidden_act": "mish"})],
+)
+def test_a_setting_that_is_not_supported(tmp_path, name, setting):
+    save(NETWORKS[name], tmp_path, **setting)
+    with pytest.raises(WeightFileError, match=rf"config\.json: .*{next(iter(setting))}.*mish"):
+        load_pretrained(tmp_path)
+
+
+def test_weights_of_another_size(tmp_path):
+    save(NETWORKS["vae"], tmp_path, latent_channels=2)
+    with pytest.raises(WeightMismatch, match=r"parameter quant_conv/kernel: .* the network wants"):
+        load_pretrained(tmp_path)
+
+
+def test_a_network_is_in_memory_once_while_it_is_read(tmp_path):
+    module = tiny_text_encoder()
+    wide = module.clone(
+        config=type(module.config)(**{**module.config.__dict__, "hidden_size": 256, "num_hidden_layers": 4})
+    )
+    params = save(wide, tmp_path)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    largest = max(leaf.nbytes for leaf in jax.tree.leaves(params))
+    del params
+    load_pretrained(tmp_path)  # traced once, so that below only arrays are counted
+    tracemalloc.start()
+    try:
+        _, loaded = load_pretrained(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(loaded)) == size
+    assert peak < size + 3 * largest + 2e6
