@@ -28,8 +28,6 @@ def editor_a_fixture(shared) -> Path:
 @pytest.fixture(scope="session")
 def editor_a_dir(editor_a_fixture, tmp_path_factory) -> Path:
     """The reference editor as a pipeline directory (188 MiB, a tiny reward-conditioned editor of 32 px)."""
-    import json
-
     out = tmp_path_factory.mktemp("editor_a")
     write = runpy.run_path(str(editor_a_fixture / "make_editor_dir.py"))["write_editor_dir"]
     write(json.loads((editor_a_fixture / "editor_a.json").read_text("utf-8")), str(out))

@@ -83,9 +83,9 @@ class Editor:
         *,
         reward: Reward | Sequence[Reward | None] | None = Reward(),  # noqa: B008 -- frozen
         steps: int = 30,
-        text_guidance: float = 7.5,
-        image_guidance: float = 1.5,
-        reward_guidance: float = 0.0,
+        text_guidance: float | int = 7.5,
+        image_guidance: float | int = 1.5,
+        reward_guidance: float | int = 0.0,
         low_reward: Reward | None = None,
         sampler: str = "euler_ancestral",
         seed: int | Sequence[int] = 0,
@@ -98,8 +98,8 @@ class Editor:
         """Edit one image or many.
 
         Args:
-          image: a PIL image, a path or a uint8[H, W, 3] array; or a sequence of them. One image meets many instructions,
-            one instruction many images, otherwise they go in pairs.
+          image: a PIL image, a path or a uint8[H, W, 3] array; or a sequence of them. One image meets many
+            instructions, one instruction many images, otherwise they go in pairs.
           instruction: what to change. Tokens beyond the text encoder's length are cut, with a warning.
           reward: what to ask for; `Reward()` is 5/5/5. None switches the reward modules off. One, or one per edit.
           steps: sampling steps.
@@ -119,8 +119,8 @@ class Editor:
         Returns:
           One PIL image for one image and instruction, else a list; or the array.
         Raises:
-          ValueError: an image that cannot be read or does not fit the networks, an empty instruction, a reward that this
-            model cannot take, an unknown sampler, noise of another shape.
+          ValueError: an image that cannot be read or does not fit the networks, an empty instruction, a reward that
+            this model cannot take, an unknown sampler, noise of another shape.
         """
         self._check(reward, reward_guidance, output, batch_size)
         resolution = self.networks.native_resolution if resolution == NATIVE else resolution
@@ -137,7 +137,7 @@ class Editor:
             edited |= zip(chosen, np.asarray(pictures), strict=True)
         return _as_output([edited[i] for i in range(len(requests))], output, single=_is_one(image, instruction))
 
-    def _check(self, reward: Any, reward_guidance: float, output: str, batch_size: int) -> None:
+    def _check(self, reward: Any, reward_guidance: float | int, output: str, batch_size: int) -> None:
         asked = reward if isinstance(reward, (list, tuple)) else [reward]
         if not self.has_reward and (reward_guidance or any(r not in (Reward(), None) for r in asked)):
             raise ValueError(

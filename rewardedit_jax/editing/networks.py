@@ -1,6 +1,6 @@
 """The three networks of an editor, and what training and sampling ask of them: pure functions of their parameters."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax.numpy as jnp
@@ -46,9 +46,9 @@ class Networks(NamedTuple):
 class RewardStates:
     """A reward as the U-Net takes it."""
 
-    scores: Float[Array, "b 3"]  # 0..5
-    text: Float[Array, "b *states"]  # of the feedback: pooled [b, d] (released layout) or per token [b, l, d] (paper)
-    keep: Float[Array, " b"]  # 1; 0 where the reward is dropped, which leaves the plain editor
+    scores: Any  # float32[b, 3] in 0..5
+    text: Any  # states of the feedback: pooled float[b, d] (released layout) or per token [b, l, d] (paper)
+    keep: Any  # float32[b]: 1; 0 where the reward is dropped, which leaves the plain editor
 
 
 def encode_text(networks: Networks, params: Params, ids: Int[Array, "b l"]) -> TextStates:

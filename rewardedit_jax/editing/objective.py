@@ -1,6 +1,6 @@
 """The training objective of a reward-conditioned InstructPix2Pix.
 
-Latents z = scaling · sample(E(edited)), condition c_I = mode(E(source)) *not* scaled (InstructPix2Pix feeds it as it is).
+Latents z = scaling · sample(E(edited)), condition c_I = mode(E(source)) *not* scaled, as InstructPix2Pix has it.
 One uniform p per sample drops conditions with d = `conditioning_dropout`: text → "" where p < 2d, image → 0 where
 d ≤ p < 3d, so each of text only, both, image only is dropped with probability d. The reward is dropped on its own, with
 `reward_dropout`, which is what gives reward guidance a branch to be measured against.
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.data.pipeline import EditBatch
@@ -51,11 +51,11 @@ def editing_loss(
     rng: PRNGKeyArray,
 ) -> Float[Array, " b"]:
     """Per-example squared error of the predicted noise (or velocity), float32. `null_ids`: the tokens of ""."""
-    posterior_rng, drop_rng, reward_rng, time_rng, noise_rng, net_rng = jax.random.split(rng, 6)
+    posterior_rng, drop_rng, time_rng, noise_rng, net_rng = jax.random.split(rng, 5)
     pictures = to_unit(jnp.concatenate([batch.edited, batch.source]))
     edited, source = _halves(encode_image(networks, params, pictures))
     clean = edited.sample(posterior_rng) * networks.vae.config.scaling_factor
-    conditions = _conditions(networks, params, dropout, batch, source.mode, null_ids, drop_rng, reward_rng)
+    conditions = _conditions(networks, params, dropout, batch, source.mode, null_ids, drop_rng)
     timesteps = jax.random.randint(time_rng, clean.shape[:1], 0, schedule.num_train_timesteps)
     noise = jax.random.normal(noise_rng, clean.shape)
     return denoising_loss(networks, params, schedule, clean, conditions, timesteps, noise, net_rng)
@@ -87,20 +87,34 @@ def denoising_loss(
     return jnp.mean(error**2, axis=(1, 2, 3))
 
 
-def _conditions(networks, params, dropout, batch, latents, null_ids, drop_rng, reward_rng) -> Conditions:
-    b, d = latents.shape[0], dropout.conditioning
-    p = jax.random.uniform(drop_rng, (b,))
-    ids = jnp.where(_per_sample(p < 2 * d, 2), null_ids, batch.instruction_ids)
-    latents = jnp.where(_per_sample((p >= d) & (p < 3 * d), 4), 0, latents)
+def _conditions(
+    networks: Networks,
+    params: Params,
+    dropout: Dropout,
+    batch: EditBatch,
+    latents: Float[Array, "b h w c"],
+    null_ids: Int[Array, " l"],
+    rng: PRNGKeyArray,
+) -> Conditions:
+    drop_rng, reward_rng = jax.random.split(rng)
+    text, image = keep_conditions(drop_rng, len(latents), dropout.conditioning)
+    ids = jnp.where(_per_sample(text, 2), batch.instruction_ids, null_ids)
+    latents = jnp.where(_per_sample(image, 4), latents, 0)
     if networks.unet.config.reward is None:
         return Conditions(latents, encode_text(networks, params, ids).last_hidden, None)
     states = encode_text(networks, params, jnp.concatenate([ids, batch.reward_ids]))
     instruction, feedback = _halves(states)
-    keep = jax.random.bernoulli(reward_rng, 1 - dropout.reward, (b,)).astype(jnp.float32)
+    keep = jax.random.bernoulli(reward_rng, 1 - dropout.reward, (len(latents),)).astype(jnp.float32)
     return Conditions(latents, instruction.last_hidden, reward_states(networks, feedback, batch.scores, keep))
 
 
-def _halves(tree):
+def keep_conditions(rng: PRNGKeyArray, batch: int, d: float) -> tuple[Bool[Array, " {batch}"], Bool[Array, " {batch}"]]:
+    """(whether a sample keeps its instruction, whether it keeps its source image)."""
+    p = jax.random.uniform(rng, (batch,))
+    return p >= 2 * d, (p < d) | (p >= 3 * d)
+
+
+def _halves(tree: PyTree) -> tuple[PyTree, PyTree]:
     """A struct of arrays over two batches laid end to end → the two structs."""
     return tuple(jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], tree) for i in range(2))
 

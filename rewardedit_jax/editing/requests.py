@@ -80,7 +80,7 @@ def _prepare(image: Any, resolution: int | None, multiple: int) -> Float[np.ndar
         image = fit(image, resolution, multiple)
     elif image.width % multiple or image.height % multiple:
         raise ValueError(
-            f"the image is {image.width}×{image.height}, but these networks take sides that are multiples of {multiple}: "
+            f"the image is {image.width}×{image.height}, but its sides must be multiples of {multiple} here: "
             f"give a resolution, and it is resized."
         )
     return to_unit(np.asarray(image))

@@ -20,16 +20,16 @@ class Reward:
     `feedback=None` stands for "None; None; None": nothing failed. `Reward()` asks for the best edit.
     """
 
-    following: float = BEST
-    preserving: float = BEST
-    quality: float = BEST
+    following: Real = BEST
+    preserving: Real = BEST
+    quality: Real = BEST
     feedback: Sequence[str] | None = None
 
     def __post_init__(self):
         for name in PERSPECTIVES:
             score = getattr(self, name)
             if not isinstance(score, Real) or not WORST <= score <= BEST:  # also catches NaN
-                raise ValueError(f"reward {name}={score!r} is no number in 0..5; 5 asks for the best edit, 0 the worst.")
+                raise ValueError(f"reward {name}={score!r} is no number in 0..5 (0: the worst edit, 5: the best).")
             object.__setattr__(self, name, float(score))
         if self.feedback is not None:
             object.__setattr__(self, "feedback", _three_texts(self.feedback))

@@ -1,11 +1,12 @@
-"""A whole edit as one jitted function: encode, denoise under guidance, decode. Compiled once per shape and step count."""
+"""A whole edit as one jitted function: encode, denoise under guidance, decode. Compiled once per shape."""
 
 from functools import partial
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from rewardedit_jax.diffusion.guidance import Branches, Guidance, combine, repeat, stack
 from rewardedit_jax.diffusion.samplers import SamplerTable, sample
@@ -25,22 +26,22 @@ from rewardedit_jax.weights.engine import Params
 class RewardInputs:
     """Rewards of a batch, before the text encoder."""
 
-    scores: Float[Array, "b 3"]  # 0..5
-    ids: Int[Array, "b l"]  # of the joined feedback texts
-    keep: Float[Array, " b"]  # 0 where there is no reward
+    scores: Any  # float32[b, 3] in 0..5
+    ids: Any  # int32[b, l]: tokens of the joined feedback texts
+    keep: Any  # float32[b]: 0 where there is no reward, else 1
 
 
 @flax.struct.dataclass
 class EditInputs:
     """A batch of edits."""
 
-    source: Float[Array, "b H W 3"]  # in [-1, 1]
-    instruction_ids: Int[Array, "b l"]
-    null_ids: Int[Array, " l"]  # of the empty instruction
+    source: Any  # float32[b, H, W, 3] in [-1, 1]
+    instruction_ids: Any  # int32[b, l]
+    null_ids: Any  # int32[l]: tokens of the empty instruction
     reward: RewardInputs | None
     low_reward: RewardInputs | None  # what reward guidance leads away from
-    latents: Float[Array, "b h w c"]  # standard normal
-    noise: Float[Array, "steps b h w c"] | None  # standard normal, for samplers that add some
+    latents: Any  # float32[b, h, w, c], standard normal
+    noise: Any  # float32[steps, b, h, w, c], standard normal; None for samplers that add none
 
 
 @partial(jax.jit, static_argnames=("networks", "branches"))

@@ -15,8 +15,8 @@ Shape = tuple[int, ...]
 class StartingNoise:
     """Standard normal noise of `edits` edits.
 
-    An edit's noise depends on its own seed alone: not on the other edits, nor on how they are batched. Its latents do not
-    depend on the number of steps either.
+    An edit's noise depends on its own seed alone: not on the other edits, nor on how they are batched. Its latents do
+    not depend on the number of steps either.
     """
 
     def __init__(

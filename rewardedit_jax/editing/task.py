@@ -49,8 +49,8 @@ class EditingTask:
         record = self.source[0]
         if self.editor.has_reward and (record.scores is None or record.feedback is None):
             raise ValueError(
-                f"record {record.key} of {self.config.data.name} has no scores or no feedback, which a reward-conditioned "
-                f"editor trains on. Use data with rewards, or train without: --config.reward.layout=''."
+                f"record {record.key} of {self.config.data.name} lacks scores or feedback, which a reward-conditioned "
+                "editor trains on. Use data with rewards, or train without: --config.reward.layout=''."
             )
 
     def init(self, rng: Key[Array, ""]) -> Params:
