@@ -1,14 +1,15 @@
 """How a reward enters the U-Net: three scores in 0..5 and a feedback text, by attention and by addition.
 
-"released": as the published weights of "Multi-Reward as Condition" have it. Scores and pooled feedback text go through MLPs
-and linear maps; their sum joins the time embedding (addition), and the pair of them are the two tokens that a post-norm
-cross-attention layer on the first feature map looks at (attention).
+"released": as the published weights of "Multi-Reward as Condition" have it. Scores and pooled feedback text go through
+MLPs and linear maps; their sum joins the time embedding (addition), and the pair of them are the two tokens that a
+post-norm cross-attention layer on the first feature map looks at (attention).
 
-"paper": after the paper's equations 3 to 6. The tokens of the feedback text and one score token, each kind with a learned
-type embedding, form the reward condition c_R. One transformer block on the first feature map attends to Linear1(c_R); after
-every U-Net block a projection Linear2 of c_R is added. The equation adds a sequence of tokens to a feature map and leaves
-open how; here c_R is pooled first: the mean of the text tokens and the score token count as equal parts, so that the score is
-not one voice among 77. Both begin at zero: training starts from the unchanged editor.
+"paper": after the paper's equations 2, 3, 5 and 6. The tokens of the feedback text and one score token, each kind with
+a learned type embedding, form the reward condition c_R. One transformer block on the first feature map attends to
+Linear1(c_R); after every U-Net block a projection Linear2 of c_R is added to what goes on to the next block (not to the
+skips). The equation adds a sequence of tokens to a feature map and leaves open how; here c_R is pooled first: the mean
+of the text tokens and the score token count as equal parts, so that the score is not one voice among 77. Both begin at
+zero: training starts from the unchanged editor.
 
 `keep` is 1 for a sample with a reward and 0 for one without; everything that this file contributes is multiplied by it,
 so that without a reward the U-Net is the plain editor, in both layouts and without further parameters.
@@ -26,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.initializers import normal, zeros
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from rewardedit_jax.models.attention import attention
 from rewardedit_jax.models.layers import Dense, EmbeddingMLP, GroupNorm, LayerNorm, sinusoid, torch_default
@@ -35,6 +36,7 @@ PERSPECTIVES = ("following", "preserving", "quality")
 LAYOUTS = ("released", "paper")
 SOURCES = ("scores", "text")
 PATHS = ("attention", "addition")
+_TEXT_AXES = {"released": ("pooled", 2), "paper": ("per token", 3)}
 
 
 @dataclass(frozen=True)
@@ -63,28 +65,48 @@ class RewardConditionConfig:
         return tuple(PERSPECTIVES.index(p) for p in self.perspectives)
 
 
+# Tensors whose presence in a checkpoint tells what its reward modules read and where they act.
+_TRACES = {
+    "released": {
+        "scores": ("add_embedding.linear_1.weight", "add_embedding2.linear_1.weight"),
+        "text": ("text_linear.weight", "text_linear2.weight"),
+        "attention": ("ca.output.dense.weight",),
+        "addition": ("add_embedding.linear_1.weight", "text_linear2.weight"),
+    },
+    "paper": {
+        "scores": ("reward_condition.score_embedding.linear_1.weight",),
+        "text": ("reward_condition.text_type",),
+        "attention": ("reward_attention.linear1.weight",),
+        "addition": ("reward_addition.mid.linear2.weight",),
+    },
+}
+
+
 def infer_reward_condition(tensor_shapes: Mapping[str, tuple[int, ...]]) -> RewardConditionConfig | None:
-    """The configuration of published reward modules from the names of their tensors; None where there are none.
+    """The configuration of reward modules from the names of their tensors; None where there are none.
+
+    Heads, dropout and the width of a score's encoding leave no trace: they are taken to be the published ones.
 
     Raises:
       ValueError: if the names do not tell which perspectives the scores are of.
     """
-    by_attention = {"scores": "add_embedding2.linear_1.weight", "text": "text_linear.weight"}
-    by_addition = {"scores": "add_embedding.linear_1.weight", "text": "text_linear2.weight"}
-    names = {"attention": by_attention, "addition": by_addition}
-    paths = tuple(path for path in PATHS if any(name in tensor_shapes for name in names[path].values()))
-    if not paths:
-        return None
-    sources = tuple(source for source in SOURCES if names[paths[0]][source] in tensor_shapes)
-    config = RewardConditionConfig(sources=sources, paths=paths)
-    if "scores" in sources:
-        width = tensor_shapes[names[paths[0]]["scores"]][1]
-        if width != len(PERSPECTIVES) * config.score_channels:
-            raise ValueError(
-                f"the scores of this reward U-Net are {width} wide, not {len(PERSPECTIVES)} × {config.score_channels}: "
-                f'say which perspectives they are of under "reward_condition" in its config.json.'
-            )
-    return config
+    for layout, traces in _TRACES.items():
+        found = {what: [name for name in names if name in tensor_shapes] for what, names in traces.items()}
+        if any(found.values()):
+            sources, paths = (tuple(x for x in known if found[x]) for known in (SOURCES, PATHS))
+            config = RewardConditionConfig(layout, sources, paths)
+            for name in found["scores"]:
+                _check_score_width(tensor_shapes[name][1], config)
+            return config
+    return None
+
+
+def _check_score_width(width: int, config: RewardConditionConfig) -> None:
+    if width != len(PERSPECTIVES) * config.score_channels:
+        raise ValueError(
+            f"the scores of this reward U-Net are {width} wide, not {len(PERSPECTIVES)} × {config.score_channels}: "
+            f'say which perspectives they are of under "reward_condition" in its config.json.'
+        )
 
 
 @flax.struct.dataclass
@@ -100,7 +122,7 @@ def read_reward(
     config: RewardConditionConfig,
     scores: Float[Array, "b 3"] | None,
     text: Float[Array, "b *states"] | None,
-    keep: Float[Array, " b"] | None,
+    keep: Float[Array, " b"] | Bool[Array, " b"] | None,
 ) -> Reward | None:
     """The reward of a batch, or None if there is none at all.
 
@@ -112,6 +134,9 @@ def read_reward(
     given = [name for name, value in (("scores", scores), ("text", text)) if value is not None]
     if tuple(given) != config.sources:
         raise ValueError(f"this U-Net reads the reward's {' and '.join(config.sources)}, got {' and '.join(given)}.")
+    form, axes = _TEXT_AXES[config.layout]
+    if text is not None and text.ndim != axes:
+        raise ValueError(f"this U-Net reads the reward's text {form}, with {axes} axes; got shape {text.shape}.")
     batch = (scores if scores is not None else text).shape[0]
     if scores is not None:
         chosen = scores[:, jnp.asarray(config.columns)]
@@ -143,7 +168,7 @@ class ReleasedAddition(nn.Module):
 
 
 class ReleasedAttention(nn.Module):
-    """Group norm, 1×1 in, BERT's post-norm cross-attention to the two reward tokens, 1×1 out; added to the feature map."""
+    """Group norm, 1×1 in, BERT's post-norm cross-attention to the two reward tokens, 1×1 out; a residual."""
 
     config: RewardConditionConfig
     groups: int
@@ -227,7 +252,7 @@ class PaperCondition(nn.Module):
 
 
 class PaperAttention(nn.Module):
-    """CA(Z', Linear1(c_R)), equation 3: one pre-norm transformer block, its two outputs zero at the start."""
+    """CA(Z', Linear1(c_R)), equation 2: one pre-norm transformer block, its two outputs zero at the start."""
 
     heads: int
     dtype: DTypeLike
@@ -242,9 +267,11 @@ class PaperAttention(nn.Module):
         dense = partial(Dense, **types, kernel_init=torch_default)
         keep = _per_sample(keep, 3).astype(self.dtype)
         z, reward = x.reshape(b, h * w, c), dense(c, name="linear1")(tokens)
-        heads = lambda y: y.reshape(*y.shape[:2], self.heads, -1)  # noqa: E731
-        query = heads(dense(c, name="to_q")(LayerNorm(**types, name="norm1")(z)))
-        key, value = heads(dense(c, name="to_k")(reward)), heads(dense(c, name="to_v")(reward))
+        queries = LayerNorm(**types, name="norm1")(z)
+        query, key, value = (
+            dense(c, name=name)(y).reshape(*y.shape[:2], self.heads, -1)
+            for name, y in (("to_q", queries), ("to_k", reward), ("to_v", reward))
+        )
         seen = attention(query, key, value).reshape(z.shape)
         z = z + keep * Dense(c, **types, kernel_init=zeros, name="to_out")(seen)
         y = jax.nn.gelu(dense(4 * c, name="fc1")(LayerNorm(**types, name="norm2")(z)), approximate=False)
@@ -253,7 +280,7 @@ class PaperAttention(nn.Module):
 
 
 class PaperAddition(nn.Module):
-    """Linear2(c_R), equation 4: what is added to the output of one U-Net block; zero at the start."""
+    """Linear2(c_R), equation 3: what is added to the output of one U-Net block; zero at the start."""
 
     dtype: DTypeLike
     param_dtype: DTypeLike

@@ -1,7 +1,7 @@
 """The Stable Diffusion U-Net (1.x and 2.x), plain or reward-conditioned.
 
-Rombach et al. 2022; with the condition latents beside the noisy ones in its input: InstructPix2Pix, Brooks et al. 2023; with
-a reward: "Multi-Reward as Condition", 2025 (see `reward_condition`). Axes: b batch, h w latent rows and columns.
+Rombach et al. 2022; with the condition latents beside the noisy ones in its input: InstructPix2Pix, Brooks et al. 2023;
+with a reward: "Multi-Reward as Condition", 2025 (see `reward_condition`). Axes: b batch, h w latent rows and columns.
 """
 
 from collections.abc import Mapping
@@ -38,13 +38,14 @@ PARTITION_RULES = (
     (r".*/(conv1|conv2|conv_shortcut|downsamplers_0/conv|upsamplers_0/conv)/kernel", P(None, None, None, "fsdp")),
     (r"conv_in/kernel", P(None, None, None, "fsdp")),
     (r".*/(time_emb_proj|proj_in|proj_out|linear_1|linear_2)/kernel", P(None, "fsdp")),
-    (r"time_embedding/linear_[12]/kernel", P(None, "fsdp")),
     (r"reward_.*/kernel", P(None, "fsdp")),
     (r"(.*/)?(bias|scale|score_type|text_type)", P()),
 )
 
 _DOWN_ATTENTION = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
 _UP_ATTENTION = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
+# Settings that diffusers also takes per level.
+_ONE_FOR_ALL = ("cross_attention_dim", "layers_per_block", "norm_num_groups")
 # Settings of diffusers' UNet2DConditionModel that change its output; they may have these values only.
 _FIXED = {
     "act_fn": ("silu",),
@@ -56,6 +57,7 @@ _FIXED = {
     "conv_out_kernel": (3,),
     "cross_attention_norm": (None,),
     "downsample_padding": (1,),
+    "dropout": (0, 0.0),
     "dual_cross_attention": (False,),
     "encoder_hid_dim": (None,),
     "encoder_hid_dim_type": (None,),
@@ -125,12 +127,13 @@ class UNetConfig:
         """Of a diffusers config.json.
 
         Args:
-          tensor_shapes: of the checkpoint. A published reward U-Net's config.json does not say that it has reward modules,
-            the names of its tensors do; ours says so under "reward_condition".
+          tensor_shapes: of the checkpoint. A published reward U-Net's config.json does not say that it has reward
+            modules, the names of its tensors do; ours says so under "reward_condition".
         Raises:
           ValueError: naming every setting that this network does not have.
         """
         faults = [f"{k}={config[k]!r}" for k, values in _FIXED.items() if k in config and config[k] not in values]
+        faults += [f"{k}={config[k]!r}" for k in _ONE_FOR_ALL if not isinstance(config.get(k, 0), int)]
         if faults:
             raise ValueError(f"this U-Net does not support {', '.join(faults)}.")
         read = {f.name for f in fields(cls)} - {"reward"}
@@ -145,6 +148,8 @@ class UNetConfig:
     def to_hf(self) -> dict[str, Any]:
         """The config.json that diffusers reads; reward modules stand under a key of their own."""
         own = {name: value for name, value in asdict(self).items() if name != "reward"}
+        # diffusers refuses the second name of the head counts.
+        own |= {"attention_head_dim": self._heads, "num_attention_heads": None}
         described = {} if self.reward is None else {"reward_condition": asdict(self.reward)}
         return {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.36.0", **own, **described}
 
@@ -185,12 +190,16 @@ class UNet(nn.Module):
         Returns:
           float32, whatever the compute type.
         Raises:
-          ValueError: if the reward that is given is not what this U-Net reads.
+          ValueError: if the sides do not fit, or the reward that is given is not what this U-Net reads.
         """
         cfg = self.config
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         last = len(cfg.block_out_channels) - 1
         levels = partial(self._level, **types)
+        if any(side % 2**last for side in sample.shape[1:3]):
+            raise ValueError(
+                f"latents of {sample.shape[1]}×{sample.shape[2]}: both sides must be divisible by {2**last}."
+            )
         reward = self._read_reward(reward_scores, reward_text, reward_mask)
         paths = _RewardPaths(cfg, reward, deterministic, types)
 
@@ -200,7 +209,7 @@ class UNet(nn.Module):
             timestep,
             cfg.block_out_channels[0],
             flip_sin_to_cos=cfg.flip_sin_to_cos,
-            downscale_freq_shift=cfg.freq_shift,
+            downscale_freq_shift=float(cfg.freq_shift),
         )
         temb = paths.embed(EmbeddingMLP(cfg.time_width, **types, name="time_embedding")(angles))
         context = context.astype(self.dtype)
@@ -232,7 +241,7 @@ class UNet(nn.Module):
         x = nn.silu(GroupNorm(cfg.norm_num_groups, cfg.norm_eps, **types, name="conv_norm_out")(x))
         return Conv(cfg.out_channels, **types, kernel_init=zeros, name="conv_out")(x).astype(jnp.float32)
 
-    def example_inputs(self) -> tuple[Array, ...]:
+    def example_inputs(self) -> tuple[Array | None, ...]:
         """The smallest inputs that reach every parameter."""
         cfg, side = self.config, 2 ** (len(self.config.block_out_channels) - 1)
         plain = jnp.zeros((1, side, side, cfg.in_channels)), jnp.zeros(1), jnp.zeros((1, 1, cfg.cross_attention_dim))

@@ -1,4 +1,4 @@
-"""Blocks of the Stable Diffusion U-Net: residual block, spatial transformer, and the down, mid and up blocks made of them.
+"""Blocks of the Stable Diffusion U-Net: residual block, spatial transformer, and the down, mid and up blocks of these.
 
 Submodules are named as in the published checkpoints, `.` and list indices becoming `_`. Axes: b batch, h/w height and
 width of the feature map, c channels, n tokens (h·w), l context length, t width of the time embedding.
@@ -185,7 +185,7 @@ class UNetBlock(nn.Module):
 
 
 class DownBlock(UNetBlock):
-    """`CrossAttnDownBlock2D`, or `DownBlock2D` without heads: gives its output and one skip per stage, the output last."""
+    """`CrossAttnDownBlock2D`, or `DownBlock2D` without heads: gives its output, and one skip per stage."""
 
     @nn.compact
     def __call__(
