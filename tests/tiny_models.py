@@ -1,5 +1,8 @@
 """Tiny networks on random weights, and an editor of them for the shapes world."""
 
+import runpy
+from pathlib import Path
+
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -15,6 +18,12 @@ from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.weights.pretrained import abstract_params
 
 TEXT_WIDTH = 12
+ROOT = Path(__file__).parents[1]
+
+
+def get_config(recipe, variant=""):
+    """The recipe configs/<recipe>.py."""
+    return runpy.run_path(str(ROOT / "configs" / f"{recipe}.py"))["get_config"](variant)
 
 
 def tiny_unet(in_channels=8, layout=None, **types):

@@ -1,0 +1,123 @@
+"""The recipes: each variant builds, the two stages differ in what they are meant to, the paper's values."""
+
+import pytest
+from ml_collections import FrozenConfigDict
+from tiny_models import ROOT, get_config
+
+from rewardedit_jax.data.sources import SOURCES
+
+VARIANTS = {"autoencoder": ("shapes", "debug"), "ip2p": ("", "shapes", "debug"), "reward_ip2p": ("", "shapes", "debug")}
+EVERY = [(recipe, variant) for recipe, variants in VARIANTS.items() for variant in variants]
+
+
+def leaves(tree, prefix=""):
+    """Dotted path → value."""
+    if not hasattr(tree, "items"):
+        return {prefix: tree}
+    flat = {}
+    for name, value in tree.items():
+        flat |= leaves(value, f"{prefix}.{name}" if prefix else name)
+    return flat or {prefix: {}}
+
+
+def differences(a, b):
+    a, b = leaves(a), leaves(b)
+    return {path for path in a.keys() | b.keys() if a.get(path, "absent") != b.get(path, "absent")}
+
+
+def test_every_recipe_is_tested():
+    assert {file.stem for file in (ROOT / "configs").glob("*.py")} == VARIANTS.keys()
+
+
+@pytest.mark.parametrize(("recipe", "variant"), EVERY)
+def test_a_recipe_builds_and_can_be_locked(recipe, variant):
+    config = get_config(recipe, variant).lock()
+    with pytest.raises(AttributeError):
+        config.optimizer.learning_rat = 1.0
+    with pytest.raises(TypeError):
+        config.steps = "many"
+    config.steps = 7  # as --config.steps=7
+    FrozenConfigDict(config)
+    assert config.task in ("editing", "autoencoder")
+    assert config.data.name in SOURCES
+
+
+@pytest.mark.parametrize(("recipe", "variant"), EVERY)
+def test_variants_share_their_fields(recipe, variant):
+    """A variant changes values and adds none, so that any field of one can be set in another."""
+    free = ("network.", "schedule")  # these describe whatever there is to describe
+    ours, full = (
+        {path for path in leaves(get_config(recipe, v)) if not path.startswith(free)}
+        for v in (variant, VARIANTS[recipe][0])
+    )
+    assert ours == full
+
+
+@pytest.mark.parametrize("recipe", VARIANTS)
+def test_an_unknown_variant_is_refused(recipe):
+    with pytest.raises(ValueError, match=rf"unknown variant 'shape' of {recipe}\.py; there are shapes and debug"):
+        get_config(recipe, "shape")
+
+
+def test_the_two_stages_differ_in_the_reward_and_its_data_alone():
+    assert differences(get_config("ip2p"), get_config("reward_ip2p")) == {
+        "init",
+        "reward.layout",
+        "data.name",
+        "data.root",
+        "data.rewards",
+    }
+
+
+def test_the_two_stages_of_the_shapes_world():
+    """Stage 1 learns everything from scratch for longer; stage 2 fine-tunes the U-Net with reward dropout."""
+    stage1, stage2 = get_config("ip2p", "shapes"), get_config("reward_ip2p", "shapes")
+    assert {path for path in differences(stage1, stage2) if not path.startswith(("network.", "schedule"))} >= {
+        "reward.layout",
+        "reward.dropout",
+        "trainable",
+        "steps",
+    }
+    assert not differences(stage1.reward, stage2.reward) - {"layout", "dropout"}
+    for same in ("data.resolution", "data.name", "compute", "mesh", "conditioning_dropout", "batch_size", "accumulate"):
+        first, second = stage1, stage2
+        for name in same.split("."):
+            first, second = first[name], second[name]
+        assert first == second, same
+
+
+def test_the_papers_recipe():
+    config = get_config("reward_ip2p")
+    assert leaves(config.optimizer) == {
+        "learning_rate": 5e-5,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "b1": 0.9,
+        "b2": 0.999,
+        "eps": 1e-8,
+        "weight_decay": 1e-2,
+        "clip_norm": 1.0,
+        "ema_decay": 0.9999,
+        "mu_dtype": "float32",
+    }
+    assert (config.steps, config.accumulate, config.compute.remat) == (10_000, 4, True)
+    assert (config.data.resolution, config.data.flip) == (256, True)
+    assert config.reward.layout == "released"
+    assert config.reward.perspectives == ("following", "preserving", "quality")
+    assert config.init.endswith("stage1_instruct_pix2pix")
+    assert config.trainable == ((r"unet/.*", True), (r"(vae|text_encoder)/.*", False))
+
+
+@pytest.mark.parametrize("recipe", VARIANTS)
+def test_debug_is_the_shapes_variant_in_small(recipe):
+    changed = differences(get_config(recipe, "shapes"), get_config(recipe, "debug"))
+    assert changed <= {
+        "steps",
+        "batch_size",
+        "data.root",
+        "data.train",
+        "data.test",
+        "optimizer.warmup_steps",
+        "log_every",
+        "checkpoint_every",
+    }
