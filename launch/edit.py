@@ -4,19 +4,26 @@
   python launch/edit.py --model runs/reward --image photos/ --instruction "make it snow" --output edited/
   python launch/edit.py --model runs/reward --image edits.jsonl --output edited/
 
-A line of a .jsonl: {"image": "a.png", "instruction": "make it snow", "reward": [5, 5, 5]}. Outputs that exist are left
-alone, so a stopped run goes on. Each PNG carries its settings as text.
+A line of a .jsonl (only the image is needed where flags say the rest):
+  {"image": "a.png", "instruction": "make it snow", "reward": [5, 5, 5], "output": "b.png"}
+
+Outputs that exist are left alone, so a stopped run goes on. Each PNG carries its settings in its text "rewardedit_jax".
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from absl import logging
+
 from rewardedit_jax.command_line import complain_clearly
 from rewardedit_jax.diffusion.samplers import SAMPLERS
 from rewardedit_jax.editing.editor import NATIVE, Editor
 from rewardedit_jax.editing.jobs import plan_jobs, run_jobs
 from rewardedit_jax.editing.reward import Reward
+
+# Arguments of `Editor.edit` that flags of the same name give as they are.
+_SETTINGS = ("steps", "sampler", "text_guidance", "image_guidance", "reward_guidance")
 
 
 def parse() -> argparse.Namespace:
@@ -32,10 +39,10 @@ def parse() -> argparse.Namespace:
     p.add_argument("--sampler", choices=SAMPLERS, default="euler_ancestral", help="default: %(default)s")
     p.add_argument("--text-guidance", type=float, default=7.5, help="weight of the instruction (default: %(default)s)")
     p.add_argument("--image-guidance", type=float, default=1.5, help="weight of the source (default: %(default)s)")
-    p.add_argument(
-        "--reward-guidance", type=float, default=0.0, help="weight of the reward against none (default: off)"
-    )
-    p.add_argument("--resolution", type=int, default=None, help="long side (default: what the model was made for)")
+    p.add_argument("--reward-guidance", type=float, default=0.0, help="weight of the reward (default: 0, off)")
+    p.add_argument("--low-reward", nargs=3, type=float, metavar=("FOLLOWING", "PRESERVING", "QUALITY"),
+                   help="scores that reward guidance leads away from (default: no reward)")  # fmt: skip
+    p.add_argument("--resolution", type=int, help="long side (default: what the model was made for)")
     p.add_argument("--seed", type=int, default=0, help="of the first edit; the next ones count up (default: 0)")
     p.add_argument("--batch-size", type=int, default=4, help="edits at a time (default: %(default)s)")
     p.add_argument(
@@ -46,14 +53,13 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     a = parse()
+    logging.set_verbosity(logging.INFO)
     with complain_clearly():
         reward = Reward(*a.reward, feedback=a.feedback)
         jobs = plan_jobs(a.image, a.instruction, reward, a.output, a.seed)
-        settings = {
-            name: getattr(a, name)
-            for name in ("steps", "sampler", "text_guidance", "image_guidance", "reward_guidance")
-        }
-        settings["resolution"] = a.resolution or NATIVE
+        settings = {name: getattr(a, name) for name in _SETTINGS}
+        settings["resolution"] = NATIVE if a.resolution is None else a.resolution
+        settings["low_reward"] = Reward(*a.low_reward) if a.low_reward else None
         faults = run_jobs(Editor.load(a.model, a.dtype), jobs, settings, a.batch_size)
     if faults:
         sys.exit("\n".join([f"error: {len(faults)} of {len(jobs)} images were not edited:", *faults]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from rewardedit_jax.diffusion.guidance import Guidance
 from rewardedit_jax.diffusion.samplers import sampler_table
 from rewardedit_jax.diffusion.schedule import Schedule
 from rewardedit_jax.editing.networks import COMPONENTS, Networks
-from rewardedit_jax.editing.requests import EditRequest, in_batches, make_requests
+from rewardedit_jax.editing.requests import EditRequest, in_batches, make_requests, prepare_image
 from rewardedit_jax.editing.reward import Reward
 from rewardedit_jax.editing.sampling import EditInputs, RewardInputs, edit_batch
 from rewardedit_jax.editing.starting_noise import StartingNoise
@@ -76,6 +77,11 @@ class Editor:
     def has_reward(self) -> bool:
         return self.networks.unet.config.reward is not None
 
+    def prepare(self, image: Any, resolution: int | Literal["native"] | None = NATIVE) -> Image.Image:
+        """The image as `edit` sees it with the same `resolution`: upright RGB, resized and cropped."""
+        resolution = self.networks.native_resolution if resolution == NATIVE else resolution
+        return prepare_image(image, resolution, self.networks.size_multiple)
+
     def edit(
         self,
         image: Any,
@@ -123,8 +129,7 @@ class Editor:
             this model cannot take, an unknown sampler, noise of another shape.
         """
         self._check(reward, reward_guidance, output, batch_size)
-        resolution = self.networks.native_resolution if resolution == NATIVE else resolution
-        requests = make_requests(image, instruction, reward, resolution, self.networks.size_multiple)
+        requests = make_requests(image, instruction, reward, partial(self.prepare, resolution=resolution))
         start = StartingNoise(self.networks, len(requests), steps, seed, latents, noise)
         table = sampler_table(sampler, self.schedule, steps)
         # As floats: whole numbers would be compiled anew.

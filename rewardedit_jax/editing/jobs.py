@@ -1,7 +1,7 @@
 """Edits from files to files: one image, a folder or a list. An output that exists is done, so a stopped run goes on."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from rewardedit_jax.data.images import ImageError, read_image
+from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.editing.editor import Editor
+from rewardedit_jax.editing.requests import in_batches
 from rewardedit_jax.editing.reward import Reward
 
 METADATA = "rewardedit_jax"  # the text chunk of an output PNG that holds its settings as JSON
@@ -24,22 +25,24 @@ class EditJob:
     """One edit from a file to a file."""
 
     image: Path
-    instruction: str
+    instruction: str | None
     reward: Reward | None
     output: Path
     seed: int
 
 
 def plan_jobs(image: Path, instruction: str | None, reward: Reward | None, output: Path, seed: int) -> list[EditJob]:
-    """The edits of a command line.
+    """The edits of a command line. Seeds count up from `seed` in the order of the images, done or not.
 
     Args:
       image: an image; a folder, whose images all get `instruction`; or a .jsonl with an object per line:
         {"image": path, "instruction": text, "output": name, "reward": [5, 5, 5], "feedback": [text, text, text]},
-        of which only the image is needed if `instruction` and `reward` stand for the rest.
-      output: a PNG for one image, otherwise a folder.
+        of which only the image is needed if `instruction` and `reward` stand for the rest; "reward": null is none.
+        Images are relative to the list's folder, outputs to `output`.
+      output: a PNG or a folder for one image, otherwise a folder.
     Raises:
-      ValueError: nothing to edit, no instruction, a malformed line, or two edits with one output.
+      ValueError: nothing to edit, no instruction, a malformed line, an output that is no PNG, that would replace its
+        own image, or that two edits share.
     """
     if image.suffix == ".jsonl":
         jobs = list(_listed_jobs(image, instruction, reward, output, seed))
@@ -47,7 +50,8 @@ def plan_jobs(image: Path, instruction: str | None, reward: Reward | None, outpu
         files = sorted(p for p in image.iterdir() if p.suffix.lower() in _IMAGES)
         jobs = [EditJob(p, instruction, reward, output / f"{p.stem}.png", seed + i) for i, p in enumerate(files)]
     else:
-        jobs = [EditJob(image, instruction, reward, output, seed)]
+        to_folder = output.is_dir() or not output.suffix
+        jobs = [EditJob(image, instruction, reward, output / f"{image.stem}.png" if to_folder else output, seed)]
     _check(jobs, image)
     return jobs
 
@@ -55,37 +59,56 @@ def plan_jobs(image: Path, instruction: str | None, reward: Reward | None, outpu
 def _listed_jobs(
     listing: Path, instruction: str | None, reward: Reward | None, output: Path, seed: int
 ) -> Iterator[EditJob]:
-    for i, line in enumerate(filter(str.strip, listing.read_text("utf-8").split("\n"))):
+    lines = [(n, line) for n, line in enumerate(listing.read_text("utf-8").split("\n"), 1) if line.strip()]
+    for i, (n, line) in enumerate(lines):
         try:
             entry = json.loads(line)
             path = listing.parent / entry["image"]
-            scores, feedback = entry.get("reward"), entry.get("feedback")
-            asked = Reward(*scores, feedback=feedback) if scores else reward
+            asked = _asked(entry, reward)
             name = entry.get("output", f"{i:05d}_{path.stem}.png")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"line {i + 1} of {listing}: {error!r}; expected an object with at least an image."
-            ) from error
-        yield EditJob(path, entry.get("instruction", instruction), asked, output / name, seed + i)
+            yield EditJob(path, entry.get("instruction", instruction), asked, output / name, seed + i)
+        except KeyError as error:
+            raise ValueError(f"line {n} of {listing} has no {error}.") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f'line {n} of {listing} is no edit such as {{"image": "a.png"}}: {error}') from error
+
+
+def _asked(entry: dict[str, Any], default: Reward | None) -> Reward | None:
+    """The reward of a line: what it leaves out is as in the default."""
+    if "reward" not in entry and "feedback" not in entry:
+        return default
+    default = default or Reward()
+    scores = entry.get("reward", default.scores.tolist())
+    if scores is None:
+        return None
+    if len(scores) != len(default.scores):
+        raise ValueError(f"reward must be three scores, not {scores!r}.")
+    return Reward(*scores, feedback=entry.get("feedback", default.feedback))
 
 
 def _check(jobs: Sequence[EditJob], image: Path) -> None:
     if not jobs:
-        raise ValueError(f"there is nothing to edit in {image}: no file with one of the endings {', '.join(_IMAGES)}.")
+        what = "no line" if image.suffix == ".jsonl" else f"no file with one of the endings {', '.join(_IMAGES)}"
+        raise ValueError(f"there is nothing to edit in {image}: {what}.")
+    images_of = {}
     for job in jobs:
-        if not (job.instruction or "").strip():
+        if not isinstance(job.instruction, str) or not job.instruction.strip():
             raise ValueError(f"{job.image} has no instruction: say what to change with --instruction.")
-    outputs = [job.output for job in jobs]
-    if len(set(outputs)) < len(outputs):
-        twice = next(path for path in outputs if outputs.count(path) > 1)
-        raise ValueError(f"two edits would be written to {twice}: give them different outputs.")
+        if job.output.suffix.lower() != ".png":
+            raise ValueError(f"{job.output} would not be a PNG, which keeps the settings: let its name end in .png.")
+        if job.output.resolve() == job.image.resolve():
+            raise ValueError(f"{job.image} would be replaced by its own edit: give another --output.")
+        if job.output in images_of:
+            both = f"{images_of[job.output]} and {job.image}"
+            raise ValueError(f"the edits of {both} would both be written to {job.output}: give them different names.")
+        images_of[job.output] = job.image
 
 
 def run_jobs(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, Any], batch_size: int) -> list[str]:
     """Edit what is not there yet, and write PNGs that carry their settings.
 
     Args:
-      settings: further arguments of `Editor.edit`; also written into the PNGs.
+      settings: further arguments of `Editor.edit`, `resolution` among them; also written into the PNGs.
     Returns:
       A sentence for each image that could not be read; the others are edited all the same.
     """
@@ -94,50 +117,45 @@ def run_jobs(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, Any], 
         logging.info("%d of %d outputs are there already.", len(jobs) - len(due), len(jobs))
     faults = []
     with tqdm(total=len(due), unit="edit", disable=len(due) < 2) as progress:
-        for start in range(0, len(due), batch_size):
-            chunk = due[start : start + batch_size]
-            read = list(_read(chunk, faults))
-            if read:
-                _edit_chunk(editor, read, settings, batch_size)
-            progress.update(len(chunk))
+        prepared = _prepare(editor, due, settings["resolution"], faults)
+        for batch in in_batches(prepared, lambda job_and_image: job_and_image[1].size, batch_size):
+            _edit(editor, batch, settings, batch_size)
+            progress.update(len(dict(batch)))
     return faults
 
 
-def _read(jobs: Sequence[EditJob], faults: list[str]) -> Iterator[tuple[EditJob, Image.Image]]:
+def _prepare(
+    editor: Editor, jobs: Iterable[EditJob], resolution: int | str | None, faults: list[str]
+) -> Iterator[tuple[EditJob, Image.Image]]:
+    """The jobs whose images can be read, with these; images wait for their batch at the size of the edit."""
     for job in jobs:
         try:
-            yield job, read_image(job.image)
+            yield job, editor.prepare(job.image, resolution)
         except ImageError as error:
             faults.append(str(error))
 
 
-def _edit_chunk(
-    editor: Editor, read: list[tuple[EditJob, Image.Image]], settings: dict[str, Any], batch_size: int
+def _edit(
+    editor: Editor, batch: Sequence[tuple[EditJob, Image.Image]], settings: dict[str, Any], batch_size: int
 ) -> None:
-    jobs, images = zip(*read, strict=True)
     edited = editor.edit(
-        images,
-        [job.instruction for job in jobs],
-        reward=[job.reward for job in jobs],
-        seed=[job.seed for job in jobs],
+        [image for _, image in batch],
+        [job.instruction for job, _ in batch],
+        reward=[job.reward for job, _ in batch],
+        seed=[job.seed for job, _ in batch],
         batch_size=batch_size,
-        **settings,
+        **{**settings, "resolution": None},
     )
-    for job, picture in zip(jobs, edited, strict=True):
+    # A filled-up batch ends with repetitions of its last job.
+    for job, picture in {job: picture for (job, _), picture in zip(batch, edited, strict=True)}.items():
         _write(picture, job, settings)
 
 
 def _write(picture: Image.Image, job: EditJob, settings: dict[str, Any]) -> None:
     reward = None if job.reward is None else asdict(job.reward)
-    told = {
-        "image": str(job.image),
-        "instruction": job.instruction,
-        "reward": reward,
-        "seed": job.seed,
-        **settings,
-    }
+    told = {"image": str(job.image), "instruction": job.instruction, "reward": reward, "seed": job.seed, **settings}
     info = PngInfo()
-    info.add_itxt(METADATA, json.dumps(told, default=str))
+    info.add_itxt(METADATA, json.dumps(told, default=asdict))
     job.output.parent.mkdir(parents=True, exist_ok=True)
     # Under another name first: a file that exists is taken for a finished edit.
     unfinished = job.output.with_name(f".{job.output.name}.part")

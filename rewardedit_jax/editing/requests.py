@@ -29,13 +29,14 @@ def make_requests(
     image: Any,
     instruction: str | Sequence[str],
     reward: Reward | Sequence[Reward | None] | None,
-    resolution: int | None,
-    multiple: int,
+    prepare: Callable[[Any], Image.Image],
 ) -> list[EditRequest]:
     """Pair images, instructions and rewards; a single one of them goes with all of the others.
 
+    Args:
+      prepare: brings an image to the size that it is edited at.
     Raises:
-      ValueError: numbers that do not go together, an empty instruction, or an image that is none or does not fit.
+      ValueError: numbers that do not go together, or an empty instruction.
     """
     images, instructions, rewards = _as_list(image), _as_list(instruction), _as_list(reward)
     n = max(len(images), len(instructions), len(rewards))
@@ -43,8 +44,26 @@ def make_requests(
         if len(values) not in (1, n):
             raise ValueError(f"{len(values)} {what} do not go with {n} edits: give one, or one for each.")
     _check_instructions(instructions)
-    sources = [_prepare(picture, resolution, multiple) for picture in images]
+    sources = [to_unit(np.asarray(prepare(picture))) for picture in images]
     return [EditRequest(*(values[i % len(values)] for values in (sources, instructions, rewards))) for i in range(n)]
+
+
+def prepare_image(image: Any, resolution: int | None, multiple: int) -> Image.Image:
+    """Anything that `Editor.edit` takes for an image, as upright RGB of the size that it is edited at.
+
+    Raises:
+      ImageError: it is no image, or cannot be read.
+      ValueError: without a resolution, sides that are no multiples of `multiple`.
+    """
+    image = _open(image)
+    if resolution is not None:
+        return fit(image, resolution, multiple)
+    if image.width % multiple or image.height % multiple:
+        raise ValueError(
+            f"the image is {image.width}×{image.height}, but its sides must be multiples of {multiple} here: "
+            f"give a resolution, and it is resized."
+        )
+    return image
 
 
 def in_batches(items: Iterable[Item], size_of: Callable[[Item], Hashable], batch_size: int) -> Iterator[list[Item]]:
@@ -74,20 +93,7 @@ def _check_instructions(instructions: list) -> None:
             raise ValueError(f"the instruction of edit {i} is empty or no text ({text!r}): say what to change.")
 
 
-def _prepare(image: Any, resolution: int | None, multiple: int) -> Float[np.ndarray, "h w 3"]:
-    image = _open(image)
-    if resolution is not None:
-        image = fit(image, resolution, multiple)
-    elif image.width % multiple or image.height % multiple:
-        raise ValueError(
-            f"the image is {image.width}×{image.height}, but its sides must be multiples of {multiple} here: "
-            f"give a resolution, and it is resized."
-        )
-    return to_unit(np.asarray(image))
-
-
 def _open(image: Any) -> Image.Image:
-    """Anything that `Editor.edit` takes for an image, as upright RGB."""
     if isinstance(image, (str, Path)):
         return read_image(image)
     if isinstance(image, Image.Image):

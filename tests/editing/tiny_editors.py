@@ -55,8 +55,6 @@ def tiny_networks(**reward):
     )
     vae = AutoencoderConfig(
         block_out_channels=(4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
         layers_per_block=1,
         norm_num_groups=4,
         latent_channels=4,
