@@ -153,6 +153,7 @@ def test_the_paper_layout_starts_from_the_base_unet():
     np.testing.assert_array_equal(with_it, call(SD1, without_reward(params), *args))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradients_reach_every_reward_parameter(layout):
     config = with_reward(ONE_LEVEL, layout=layout)

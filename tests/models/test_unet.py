@@ -182,6 +182,7 @@ def test_parameters_may_be_stored_in_half_precision():
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.slow
 def test_remat_changes_memory_only():
     config = with_reward(ONE_LEVEL)
     params, args, given = random_params(config), inputs(config), reward_inputs(config)

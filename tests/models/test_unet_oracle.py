@@ -74,6 +74,7 @@ def test_forward_agrees(config, tmp_path):
     np.testing.assert_allclose(call(config, params, *args), expected, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [SD1, SD2], ids=["SD 1", "SD 2"])
 def test_gradients_agree(config, tmp_path):
     oracle = make_oracle(config)
