@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from tiny_unets import (
     ONE_LEVEL,
     SD1,
+    SD2,
     abstract,
     call,
     inputs,
@@ -153,6 +154,12 @@ def test_the_paper_layout_starts_from_the_base_unet():
     np.testing.assert_array_equal(with_it, call(SD1, without_reward(params), *args))
 
 
+def test_the_papers_addition_follows_every_block():
+    found = {name for name in abstract(with_reward(SD2, layout="paper")) if name.startswith("reward_addition_")}
+    blocks = ("down_0", "down_1", "down_2", "mid", "up_0", "up_1", "up_2")
+    assert found == {f"reward_addition_{block}" for block in blocks}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradients_reach_every_reward_parameter(layout):
@@ -206,6 +213,15 @@ def test_the_papers_condition_by_the_equations():
     np.testing.assert_allclose(tokens[:, :7], text + params["text_type"], atol=1e-6)
     np.testing.assert_allclose(tokens[:, 7], score, atol=1e-5)
     np.testing.assert_allclose(pooled, ((text + params["text_type"]).mean(axis=1) + score) / 2, atol=1e-5)
+
+
+def test_the_released_attention_normalises_small_states_fully():
+    """BERT's epsilon of 1e-12: with all products zero, what is left is a layer norm of a layer norm."""
+    module = BertCrossAttention(2, 0.0, jnp.float32, jnp.float32)
+    x, tokens = 1e-4 * normal(1, 6, 8), normal(1, 2, 8, seed=2)
+    params = module.init(jax.random.key(0), x, tokens, True)
+    params = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * (path[-1].key == "scale"), params)
+    np.testing.assert_allclose(module.apply(params, x, tokens, True).std(axis=-1), 1.0, atol=1e-3)
 
 
 def test_dropout_needs_and_follows_its_rng():
