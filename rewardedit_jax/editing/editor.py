@@ -69,6 +69,8 @@ class Editor:
             module = getattr(self.networks, component)
             save_pretrained(module, self.params[component], directory / component)
         self.tokenizer.save_pretrained(directory / "tokenizer")
+        # vocab.json and merges.txt, which transformers 4 reads in place of tokenizer.json.
+        self.tokenizer.backend_tokenizer.model.save(str(directory / "tokenizer"))
         write_json(self.schedule.to_config(), directory / "scheduler" / "scheduler_config.json")
         # Last, because its presence is what makes the directory a model.
         write_json(_model_index(self.schedule), directory / "model_index.json")

@@ -102,7 +102,7 @@ def predict(
     )
 
 
-def _reward_arguments(networks: Networks, reward: RewardStates | None) -> dict[str, Array]:
+def _reward_arguments(networks: Networks, reward: RewardStates | None) -> dict[str, Array | None]:
     """Only what this U-Net was built to read: an ablation without texts has no place for them."""
     if reward is None:
         return {}

@@ -1,0 +1,52 @@
+"""launch/edit.py as a user runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_editors import SIDE, picture, tiny_editor
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*args):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(ROOT / "launch" / "edit.py"), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+
+
+@pytest.mark.slow
+def test_folder_with_a_torn_picture(tmp_path):
+    """The others are edited, the torn one is named, and the exit status says that not all went well."""
+    tiny_editor(layout="released").save(tmp_path / "model")
+    photos, edited = tmp_path / "photos", tmp_path / "edited"
+    photos.mkdir()
+    for name in "ac":
+        Image.fromarray(picture(0, SIDE, 2 * SIDE)).save(photos / f"{name}.png")
+    (photos / "b.png").write_bytes(b"torn")
+    flags = ["--model", tmp_path / "model", "--image", photos, "--output", edited]
+    done = run(*flags, "--instruction", "make it snow", "--steps", 2, "--sampler", "ddim", "--reward", 5, 4, 3)
+    assert done.returncode == 1, done.stderr
+    assert "error: 1 of 3 images were not edited:" in done.stderr
+    assert f"image {photos / 'b.png'} cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in edited.iterdir()) == ["a.png", "c.png"]
+    with Image.open(edited / "c.png") as image:
+        assert image.size == (SIDE, SIDE // 2)
+
+
+def test_errors_are_told_in_a_sentence(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    flags = ["--model", tmp_path, "--image", tmp_path / "a.png", "--output", tmp_path / "b.png"]
+    done = run(*flags, "--instruction", "make it snow", "--reward", 5, 6, 5)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: reward preserving=6.0 is no number in 0..5")
+
+
+def test_help_teaches():
+    told = run("--help").stdout
+    for words in ("python launch/edit.py --model", '{"image": "a.png"', "--low-reward", "euler_ancestral"):
+        assert words in told
