@@ -1,8 +1,35 @@
 # The README's commands. Everything is installed into .venv; PYTHON chooses the interpreter that makes it.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -q -n 2 --durations=15
+COMPARE := $(BIN)/python launch/compare.py --config configs/reward_ip2p.py:shapes
 
-.PHONY: demo test oracle lint clean
+.PHONY: help demo table ablations test oracle lint clean
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/installed  ## train with and without reward, print the table, draw runs/demo/grid.png: ten minutes on two cores
+	$(COMPARE) --arms "without reward" reward --seeds 1 --count 128 --workdir runs/demo
+
+table: .venv/installed  ## the README's table: the same with three seeds and more scenes
+	$(COMPARE) --arms "without reward" reward --seeds 3 --count 256 --workdir runs/table
+
+ablations: .venv/installed  ## scores, text or both; attention, addition or both: three seeds each
+	$(COMPARE) --seeds 3 --count 256 --workdir runs/ablations
+
+test: .venv/installed  ## all tests that need no PyTorch
+	$(PYTEST) -m "not oracle"
+
+oracle: .venv/oracle  ## the tests that compare with PyTorch, diffusers and transformers
+	$(PYTEST) -m oracle
+
+lint: .venv/installed  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## remove what was installed and trained
+	rm -rf .venv runs
 
 .venv/installed: setup.py
 	$(PYTHON) -m venv .venv
@@ -12,6 +39,3 @@ BIN := .venv/bin
 .venv/oracle: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[oracle]'
 	touch $@
-
-clean:
-	rm -rf .venv runs
