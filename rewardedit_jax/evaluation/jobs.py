@@ -72,7 +72,7 @@ class Job:
         """In steps of training."""
         if self.scored:
             return (1 + _SCORING) * self.steps
-        return self.steps if self.trained else _last_step(self.workdir / "metrics.jsonl")
+        return float(self.steps if self.trained else _last_step(self.workdir / "metrics.jsonl"))
 
 
 @dataclass(frozen=True)
