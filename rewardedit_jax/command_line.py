@@ -1,22 +1,44 @@
-"""What the commands under launch/ have in common: errors in one sentence."""
+"""What the commands under launch/ have in common: errors in one sentence, and a log of what concerns the user."""
 
+import logging
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # What bad input raises. Anything else is a fault of the program and keeps its traceback.
 _USER_ERRORS = (ValueError, OSError, FloatingPointError)
 _SHOW_TRACEBACK = "REWARDEDIT_TRACEBACK"
+_PACKAGE = str(Path(__file__).parent)
 
 
 @contextmanager
-def complain_clearly() -> Iterator[None]:
-    """Turns an error of the user's input into its message on stderr and exit status 1."""
+def complain_clearly(*more: type[Exception]) -> Iterator[None]:
+    """Turns an error of the user's input into its message on stderr and exit status 1.
+
+    Args:
+      more: what else stands for bad input where this is used.
+    """
     try:
         yield
-    except _USER_ERRORS as error:
+    except (*_USER_ERRORS, *more) as error:
         if os.environ.get(_SHOW_TRACEBACK):
             traceback.print_exc()
-        sys.exit(f"error: {error}\n({_SHOW_TRACEBACK}=1 shows where in the program this was found.)")
+        sys.exit(f"error: {_told(error)}\n({_SHOW_TRACEBACK}=1 shows where in the program this was found.)")
+    except KeyboardInterrupt:
+        sys.exit("interrupted.")
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, KeyError):  # whose text is the quoted key
+        return f"there is no {error.args[0]}"
+    text = str(error)
+    # What fails in a recipe reaches us as a printed traceback; it ends in the message.
+    return text.strip().splitlines()[-1] if "Traceback (most recent call last)" in text else text
+
+
+def only_our_warnings(record: logging.LogRecord) -> bool:
+    """A log filter: other packages' warnings advise on their own settings, which no command here offers."""
+    return record.levelno >= logging.ERROR or record.pathname.startswith(_PACKAGE)

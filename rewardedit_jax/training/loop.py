@@ -151,11 +151,13 @@ class _Run:
     ):
         self.config, self.checkpoints, self.writer = config, checkpoints, writer
         self.evaluators, self.frozen = evaluators, frozen
+        self._start: tuple[int, float]  # the step before the first of this call, and when it began
         self._mark: tuple[int, float] | None = None  # a step, and when it was done
 
     def go(self, step: StepFn, state: TrainState, batches: Iterator[Batch]) -> TrainState:
         """Dispatches each step before reading the numbers of the one before, so that the device never waits."""
         pending = None
+        self._start = int(state.step), time.perf_counter()
         with _stop_requests() as stop_requested:
             for n in range(int(state.step) + 1, self.config.steps + 1):
                 state, metrics = step(state, self.frozen, self._next(batches, n))
@@ -195,15 +197,16 @@ class _Run:
     def _read(self, n: int, metrics: Metrics) -> dict[str, float]:
         """The numbers of step n, waited for and checked; where they are due, with the speed since the last mark.
 
-        The first step of a run compiles; the clock starts when it is done.
+        The first step of a run compiles. Its speed, if it is told, says so; that of the steps after it does not.
         """
         numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not (math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])):
             raise NonFiniteLoss(self._advice(n, numbers))
         now, due = time.perf_counter(), self._due(n, self.config.log_every)
-        if due and self._mark:
-            examples = (n - self._mark[0]) * self.config.batch_size * self.config.accumulate
-            numbers["examples_per_second"] = examples / (now - self._mark[1])
+        if due:
+            step, then = self._mark or self._start
+            examples = (n - step) * self.config.batch_size * self.config.accumulate
+            numbers["examples_per_second"] = examples / (now - then)
         if due or not self._mark:
             self._mark = n, now
         return numbers

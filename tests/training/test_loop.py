@@ -179,7 +179,8 @@ def test_speed_leaves_out_the_first_step_and_the_evaluation(tmp_path, monkeypatc
 
     monkeypatch.setattr("rewardedit_jax.training.loop.time.perf_counter", look)
     toy_train(tmp_path, steps=4, log_every=2, evaluate_every=2, checkpoint_every=0, evaluators={"val": evaluator})
-    # Looks: step 1 done, step 2 done; evaluation over, step 3 done, step 4 done. A step has two times eight examples.
+    # Looks: start, step 1 done, step 2 done; evaluation over, step 3 done, step 4 done. A step has two times eight
+    # examples.
     assert [r["examples_per_second"] for r in metrics(tmp_path, timed=True)] == [1 * 16 / 10, 2 * 16 / 20]
 
 
@@ -193,3 +194,11 @@ def test_each_step_takes_over_the_memory_of_the_state_before(tmp_path):
     toy_train(tmp_path, steps=2, evaluate_every=1, evaluators={"val": evaluator}, **{"optimizer.ema_decay": None})
     assert [params["head"]["out"]["kernel"].is_deleted() for params in kept] == [True, False]
     assert not kept[0]["features"]["kernel"].is_deleted()
+
+
+def test_every_record_has_a_speed(tmp_path):
+    toy_train(tmp_path / "run", steps=2)
+    toy_train(tmp_path / "run", steps=3, resume=True)
+    first, *later = (record["examples_per_second"] for record in metrics(tmp_path / "run", timed=True))
+    assert len(later) == 2
+    assert 0 < first < later[0]  # it has compiled

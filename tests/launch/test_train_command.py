@@ -1,0 +1,211 @@
+"""launch/train.py as a user runs it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tiny_models import ROOT, tiny_editor
+
+from rewardedit_jax.editing.editor import Editor
+from rewardedit_jax.weights.hub import SHIPPED
+
+RECIPE = ROOT / "configs" / "reward_ip2p.py"
+SHAPES_MODEL = SHIPPED / "shapes" / "model_index.json"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder to work in, with a start editor of random weights."""
+    folder = tmp_path_factory.mktemp("train_command")
+    tiny_editor().save(folder / "start")
+    return folder
+
+
+def start(place, *arguments, recipe=f"{RECIPE}:debug", **environment):
+    """The command, begun; its programs are compiled once for all tests."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(place / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = {**os.environ, **cache, "JAX_PLATFORMS": "cpu", **environment}
+    command = [sys.executable, str(ROOT / "launch" / "train.py"), "--config", recipe, *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=place, env=environment, **pipes)
+
+
+def run(*arguments, **settings):
+    """(exit status, stdout, stderr)"""
+    process = start(*arguments, **settings)
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+def train(place, workdir, *arguments, **settings):
+    return run(place, f"--workdir={workdir}", "--config.init=start", *arguments, **settings)
+
+
+def records(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def complaint(place, *arguments, **settings):
+    """What a command that fails tells, which must be short and without traceback."""
+    status, out, err = run(place, *arguments, **settings)
+    assert status == 1
+    assert "Traceback" not in err
+    assert out == ""
+    return err
+
+
+@pytest.fixture(scope="module")
+def four_steps(place):
+    """(working directory, stdout, stderr) of a run of four steps."""
+    status, out, err = train(place, "run", "--config.steps=4")
+    assert status == 0, err
+    return place / "run", out, err
+
+
+@pytest.mark.slow
+def test_a_run_tells_its_steps_and_nothing_else(four_steps):
+    _, out, err = four_steps
+    told = [line for line in out.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in told] == ["1/4", "2/4", "3/4", "4/4"]
+    assert all(" loss " in line and " examples_per_second " in line for line in told)
+    assert not re.findall(r"^[IWE]\d{4} .*", err, re.MULTILINE)  # no log of other packages
+
+
+@pytest.mark.slow
+def test_a_run_leaves_metrics_and_a_model(four_steps):
+    workdir = four_steps[0]
+    assert [record["step"] for record in records(workdir)] == [1, 2, 3, 4]
+    for record in records(workdir):
+        assert record.keys() >= {"step", "loss", "grad_norm", "examples_per_second"}
+        assert all(record[name] > 0 for name in ("loss", "grad_norm", "examples_per_second"))
+    assert json.loads((workdir / "config.json").read_text())["steps"] == 4
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()) == ["2", "4"]
+    assert Editor.load(workdir).has_reward
+
+
+@pytest.mark.slow
+def test_a_run_is_not_overwritten(place, four_steps):
+    before = (four_steps[0] / "metrics.jsonl").read_text()
+    assert "--resume" in complaint(place, "--workdir=run", "--config.init=start")
+    assert (four_steps[0] / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_is_the_run_that_never_stopped(place, four_steps):
+    status, out, err = train(place, "run", "--resume", "--config.steps=6")
+    assert status == 0, err
+    assert "step 5/6" in out
+    assert "step 4/6" not in out
+    assert train(place, "straight", "--config.steps=6")[0] == 0
+    assert [record["step"] for record in records(place / "run")] == [1, 2, 3, 4, 5, 6]
+    losses = [[record["loss"] for record in records(place / name)] for name in ("run", "straight")]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves(place, four_steps):
+    process = start(place, "--workdir=stopped", "--config.init=start", "--config.steps=1000000", "--config.log_every=1")
+    metrics, deadline = place / "stopped" / "metrics.jsonl", time.monotonic() + 500
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    step = re.search(r"stopped after step (\d+), which is saved: go on with --resume", err)[1]
+    assert (place / "stopped" / "checkpoints" / step).is_dir()
+    assert records(place / "stopped")[-1]["step"] == int(step)
+    assert not (place / "stopped" / "model").exists()
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_stops_the_run(place, four_steps):
+    changes = ("--config.optimizer.learning_rate=1e30", "--config.steps=8", "--config.checkpoint_every=0")
+    status, _, err = train(place, "broken", *changes)
+    assert status == 1
+    assert "Traceback" not in err
+    assert re.search(r"error: step \d: loss .*nan.* lower learning_rate", err)
+    assert not (place / "broken" / "model").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--config.stepz=3"], 'Did you mean "steps" instead of "stepz"?'),
+        (["--config.steps=three"], "--config.steps=three: invalid literal"),
+        (["config.steps=3"], "what is config.steps=3? Settings have the form --config.steps=100."),
+        (["--config.init=nowhere"], "there is no directory nowhere. Shipped models: "),
+        (
+            ["--config.init=start", "--config.data.name=triplets", "--config.data.root=lists/x.json"],
+            "no file lists/x.json",
+        ),
+        (
+            ["--config.init=start", "--config.data.name=shape"],
+            "unknown data 'shape'; choose one of shapes, reward_edit,",
+        ),
+        (["--resume", "--config.init=start"], "holds no checkpoint to resume from: start without --resume"),
+    ],
+)
+def test_what_is_wrong_is_said(place, arguments, told):
+    assert told in complaint(place, "--workdir=never", *arguments)
+    assert not (place / "never").exists()
+
+
+@pytest.mark.slow
+def test_a_missing_recipe_variant_or_workdir_is_said(place):
+    told = complaint(place, "--workdir=never", recipe=f"{RECIPE}:shape")
+    assert told.startswith("error: ValueError: unknown variant 'shape' of reward_ip2p.py; there are shapes and debug.")
+    assert "No such file or directory: 'configs/none.py'" in complaint(place, "--workdir=x", recipe="configs/none.py")
+    assert "--workdir must have a value" in complaint(place)
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_divided_over_the_devices_is_said(place):
+    three = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    told = complaint(place, "--workdir=mesh", "--config.init=start", **three)
+    assert "batch_size=4 is not divisible by the mesh's data=3" in told
+
+
+@pytest.mark.slow
+def test_help_teaches(place):
+    status, out, _ = run(place, "--help")
+    assert status == 1  # as absl has it
+    for word in (
+        "--config configs/reward_ip2p.py:shapes --workdir runs/reward",
+        "--resume",
+        "metrics.jsonl",
+        "launch/edit.py",
+    ):
+        assert word in out
+
+
+@pytest.mark.slow
+def test_real_photographs_from_a_list(place):
+    triplets = ROOT.parent / "shared" / "data" / "aurora" / "test.json"
+    if not triplets.is_file():
+        pytest.skip(f"there are no triplets at {triplets}")
+    data = ("--config.data.name=triplets", f"--config.data.root={triplets}", "--config.data.resolution=32")
+    changes = ("--config.init=start", "--config.schedule.prediction_type=epsilon", "--config.steps=3")
+    recipe = f"{ROOT / 'configs' / 'ip2p.py'}:debug"
+    scratch = ("--config.network.unet={}",)
+    status, _, err = run(place, "--workdir=photographs", *data, *changes, *scratch, recipe=recipe)
+    assert status == 0, err
+    assert [record["step"] for record in records(place / "photographs")] == [1, 2, 3]
+    assert not Editor.load(place / "photographs").has_reward
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHAPES_MODEL.is_file(), reason="the shapes model does not ship yet")
+def test_the_debug_recipe_as_it_stands(place):
+    status, out, err = run(place, "--workdir=debug")
+    assert status == 0, err
+    assert "step 4/4" in out
+    assert Editor.load(place / "debug").has_reward
