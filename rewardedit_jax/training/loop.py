@@ -77,7 +77,7 @@ def train(
     mesh = make_mesh(config.mesh)
     check_batch_size(config.batch_size, mesh)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    trained, frozen = _initial_params(task, config, mesh)
+    trained, frozen = initial_params(task, config, mesh)
     create = partial(create_state, optimizer=optimizer, ema=config.optimizer.ema_decay is not None)
     abstract = jax.eval_shape(create, trained)
     shardings = infer_shardings(abstract, task.partition_rules, mesh)
@@ -92,7 +92,7 @@ def train(
             state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(trained)
             del trained
         record_config(workdir, config)
-        step = _compile_step(task, config, optimizer, mesh, shardings, frozen)
+        step = compile_step(task, config, optimizer, mesh, shardings, frozen)
         start = int(state.step)
         with (
             MetricWriter(workdir, start, config.steps) as writer,
@@ -103,15 +103,15 @@ def train(
     return state
 
 
-def _initial_params(task: Task, config: ConfigDict, mesh: Mesh) -> tuple[Params, Params]:
-    """(trained, frozen), laid out on the mesh."""
+def initial_params(task: Task, config: ConfigDict, mesh: Mesh) -> tuple[Params, Params]:
+    """(trained, frozen), laid out on the mesh. What the task made them from is let go of."""
     params = task.init(jax.random.fold_in(jax.random.key(config.seed), _INIT))
     shardings = infer_shardings(params, task.partition_rules, mesh)
     parts, layouts = split_params(params, task.trainable), split_params(shardings, task.trainable)
     return place(parts[0], layouts[0]), place(parts[1], layouts[1])
 
 
-def _compile_step(
+def compile_step(
     task: Task,
     config: ConfigDict,
     optimizer: optax.GradientTransformation,

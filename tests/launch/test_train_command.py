@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,13 +98,14 @@ def test_a_run_is_not_overwritten(place, four_steps):
 
 @pytest.mark.slow
 def test_a_run_that_goes_on_is_the_run_that_never_stopped(place, four_steps):
-    status, out, err = train(place, "run", "--resume", "--config.steps=6")
+    shutil.copytree(four_steps[0], place / "longer")
+    status, out, err = train(place, "longer", "--resume", "--config.steps=6")
     assert status == 0, err
     assert "step 5/6" in out
     assert "step 4/6" not in out
     assert train(place, "straight", "--config.steps=6")[0] == 0
-    assert [record["step"] for record in records(place / "run")] == [1, 2, 3, 4, 5, 6]
-    losses = [[record["loss"] for record in records(place / name)] for name in ("run", "straight")]
+    assert [record["step"] for record in records(place / "longer")] == [1, 2, 3, 4, 5, 6]
+    losses = [[record["loss"] for record in records(place / name)] for name in ("longer", "straight")]
     assert losses[0] == losses[1]
 
 
@@ -193,10 +195,8 @@ def test_real_photographs_from_a_list(place):
     if not triplets.is_file():
         pytest.skip(f"there are no triplets at {triplets}")
     data = ("--config.data.name=triplets", f"--config.data.root={triplets}", "--config.data.resolution=32")
-    changes = ("--config.init=start", "--config.schedule.prediction_type=epsilon", "--config.steps=3")
-    recipe = f"{ROOT / 'configs' / 'ip2p.py'}:debug"
-    scratch = ("--config.network.unet={}",)
-    status, _, err = run(place, "--workdir=photographs", *data, *changes, *scratch, recipe=recipe)
+    assert "has no scores or no feedback" in complaint(place, "--workdir=never", "--config.init=start", *data)
+    status, _, err = train(place, "photographs", "--config.reward.layout=", "--config.steps=3", *data)
     assert status == 0, err
     assert [record["step"] for record in records(place / "photographs")] == [1, 2, 3]
     assert not Editor.load(place / "photographs").has_reward

@@ -1,0 +1,147 @@
+"""One training step of the reward-conditioned editor at Stable Diffusion 1.5's size: its parameters, time and memory.
+
+  python benchmarks/full_size_step.py
+
+No files are read: weights and pictures are random, which changes neither time nor memory. The step is the trainer's
+own, with the paper's recipe at 256 px: AdamW in float32, moving average, rematerialisation; one example per step. In
+host or device memory it keeps, per trained parameter, 4 bytes each for the parameter, its gradient, its two moments and
+its average: 17.3 GB, and 0.8 GB for the frozen networks. The first step compiles for minutes.
+"""
+
+import argparse
+import resource
+import runpy
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from rewardedit_jax.data.pipeline import EditBatch
+from rewardedit_jax.data.shapes.tokenizer import shapes_tokenizer
+from rewardedit_jax.diffusion.schedule import Schedule
+from rewardedit_jax.editing.editor import Editor
+from rewardedit_jax.editing.initialise import reward_condition
+from rewardedit_jax.editing.networks import Networks
+from rewardedit_jax.editing.objective import Dropout
+from rewardedit_jax.editing.task import EditingTask
+from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
+from rewardedit_jax.models.unet import UNet, UNetConfig
+from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
+from rewardedit_jax.training.loop import compile_step, initial_params
+from rewardedit_jax.training.optimizer import make_optimizer
+from rewardedit_jax.training.sharding import global_batch, infer_shardings, make_mesh
+from rewardedit_jax.training.state import TrainState, create_state
+from rewardedit_jax.training.task import Params
+from rewardedit_jax.weights.pretrained import abstract_params
+
+RECIPE = Path(__file__).parents[1] / "configs" / "reward_ip2p.py"
+
+
+class Measured(NamedTuple):
+    trained: int  # parameters
+    frozen: int
+    first_seconds: float  # a step with its compilation
+    seconds: float  # a step without
+    loss: float
+    peak_gib: float  # of the process, from its start
+
+
+class RandomEditing(EditingTask):
+    """The editing task with random weights and pictures, in place of a model directory and data."""
+
+    def __init__(self, networks: Networks, config: ConfigDict):
+        self.config, self.trainable = config, tuple(config.trainable)
+        # The tokenizer is not asked: texts are random tokens too.
+        self.editor = Editor(networks, {}, shapes_tokenizer(), Schedule.from_config({"beta_schedule": "scaled_linear"}))
+        self.dropout = Dropout(config.conditioning_dropout, config.reward.dropout)
+        self.null_ids = np.zeros(networks.text_encoder.config.max_position_embeddings, np.int32)
+
+    def init(self, rng: jax.Array) -> Params:
+        draw = np.random.default_rng(0).standard_normal
+        abstract = {name: abstract_params(module) for name, module in self.editor.networks._asdict().items()}
+        # Small enough for a finite loss.
+        return jax.tree.map(lambda leaf: np.multiply(draw(leaf.shape, np.float32), 0.02, dtype=leaf.dtype), abstract)
+
+    def batches(self, start: int, split: str = "train") -> Iterator[EditBatch]:
+        draw, b, side = np.random.default_rng(start), self.config.batch_size, self.config.data.resolution
+        text = self.editor.networks.text_encoder.config
+        while True:
+            source, edited = draw.integers(0, 256, (2, b, side, side, 3), np.uint8)
+            ids = draw.integers(0, text.vocab_size, (2, b, text.max_position_embeddings), np.int32)
+            yield EditBatch(source, edited, ids[0], ids[1], draw.uniform(0, 5, (b, 3)).astype(np.float32))
+
+
+def full_size_config() -> ConfigDict:
+    """The paper's recipe, one example at a time, in float32."""
+    config = runpy.run_path(str(RECIPE))["get_config"]()
+    config.batch_size = config.accumulate = 1
+    config.compute.dtype = "float32"
+    return config
+
+
+def full_size_networks(config: ConfigDict) -> Networks:
+    """Stable Diffusion 1.5 with 8 input channels and the recipe's reward modules."""
+    unet = UNetConfig(in_channels=8, cross_attention_dim=768, sample_size=64, reward=reward_condition(config.reward))
+    vae = AutoencoderConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=512)
+    text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    dtype = config.compute.dtype
+    return Networks(
+        unet=UNet(unet, dtype=dtype, remat=config.compute.remat),
+        vae=AutoencoderKL(vae),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**text, projection_dim=768), dtype=dtype),
+    )
+
+
+def measure(networks: Networks, config: ConfigDict) -> Measured:
+    """Two steps, the first of which compiles; placed, sharded and donated as the trainer does it."""
+    task, mesh = RandomEditing(networks, config), make_mesh(config.mesh)
+    tell("drawing weights")
+    trained, frozen = initial_params(task, config, mesh)
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (trained, frozen)]
+    tell(f"{sizes[0] / 1e6:.1f} M parameters train, {sizes[1] / 1e6:.1f} M are frozen; making the optimizer's state")
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    create = partial(create_state, optimizer=optimizer, ema=True)
+    shardings = infer_shardings(jax.eval_shape(create, trained), task.partition_rules, mesh)
+    state: TrainState = jax.jit(create, out_shardings=shardings, donate_argnums=0)(trained)
+    del trained  # taken over by the state
+    step = compile_step(task, config, optimizer, mesh, shardings, frozen)
+    seconds, batches = [], task.batches(0)
+    for told in ("first step, with compilation", "second step"):
+        batch = global_batch(next(batches), mesh)
+        tell(told)
+        begin = time.perf_counter()
+        state, metrics = jax.block_until_ready(step(state, frozen, batch))
+        seconds.append(time.perf_counter() - begin)
+    return Measured(*sizes, *seconds, float(metrics["loss"]), peak_gib())
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held so far. Linux counts in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def tell(text: str) -> None:
+    print(f"{peak_gib():5.1f} GiB  {text} ...", flush=True)
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    config = full_size_config()
+    got = measure(full_size_networks(config), config)
+    print(f"device            {jax.devices()[0].device_kind}")
+    print(f"trained           {got.trained / 1e6:.1f} M parameters")
+    print(f"frozen            {got.frozen / 1e6:.1f} M parameters")
+    print(f"first step        {got.first_seconds:.1f} s, with compilation")
+    print(f"step              {got.seconds:.1f} s, loss {got.loss:.3f}")
+    print(f"peak host memory  {got.peak_gib:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()
