@@ -4,8 +4,8 @@
   python launch/train.py --config configs/ip2p.py:shapes --workdir runs/ip2p   # the embedded world, from scratch
   python launch/train.py --config configs/ip2p.py:debug --workdir runs/debug   # seconds
 
-The full recipe reads the clip-filtered InstructPix2Pix data under data/instruct-pix2pix (docs/data.md). The shapes variant,
-with the autoencoder of configs/autoencoder.py, made the editor that ships with the package.
+The full recipe reads the clip-filtered InstructPix2Pix data under data/instruct-pix2pix (docs/data.md). The shapes
+variant, with the autoencoder of configs/autoencoder.py, made the editor that ships with the package.
 """
 
 from ml_collections import ConfigDict

@@ -80,14 +80,14 @@ def paper() -> ConfigDict:
 def shapes(config: ConfigDict) -> None:
     """The embedded world: 32 px, a 2.5 M-parameter editor that this project pretrained, minutes on a laptop."""
     config.init = "shapes"
-    config.steps = 900
+    config.steps = 500
     config.batch_size, config.accumulate = 32, 1
     config.reward.dropout = 0.1
     config.data.update(name="shapes", root="runs/shapes-data", train=20_000, test=512)
     config.data.update(resolution=32, flip=False, threads=2)
     config.optimizer.update(learning_rate=7e-4, warmup_steps=50, b2=0.99, weight_decay=1e-4, ema_decay=0.999)
     config.compute.update(dtype="float32", remat=False)
-    config.log_every, config.checkpoint_every = 25, 300
+    config.log_every, config.checkpoint_every = 25, 250
 
 
 def debug(config: ConfigDict) -> None:

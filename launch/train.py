@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from rewardedit_jax.command_line import complain_clearly, only_our_warnings
 from rewardedit_jax.editing.autoencoder import AutoencoderTask
 from rewardedit_jax.editing.task import EditingTask
+from rewardedit_jax.evaluation.shapes import shapes_evaluator
 from rewardedit_jax.training.loop import train
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -52,7 +53,9 @@ def main(argv: list[str]) -> None:
         if _DISTRIBUTED.value:
             jax.distributed.initialize()  # finds the other hosts by itself on TPU pods, Slurm and the like
         task = _TASKS[config.task](config)
-        train(task, config, Path(_WORKDIR.value), resume=_RESUME.value)
+        judged = config.task == "editing" and config.data.name == "shapes" and config.evaluate_every
+        evaluators = {"shapes": shapes_evaluator(task, config)} if judged else {}
+        train(task, config, Path(_WORKDIR.value), resume=_RESUME.value, evaluators=evaluators)
 
 
 if __name__ == "__main__":
