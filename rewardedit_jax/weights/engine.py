@@ -141,18 +141,12 @@ class WeightTable:
                 yield name, [(rule, path) for rule, path in hits if path is not None]
 
 
-def import_tensors(
-    tensors: Mapping[str, np.ndarray],
-    table: WeightTable,
-    abstract: Params,
-    place: Callable[[str, np.ndarray], Any] | None = None,
-) -> Params:
+def import_tensors(tensors: Mapping[str, np.ndarray], table: WeightTable, abstract: Params) -> Params:
     """The parameter tree of a torch checkpoint.
 
     Args:
       tensors: torch name → tensor; may read lazily, each tensor is asked for once.
       abstract: nested dict of `jax.ShapeDtypeStruct`: what the network wants. Values are cast to its dtypes.
-      place: called with (path, array) for each parameter; its answer goes into the tree. Default: the array itself.
     Raises:
       WeightMismatch: listing every tensor without a rule or with two, every parameter unfilled or filled twice, and
         every shape that differs.
@@ -177,8 +171,7 @@ def import_tensors(
         if value.shape != wanted[path].shape:
             faults.append(f"parameter {path}: {name} gives shape {value.shape}, the network wants {wanted[path].shape}")
         if not faults:  # after one, the others are read for their shapes only
-            value = np.asarray(value, wanted[path].dtype, order="C")
-            filled[path] = place(path, value) if place else value
+            filled[path] = np.asarray(value, wanted[path].dtype, order="C")
     _raise_if(faults)
     return unflatten_dict(filled, sep="/")
 
