@@ -195,7 +195,7 @@ def test_real_photographs_from_a_list(place):
     if not triplets.is_file():
         pytest.skip(f"there are no triplets at {triplets}")
     data = ("--config.data.name=triplets", f"--config.data.root={triplets}", "--config.data.resolution=32")
-    assert "has no scores or no feedback" in complaint(place, "--workdir=never", "--config.init=start", *data)
+    assert "train without: --config.reward.layout=" in complaint(place, "--workdir=never", "--config.init=start", *data)
     status, _, err = train(place, "photographs", "--config.reward.layout=", "--config.steps=3", *data)
     assert status == 0, err
     assert [record["step"] for record in records(place / "photographs")] == [1, 2, 3]
