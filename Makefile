@@ -18,11 +18,11 @@ table: .venv/installed  ## the README's table: the same with three seeds and mor
 ablations: .venv/installed  ## scores, text or both; attention, addition or both: three seeds each
 	$(COMPARE) --seeds 3 --count 256 --workdir runs/ablations
 
-test: .venv/installed  ## all tests that need no PyTorch
-	$(PYTEST) -m "not oracle"
+test: .venv/installed  ## the tests that need neither PyTorch nor patience
+	$(PYTEST) -m "not oracle and not slow"
 
-oracle: .venv/oracle  ## the tests that compare with PyTorch, diffusers and transformers
-	$(PYTEST) -m oracle
+oracle: .venv/oracle  ## the others: slow ones, and those that compare with PyTorch, diffusers and transformers
+	$(PYTEST) -m "oracle or slow"
 
 lint: .venv/installed  ## ruff
 	$(BIN)/ruff check .

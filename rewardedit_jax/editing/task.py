@@ -39,8 +39,8 @@ class EditingTask:
     def __init__(self, config: ConfigDict):
         self.config = config
         self.trainable = tuple(config.trainable)
+        self.source = open_source(config.data, "train")  # first: a mistyped folder is told before weights are read
         self.editor = starting_editor(config)
-        self.source = open_source(config.data, "train")
         self.dropout = Dropout(config.conditioning_dropout, config.reward.dropout)
         self.null_ids = tokenize(self.editor.tokenizer, [""])[0]
         self._check_rewards()
