@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rewardedit_jax.command_line import complain_clearly
 from rewardedit_jax.editing.editor import Editor
-from rewardedit_jax.evaluation.shapes import SETTINGS, evaluate_editor, references, test_scenes
+from rewardedit_jax.evaluation.shapes import SETTINGS, evaluate_editor, held_out_scenes, references
 from rewardedit_jax.evaluation.tables import make_table
 
 
@@ -27,7 +27,7 @@ def parse() -> argparse.Namespace:
 
 
 def evaluate_shapes(a: argparse.Namespace) -> None:
-    scenes = test_scenes(a.count)
+    scenes = held_out_scenes(a.count)
     result = evaluate_editor(Editor.load(a.model), scenes)
     result.save(a.output, {"model": a.model, "settings": dict(SETTINGS)})
     scores = {(a.model, asked): scores[None] for asked, scores in result.scores.items()}

@@ -15,7 +15,7 @@ from rewardedit_jax.evaluation.arms import ARMS, BASELINE, FULL, recipe
 from rewardedit_jax.evaluation.jobs import Job, available_slots, last_lines, run_jobs
 from rewardedit_jax.evaluation.pictures import Column, choose_rows, draw_grid
 from rewardedit_jax.evaluation.results import Result
-from rewardedit_jax.evaluation.shapes import ASKED, NOTHING, references, test_scenes
+from rewardedit_jax.evaluation.shapes import ASKED, NOTHING, held_out_scenes, references
 from rewardedit_jax.evaluation.tables import Table, make_table
 from rewardedit_jax.weights.files import write_json
 
@@ -72,7 +72,7 @@ def compare(comparison: Comparison) -> list[Path]:
     failed = run_jobs(jobs, available_slots(len(jobs)))
     if failed:
         raise JobsFailed("\n\n".join(f"{j.name} failed; the end of {j.log}:\n{last_lines(j.log)}" for j in failed))
-    return write_report(comparison.workdir, comparison.results(), test_scenes(comparison.count))
+    return write_report(comparison.workdir, comparison.results(), held_out_scenes(comparison.count))
 
 
 def write_report(workdir: Path, results: Mapping[str, Sequence[Result]], scenes: Sequence[ShapesExample]) -> list[Path]:

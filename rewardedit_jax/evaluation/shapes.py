@@ -37,12 +37,9 @@ SETTINGS = MappingProxyType(
 )
 
 
-def test_scenes(count: int) -> list[ShapesExample]:
+def held_out_scenes(count: int) -> list[ShapesExample]:
     """The first examples of the test split of every shapes data set, whatever its size: no files are needed."""
     return [shapes_example(i, "test") for i in range(count)]
-
-
-test_scenes.__test__ = False  # its name is no reason for pytest to collect it
 
 
 def edit_scenes(
@@ -90,7 +87,7 @@ def shapes_evaluator(
     Args:
       config: `reward.layout`; an editor without reward modules is asked for none.
     """
-    scenes = test_scenes(count)
+    scenes = held_out_scenes(count)
     reward = Reward() if config.reward.layout else None
 
     def evaluate(params: Mapping[str, Any], step: int) -> dict[str, Any]:

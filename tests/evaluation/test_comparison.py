@@ -11,15 +11,14 @@ from rewardedit_jax.evaluation import comparison as module
 from rewardedit_jax.evaluation.arms import ARMS, BASELINE, FULL
 from rewardedit_jax.evaluation.comparison import Comparison, JobsFailed, compare, grid_of, table_of
 from rewardedit_jax.evaluation.results import Result
-from rewardedit_jax.evaluation.shapes import score
-from rewardedit_jax.evaluation.shapes import test_scenes as make_scenes
+from rewardedit_jax.evaluation.shapes import held_out_scenes, score
 
 RECIPE = f"{Path(__file__).parents[2]}/configs/reward_ip2p.py:debug"
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    return make_scenes(8)
+    return held_out_scenes(8)
 
 
 def result_of(scenes, **pictures):

@@ -5,12 +5,12 @@ import pytest
 
 from rewardedit_jax.data.shapes import EDIT_TYPES
 from rewardedit_jax.evaluation.pictures import Column, choose_rows, draw_grid
-from rewardedit_jax.evaluation.shapes import test_scenes as make_scenes
+from rewardedit_jax.evaluation.shapes import held_out_scenes
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    return make_scenes(40)
+    return held_out_scenes(40)
 
 
 def flat(color, n):

@@ -18,11 +18,11 @@ from rewardedit_jax.evaluation.shapes import (
     SETTINGS,
     edit_scenes,
     evaluate_editor,
+    held_out_scenes,
     references,
     score,
     shapes_evaluator,
 )
-from rewardedit_jax.evaluation.shapes import test_scenes as make_scenes
 from rewardedit_jax.models.reward_condition import PERSPECTIVES
 
 QUICK = {**SETTINGS, "steps": 2, "batch_size": 4}
@@ -30,7 +30,7 @@ QUICK = {**SETTINGS, "steps": 2, "batch_size": 4}
 
 @pytest.fixture(scope="module")
 def scenes():
-    return make_scenes(8)
+    return held_out_scenes(8)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ class Knowing(Editor):
     """Knows the ideal edit, makes it for the best reward and leaves the source alone for the worst."""
 
     def edit(self, image, instruction, *, reward, seed, output, **settings):
-        ideal = {scene.source.tobytes(): scene.ideal for scene in make_scenes(len(image))}
+        ideal = {scene.source.tobytes(): scene.ideal for scene in held_out_scenes(len(image))}
         edited = image if reward == ASKED["0"] else [ideal[source.tobytes()] for source in image]
         return np.stack(edited).astype(np.float32) / 255
 
