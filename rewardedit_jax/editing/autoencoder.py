@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from rewardedit_jax.data.images import to_unit
-from rewardedit_jax.data.pipeline import EditBatch, edit_batches
+from rewardedit_jax.data.pipeline import EditBatch
 from rewardedit_jax.data.shapes.tokenizer import shapes_tokenizer
 from rewardedit_jax.data.sources import open_source
 from rewardedit_jax.editing.initialise import random_params
+from rewardedit_jax.editing.task import recipe_batches
 from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.weights.engine import Params
 from rewardedit_jax.weights.files import write_json
@@ -54,19 +55,7 @@ class AutoencoderTask:
         return error + self.config.kl_weight * kl, {"psnr": psnr, "kl": kl}
 
     def batches(self, start: int, split: str = "train") -> Iterator[EditBatch]:
-        return edit_batches(
-            self.source,
-            shapes_tokenizer(),
-            batch_size=self.config.batch_size * self.config.accumulate,
-            resolution=self.config.data.resolution,
-            flip=self.config.data.flip,
-            perspectives=(),
-            seed=self.config.seed,
-            start=start,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
-            threads=self.config.data.threads,
-        )
+        return recipe_batches(self.config, self.source, shapes_tokenizer(), (), start)
 
     def export(self, params: Params, directory: Path) -> None:
         """A pipeline directory with a VAE only, its scaling factor set so that latents have unit variance."""

@@ -1,6 +1,6 @@
 """The editing task: what the trainer needs to train a reward-conditioned editor."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches
+from rewardedit_jax.data.records import Source
 from rewardedit_jax.data.sources import open_source
-from rewardedit_jax.data.tokenize import tokenize
+from rewardedit_jax.data.tokenize import CLIPTokenizer, tokenize
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.initialise import starting_editor
 from rewardedit_jax.editing.objective import Dropout, editing_loss
@@ -66,19 +67,7 @@ class EditingTask:
         return losses, {}
 
     def batches(self, start: int, split: str = "train") -> Iterator[EditBatch]:
-        return edit_batches(
-            self.source,
-            self.editor.tokenizer,
-            batch_size=self.config.batch_size * self.config.accumulate,
-            resolution=self.config.data.resolution,
-            flip=self.config.data.flip,
-            perspectives=self.config.reward.perspectives,
-            seed=self.config.seed,
-            start=start,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
-            threads=self.config.data.threads,
-        )
+        return recipe_batches(self.config, self.source, self.editor.tokenizer, self.config.reward.perspectives, start)
 
     def with_params(self, params: Params) -> Editor:
         """The editor in its present state, for evaluation and export."""
@@ -86,3 +75,22 @@ class EditingTask:
 
     def export(self, params: Params, directory: Path) -> None:
         self.with_params(params).save(directory)
+
+
+def recipe_batches(
+    config: ConfigDict, source: Source, tokenizer: CLIPTokenizer, perspectives: Sequence[str], start: int
+) -> Iterator[EditBatch]:
+    """This host's batches of a recipe from step `start` on, each with all of its step's micro-batches."""
+    return edit_batches(
+        source,
+        tokenizer,
+        batch_size=config.batch_size * config.accumulate,
+        resolution=config.data.resolution,
+        flip=config.data.flip,
+        perspectives=perspectives,
+        seed=config.seed,
+        start=start,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+        threads=config.data.threads,
+    )
