@@ -2,8 +2,10 @@
 
 import io
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -13,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image
+from tqdm import tqdm
 
 from rewardedit_jax.data.shapes.edits import EDIT_TYPES, Split
 from rewardedit_jax.data.shapes.example import ShapesExample, shapes_example
@@ -63,7 +66,10 @@ class ShapesBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: Split):
         config = self.builder_config
-        return enumerate(_make_examples(split, getattr(config, split), config.seed))
+        count = getattr(config, split)
+        patience = 0.5 if sys.stderr.isatty() else 30  # seconds between two lines of a log
+        examples = _make_examples(split, count, config.seed)
+        yield from enumerate(tqdm(examples, f"shapes, {split}", count, unit=" scenes", mininterval=patience))
 
 
 def prepare_shapes(data_dir: str | Path, train: int, test: int, seed: int = 0) -> Path:
@@ -74,8 +80,20 @@ def prepare_shapes(data_dir: str | Path, train: int, test: int, seed: int = 0) -
     """
     config = ShapesConfig(name=f"train{train}_test{test}_seed{seed}", train=train, test=test, seed=seed)
     builder = ShapesBuilder(config=config, data_dir=str(data_dir), file_format="array_record")
-    builder.download_and_prepare()
+    with _quiet_tfds():
+        builder.download_and_prepare()
     return Path(builder.data_dir)
+
+
+@contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Without its talk of downloads of unknown size: one bar for each split says all."""
+    tfds.disable_progress_bar()
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
 
 
 class ShapesSource:
