@@ -13,10 +13,10 @@ demo: .venv/installed  ## train with and without reward, print the table, draw r
 	$(COMPARE) --arms "without reward" reward --seeds 1 --count 128 --workdir runs/demo
 
 table: .venv/installed  ## the README's table: the same with three seeds and more scenes
-	$(COMPARE) --arms "without reward" reward --seeds 3 --count 256 --workdir runs/table
+	$(COMPARE) --arms "without reward" reward --seeds 3 --count 256 --workdir runs/comparison
 
-ablations: .venv/installed  ## scores, text or both; attention, addition or both: three seeds each
-	$(COMPARE) --seeds 3 --count 256 --workdir runs/ablations
+ablations: .venv/installed  ## goes on from the table: scores, text or both; attention, addition or both
+	$(COMPARE) --seeds 3 --count 256 --workdir runs/comparison
 
 test: .venv/installed  ## the tests that need neither PyTorch nor patience
 	$(PYTEST) -m "not oracle and not slow"

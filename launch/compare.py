@@ -1,7 +1,7 @@
 """Train arms of one recipe side by side and compare what they learnt: one table, one picture grid.
 
   python launch/compare.py --config configs/reward_ip2p.py:shapes --arms "without reward" reward --workdir runs/demo
-  python launch/compare.py --config configs/reward_ip2p.py:shapes --seeds 3 --workdir runs/ablations   # all arms
+  python launch/compare.py --config configs/reward_ip2p.py:shapes --seeds 3 --workdir runs/comparison   # all arms
 
 Each training takes one core (on an accelerator, one after the other). A stopped comparison goes on with the same
 command; what is there is not done again. Fields of the recipe are set for all arms: --config.steps=300.

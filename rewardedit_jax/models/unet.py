@@ -108,6 +108,11 @@ class UNetConfig:
                 raise ValueError(f"{name} {types} is not supported: {levels} of {', '.join(known)} are needed.")
         if isinstance(self._heads, tuple) and len(self._heads) != levels:
             raise ValueError(f"{len(self._heads)} head counts do not go with {levels} levels.")
+        for level, width in enumerate(self.block_out_channels):
+            if width % self.heads(level):
+                raise ValueError(f"{self.heads(level)} heads cannot share the {width} channels of level {level}.")
+        if not isinstance(self.sample_size, int | None):
+            raise ValueError(f"sample_size {self.sample_size} is not supported: one number, of a square, is needed.")
 
     @property
     def _heads(self) -> int | tuple[int, ...]:

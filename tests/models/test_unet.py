@@ -139,10 +139,12 @@ def test_every_unsupported_setting_is_named_at_once():
         {"down_block_types": ["AttnDownBlock2D"] * 4},
         {"up_block_types": ["UpBlock2D"] * 3},
         {"attention_head_dim": [8, 8]},
+        {"attention_head_dim": 7},
+        {"sample_size": [32, 64]},
     ],
 )
-def test_levels_that_do_not_fit_are_an_error(settings):
-    with pytest.raises(ValueError, match=r"not supported|do not go with"):
+def test_sizes_that_do_not_fit_are_an_error(settings):
+    with pytest.raises(ValueError, match=r"not supported|do not go with|cannot share"):
         UNetConfig.from_hf(settings)
 
 
