@@ -44,8 +44,8 @@ PARTITION_RULES = (
 
 _DOWN_ATTENTION = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
 _UP_ATTENTION = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
-# Settings that diffusers also takes per level.
-_ONE_FOR_ALL = ("cross_attention_dim", "layers_per_block", "norm_num_groups")
+# Settings that diffusers also takes as lists: per level, or of height and width.
+_ONE_FOR_ALL = ("cross_attention_dim", "layers_per_block", "norm_num_groups", "sample_size")
 # Settings of diffusers' UNet2DConditionModel that change its output; they may have these values only.
 _FIXED = {
     "act_fn": ("silu",),
@@ -111,8 +111,6 @@ class UNetConfig:
         for level, width in enumerate(self.block_out_channels):
             if width % self.heads(level):
                 raise ValueError(f"{self.heads(level)} heads cannot share the {width} channels of level {level}.")
-        if not isinstance(self.sample_size, int | None):
-            raise ValueError(f"sample_size {self.sample_size} is not supported: one number, of a square, is needed.")
 
     @property
     def _heads(self) -> int | tuple[int, ...]:
@@ -138,7 +136,7 @@ class UNetConfig:
           ValueError: naming every setting that this network does not have.
         """
         faults = [f"{k}={config[k]!r}" for k, values in _FIXED.items() if k in config and config[k] not in values]
-        faults += [f"{k}={config[k]!r}" for k in _ONE_FOR_ALL if not isinstance(config.get(k, 0), int)]
+        faults += [f"{k}={config[k]!r}" for k in _ONE_FOR_ALL if isinstance(config.get(k), list | tuple)]
         if faults:
             raise ValueError(f"this U-Net does not support {', '.join(faults)}.")
         read = {f.name for f in fields(cls)} - {"reward"}
