@@ -69,14 +69,16 @@ def tiny_vision():
 
 
 def draw(module, seed=0):
-    """Parameters of about unit gain, none of them zero, as NumPy arrays."""
+    """Parameters of unit gain, as NumPy arrays; biases and zero ends included, so that nothing is silent."""
     rng = np.random.default_rng(seed)
 
     def one(path, leaf):
         x = rng.standard_normal(leaf.shape, np.float32)
-        if path.endswith("scale"):
-            return np.asarray(1 + 0.1 * x, leaf.dtype)
-        return np.asarray(x / np.sqrt(max(np.prod(leaf.shape[:-1]), 1)), leaf.dtype)
+        if leaf.ndim == 1:
+            x = 1 + 0.1 * x if path.endswith("scale") else 0.05 * x
+        else:
+            x /= np.sqrt(leaf.shape[-1] if path.endswith("embedding") else np.prod(leaf.shape[:-1]))
+        return x.astype(leaf.dtype)
 
     flat = flatten_dict(abstract_params(module), sep="/")
     return unflatten_dict({path: one(path, leaf) for path, leaf in flat.items()}, sep="/")

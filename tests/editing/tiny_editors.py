@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from tiny_models import draw
 
 from rewardedit_jax.data.pipeline import EditBatch
 from rewardedit_jax.data.shapes.tokenizer import shapes_tokenizer
@@ -15,7 +15,6 @@ from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
-from rewardedit_jax.weights.pretrained import abstract_params
 
 SIDE, GRID = 16, 8  # of pictures and latents
 WIDTH = 16  # of the text encoder
@@ -33,7 +32,7 @@ SCHEDULE = {
 def tiny_editor(*, prediction="epsilon", **reward):
     """`reward`: settings of RewardConditionConfig; none at all is a plain editor."""
     networks = tiny_networks(**reward)
-    params = {name: random_params(module, seed) for seed, (name, module) in enumerate(networks._asdict().items())}
+    params = {name: draw(module, seed) for seed, (name, module) in enumerate(networks._asdict().items())}
     schedule = Schedule.from_config({**SCHEDULE, "prediction_type": prediction})
     return Editor(networks, jax.device_put(params), shapes_tokenizer(), schedule)
 
@@ -72,21 +71,6 @@ def tiny_networks(**reward):
         pad_token_id=tokenizer.pad_token_id,
     )
     return Networks(UNet(unet), AutoencoderKL(vae), CLIPTextModel(text))
-
-
-def random_params(module, seed=0):
-    """Parameters of unit gain, zero-initialised ends included, so that nothing is silent."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        x = rng.standard_normal(leaf.shape, np.float32)
-        if leaf.ndim == 1:
-            return 1 + 0.1 * x if path.endswith("scale") else 0.05 * x
-        fan_in = leaf.shape[-1] if path.endswith("embedding") else np.prod(leaf.shape[:-1])
-        return x / np.sqrt(fan_in, dtype=np.float32)
-
-    flat = flatten_dict(abstract_params(module), sep="/")
-    return unflatten_dict({path: draw(path, leaf) for path, leaf in flat.items()}, sep="/")
 
 
 def picture(seed=0, height=SIDE, width=SIDE):

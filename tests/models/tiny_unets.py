@@ -5,7 +5,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from tiny_models import draw
 
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
@@ -51,17 +51,7 @@ def count(params):
 
 
 def random_params(config, seed=0):
-    """Parameters of unit gain, biases and zero-initialised ends included, so that nothing is silent."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        x = rng.standard_normal(leaf.shape, np.float32)
-        if leaf.ndim == 1:
-            return 1 + 0.1 * x if path.endswith("scale") else 0.05 * x
-        return x / np.sqrt(np.prod(leaf.shape[:-1]))
-
-    flat = flatten_dict(abstract(config), sep="/")
-    return unflatten_dict({path: jnp.asarray(draw(path, leaf)) for path, leaf in flat.items()}, sep="/")
+    return jax.tree.map(jnp.asarray, draw(UNet(config), seed))
 
 
 def without_reward(params):
