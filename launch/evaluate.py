@@ -1,9 +1,13 @@
-"""Measure a model on a benchmark.
+"""Measure a model, or a judge, on a benchmark.
 
   python launch/evaluate.py shapes --model runs/reward --output runs/reward/evaluation
+  python launch/evaluate.py genai_bench --answers genai_bench/gpt4o/pairwise.json --json out.json
+  python launch/evaluate.py imagenhub --ratings imagenhub --answers viescore/gpt4o_0shot --json out.json
 
 shapes: edits of held-out scenes of the shapes world, asked for reward 5, 3 and 0 where the model takes rewards, scored
 by the oracle judge. DIR/result.json gets every score, DIR/pictures.npz every picture.
+genai_bench: accuracy of a judge's stored answers, of 919 human votes, as the public leaderboard counts.
+imagenhub: rank correlation of a judge's stored answers (VIEScore's files) with the raters, and of the raters.
 """
 
 import argparse
@@ -11,6 +15,8 @@ from pathlib import Path
 
 from rewardedit_jax.command_line import complain_clearly
 from rewardedit_jax.editing.editor import Editor
+from rewardedit_jax.evaluation.reward_benchmarks import genai_bench, imagenhub
+from rewardedit_jax.evaluation.reward_benchmarks.report import Report
 from rewardedit_jax.evaluation.shapes import SETTINGS, evaluate_editor, held_out_scenes, references
 from rewardedit_jax.evaluation.tables import make_table
 
@@ -23,6 +29,21 @@ def parse() -> argparse.Namespace:
     shapes.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the scores and the pictures")
     shapes.add_argument("--count", type=int, default=256, help="held-out scenes (default: %(default)s)")
     shapes.set_defaults(run=evaluate_shapes)
+
+    votes = benchmarks.add_parser("genai_bench", help="which of two edits people prefer")
+    votes.add_argument("--answers", required=True, type=Path, metavar="FILE", help="a judge's pairwise.json")
+    votes.add_argument("--swapped", type=Path, metavar="FILE", help="its answers with left and right exchanged")
+    votes.set_defaults(run=evaluate_genai_bench)
+
+    ratings = benchmarks.add_parser("imagenhub", help="how people rate edits")
+    ratings.add_argument("--ratings", required=True, type=Path, metavar="DIR", help="holds *_rater<n>.tsv")
+    ratings.add_argument("--answers", required=True, type=Path, metavar="DIR", help="a judge's <model>/{SC,PQ}.json")
+    ratings.set_defaults(run=evaluate_imagenhub)
+
+    for reported in (votes, ratings):
+        reported.add_argument("--json", type=Path, metavar="FILE", help="for every number")
+        reported.add_argument("--png", type=Path, metavar="FILE", help="for bars with their intervals")
+        reported.add_argument("--seed", type=int, default=0, help="of the intervals (default: %(default)s)")
     return p.parse_args()
 
 
@@ -32,6 +53,23 @@ def evaluate_shapes(a: argparse.Namespace) -> None:
     result.save(a.output, {"model": a.model, "settings": dict(SETTINGS)})
     scores = {(a.model, asked): scores[None] for asked, scores in result.scores.items()}
     print(make_table(scores, references=references(scenes)).to_text())
+
+
+def evaluate_genai_bench(a: argparse.Namespace) -> None:
+    votes = genai_bench.read_votes(a.answers)
+    other = genai_bench.turned(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
+    tell(genai_bench.evaluate_votes(votes, other, a.seed), a)
+
+
+def evaluate_imagenhub(a: argparse.Namespace) -> None:
+    ratings = imagenhub.read_ratings(a.ratings)
+    answers = imagenhub.read_answers(a.answers, ratings)
+    tell(imagenhub.evaluate_ratings(ratings, imagenhub.judged_aspects(answers), a.seed), a)
+
+
+def tell(report: Report, a: argparse.Namespace) -> None:
+    report.write(a.json, a.png)
+    print(report.to_text())
 
 
 def main() -> None:

@@ -1,0 +1,145 @@
+"""EditReward-Bench as the hub has it: parquet files with one pair of edits per row, for groups of any size.
+
+TIGER-Lab/EditReward-Bench, folders 2pair, 3pair and 4pair. Before the clean-up of December 2025 some pairs were there
+twice, a few of them in contradiction (issue 15 of the repository). Contradictions are an error that names their keys,
+repetitions count once.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+from absl import logging
+from pyarrow import parquet
+
+from rewardedit_jax.data.bad_records import settle
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import Group
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_json import LETTERS
+from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit
+from rewardedit_jax.evaluation.reward_benchmarks.json_records import listed
+
+_IMAGES = ("source_image", "candidate_1", "candidate_2")
+_TEXTS = ("id", "dataset", "instruction", "ranking", "comparison_type", "model_1", "model_2")
+_SIZES = {"2pair": 2, "3pair": 3, "4pair": 4}
+
+
+def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> list[Group]:
+    """The groups of all parquet files under a directory; their images are held in memory, encoded.
+
+    The key of a group is its data set and the part of `id` before the first "_", or else the first ten letters; of
+    two edits also their models.
+
+    Raises:
+      FileNotFoundError: if there is no parquet file.
+      BadRecords: for a file of another layout, or with all faults of groups, by key: contradictory rankings, missing
+        pairs, unknown rankings, pairs that make no order. With `skip_bad` these groups are left out, and logged.
+    """
+    files = sorted(directory.rglob("*.parquet"))
+    if not files:
+        raise FileNotFoundError(f"there is no parquet file under {directory}; the hub's are 2pair/, 3pair/ and 4pair/.")
+    drafts: dict[str, _Draft] = {}
+    groups, faults = [], []
+    for name, row in (named for file in files for named in _rows(file)):
+        if fault := _fault(row):
+            faults.append(f"{name}: {fault}")
+            continue
+        new = _Draft(_SIZES[row["dataset"]], row["source_image"]["bytes"], row["instruction"])
+        drafts.setdefault(_key(row), new).add(row)
+    for key, draft in drafts.items():
+        try:
+            groups.append(draft.group(key))
+        except ValueError as fault:
+            faults.append(str(fault))
+    settle(faults, str(directory), skip_bad)
+    return groups
+
+
+@dataclass
+class _Draft:
+    """What the rows of one group have said so far. Edits are named by letter, or by model where there are two."""
+
+    size: int
+    source: bytes
+    instruction: str
+    images: dict[str, bytes] = field(default_factory=dict)
+    winner: dict[frozenset[str], str | None] = field(default_factory=dict)  # of a pair; None for a tie
+    faults: list[str] = field(default_factory=list)
+    repeated: int = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        letters = row["comparison_type"].split("vs")
+        models = row["model_1"], row["model_2"]
+        names = models if self.size == 2 and models[0] != models[1] else letters
+        for name, column in zip(names, _IMAGES[1:], strict=True):
+            self.images.setdefault(name, row[column]["bytes"])
+        won = _winner(row["ranking"], letters)
+        if won == "" or (won is None and self.size > 2):
+            self.faults.append(f"unknown ranking {row['ranking']!r} of {row['comparison_type']}")
+            return
+        pair, winner = frozenset(names), None if won is None else names[letters.index(won)]
+        self.repeated += pair in self.winner
+        if self.winner.setdefault(pair, winner) != winner:
+            self.faults.append(f"contradictory rankings of {' and '.join(models)}")
+
+    def group(self, key: str) -> Group:
+        """Raises ValueError, with all faults, if the rows do not make a group."""
+        names = list(self.images) if self.size == 2 else list(LETTERS[: self.size])
+        winners = list(self.winner.values())
+        best_first = sorted(names, key=winners.count, reverse=True)
+        if faults := self.faults or self._order_faults(names):
+            raise ValueError(f"{key}: {'; '.join(faults)}")
+        if self.repeated:
+            logging.warning("%s: %d pairs are there once more with the same ranking.", key, self.repeated)
+        edits = tuple(Edit(self.source, self.images[name], self.instruction) for name in names)
+        return Group(key, edits, None if None in winners else tuple(map(names.index, best_first)))
+
+    def _order_faults(self, names: list[str]) -> list[str]:
+        pairs = {frozenset(pair) for pair in combinations(names, 2)}
+        if pairs != self.winner.keys():
+            return [f"has {len(self.winner)} of the {len(pairs)} pairs of {self.size} edits"]
+        winners = list(self.winner.values())
+        in_order = None in winners or sorted(map(winners.count, names)) == list(range(self.size))
+        return [] if in_order else ["its pairs make no order"]
+
+
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and content of each row."""
+    try:
+        with parquet.ParquetFile(file) as opened:
+            lacking = [name for name in (*_TEXTS, *_IMAGES) if name not in opened.schema_arrow.names]
+            if lacking:
+                raise ValueError(f"{file} has no column {listed(lacking)}; it should be a file of EditReward-Bench.")
+            batches = opened.iter_batches(batch_size=16, columns=[*_TEXTS, *_IMAGES])
+            rows = (row for batch in batches for row in batch.to_pylist())
+            yield from ((f"{file.name}, row {i}", row) for i, row in enumerate(rows))
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{file} is not parquet: {error}") from error
+
+
+def _fault(row: dict[str, Any]) -> str | None:
+    wrong = [name for name in _TEXTS if not isinstance(row[name], str) or not row[name]]
+    wrong += [name for name in _IMAGES if not isinstance(row[name], dict) or not row[name].get("bytes")]
+    if wrong:
+        return f"no {listed(wrong)}"
+    if row["dataset"] not in _SIZES:
+        return f"unknown dataset {row['dataset']!r}; known are {', '.join(_SIZES)}"
+    letters = LETTERS[: _SIZES[row["dataset"]]]
+    if not re.fullmatch(rf"([{letters}])vs(?!\1)[{letters}]", row["comparison_type"]):
+        return f"unknown comparison_type {row['comparison_type']!r}"
+    return None
+
+
+def _winner(ranking: str, letters: list[str]) -> str | None:
+    """The letter ranked higher, None for a tie, "" for what is neither."""
+    first, second = letters
+    return {f"{first}>{second}": first, f"{second}>{first}": second, f"{first}={second}": None}.get(ranking, "")
+
+
+def _key(row: dict[str, Any]) -> str:
+    before, underscore, _ = row["id"].partition("_")
+    key = f"{row['dataset']} {before if underscore else row['id'][:10]}"
+    return f"{key} ({', '.join(sorted((row['model_1'], row['model_2'])))})" if row["dataset"] == "2pair" else key

@@ -1,0 +1,77 @@
+"""What a scorer is asked: edits, and how their scores are got from any callable."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from rewardedit_jax.data.images import decode_image, read_image
+from rewardedit_jax.evaluation.reward_benchmarks.json_records import listed
+
+Picture = Path | bytes  # a file, or an encoded image
+
+OVERALL = 2  # the column of scores that published benchmarks look at
+_AT_A_TIME = 64  # edits whose images are in memory together
+
+
+class ScoreEdits(Protocol):
+    """What is measured: anything that scores edits.
+
+    It is called with upright RGB images (transparent parts on white) and instructions, all of one length, and returns
+    float64[n, 3]: for each edit the score of following, of quality, and overall. Only order and differences count.
+    Each edit is scored by itself, so there are no positions that could be swapped.
+    """
+
+    def __call__(
+        self, sources: Sequence[Image.Image], edited: Sequence[Image.Image], instructions: Sequence[str]
+    ) -> Float[np.ndarray, "n 3"]: ...
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit to be scored."""
+
+    source: Picture
+    edited: Picture
+    instruction: str
+
+
+def score_edits(scorer: ScoreEdits, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
+    """The scores of all edits, in their order.
+
+    Raises:
+      FileNotFoundError: if image files are missing, before any edit is scored; counted, the first ones listed.
+      ImageError: naming an image that cannot be read.
+      ValueError: if the scorer returns another shape, or scores that are not finite.
+    """
+    _check_files(edits)
+    parts = []
+    for start in range(0, len(edits), _AT_A_TIME):
+        chunk = edits[start : start + _AT_A_TIME]
+        scores = np.asarray(
+            scorer([_open(e.source) for e in chunk], [_open(e.edited) for e in chunk], [e.instruction for e in chunk]),
+            np.float64,
+        )
+        if scores.shape != (len(chunk), 3):
+            raise ValueError(f"the scorer returned {scores.shape} for {len(chunk)} edits; it should be [n, 3].")
+        parts.append(scores)
+    scores = np.concatenate(parts) if parts else np.zeros((0, 3))
+    bad = np.flatnonzero(~np.isfinite(scores).all(1))
+    if len(bad):
+        raise ValueError(f"{len(bad)} of {len(edits)} edits got scores that are not finite: number {listed(bad)}.")
+    return scores
+
+
+def _check_files(edits: Sequence[Edit]) -> None:
+    files = {picture for edit in edits for picture in (edit.source, edit.edited) if isinstance(picture, Path)}
+    missing = sorted(file for file in files if not file.is_file())
+    if missing:
+        raise FileNotFoundError(f"{len(missing)} of {len(files)} image files are missing: {listed(missing)}.")
+
+
+def _open(picture: Picture) -> Image.Image:
+    return decode_image(picture, "in memory") if isinstance(picture, bytes) else read_image(picture)

@@ -1,0 +1,142 @@
+"""Agreement and correlation: the worked examples of the published protocol, scipy as the oracle, and properties."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from rewardedit_jax.evaluation.reward_benchmarks.agreement import (
+    NEVER,
+    cross_validated,
+    published_accuracy_with_ties,
+    published_threshold,
+    right,
+    right_without_ties,
+)
+from rewardedit_jax.evaluation.reward_benchmarks.bootstrap import bootstrap_interval
+from rewardedit_jax.evaluation.reward_benchmarks.correlation import (
+    fisher_mean,
+    per_prompt_spearman,
+    published_mean,
+    spearman,
+    z_scored_spearman,
+)
+
+HUMAN = np.array([1, -1, 0] * 3)
+MARGIN = np.array([0.8, 0.1, -0.4, 0.3, -0.3, -0.1, 0.3, -0.1, -0.1])
+
+
+def test_worked_example_of_the_published_file():
+    assert published_accuracy_with_ties(HUMAN, MARGIN) == pytest.approx(0.6667, abs=5e-5)
+    assert right_without_ties(HUMAN, MARGIN).mean() == pytest.approx(0.8333, abs=5e-5)
+
+
+@pytest.mark.parametrize(("human", "expected"), [([1, 0], 0.5), ([0, 1], 1.0)])
+def test_published_accuracy_depends_on_the_order_of_items(human, expected):
+    """No threshold reaches 1: both margins are equal, so both are ties or none is."""
+    margin = np.array([0.5, 0.5])
+    assert published_accuracy_with_ties(np.array(human), margin) == expected
+    assert max(right(np.array(human), margin, t).mean() for t in (NEVER, 0.5)) == 0.5
+
+
+def test_published_accuracy_always_calls_one_tie():
+    assert published_accuracy_with_ties(np.array([1, -1, 1, 1]), np.array([1.0, -2.0, 3.0, 4.0])) == 0.75
+
+
+def step_by_step(human, margin):
+    """The published scan, counted anew at each step: the first items by |margin| are ties, the others are not."""
+    items = sorted(zip(human, margin, strict=True), key=lambda item: abs(item[1]))
+    return max(
+        (sum(h == 0 for h, _ in items[:k]) + sum(h * m > 0 for h, m in items[k:])) / len(items)
+        for k in range(1, len(items) + 1)
+    )
+
+
+def test_published_accuracy_is_that_of_the_scan():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        human, margin = rng.integers(-1, 2, 7), rng.integers(-3, 4, 7) / 4
+        assert published_accuracy_with_ties(human, margin) == pytest.approx(step_by_step(human, margin))
+
+
+def test_margin_of_zero_prefers_nobody():
+    human, margin = np.array([1, -1, 0]), np.zeros(3)
+    assert right(human, margin, NEVER).tolist() == [False, False, True]
+    assert right_without_ties(human, margin).tolist() == [False, False]
+
+
+def test_no_accuracy_without_ties_where_all_are():
+    with pytest.raises(ValueError, match="all 2 human judgements are ties"):
+        right_without_ties(np.zeros(2, int), np.ones(2))
+
+
+def test_published_threshold_is_the_first_best_and_tries_zero():
+    assert published_threshold(np.array([1, 1]), np.array([0.5, 0.7])) == 0.0
+    assert published_threshold(np.array([0, 1]), np.array([0.5, 0.7])) == 0.5
+
+
+def test_cross_validation_gains_nothing_from_noise():
+    """Scores that know nothing: a threshold tuned on the items looks better than guessing, a held-out one does not."""
+    rng = np.random.default_rng(1)
+    tuned, held_out = [], []
+    for seed in range(30):
+        human, margin = rng.integers(-1, 2, 60), rng.normal(size=60)
+        tuned.append(published_accuracy_with_ties(human, margin))
+        held_out.append(cross_validated(human, margin, seed).mean())
+    assert np.mean(tuned) > 0.4
+    assert np.mean(held_out) == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_cross_validation_may_call_no_ties():
+    human = np.array([1, -1] * 10)
+    assert cross_validated(human, human * np.linspace(0.1, 1, 20), seed=0).all()
+
+
+def test_cross_validation_finds_a_clear_threshold():
+    human = np.array([1, 0, -1] * 10)
+    told = cross_validated(human, human + 0.1 * np.sin(np.arange(30.0)), seed=3)
+    assert told.all()
+    assert (told == cross_validated(human, human + 0.1 * np.sin(np.arange(30.0)), seed=3)).all()
+
+
+def test_one_item_cannot_be_split():
+    with pytest.raises(ValueError, match="1 judged item"):
+        cross_validated(np.array([1]), np.array([0.5]), seed=0)
+
+
+def test_spearman_is_scipys():
+    rng = np.random.default_rng(2)
+    for levels in (3, 10, 1000):
+        a, b = rng.integers(0, levels, 50), rng.integers(0, levels, 50) / 7
+        assert spearman(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
+
+
+def test_spearman_of_a_constant_is_not_defined():
+    assert np.isnan(spearman(np.ones(4), np.arange(4.0)))
+
+
+def test_means_of_correlations():
+    assert published_mean([0.3, 0.5]) == pytest.approx(np.tanh(0.4))
+    assert published_mean([0.4]) == pytest.approx(0.380, abs=5e-4)  # the example of the fact sheet
+    assert np.isnan(published_mean([0.3, float("nan")]))
+    assert fisher_mean([0.4]) == pytest.approx(0.4)
+    assert fisher_mean([0.4, float("nan")]) == pytest.approx(np.tanh(np.arctanh(0.4) / 2))
+    assert fisher_mean([1.0, 1.0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_correlations_within_prompts():
+    """Prompt a is ordered rightly, b wrongly, c has one edit, d constant scores: the mean is of a and b."""
+    prompts = list("aaabbbcdd")
+    human = np.array([1.0, 2, 3, 1, 2, 3, 9, 1, 2])
+    scores = np.array([10.0, 20, 30, 7, 6, 5, 0, 4, 4])
+    assert per_prompt_spearman(human, scores, prompts) == pytest.approx(0)
+    z = 1.5**0.5
+    known = spearmanr([-z, 0, z, z, 0, -z, 0, 0], [1, 2, 3, 1, 2, 3, 1, 2]).statistic
+    assert z_scored_spearman(human, scores, prompts) == pytest.approx(known)
+
+
+def test_interval_is_that_of_a_proportion():
+    """Of 400 items half are right: 0.5 ± 1.96 · 0.025."""
+    items = np.arange(400) % 2
+    low, high = bootstrap_interval(lambda at: items[at].mean(), 400, seed=0)
+    assert (low, high) == pytest.approx((0.451, 0.549), abs=0.006)
+    assert (low, high) == bootstrap_interval(lambda at: items[at].mean(), 400, seed=0)

@@ -1,0 +1,170 @@
+"""ImagenHub: published correlations and human ceiling from the public files, and every fault of a folder."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from rewardedit_jax.evaluation.reward_benchmarks.imagenhub import (
+    evaluate_ratings,
+    judged_aspects,
+    read_answers,
+    read_ratings,
+)
+
+MODELS, UIDS = ("One", "Two"), ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+# Printed in VIEScore's analyze_json.ipynb: tanh of the mean, over raters, of each one's correlation with the others.
+HUMAN = {
+    "semantic": (0.5482, 0.3286, 0.66, 0.6219, 0.3311, 0.588, 0.2657, 0.2675),
+    "perceptual": (0.5887, 0.6214, 0.5955, 0.519, 0.577, 0.5028, 0.4705, 0.5757),
+    "overall": (0.5891, 0.4265, 0.6561, 0.6289, 0.3327, 0.5811, 0.1991, 0.1524),
+}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Ratings that fall from a to d in both parts, and a judge that agrees on everything."""
+    levels = [1, 0.5, 0.5, 0]
+    ratings, answers = tmp_path / "ratings", tmp_path / "answers"
+    ratings.mkdir()
+    for rater in (1, 2, 3):
+        lines = [f"{uid}\t[{v}, {v}]\t[{v},{v}]\t[0,0]" for uid, v in zip(UIDS, levels, strict=True)]
+        (ratings / f"IE_rater{rater}.tsv").write_text("\n".join(["uid\tOne\tTwo\tImagic", *lines]))
+    for model in MODELS:
+        (answers / model).mkdir(parents=True)
+        told = {uid: {"score": [10 * v, 10]} for uid, v in zip(UIDS, levels, strict=True)}
+        (answers / model / "SC.json").write_text(json.dumps(told))
+        told = {uid: {"score": 10 * v} for uid, v in zip(UIDS, levels, strict=True)}
+        (answers / model / "PQ.json").write_text(json.dumps(told))
+    return ratings, answers
+
+
+def evaluate(ratings, answers):
+    read = read_ratings(ratings)
+    return evaluate_ratings(read, judged_aspects(read_answers(answers, read)))
+
+
+@pytest.fixture(scope="module")
+def published(shared):
+    return evaluate(shared / "data" / "imagenhub", shared / "data" / "viescore" / "gpt4o_0shot").to_json()
+
+
+@pytest.mark.parametrize(
+    ("aspect", "mean", "tanh"),
+    [("overall", 0.4025, 0.3821), ("semantic", 0.4311, 0.4062), ("perceptual", 0.5313, 0.4864)],
+)
+def test_published_figures(published, aspect, mean, tanh):
+    told = published[aspect]
+    assert (round(told["mean_spearman"], 4), round(told["tanh_mean"], 4)) == (mean, tanh)
+    low, high = told["interval"]
+    assert low < told["fisher_mean"] < high
+    assert told["fisher_mean"] > told["mean_spearman"]  # what Fisher's transform does to correlations that differ
+
+
+@pytest.mark.parametrize("aspect", HUMAN)
+def test_published_human_ceiling(published, aspect):
+    told = published[aspect]["human"]
+    assert list(told["per_model_tanh_mean"].values()) == pytest.approx(HUMAN[aspect], abs=2e-4)
+    assert told["tanh_mean"] == pytest.approx(np.tanh(np.mean(HUMAN[aspect])), abs=1e-4)
+    assert told["fisher_mean"] > published[aspect]["fisher_mean"]
+
+
+def test_what_is_measured(published):
+    assert len(published["models"]) == 8
+    assert published["edits"] == 179
+    assert "Left out, as published: Imagic." in published["notes"]
+
+
+def test_a_judge_that_agrees(folders):
+    told = evaluate(*folders).to_json()
+    for aspect in ("overall", "semantic", "perceptual"):
+        assert told[aspect]["mean_spearman"] == pytest.approx(1)
+        assert told[aspect]["tanh_mean"] == pytest.approx(np.tanh(1))
+        assert told[aspect]["fisher_mean"] == pytest.approx(1, abs=1e-5)
+
+
+def test_equal_ratings_are_ties_whoever_gave_which(folders):
+    """Sums of three roots differ in the last bit by their order; that must make no ranks."""
+    ratings = read_ratings(folders[0])
+    parts = np.array([[1, 0.5], [0.5, 0.5], [1, 1]])
+    values = np.stack([parts[[0, 1, 2]], parts[[1, 2, 0]], parts[[2, 0, 1]]], 1)  # raters, uids, 2
+    turned = type(ratings)(("One",), UIDS[:3], values[:, None], ())
+    assert len(np.unique(turned.mean("overall"))) == 1
+
+
+def test_a_judge_that_says_the_same_of_everything(folders):
+    """It has no correlation: null where published, 0 where sound, and named."""
+    file = folders[1] / "One" / "PQ.json"
+    file.write_text(json.dumps({uid: {"score": [5]} for uid in UIDS}))
+    report = evaluate(*folders)
+    told = json.loads(json.dumps(report.to_json(), allow_nan=False))["perceptual"]
+    assert told["mean_spearman"] is None
+    assert told["tanh_mean"] is None
+    assert told["undefined"] == ["One"]
+    assert told["fisher_mean"] == pytest.approx(np.tanh(np.arctanh(1 - 1e-6) / 2))
+    assert "counts as 0 in sound means: perceptual of One" in report.to_text()
+
+
+def rewrite(file, change):
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_uids_that_disagree_are_counted_and_listed(folders):
+    file = folders[1] / "Two" / "SC.json"
+    rewrite(file, lambda answers: [answers.pop("b.jpg"), answers.update({"x.jpg": {"score": [1]}})])
+    with pytest.raises(ValueError) as error:
+        evaluate(*folders)
+    assert "Two/SC.json: of 4 uids, 1 are missing (b.jpg); 1 are not rated (x.jpg)." in str(error.value)
+
+
+@pytest.mark.parametrize("score", [[], [11], [-1, 3], ["7"], [None], "n/a", True, [float("nan")]])
+def test_answers_that_are_no_scores(folders, score):
+    rewrite(folders[1] / "One" / "SC.json", lambda answers: answers["c.jpg"].update(score=score))
+    with pytest.raises(ValueError, match=r"One/SC\.json, c\.jpg: the score is"):
+        evaluate(*folders)
+
+
+@pytest.mark.parametrize("cell", ["[0, 2]", "[1]", "", "[0.5, x]", "1"])
+def test_ratings_that_are_none(folders, cell):
+    file = folders[0] / "IE_rater2.tsv"
+    file.write_text(file.read_text().replace("b.jpg\t[0.5, 0.5]", f"b.jpg\t{cell}"))
+    with pytest.raises(ValueError, match=r"IE_rater2\.tsv, b\.jpg, One: the rating is"):
+        evaluate(*folders)
+
+
+def test_raters_of_other_edits_or_models(folders):
+    file = folders[0] / "IE_rater3.tsv"
+    text = file.read_text()
+    file.write_text(text.replace("b.jpg", "y.jpg"))
+    with pytest.raises(ValueError, match=r"rater3\.tsv: of 4 uids, 1 are missing \(b.jpg\)"):
+        read_ratings(folders[0])
+    file.write_text(text.replace("Two", "Three"))
+    with pytest.raises(ValueError, match=r"rater3\.tsv: of 3 models, 1 are missing \(Two\)"):
+        read_ratings(folders[0])
+    file.write_text(text + "\na.jpg\t[0,0]\t[0,0]\t[0,0]")
+    with pytest.raises(ValueError, match=r"rater3\.tsv: a\.jpg occurs twice"):
+        read_ratings(folders[0])
+    file.write_text(text + "\nz.jpg\t[0,0]")
+    with pytest.raises(ValueError, match=r"z\.jpg has 1 ratings for 3 models"):
+        read_ratings(folders[0])
+    for content in ("", "name\tOne\na.jpg\t[0,0]"):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=r"rater3\.tsv is no table of ratings"):
+            read_ratings(folders[0])
+
+
+def test_missing_folders_and_files(folders, tmp_path):
+    ratings, answers = folders
+    (answers / "One" / "PQ.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"there is no .*One/PQ\.json"):
+        evaluate(ratings, answers)
+    shutil.rmtree(answers / "Two")
+    with pytest.raises(FileNotFoundError, match="no folder for Two; every rated model is measured"):
+        evaluate(ratings, answers)
+    with pytest.raises(FileNotFoundError, match="there is no directory"):
+        evaluate(ratings, tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="holds 0 files"):
+        read_ratings(answers)
