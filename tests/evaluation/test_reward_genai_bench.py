@@ -1,6 +1,7 @@
 """GenAI-Bench: what judges' stored answers come to, and every fault of a file of answers."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_the_same_answers_in_both_orders(tmp_path):
 
 def test_the_other_order_must_be_of_the_same_votes(tmp_path):
     votes = read_votes(write(tmp_path, [("leftvote", "[[A>B]]"), ("tievote", "[[A>B]]")]))
-    with pytest.raises(ValueError, match="1 human votes are not those of the other order.*idx 0"):
+    with pytest.raises(ValueError, match=r"1 human votes are not those of the other order.*idx 0"):
         turned(votes, votes, tmp_path / "swapped.json")
     with pytest.raises(ValueError, match="1 votes are in one order only: idx 1"):
         turned(votes, votes[:1], tmp_path / "swapped.json")
@@ -79,10 +80,8 @@ def test_the_other_order_must_be_of_the_same_votes(tmp_path):
 )
 def test_unknown_labels_are_named(tmp_path, human, judged, told):
     file = write(tmp_path, [("leftvote", "[[A>B]]"), (human, judged)])
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(f"{file}, {told}")):
         read_votes(file)
-    assert told in str(error.value)
-    assert str(file) in str(error.value)
 
 
 def test_a_vote_counts_once(tmp_path):

@@ -33,7 +33,7 @@ class Group:
     order: tuple[int, ...] | None  # numbers of the edits, the best first; None for a tie of two
 
 
-Scores = Float[np.ndarray, " k"]  # of the edits of one group
+Scores = Float[np.ndarray, "_"]  # of the edits of one group, as many as it has
 
 
 def evaluate_groups(groups: Sequence[Group], scorer: ScoreEdits, seed: int = 0) -> Report:

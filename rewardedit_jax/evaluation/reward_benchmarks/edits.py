@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +18,7 @@ OVERALL = 2  # the column of scores that published benchmarks look at
 _AT_A_TIME = 64  # edits whose images are in memory together
 
 
+@runtime_checkable
 class ScoreEdits(Protocol):
     """What is measured: anything that scores edits.
 

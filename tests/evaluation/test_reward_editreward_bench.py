@@ -1,0 +1,232 @@
+"""EditReward-Bench: the two layouts tell the same groups, and accuracies under both protocols, worked out by hand."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from rewardedit_jax.data.bad_records import BadRecords
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import Group, evaluate_groups, measure_groups
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_hub import read_hub_groups
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_json import read_groups
+from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit
+
+
+def group(order, size=2):
+    return Group("k", (Edit(b"", b"", ""),) * size, order)
+
+
+def rows(report):
+    return {(row.measure, row.protocol): (round(row.value, 6), row.of) for row in report.rows}
+
+
+def test_two_edits_under_both_protocols():
+    """Published, the best threshold of all is 0.2; it is not held against the last group, whose 0.05 counts as right."""
+    groups = [group((0, 1)), group((1, 0)), group(None), group(None), group((0, 1))]
+    scores = [np.array(s) for s in ([2.0, 1.0], [0.0, 3.0], [1.0, 1.2], [1.0, 0.9], [0.05, 0.0])]
+    told = rows(measure_groups(groups, scores))
+    assert told["K = 2, pairwise", "published"] == (0.8, "5 pairs")
+    assert told["K = 2, strict", "published"] == (1.0, "5 groups")
+
+
+def test_sound_strict_holds_the_threshold_against_everyone():
+    groups = [group((0, 1)), group(None), group((1, 0))] * 8
+    scores = [np.array(s) for s in ([2.0, 1.0], [1.0, 1.1], [0.1, 0.0])] * 8
+    told = rows(measure_groups(groups, scores))
+    assert told["K = 2, strict", "sound"][0] == told["K = 2, pairwise", "sound"][0]
+    assert told["K = 2, strict", "sound"][0] == pytest.approx(16 / 24, abs=1e-5)
+
+
+def test_orders_of_three_and_four():
+    """Three: right; one neighbour pair exchanged. Four: right; all reversed."""
+    groups = [group((2, 0, 1), 3), group((0, 1, 2), 3), group((3, 2, 1, 0), 4), group((3, 2, 1, 0), 4)]
+    scores = [np.array(s, float) for s in ([2, 1, 3], [2, 3, 1], [1, 2, 3, 4], [4, 3, 2, 1])]
+    told = rows(measure_groups(groups, scores))
+    for protocol in ("published", "sound"):
+        assert told["K = 3, strict", protocol] == (0.5, "2 groups")
+        assert told["K = 3, pairwise", protocol] == (round(5 / 6, 6), "6 pairs")
+        assert told["K = 4, pairwise", protocol] == (0.5, "12 pairs")
+        assert told["overall, strict", protocol] == (0.5, "4 groups")
+    assert told["overall, pairwise", "sound"] == (round(11 / 18, 6), "18 pairs")
+    # Published, one threshold of all pairs: 0 here, as calling ties gains nothing.
+    assert told["overall, pairwise", "published"] == (round(11 / 18, 6), "18 pairs")
+
+
+def test_equal_scores_rank_the_later_edit_higher_where_published():
+    scores = [np.array([1.0, 1, 1])] * 2
+    told = rows(measure_groups([group((2, 1, 0), 3), group((0, 1, 2), 3)], scores))
+    assert told["K = 3, strict", "published"] == (0.5, "2 groups")
+    assert told["K = 3, strict", "sound"] == (0.0, "2 groups")
+    assert told["K = 3, pairwise", "published"] == (0.0, "6 pairs")
+
+
+def test_overall_is_of_all_groups_not_the_mean_of_shares():
+    groups = [group((0, 1))] * 3 + [group((0, 1, 2), 3)]
+    scores = [np.array([1.0, 0])] * 3 + [np.array([0.0, 1, 2])]
+    report = measure_groups(groups, scores)
+    assert rows(report)["overall, strict", "published"] == (0.75, "4 groups")
+    counts = report.to_json()["counts"]
+    assert counts["overall"] == {"groups": 4, "strictly_right": {"published": 3, "sound": 3}}
+
+
+def paint(level):
+    out = io.BytesIO()
+    Image.new("RGB", (2, 2), (level,) * 3).save(out, "PNG")
+    return out.getvalue()
+
+
+def hub_row(key, letters, ranking, levels, models=("m1", "m2"), size=2):
+    first, second = levels
+    return {
+        "id": f"{key}_{letters}",
+        "dataset": f"{size}pair",
+        "instruction": "brighter",
+        "source_image": {"bytes": paint(0), "path": None},
+        "candidate_1": {"bytes": paint(first), "path": None},
+        "candidate_2": {"bytes": paint(second), "path": None},
+        "ranking": ranking,
+        "comparison_type": letters,
+        "model_1": models[0],
+        "model_2": models[1],
+    }
+
+
+def write_hub(folder, rows):
+    (folder / "2pair").mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "2pair" / "train-0.parquet")
+
+
+THREE = [  # B > C > A
+    hub_row("g3", "AvsB", "B>A", (10, 30), size=3),
+    hub_row("g3", "AvsC", "C>A", (10, 20), size=3),
+    hub_row("g3", "BvsC", "B>C", (30, 20), size=3),
+]
+TWO = [hub_row("g1", "AvsB", "A>B", (90, 10)), hub_row("g2", "AvsB", "A=B", (50, 50))]
+
+
+def json_items(tmp_path):
+    for level in (0, 10, 20, 30, 50, 90):
+        (tmp_path / f"{level}.png").write_bytes(paint(level))
+    (tmp_path / "50b.png").write_bytes(paint(50))
+
+    def item(ranking, *names):
+        vote = {"ranking": ranking, "preference": ""}
+        paths = [f"{name}.png" for name in names]
+        return {"prompt": "brighter", "path_src": "0.png", "paths_generated": paths, "human_vote": vote}
+
+    return item
+
+
+def write_json(tmp_path, items):
+    file = tmp_path / "EditReward_Bench_pairs.json"
+    file.write_text(json.dumps(items))
+    return file
+
+
+def brightness(sources, edited, instructions):
+    return np.array([[0, 0, np.asarray(picture).mean()] for picture in edited])
+
+
+def test_both_layouts_tell_the_same_groups(tmp_path):
+    write_hub(tmp_path / "hub", [*TWO, *THREE])
+    item = json_items(tmp_path)
+    file = write_json(
+        tmp_path, [item("A>B", 90, 10), item("A=B=Good", 50, "50b"), item("B>C>A", 10, 30, 20), item("A<B", 20, 30)]
+    )
+    hub, files = read_hub_groups(tmp_path / "hub"), read_groups(file, tmp_path)
+    assert [g.order for g in hub] == [(0, 1), None, (1, 2, 0)]
+    assert [g.order for g in files] == [(0, 1), None, (1, 2, 0), (1, 0)]
+    told = [measure.to_json()["rows"] for measure in (evaluate_groups(g, brightness) for g in (hub, files[:3]))]
+    assert told[0] == told[1]
+    assert next(row for row in told[0] if row["measure"] == "K = 3, strict")["value"] == 1
+
+
+def test_keys_of_hub_groups(tmp_path):
+    """What stands before the underscore, or ten letters; of two edits the models as well."""
+    rows = [*TWO[:1], *THREE, {**TWO[0], "id": "abcdefghijklm"}]
+    write_hub(tmp_path, rows)
+    assert [g.key for g in read_hub_groups(tmp_path)] == ["2pair g1 (m1, m2)", "3pair g3", "2pair abcdefghij (m1, m2)"]
+
+
+def test_contradictory_pairs_are_named_and_left_out_on_demand(tmp_path):
+    """The second time the models stand in the other order, and so does the ranking: once agreeing, once not."""
+    agreeing = hub_row("g1", "AvsB", "B>A", (10, 90), ("m2", "m1"))
+    other = hub_row("g2", "AvsB", "A>B", (50, 50))
+    write_hub(tmp_path, [*TWO, agreeing, other, *THREE])
+    with pytest.raises(BadRecords, match=r"1 bad records\n.*2pair g2 \(m1, m2\): contradictory rankings of m1 and m2"):
+        read_hub_groups(tmp_path)
+    assert [g.key for g in read_hub_groups(tmp_path, skip_bad=True)] == ["2pair g1 (m1, m2)", "3pair g3"]
+
+
+CYCLE = [{**row, "ranking": ranking} for row, ranking in zip(THREE, ("A>B", "C>A", "B>C"), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (THREE[:2], "3pair g3: has 2 of the 3 pairs of 3 edits"),
+        (CYCLE, "3pair g3: its pairs make no order"),
+        ([*THREE[:2], {**THREE[2], "ranking": "B=C"}], "unknown ranking 'B=C' of BvsC"),
+        ([{**TWO[0], "ranking": "left"}], "unknown ranking 'left' of AvsB"),
+        ([{**TWO[0], "comparison_type": "AvsC"}], "row 0: unknown comparison_type 'AvsC'"),
+        ([{**TWO[0], "dataset": "5pair"}], "row 0: unknown dataset '5pair'"),
+        ([{**TWO[0], "candidate_2": {"bytes": b"", "path": None}}], "row 0: no candidate_2"),
+    ],
+)
+def test_faults_of_hub_rows(tmp_path, rows, told):
+    write_hub(tmp_path, rows)
+    with pytest.raises(BadRecords, match=told):
+        read_hub_groups(tmp_path)
+
+
+def test_other_parquet_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no parquet file under"):
+        read_hub_groups(tmp_path)
+    parquet.write_table(pyarrow.table({"id": ["a"]}), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="has no column dataset, instruction"):
+        read_hub_groups(tmp_path)
+    (tmp_path / "x.parquet").write_bytes(b"no parquet at all")
+    with pytest.raises(ValueError, match="is not parquet"):
+        read_hub_groups(tmp_path)
+
+
+def test_json_groups_repeated_and_contradictory(tmp_path):
+    item = json_items(tmp_path)
+    repeated = write_json(tmp_path, [item("A>B", 90, 10), item("B>A", 10, 90), item("B>A", 20, 30)])
+    assert [g.order for g in read_groups(repeated, tmp_path)] == [(0, 1), (1, 0)]
+    file = write_json(tmp_path, [item("A>B", 90, 10), item("A>B", 10, 90), item("B>A", 20, 30)])
+    with pytest.raises(BadRecords, match=r"item 0, .*item 1: one group with contradictory rankings"):
+        read_groups(file, tmp_path)
+    assert [g.key for g in read_groups(file, tmp_path, skip_bad=True)] == ["EditReward_Bench_pairs, item 2"]
+
+
+@pytest.mark.parametrize(
+    ("ranking", "names", "known"),
+    [
+        ("A=B", (10, 20), "A=B=Good"),  # the hub's word; the published code takes it for A>B
+        ("C>A>B", (10, 20), "A>B"),
+        ("A>B", (10, 20, 30), "A>B>C in any order"),
+        ("A<B<C", (10, 20, 30), "A>B>C in any order"),  # which the published code reads backwards
+        (None, (10, 20, 30, 50), "A>B>C>D in any order"),
+    ],
+)
+def test_unknown_json_rankings(tmp_path, ranking, names, known):
+    file = write_json(tmp_path, [json_items(tmp_path)(ranking, *names)])
+    with pytest.raises(
+        BadRecords, match=f"item 0: unknown ranking {ranking!r} of {len(names)} edits; known are.*{known}"
+    ):
+        read_groups(file, tmp_path)
+
+
+def test_json_items_without_paths(tmp_path):
+    item = json_items(tmp_path)("A>B", 10, 20)
+    for change, told in (
+        ({"path_src": ""}, "is empty or no text"),
+        ({"paths_generated": ["10.png"]}, "not a list of 2"),
+    ):
+        with pytest.raises(BadRecords, match=told):
+            read_groups(write_json(tmp_path, [{**item, **change}]), tmp_path)

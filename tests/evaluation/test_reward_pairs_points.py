@@ -1,0 +1,166 @@
+"""Pairs and points: readers of the public layouts, and a scorer that is a plain function of pictures."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit, score_edits
+from rewardedit_jax.evaluation.reward_benchmarks.pairs import evaluate_pairs, measure_pairs, read_pairs
+from rewardedit_jax.evaluation.reward_benchmarks.points import evaluate_points, measure_points, read_points
+
+
+def brightness(sources, edited, instructions):
+    """A scorer: its overall score is how bright the edited picture is; the others would order pictures wrongly."""
+    assert len(sources) == len(edited) == len(instructions)
+    overall = np.array([np.asarray(picture).mean() for picture in edited])
+    return np.stack([-overall, 0 * overall, overall], axis=1)
+
+
+@pytest.fixture
+def grey(tmp_path):
+    """Name of a picture in the folder, as bright as is said."""
+
+    def paint(level):
+        name = f"{level}.png"
+        Image.new("RGB", (4, 4), (level, level, level)).save(tmp_path / name)
+        return name
+
+    return paint
+
+
+def write(tmp_path, records):
+    file = tmp_path / "items.json"
+    file.write_text(json.dumps(records))
+    return file
+
+
+def pair(grey, first, second, one, two):
+    paths = {"path_src": grey(0), "path1": grey(first), "path2": grey(second)}
+    return {"prompt": "brighter", **paths, "model1_dim1_score": one, "model2_dim1_score": two}
+
+
+def rows(report):
+    return {(row.measure, row.protocol): row.value for row in report.rows}
+
+
+def test_pairs_are_measured_by_the_overall_score(tmp_path, grey):
+    """Clear preferences, ties of nearly equal pictures, and one preference that the scorer has wrong."""
+    records = [pair(grey, 200, 100, 4, 2), pair(grey, 20, 120, 1, 3), pair(grey, 50, 51, 2, 2)] * 6
+    file = write(tmp_path, [*records, pair(grey, 10, 220, 4, 1)])
+    pairs = read_pairs(file, tmp_path)
+    assert [p.human for p in pairs[:3]] == [1, -1, 0]
+    report = evaluate_pairs(pairs, brightness, "AURORA")
+    told = rows(report)
+    assert told["accuracy with ties", "published"] == told["accuracy with ties", "sound"] == pytest.approx(18 / 19)
+    assert told["accuracy without ties", "published"] == told["accuracy without ties", "sound"] == 12 / 13
+    assert report.to_json()["ties"] == 6
+    assert report.title.startswith("AURORA")
+
+
+def test_worked_example_through_the_report():
+    human = np.array([1, -1, 0] * 3)
+    margin = np.array([0.8, 0.1, -0.4, 0.3, -0.3, -0.1, 0.3, -0.1, -0.1])
+    told = measure_pairs(human, margin, "GenAI-Bench").to_json()
+    assert told["accuracy_with_ties"]["published"] == pytest.approx(66.67, abs=5e-3)
+    assert told["accuracy_without_ties"]["published"] == pytest.approx(83.33, abs=5e-3)
+
+
+def test_only_ties_have_no_accuracy_without():
+    told = rows(measure_pairs(np.zeros(4, int), np.arange(4.0), "GenAI-Bench"))
+    assert {measure for measure, _ in told} == {"accuracy with ties"}
+
+
+def test_the_published_file_of_pairs(shared):
+    """503 preferences of GenAI-Bench, the preferred edit first; its images lie elsewhere, which is said."""
+    folder = shared / "data" / "editreward"
+    pairs = read_pairs(folder / "valid_dataset_1.json", folder)
+    assert [pair.human for pair in pairs] == [1] * 503
+    with pytest.raises(FileNotFoundError, match=r"image files are missing: .* and \d+ more"):
+        evaluate_pairs(pairs, brightness, "GenAI-Bench")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("model2_dim1_score", None, "model2_dim1_score is None"),
+        ("path1", "", "path1 is ''"),
+        ("prompt", 3, "prompt is 3"),
+    ],
+)
+def test_faults_of_pairs_name_item_and_key(tmp_path, grey, key, value, told):
+    file = write(tmp_path, [pair(grey, 1, 2, 4, 2), {**pair(grey, 1, 2, 4, 2), key: value}])
+    with pytest.raises(ValueError, match=f"item 1: {told}"):
+        read_pairs(file, tmp_path)
+
+
+def test_points_of_aurora(tmp_path, grey):
+    """One model is ordered rightly, the other the wrong way round."""
+    levels = (10, 20, 30)
+    records = [
+        {"prompt": "p", "input": grey(0), "gen": grey(level), "score": sign * level, "model": model, "filename": "f"}
+        for model, sign in (("right", 1), ("wrong", -1), ("fair", 1))
+        for level in levels
+    ]
+    report = evaluate_points(read_points(write(tmp_path, records), tmp_path, "aurora"), brightness, "aurora")
+    assert report.to_json()["per_model"] == pytest.approx({"right": 1, "wrong": -1, "fair": 1})
+    told = rows(report)
+    assert told["mean of r", "published"] == pytest.approx(1 / 3)
+    assert ("tanh of mean r", "published") not in told
+    assert told["Fisher mean of r", "sound"] == pytest.approx(np.tanh(np.arctanh(1 - 1e-6) / 3))
+
+
+def test_points_of_imagenhub(tmp_path, grey):
+    """tanh of the mean over models; and of each instruction both models, one pair in the wrong order."""
+    scores = {"one": [0.1, 0.6, 0.7], "two": [0.3, 0.2, 0.9]}
+    records = [
+        {"instruction": f"i{i}", "input_path": grey(0), "output_path": grey(i), "score": s, "model": model}
+        for model, of in scores.items()
+        for i, s in enumerate(of)
+    ]
+    points = read_points(write(tmp_path, records), tmp_path, "imagenhub")
+    report = measure_points(points, np.array([1.0, 2, 3, 2, 3, 4]), "imagenhub")
+    told = rows(report)
+    assert told["mean of r", "published"] == pytest.approx((1 + 0.5) / 2)
+    assert told["tanh of mean r", "published"] == pytest.approx(np.tanh(0.75))
+    assert told["r within instructions", "published"] == pytest.approx(1 / 3)
+    # Scores within instructions are all -1 or 1 by model: 0.1, 0.6, 0.7 against 0.3, 0.2, 0.9.
+    assert told["r of z-scores, v2", "published"] == pytest.approx(0.09759, abs=1e-4)
+
+
+def test_a_constant_scorer_is_named(tmp_path, grey):
+    records = [{"prompt": "p", "input": grey(0), "gen": grey(i), "score": i, "model": "m"} for i in range(3)]
+    report = measure_points(read_points(write(tmp_path, records), tmp_path, "aurora"), np.ones(3), "aurora")
+    assert report.to_json()["per_model"] == {"m": None}
+    assert rows(report)["Fisher mean of r", "sound"] == 0
+    assert "counts as 0 in sound means: m" in report.to_text()
+
+
+def test_many_edits_are_scored_in_their_order(tmp_path, grey):
+    edits = [Edit(tmp_path / grey(0), (tmp_path / grey(i)).read_bytes(), "x") for i in range(130)]
+    calls = []
+
+    def counted(*asked):
+        calls.append(len(asked[0]))
+        return brightness(*asked)
+
+    assert score_edits(counted, edits)[:, 2].tolist() == list(range(130))
+    assert max(calls) < 130
+    assert sum(calls) == 130
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [(np.zeros((2, 2)), r"returned \(2, 2\) for 2 edits"), ([[0, 0, 0], [0, 0, np.nan]], "1 of 2 edits .*: number 1")],
+)
+def test_scorers_that_return_something_else(tmp_path, grey, scores, told):
+    edits = [Edit(tmp_path / grey(0), tmp_path / grey(1), "x")] * 2
+    with pytest.raises(ValueError, match=told):
+        score_edits(lambda *_: scores, edits)
+
+
+def test_missing_images_are_told_before_scoring(tmp_path, grey):
+    edits = [Edit(tmp_path / grey(0), tmp_path / name, "x") for name in (grey(1), "b.png", "a.png")]
+    with pytest.raises(FileNotFoundError, match=r"2 of 4 image files are missing: .*a\.png, .*b\.png"):
+        score_edits(lambda *_: pytest.fail("scored"), edits)
