@@ -25,7 +25,7 @@ def rows(report):
 
 
 def test_two_edits_under_both_protocols():
-    """Published, the best threshold of all is 0.2; it is not held against the last group, whose 0.05 counts as right."""
+    """Published, the best threshold is 0.2; it is not held against the last group, whose 0.05 counts as right."""
     groups = [group((0, 1)), group((1, 0)), group(None), group(None), group((0, 1))]
     scores = [np.array(s) for s in ([2.0, 1.0], [0.0, 3.0], [1.0, 1.2], [1.0, 0.9], [0.05, 0.0])]
     told = rows(measure_groups(groups, scores))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit, score_edits
 from rewardedit_jax.evaluation.reward_benchmarks.pairs import evaluate_pairs, measure_pairs, read_pairs
 from rewardedit_jax.evaluation.reward_benchmarks.points import evaluate_points, measure_points, read_points
@@ -164,3 +165,9 @@ def test_missing_images_are_told_before_scoring(tmp_path, grey):
     edits = [Edit(tmp_path / grey(0), tmp_path / name, "x") for name in (grey(1), "b.png", "a.png")]
     with pytest.raises(FileNotFoundError, match=r"2 of 4 image files are missing: .*a\.png, .*b\.png"):
         score_edits(lambda *_: pytest.fail("scored"), edits)
+
+
+def test_broken_images_are_named(tmp_path, grey):
+    good = tmp_path / grey(0)
+    with pytest.raises(ImageError, match="edited of edit 1"):
+        score_edits(brightness, [Edit(good, good, "x"), Edit(good, b"no picture", "x")])

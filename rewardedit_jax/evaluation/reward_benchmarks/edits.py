@@ -53,10 +53,9 @@ def score_edits(scorer: ScoreEdits, edits: Sequence[Edit]) -> Float[np.ndarray, 
     parts = []
     for start in range(0, len(edits), _AT_A_TIME):
         chunk = edits[start : start + _AT_A_TIME]
-        scores = np.asarray(
-            scorer([_open(e.source) for e in chunk], [_open(e.edited) for e in chunk], [e.instruction for e in chunk]),
-            np.float64,
-        )
+        sources = [_open(edit.source, f"source of edit {start + i}") for i, edit in enumerate(chunk)]
+        edited = [_open(edit.edited, f"edited of edit {start + i}") for i, edit in enumerate(chunk)]
+        scores = np.asarray(scorer(sources, edited, [edit.instruction for edit in chunk]), np.float64)
         if scores.shape != (len(chunk), 3):
             raise ValueError(f"the scorer returned {scores.shape} for {len(chunk)} edits; it should be [n, 3].")
         parts.append(scores)
@@ -74,5 +73,5 @@ def _check_files(edits: Sequence[Edit]) -> None:
         raise FileNotFoundError(f"{len(missing)} of {len(files)} image files are missing: {listed(missing)}.")
 
 
-def _open(picture: Picture) -> Image.Image:
-    return decode_image(picture, "in memory") if isinstance(picture, bytes) else read_image(picture)
+def _open(picture: Picture, name: str) -> Image.Image:
+    return decode_image(picture, name) if isinstance(picture, bytes) else read_image(picture)

@@ -38,7 +38,7 @@ def sound_share(
     seed: int,
     counted: Int[np.ndarray, " n"] | None = None,
 ) -> Row:
-    """The share that is right, with its interval over items.
+    """The share that is right, with its interval over items; tie thresholds are those already chosen.
 
     Args:
       right: how much of each item is right.
