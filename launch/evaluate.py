@@ -8,6 +8,7 @@ shapes: edits of held-out scenes of the shapes world, asked for reward 5, 3 and 
 by the oracle judge. DIR/result.json gets every score, DIR/pictures.npz every picture.
 genai_bench: accuracy of a judge's stored answers, of 919 human votes, as the public leaderboard counts.
 imagenhub: rank correlation of a judge's stored answers (VIEScore's files) with the raters, and of the raters.
+editreward_bench: share of groups of 2, 3 or 4 edits that a judge's stored answers about their pairs order rightly.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from rewardedit_jax.command_line import complain_clearly
 from rewardedit_jax.editing.editor import Editor
-from rewardedit_jax.evaluation.reward_benchmarks import genai_bench, imagenhub
+from rewardedit_jax.evaluation.reward_benchmarks import editreward_bench_answers, genai_bench, imagenhub
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report
 from rewardedit_jax.evaluation.shapes import SETTINGS, evaluate_editor, held_out_scenes, references
 from rewardedit_jax.evaluation.tables import make_table
@@ -40,7 +41,14 @@ def parse() -> argparse.Namespace:
     ratings.add_argument("--answers", required=True, type=Path, metavar="DIR", help="a judge's <model>/{SC,PQ}.json")
     ratings.set_defaults(run=evaluate_imagenhub)
 
-    for reported in (votes, ratings):
+    groups = benchmarks.add_parser("editreward_bench", help="how people rank edits")
+    groups.add_argument(
+        "--answers", required=True, type=Path, metavar="FILE", help="what inference_<K>pair_hf.py wrote"
+    )
+    groups.add_argument("--size", required=True, type=int, choices=(2, 3, 4), help="K, edits in a group")
+    groups.set_defaults(run=evaluate_editreward_bench)
+
+    for reported in (votes, ratings, groups):
         reported.add_argument("--json", type=Path, metavar="FILE", help="for every number")
         reported.add_argument("--png", type=Path, metavar="FILE", help="for bars with their intervals")
         reported.add_argument("--seed", type=int, default=0, help="of the intervals (default: %(default)s)")
@@ -65,6 +73,11 @@ def evaluate_imagenhub(a: argparse.Namespace) -> None:
     ratings = imagenhub.read_ratings(a.ratings)
     answers = imagenhub.read_answers(a.answers, ratings)
     tell(imagenhub.evaluate_ratings(ratings, imagenhub.judged_aspects(answers), a.seed), a)
+
+
+def evaluate_editreward_bench(a: argparse.Namespace) -> None:
+    answers = editreward_bench_answers.read_answers(a.answers, a.size)
+    tell(editreward_bench_answers.evaluate_answers(answers, a.size, a.seed), a)
 
 
 def tell(report: Report, a: argparse.Namespace) -> None:

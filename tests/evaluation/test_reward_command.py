@@ -42,6 +42,16 @@ def test_imagenhub(evaluate, shared, tmp_path, capsys):
     assert "0.3821" in capsys.readouterr().out
 
 
+def test_editreward_bench(evaluate, tmp_path, capsys):
+    result = {"id": "a_0", "human_vote": "A>B", "model_vote": "A>B", "model_1": "m1", "model_2": "m2"}
+    (tmp_path / "judge.json").write_text(json.dumps({"results": [result, None]}))
+    out = tmp_path / "out.json"
+    evaluate("editreward_bench", "--answers", tmp_path / "judge.json", "--size", 2, "--json", out)
+    told = json.loads(out.read_text())
+    assert (told["strict, published"], told["strict, sound"], told["failed"]) == (100, 50, 1)
+    assert "1 of 2 pairs have no answer" in capsys.readouterr().out
+
+
 def test_bad_input_is_one_sentence(evaluate, tmp_path, monkeypatch):
     monkeypatch.delenv("REWARDEDIT_TRACEBACK", raising=False)
     with pytest.raises(SystemExit, match=r"error: there is no .*none\.json"):

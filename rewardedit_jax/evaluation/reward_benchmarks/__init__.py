@@ -9,7 +9,7 @@ denominator, 95 % bootstrap intervals with their seed. Facts: section 7 of the E
   imagenhub         ratings of three raters, stored answers of a judge (VIEScore) or a scorer's scores
   pairs             GenAI-Bench and AURORA pairs, any scorer
   points            AURORA and ImagenHub points, any scorer
-  editreward_bench  rankings of two, three or four edits, any scorer
+  editreward_bench  rankings of two, three or four edits, any scorer, or stored answers of a judge
 
 A scorer is a plain callable: see `edits.ScoreEdits`.
 """

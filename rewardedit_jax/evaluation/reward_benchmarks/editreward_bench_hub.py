@@ -48,7 +48,7 @@ def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> list[Group]:
             faults.append(f"{name}: {fault}")
             continue
         new = _Draft(_SIZES[row["dataset"]], row["source_image"]["bytes"], row["instruction"])
-        drafts.setdefault(_key(row), new).add(row)
+        drafts.setdefault(group_key(row), new).add(row)
     for key, draft in drafts.items():
         try:
             groups.append(draft.group(key))
@@ -139,7 +139,8 @@ def _winner(ranking: str, letters: list[str]) -> str | None:
     return {f"{first}>{second}": first, f"{second}>{first}": second, f"{first}={second}": None}.get(ranking, "")
 
 
-def _key(row: dict[str, Any]) -> str:
+def group_key(row: dict[str, Any]) -> str:
+    """What names the group of a row, by its `dataset`, `id` and, of two edits, models."""
     before, underscore, _ = row["id"].partition("_")
     key = f"{row['dataset']} {before if underscore else row['id'][:10]}"
     return f"{key} ({', '.join(sorted((row['model_1'], row['model_2'])))})" if row["dataset"] == "2pair" else key
