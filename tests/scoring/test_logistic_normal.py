@@ -6,6 +6,7 @@ from scipy.special import log_expit, logsumexp
 
 from rewardedit_jax.scoring.logistic_normal import expected_logistic_loss, log_expected_sigmoid
 
+LOSS, LOG_SIGMOID = jax.jit(expected_logistic_loss), jax.jit(log_expected_sigmoid)
 VALUES_AND_GRADIENTS = {
     f: jax.jit(lambda m, v, f=f: (f(m, v), *jax.grad(lambda m, v: f(m, v).sum(), (0, 1))(m, v)))
     for f in (expected_logistic_loss, log_expected_sigmoid)
@@ -50,20 +51,20 @@ class TestExpectedLogisticLoss:
         # Beyond a standard deviation of 3 those 200 points themselves are off: their distance is 0.22 of it.
         mean, variance, *exact = _grid(MEANS, np.exp(np.linspace(-10, 1.1, 23)))
         reference = _gauss_hermite(*exact)
-        error = np.abs(expected_logistic_loss(mean, variance) - reference)
+        error = np.abs(LOSS(mean, variance) - reference)
         assert np.max(error / np.maximum(1, reference)) < 1e-6
 
     @pytest.mark.parametrize("std", [1, 3, 10, 100, 1000, 22026])
     def test_agrees_with_a_dense_sum_for_wide_gaussians(self, std):
         mean, variance, *exact = _grid([*MEANS, 1.4 * std, 3 * std], [std])
         reference = _trapezoid(*exact)
-        error = np.abs(expected_logistic_loss(mean, variance) - reference)
+        error = np.abs(LOSS(mean, variance) - reference)
         assert np.all(error < np.maximum(1e-6 * np.maximum(1, reference), 1e-7 * std))
 
     def test_without_variance_it_is_the_logistic_loss(self):
         mean = jnp.array(MEANS, jnp.float32)
         expected = np.logaddexp(0, -np.asarray(mean, np.float64))
-        np.testing.assert_allclose(expected_logistic_loss(mean, jnp.zeros_like(mean)), expected, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(LOSS(mean, jnp.zeros_like(mean)), expected, rtol=1e-6, atol=1e-6)
 
     def test_gradients_are_those_of_the_integral(self):
         mean, variance, *exact = _grid([-8, -3, -1, 0, 0.7, 2, 5], [0.01, 0.3, 1, 3, 30])
@@ -81,12 +82,12 @@ class TestLogExpectedSigmoid:
         # The two forms meet at mean = -std²/2, and differ most from their own limits near it.
         mean, variance, *exact = _grid([*MEANS, *(-(std**2) * np.array([0.3, 0.49, 0.5, 0.51, 0.7, 1, 2]))], [std])
         reference = _log_trapezoid(*exact)
-        error = np.abs(log_expected_sigmoid(mean, variance) - reference)
+        error = np.abs(LOG_SIGMOID(mean, variance) - reference)
         assert np.max(error / np.maximum(1, np.abs(reference))) < 1e-6
 
     def test_both_signs_add_up_to_one(self):
         mean, variance, *_ = _grid([0, 0.5, 3, 9], [0.1, 1, 20])
-        total = np.exp(log_expected_sigmoid(mean, variance)) + np.exp(log_expected_sigmoid(-mean, variance))
+        total = np.exp(LOG_SIGMOID(mean, variance)) + np.exp(LOG_SIGMOID(-mean, variance))
         np.testing.assert_allclose(total, 1, atol=1e-6)
 
     def test_its_slope_at_the_seam_is_one_half(self):

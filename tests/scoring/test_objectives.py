@@ -16,7 +16,6 @@ from rewardedit_jax.scoring.objectives import (
     likelihood_displacement,
     negative_log_probability,
     objective,
-    per_perspective,
     preference_probability,
     uncertainty,
     uncertainty_monte_carlo,
@@ -34,6 +33,10 @@ def _pairs(a, b, tied=None, ratings=RATINGS):
         for x, r in zip((a, b), ratings or (None, None), strict=True)
     ]
     return Pairs(*sides, jnp.zeros(len(a), bool) if tied is None else jnp.array(tied))
+
+
+def _losses(name, pairs, **settings):
+    return jax.jit(objective(name, **{**SETTINGS.get(name, {}), **settings}))(pairs, RNG)
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +66,15 @@ class TestGoldenValues:
     def test_exact_expectations_and_their_gradients(self, single_pairs, name):
         a, b, expected = single_pairs
         loss = objective(name)
-        np.testing.assert_allclose(loss(_pairs(a, b, ratings=None), RNG), expected[name], rtol=1e-6, atol=1e-6)
-        grads = jax.grad(
-            lambda a, b: loss(Pairs(Side(a, None), Side(b, None), jnp.zeros(len(a), bool)), RNG).sum(), (0, 1)
+        np.testing.assert_allclose(_losses(name, _pairs(a, b, ratings=None)), expected[name], rtol=1e-6, atol=1e-6)
+        grads = jax.jit(
+            jax.grad(lambda a, b: loss(Pairs(Side(a, None), Side(b, None), jnp.zeros(len(a), bool)), RNG).sum(), (0, 1))
         )
         np.testing.assert_allclose(np.concatenate(grads(a, b), axis=1), expected[f"{name}_grad"], atol=2e-6)
 
     def test_the_papers_form(self, single_pairs):
         a, b, expected = single_pairs
-        values = negative_log_probability(a, b)
+        values = jax.jit(negative_log_probability)(a, b)
         np.testing.assert_allclose(values, expected["neg_log_expected_sigmoid"], rtol=1e-6, atol=1e-6)
 
     ELEMENTWISE: ClassVar = {
@@ -90,13 +93,13 @@ class TestGoldenValues:
     def test_published_losses_of_the_mean(self, batch, name):
         # Only the sum of the ratings matters to `reg`.
         ratings = tuple(jnp.float32([[x - 1, 1] for x in batch[f"overall_{side}"]]) for side in "AB")
-        value = objective(name, **SETTINGS.get(name, {}))(_pairs(batch["A"], batch["B"], ratings=ratings), RNG).mean()
+        value = _losses(name, _pairs(batch["A"], batch["B"], ratings=ratings)).mean()
         assert value == pytest.approx(batch["first_column_only"][name], abs=5e-6)
 
     @pytest.mark.parametrize("name", ["bt", "constant_margin", "likelihood_displacement", "btt"])
     def test_published_losses_with_ties(self, batch, name):
         pairs = _pairs(batch["A"], batch["B"], tied=jnp.array(batch["nontied_mask"]) == 0)
-        value = objective(name, **SETTINGS.get(name, {}))(pairs, RNG).mean()
+        value = _losses(name, pairs).mean()
         assert value == pytest.approx(batch["first_column_only_masked"][name], abs=5e-6)
 
     def test_hpsv2_is_published_as_a_sum(self, batch):
@@ -121,7 +124,7 @@ class TestByName:
 
     @pytest.mark.parametrize("name", OBJECTIVES)
     def test_every_objective_is_a_finite_loss_per_pair(self, name):
-        values = objective(name, **SETTINGS.get(name, {}))(_pairs(self.A, self.B), RNG)
+        values = _losses(name, _pairs(self.A, self.B))
         assert (values.shape, values.dtype) == ((3,), jnp.float32)
         assert np.isfinite(values).all()
 
@@ -138,15 +141,14 @@ class TestByName:
 
     @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"btt", "reg", "per_perspective"}))
     def test_a_row_without_an_order_counts_nothing_in_a_ranking(self, name):
-        loss = objective(name, **SETTINGS.get(name, {}))
-        tied, free = (loss(_pairs(self.A, self.B, tied=[False, t, False]), RNG) for t in (True, False))
+        tied, free = (_losses(name, _pairs(self.A, self.B, tied=[False, t, False])) for t in (True, False))
         assert tied[1] == 0
         np.testing.assert_array_equal(tied[::2], free[::2])
 
     def test_settings_replace_the_published_ones(self):
         pairs = _pairs(self.A, self.B)
         np.testing.assert_array_equal(
-            objective("uncertainty_with_margin", margin=0.0)(pairs, RNG), objective("uncertainty")(pairs, RNG)
+            _losses("uncertainty_with_margin", pairs, margin=0.0), _losses("uncertainty", pairs)
         )
 
     def test_an_unknown_name_is_told_with_the_known(self):
@@ -190,29 +192,29 @@ class TestTies:
 
 
 class TestPerPerspective:
-    def _losses(self, ratings, ties="btt", tied=False, means=((1, 0), (0, 0)), log_std=-10.0):
+    def _loss(self, ratings, ties="btt", tied=False, means=((1, 0), (0, 0)), log_std=-10.0):
         """Of one pair; `means`: of following and quality of either side."""
         sides = []
         for m, r in zip(means, ratings, strict=True):
             perspectives = jnp.float32([[[x, log_std] for x in m]])
             sides.append(Side(perspectives.mean(axis=1), perspectives, jnp.float32([r])))
-        return float(per_perspective(Pairs(*sides, jnp.array([tied])), ties)[0])
+        return float(_losses("per_perspective", Pairs(*sides, jnp.array([tied])), ties=ties)[0])
 
     def test_each_perspective_goes_its_own_way(self):
         # Following prefers the first edit, quality the second, overall the first.
-        value = self._losses([(4, 1), (1, 2)], ties="masked", means=((1, 0.5), (0, 0)))
+        value = self._loss([(4, 1), (1, 2)], ties="masked", means=((1, 0.5), (0, 0)))
         assert value == pytest.approx(np.mean(np.logaddexp(0, [-1, 0.5, -0.75])), abs=1e-6)
 
     def test_equal_ratings_are_masked_or_tie(self):
         following, overall = np.logaddexp(0, [-1, -0.5])
-        masked = self._losses([(4, 2), (1, 2)], ties="masked")
+        masked = self._loss([(4, 2), (1, 2)], ties="masked")
         assert masked == pytest.approx((following + overall) / 3, abs=1e-6)
         outcomes = jnp.float32([1, 0, 0.5]), jnp.zeros(3, np.float32), jnp.array([False, True, False])
-        btt = self._losses([(4, 2), (1, 2)])
+        btt = self._loss([(4, 2), (1, 2)])
         assert btt == pytest.approx(float(bradley_terry_with_ties(*outcomes).mean()), abs=1e-6)
 
     def test_a_tied_pair_is_drawn_together_overall(self):
-        together, apart = (self._losses([(2, 2), (2, 2)], tied=True, means=(m, (0, 0))) for m in ((0, 0), (3, 3)))
+        together, apart = (self._loss([(2, 2), (2, 2)], tied=True, means=(m, (0, 0))) for m in ((0, 0), (3, 3)))
         assert together == pytest.approx(-np.log(4 / 6), abs=1e-6)
         assert apart > together
 
@@ -232,7 +234,7 @@ class TestPerPerspective:
 
     def test_an_unknown_treatment_of_ties_is_told(self):
         with pytest.raises(ValueError, match="unknown ties 'drop'"):
-            self._losses([(4, 1), (1, 2)], ties="drop")
+            self._loss([(4, 1), (1, 2)], ties="drop")
 
 
 class TestPreferenceProbability:

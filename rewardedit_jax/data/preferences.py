@@ -1,0 +1,177 @@
+"""Judged pairs of edits: the record type, what can be told of pairs without their images, and pairs from a list file.
+
+The file is EditReward's training list, a JSON list with one object per pair (other keys are passed over):
+
+    {"prompt": "make it snow", "path_src": "1.png", "path1": "1_a.png", "path2": "1_b.png",
+     "model1_dim1_score": 4, "model1_dim2_score": 3, "model2_dim1_score": 2, "model2_dim2_score": 3}
+
+`path1` is the preferred edit, always; dim1 is following, dim2 is quality, 1..4, and they may be missing. A tie is there
+in both orders, if at all. Other sources of pairs: `preferences_parquet`.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from absl import logging
+from jaxtyping import UInt8
+
+from rewardedit_jax.data.bad_records import BadRecords, settle
+from rewardedit_jax.data.images import read_image
+
+Ratings = tuple[int | float, int | float]  # following and quality, 1..4
+_PATHS = ("path_src", "path1", "path2")
+_SCORES = tuple(f"model{side}_dim{dim}_score" for side in (1, 2) for dim in (1, 2))
+_MOST_LISTED = 40
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A pair of edits a, b of one source and what was said of it, without its images."""
+
+    key: str  # unique within its source
+    instruction: str
+    names: tuple[str, str, str]  # of source, a, b: equal names are equal images
+    preferred: Literal["a", "b", "tie"]
+    ratings_a: Ratings | None
+    ratings_b: Ratings | None
+
+
+@dataclass(frozen=True, eq=False)
+class Preference(Judgement):
+    """A judged pair with its images, RGB; the three sizes may differ."""
+
+    source: UInt8[np.ndarray, "h w 3"]
+    edited_a: UInt8[np.ndarray, "h2 w2 3"]
+    edited_b: UInt8[np.ndarray, "h3 w3 3"]
+
+
+@runtime_checkable
+class PreferenceSource(Protocol):
+    """Random access to judged pairs; `judgements[i]` is what is known of pair i without reading its images."""
+
+    judgements: Sequence[Judgement]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Preference: ...
+
+
+def contradictions(judgements: Iterable[Judgement]) -> list[tuple[str, ...]]:
+    """The keys of judgements that prefer opposite sides of the same pair (instruction and images), a tuple per pair.
+
+    Pairs rated equal overall are left out: their two orders are a disentangled tie.
+    """
+    by_pair = defaultdict(list)
+    for judgement in judgements:
+        if judgement.preferred != "tie" and not rated_equal(judgement):
+            source, a, b = judgement.names
+            by_pair[judgement.instruction, source, frozenset((a, b))].append(judgement)
+    groups = [group for group in by_pair.values() if len({_winner(judgement) for judgement in group}) > 1]
+    return [tuple(judgement.key for judgement in group) for group in groups]
+
+
+def _winner(judgement: Judgement) -> str:
+    return judgement.names[1 if judgement.preferred == "a" else 2]
+
+
+def rated_equal(judgement: Judgement) -> bool:
+    """Whether both edits have the same overall rating, following + quality; False where ratings are missing."""
+    a, b = judgement.ratings_a, judgement.ratings_b
+    return a is not None and b is not None and math.isclose(sum(a), sum(b), abs_tol=1e-6)
+
+
+def tell_contradictions(judgements: Iterable[Judgement], where: str) -> None:
+    """Logs `contradictions` with their keys. They stay: people may well disagree, and both have been asked."""
+    if groups := contradictions(judgements):
+        listed = [", ".join(keys) for keys in groups[:_MOST_LISTED]]
+        more = [f"... and {len(groups) - _MOST_LISTED} more"] if len(groups) > _MOST_LISTED else []
+        lines = "\n  ".join([*listed, *more])
+        logging.warning("%s: %d pairs with opposite preferences, all kept:\n  %s", where, len(groups), lines)
+
+
+def missing_images(judgements: Iterable[Judgement], root: str | Path) -> dict[str, list[str]]:
+    """Key → those of its names that are no file under `root`; only keys that miss one."""
+    found = {judgement.key: [n for n in judgement.names if not (Path(root) / n).is_file()] for judgement in judgements}
+    return {key: names for key, names in found.items() if names}
+
+
+class PreferenceFile:
+    """The pairs of a list file, in its order; images are read at access. Keys are "number in the file:path1"."""
+
+    def __init__(self, path: str | Path, root: str | Path | None = None, *, skip_bad: bool = False):
+        """Reads the file and looks for the images; contradictory pairs are told by the log, and kept.
+
+        Args:
+          root: what image paths are relative to; the folder of the file if None.
+        Raises:
+          FileNotFoundError: if the file is missing.
+          BadRecords: listing every malformed pair, or every pair with missing images, unless `skip_bad`, which leaves
+            them out and logs their number.
+        """
+        self.root = Path(path).parent if root is None else Path(root)
+        judgements = read_judgements(path, skip_bad=skip_bad)
+        missing = missing_images(judgements, self.root)
+        told = [f"{key}: no image {', '.join(names)}" for key, names in missing.items()]
+        settle(told, f"{path}, images under {self.root}", skip_bad)
+        self.judgements = [judgement for judgement in judgements if judgement.key not in missing]
+        tell_contradictions(self.judgements, str(path))
+
+    def __len__(self) -> int:
+        return len(self.judgements)
+
+    def __getitem__(self, index: int) -> Preference:
+        """Raises `ImageError`, naming the file, if an image cannot be read."""
+        judgement = self.judgements[index]
+        images = (np.asarray(read_image(self.root / name)) for name in judgement.names)
+        return Preference(**vars(judgement), **dict(zip(("source", "edited_a", "edited_b"), images, strict=True)))
+
+
+def read_judgements(path: str | Path, *, skip_bad: bool = False) -> list[Judgement]:
+    """The pairs of a list file, whether or not their images are there.
+
+    Raises:
+      FileNotFoundError: if the file is missing.
+      BadRecords: if it is no JSON list, or listing every malformed pair, unless `skip_bad`.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}; expected:\n[{__doc__.partition('    {')[2].partition('`path1`')[0]}]")
+    try:
+        entries = json.loads(Path(path).read_text("utf-8"))
+    except ValueError as error:
+        raise BadRecords(f"{path} is not JSON in UTF-8: {error}") from error
+    if not isinstance(entries, list):
+        raise BadRecords(f"{path}: expected a list of pairs, got {type(entries).__name__}.")
+    faults = [_fault(entry) for entry in entries]
+    told = [f"pair {i} ({str(entries[i])[:60]}): {fault}" for i, fault in enumerate(faults) if fault]
+    settle(told, str(path), skip_bad)
+    return [_judgement(i, entry) for i, (entry, fault) in enumerate(zip(entries, faults, strict=True)) if not fault]
+
+
+def _fault(entry: Any) -> str | None:
+    if not isinstance(entry, dict):
+        return "not a JSON object"
+    if lacking := [key for key in ("prompt", *_PATHS) if not isinstance(entry.get(key), str)]:
+        return f"no text under {', '.join(lacking)}"
+    scores = {key: entry[key] for key in _SCORES if entry.get(key) is not None}
+    if wrong := [key for key, score in scores.items() if not is_rating(score)]:
+        return f"{', '.join(wrong)} is no number in 1..4"
+    return None
+
+
+def is_rating(value: Any) -> bool:
+    """Whether it is a number in 1..4, as raters give; means of several raters included."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= 4
+
+
+def _judgement(number: int, entry: dict[str, Any]) -> Judgement:
+    scores = [entry.get(key) for key in _SCORES]
+    rated = all(score is not None for score in scores)
+    a, b = (tuple(map(float, scores[:2])), tuple(map(float, scores[2:]))) if rated else (None, None)
+    names = tuple(entry[key] for key in _PATHS)
+    return Judgement(f"{number}:{entry['path1']}", entry["prompt"], names, "a", a, b)

@@ -1,0 +1,263 @@
+import io
+import json
+import logging
+import pickle
+
+import pyarrow
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from rewardedit_jax.data.bad_records import BadRecords
+from rewardedit_jax.data.images import ImageError
+from rewardedit_jax.data.preferences import (
+    Judgement,
+    PreferenceFile,
+    PreferenceSource,
+    contradictions,
+    missing_images,
+    read_judgements,
+)
+from rewardedit_jax.data.preferences_parquet import PreferenceParquet
+
+
+def _png(value):
+    out = io.BytesIO()
+    Image.new("RGB", (4, 4), (value, value, value)).save(out, "PNG")
+    return out.getvalue()
+
+
+def _values(preference):
+    return [int(image[0, 0, 0]) for image in (preference.source, preference.edited_a, preference.edited_b)]
+
+
+class TestContradictions:
+    def _judged(self, key, preferred="a", names=("s", "1", "2"), a=None, b=None, instruction="snow"):
+        return Judgement(key, instruction, names, preferred, a, b)
+
+    def test_opposite_winners_of_one_pair_are_told_by_key(self):
+        judgements = [
+            self._judged("x"),
+            self._judged("y", preferred="b"),
+            self._judged("same pair, sides changed", preferred="b", names=("s", "2", "1")),
+            self._judged("other"),
+        ]
+        assert contradictions(judgements) == [("x", "y", "same pair, sides changed", "other")]
+        assert contradictions([judgements[0], judgements[2]]) == []
+
+    def test_sides_changed_is_the_same_pair(self):
+        assert contradictions([self._judged("x"), self._judged("y", names=("s", "2", "1"))]) == [("x", "y")]
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"names": ("s2", "1", "2")},
+            {"names": ("s", "1", "3")},
+            {"instruction": "rain"},
+        ],
+    )
+    def test_other_images_or_words_are_another_pair(self, other):
+        assert contradictions([self._judged("x"), self._judged("y", preferred="b", **other)]) == []
+
+    def test_ties_contradict_nothing(self):
+        assert contradictions([self._judged("x"), self._judged("y", preferred="tie")]) == []
+        rated = {"a": (4.0, 2.0), "b": (3.0, 3.0)}
+        assert contradictions([self._judged("x", **rated), self._judged("y", preferred="b", **rated)]) == []
+
+
+class TestPreferenceFile:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        (tmp_path / "images").mkdir()
+        for value in (10, 20, 30, 40):
+            (tmp_path / "images" / f"{value}.png").write_bytes(_png(value))
+        return tmp_path
+
+    @staticmethod
+    def _pair(source=10, a=20, b=30, scores=(4, 3, 2, 3), **more):
+        names = ("model1_dim1_score", "model1_dim2_score", "model2_dim1_score", "model2_dim2_score")
+        paths = {key: f"images/{v}.png" for key, v in zip(("path_src", "path1", "path2"), (source, a, b), strict=True)}
+        rated = {name: score for name, score in zip(names, scores, strict=True) if score is not None}
+        return {"prompt": "brighter", "confidence": None, **paths, **rated, **more}
+
+    def _write(self, folder, entries):
+        (folder / "pairs.json").write_text(json.dumps(entries), "utf-8")
+        return folder / "pairs.json"
+
+    def test_a_pair_with_its_images(self, folder):
+        source = PreferenceFile(self._write(folder, [self._pair(), self._pair(10, 40, 20, (4, 1, None, 2))]))
+        assert isinstance(source, PreferenceSource)
+        first, second = source[0], pickle.loads(pickle.dumps(source))[-1]
+        assert (first.key, first.instruction, first.preferred) == ("0:images/20.png", "brighter", "a")
+        assert (first.ratings_a, first.ratings_b) == ((4.0, 3.0), (2.0, 3.0))
+        assert (_values(first), _values(second)) == ([10, 20, 30], [10, 40, 20])
+        assert (second.ratings_a, second.ratings_b) == (None, None)
+        assert [j.key for j in source.judgements] == [first.key, second.key]
+        with pytest.raises(IndexError):
+            source[2]
+
+    def test_images_may_lie_under_a_root(self, folder, tmp_path_factory):
+        path = self._write(tmp_path_factory.mktemp("lists"), [self._pair()])
+        assert _values(PreferenceFile(path, folder)[0]) == [10, 20, 30]
+
+    def test_all_missing_images_are_told_by_key(self, folder, caplog):
+        path = self._write(folder, [self._pair(11), self._pair(), self._pair(10, 21, 31)])
+        expected = (
+            r"(?s)2 bad records.*0:images/20\.png: no image images/11\.png.*2:images/21\.png: .*21\.png, .*31\.png"
+        )
+        with pytest.raises(BadRecords, match=expected):
+            PreferenceFile(path)
+        assert missing_images(read_judgements(path), folder) == {
+            "0:images/20.png": ["images/11.png"],
+            "2:images/21.png": ["images/21.png", "images/31.png"],
+        }
+        with caplog.at_level(logging.WARNING):
+            source = PreferenceFile(path, skip_bad=True)
+        assert [j.key for j in source.judgements] == ["1:images/20.png"]
+        assert _values(source[0]) == [10, 20, 30]
+        assert "2 bad records" in caplog.text
+
+    def test_a_broken_image_is_named(self, folder):
+        source = PreferenceFile(self._write(folder, [self._pair()]))
+        (folder / "images" / "30.png").write_bytes(b"cut")
+        with pytest.raises(ImageError, match=r"images/30\.png"):
+            source[0]
+
+    def test_contradictory_pairs_are_told_and_kept(self, folder, caplog):
+        path = self._write(folder, [self._pair(), self._pair(10, 40, 20), self._pair(10, 30, 20)])
+        with caplog.at_level(logging.WARNING):
+            source = PreferenceFile(path)
+        assert len(source) == 3
+        assert "1 pairs with opposite preferences" in caplog.text
+        assert "0:images/20.png, 2:images/30.png" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("bad", "fault"),
+        [
+            ([1], "not a JSON object"),
+            ({"path_src": "a", "path1": "b", "path2": "c"}, "no text under prompt"),
+            ({"prompt": "a", "path_src": None, "path1": "b"}, "no text under path_src, path2"),
+            ("0, 1, 1, 1", "model1_dim1_score is no number in 1..4"),
+            ("1, 1, 5, 1", "model2_dim1_score is no"),
+            ("1, true, 1, NaN", "model1_dim2_score, model2_dim2_score is no"),
+        ],
+    )
+    def test_a_malformed_pair_is_named_or_left_out(self, folder, bad, fault):
+        entry = self._pair(scores=json.loads(f"[{bad}]")) if isinstance(bad, str) else bad
+        path = self._write(folder, [self._pair(), entry])
+        with pytest.raises(BadRecords, match=rf"(?s)1 bad records.*pair 1 .*{fault}"):
+            PreferenceFile(path)
+        assert len(PreferenceFile(path, skip_bad=True)) == 1
+
+    def test_a_file_that_is_no_list_is_an_error(self, folder):
+        for content, fault in [("{", "not JSON"), ("{}", "expected a list of pairs, got dict")]:
+            (folder / "pairs.json").write_text(content)
+            with pytest.raises(BadRecords, match=fault):
+                PreferenceFile(folder / "pairs.json", skip_bad=True)
+
+    def test_a_missing_file_is_told_with_the_layout(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r'(?s)nowhere\.json.*"path_src": "1\.png".*model2_dim2_score'):
+            PreferenceFile(tmp_path / "nowhere.json")
+
+    def test_reads_the_shipped_validation_pairs(self, shared):
+        path = shared / "data" / "editreward" / "valid_dataset_1.json"
+        if not path.is_file():
+            pytest.skip(f"there is no {path}")
+        judgements = read_judgements(path)
+        assert len(judgements) == len({j.key for j in judgements}) == 503
+        assert {(j.preferred, j.ratings_a, j.ratings_b) for j in judgements} == {("a", None, None)}
+        assert judgements[1].instruction == "Put popcorn in the plate."
+        assert contradictions(judgements) == []
+        assert len(missing_images(judgements, path.parent)) == 503  # the file comes without its images
+        with pytest.raises(BadRecords, match="503 bad records"):
+            PreferenceFile(path)
+
+
+class TestPreferenceParquet:
+    @staticmethod
+    def _row(number=0, vote="leftvote", scores=(4.0, 2.5, 3.0, 1.0), **more):
+        sides = (
+            f"{side}_{name}_score"
+            for side in ("left", "right")
+            for name in ("instruction_following", "quality_aesthetic")
+        )
+        cells = {
+            "key": f"scene{number}",
+            "unique_key": f"scene{number}_pair",
+            "pair_index": 0,
+            "instruction": f"edit {number}",
+            "left_img_rel": f"l{number}.png",
+            "right_img_rel": f"r{number}.png",
+            "vote_type": vote,
+            "source_img": {"bytes": _png(10 * number), "path": None},
+            "left_output_image": {"bytes": _png(10 * number + 1), "path": None},
+            "right_output_image": {"bytes": _png(10 * number + 2), "path": None},
+        }
+        return {**cells, **dict(zip(sides, scores, strict=True)), **more}
+
+    @staticmethod
+    def _write(path, rows):
+        path.parent.mkdir(exist_ok=True)
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=2)
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        votes = ["leftvote", "rightvote", "tie"]
+        self._write(tmp_path / "data" / "train-0.parquet", [self._row(i, vote) for i, vote in enumerate(votes)])
+        self._write(tmp_path / "data" / "train-1.parquet", [self._row(3, scores=(4.0, None, 3.0, 1.0)), self._row(4)])
+        return tmp_path
+
+    def test_rows_in_any_order(self, root):
+        source = pickle.loads(pickle.dumps(PreferenceParquet(root)))
+        assert isinstance(source, PreferenceSource)
+        assert len(source) == 5
+        for i in (4, 0, 2, 1, 3, 3, -1):
+            number = i % 5
+            assert _values(source[i]) == [10 * number, 10 * number + 1, 10 * number + 2]
+            assert source[i].key == source.judgements[i].key == f"{number}:scene{number}_pair"
+            assert source[i].instruction == f"edit {number}"
+        assert [j.preferred for j in source.judgements] == ["a", "b", "tie", "a", "a"]
+        assert (source[0].ratings_a, source[0].ratings_b) == ((4.0, 2.5), (3.0, 1.0))
+        assert (source[3].ratings_a, source[3].ratings_b) == (None, None)
+
+    def test_unknown_votes_and_wrong_ratings_are_listed_or_left_out(self, root, caplog):
+        rows = [self._row(3, "tievote"), self._row(4), self._row(5, scores=(9.0, 1.0, 1.0, 1.0))]
+        self._write(root / "data" / "train-1.parquet", [*rows, self._row(6, instruction=None)])
+        expected = (
+            r"(?s)3 bad records.*3:scene3_pair: unknown vote_type 'tievote', known are leftvote, rightvote, tie"
+            r".*5:scene5_pair: left_instruction_following_score is no number.*6:scene6_pair: no text under instruction"
+        )
+        with pytest.raises(BadRecords, match=expected):
+            PreferenceParquet(root)
+        with caplog.at_level(logging.WARNING):
+            source = PreferenceParquet(root, skip_bad=True)
+        assert "3 bad records" in caplog.text
+        assert len(source) == 4
+        assert (source[3].key, _values(source[3])) == ("4:scene4_pair", [40, 41, 42])
+
+    def test_contradictory_rows_are_told_by_key(self, root, caplog):
+        again = self._row(0, "rightvote", unique_key="again")
+        self._write(root / "data" / "train-1.parquet", [again])
+        with caplog.at_level(logging.WARNING):
+            PreferenceParquet(root)
+        assert "0:scene0_pair, 3:again" in caplog.text
+
+    @pytest.mark.parametrize(("cell", "error"), [({"bytes": b"cut", "path": None}, ImageError), (None, BadRecords)])
+    def test_a_broken_image_is_named(self, root, cell, error):
+        self._write(root / "data" / "train-1.parquet", [self._row(3), self._row(4, left_output_image=cell)])
+        with pytest.raises(error, match="left_output_image of 4:scene4_pair"):
+            PreferenceParquet(root)[4]
+
+    def test_wrong_files_are_named(self, root):
+        table = pyarrow.table({"key": ["a"]})
+        parquet.write_table(table, root / "data" / "train-2.parquet")
+        with pytest.raises(BadRecords, match=r"train-2\.parquet lacks unique_key, .*right_output_image; expected"):
+            PreferenceParquet(root)
+        (root / "data" / "train-2.parquet").write_bytes(b"PAR?")
+        with pytest.raises(BadRecords, match=r"train-2\.parquet is not parquet"):
+            PreferenceParquet(root)
+
+    def test_missing_files_are_told_with_the_layout(self, tmp_path):
+        for place in (tmp_path, tmp_path / "nowhere.parquet"):
+            with pytest.raises(FileNotFoundError, match=r"(?s)vote_type \(leftvote.*TIGER-Lab/EditReward-Data"):
+                PreferenceParquet(place)
