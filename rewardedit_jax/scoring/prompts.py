@@ -1,0 +1,61 @@
+"""The words around a pair of images: what EditReward is asked about an edit, as a chat turn of Qwen2.5-VL.
+
+The wording belongs to published weights like a layer does: other words give other scores. The two templates are those
+of the paper's appendix A.9 as its code has them (`templates/`, byte for byte; fact sheet 1.2 to 1.4).
+"""
+
+from functools import cache
+from importlib.resources import files
+
+# In the order of the published heads (dim1, dim2).
+PERSPECTIVES = ("following", "quality")
+REWARD_TOKEN = "<|Reward|>"
+IMAGE_TOKEN = "<|image_pad|>"
+QWEN_SYSTEM = "You are a helpful assistant."
+
+_IMAGE = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
+_SUFFIX = f"\nPlease provide the overall ratings of this image: {REWARD_TOKEN}\n\nEND\n"
+# In an instruction these would be read as tokens: a second reward token, or an image that is not there.
+_RESERVED = (REWARD_TOKEN, IMAGE_TOKEN, "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
+
+
+def question(instruction: str, perspective: str) -> str:
+    """The text after the two images: template, instruction (as it is, braces too), request for the rating.
+
+    Raises:
+      ValueError: for an empty instruction, one that contains the reward token or a token of images, or a perspective
+        that has no template.
+    """
+    if perspective not in PERSPECTIVES:
+        raise ValueError(f"the scorer has no prompt for {perspective!r}; it has {', '.join(PERSPECTIVES)}.")
+    _check(instruction)
+    return _template(perspective).replace("{text_prompt}", instruction) + _SUFFIX
+
+
+def chat_prompt(instruction: str, perspective: str, system: str = QWEN_SYSTEM) -> str:
+    """The whole conversation about one edit, source first, with one `IMAGE_TOKEN` for each image.
+
+    Args:
+      system: text of the system turn. Qwen's is the default; MiMo-VL's chat template has its own ("You are MiMo, an AI
+        assistant developed by Xiaomi." in the first version).
+    Raises:
+      ValueError: as `question`.
+    """
+    user = f"{_IMAGE}{_IMAGE}{question(instruction, perspective)}"
+    return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@cache
+def _template(perspective: str) -> str:
+    # Bytes, because reading as text would translate line ends on some systems.
+    return (files(__package__) / "templates" / f"{perspective}.txt").read_bytes().decode("utf-8")
+
+
+def _check(instruction: str) -> None:
+    if not instruction.strip():
+        raise ValueError(f"the instruction is empty ({instruction!r}): an edit is judged by what was asked for.")
+    if found := [token for token in _RESERVED if token in instruction]:
+        raise ValueError(
+            f"the instruction contains {', '.join(found)}, which the scorer keeps for itself: take it out of "
+            f"{instruction!r}."
+        )
