@@ -1,11 +1,10 @@
 """A CLIP tokenizer for the shapes world: byte-level BPE as CLIP's, with every word of the world as one token."""
 
+from collections import Counter
 from functools import cache
+from itertools import pairwise
 
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.trainers import BpeTrainer
 
 from rewardedit_jax.data.shapes.wording import vocabulary_texts
 from rewardedit_jax.data.tokenize import CLIPTokenizer
@@ -13,6 +12,8 @@ from rewardedit_jax.data.tokenize import CLIPTokenizer
 MAX_TOKENS = 32  # three feedback texts of eight words, two semicolons, start and end
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _END_OF_WORD = "</w>"
+
+Pair = tuple[str, str]
 
 
 @cache
@@ -29,23 +30,27 @@ def shapes_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
 
 
-def _learn_merges() -> list[tuple[str, str]]:
-    """Merge until every word of the world is whole; each word counts once, so the result depends on the words alone."""
+def _learn_merges() -> list[Pair]:
+    """Byte-pair encoding until every word of the world is one token; each word counts once.
+
+    Learnt here, because the trainer of `tokenizers` breaks ties by hash order: ids would differ from run to run.
+    """
     plain = CLIPTokenizer().backend_tokenizer
     normalised = (plain.normalizer.normalize_str(text) for text in vocabulary_texts())
-    words = sorted({word for text in normalised for word, _ in plain.pre_tokenizer.pre_tokenize_str(text)})
-    model = Tokenizer(BPE(end_of_word_suffix=_END_OF_WORD))
-    trainer = BpeTrainer(
-        vocab_size=100_000,
-        min_frequency=1,
-        end_of_word_suffix=_END_OF_WORD,
-        show_progress=False,
-    )
-    model.train_from_iterator(words, trainer)
-    return [tuple(pair) for pair in _merges_of(model)]
+    words = {word for text in normalised for word, _ in plain.pre_tokenizer.pre_tokenize_str(text)}
+    parts = [[*word[:-1], word[-1] + _END_OF_WORD] for word in sorted(words)]
+    merges = []
+    while pairs := Counter(pair for part in parts for pair in pairwise(part)):
+        merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+        parts = [_merge(part, merges[-1]) for part in parts]
+    return merges
 
 
-def _merges_of(model: Tokenizer) -> list[list[str]]:
-    import json
-
-    return json.loads(model.to_str())["model"]["merges"]
+def _merge(tokens: list[str], pair: Pair) -> list[str]:
+    merged = []
+    for token in tokens:
+        if merged and (merged[-1], token) == pair:
+            merged[-1] += token
+        else:
+            merged.append(token)
+    return merged
