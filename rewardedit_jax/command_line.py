@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,12 @@ _PACKAGE = str(Path(__file__).parent)
 
 @contextmanager
 def complain_clearly(*more: type[Exception]) -> Iterator[None]:
-    """Turns an error of the user's input into its message on stderr and exit status 1.
+    """Turns an error of the user's input into its message on stderr and exit status 1; a warning into one line.
 
     Args:
       more: what else stands for bad input where this is used.
     """
+    with_place, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
     try:
         yield
     except (*_USER_ERRORS, *more) as error:
@@ -29,12 +31,14 @@ def complain_clearly(*more: type[Exception]) -> Iterator[None]:
         sys.exit(f"error: {_told(error)}\n({_SHOW_TRACEBACK}=1 shows where in the program this was found.)")
     except KeyboardInterrupt:
         sys.exit("interrupted.")
+    finally:
+        warnings.formatwarning = with_place
 
 
 def _told(error: Exception) -> str:
-    if isinstance(error, KeyError):  # whose text is the quoted key
-        return f"there is no {error.args[0]}"
     text = str(error)
+    if (name := text.strip("\"'")).isidentifier():  # of a missing key, or field of a recipe, errors say nothing else
+        return f"there is no {name}"
     # What fails in a recipe reaches us as a printed traceback; it ends in the message.
     return text.strip().splitlines()[-1] if "Traceback (most recent call last)" in text else text
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Array, Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # What Pillow raises on files that are no image, cut short, broken inside, or too large to be meant seriously.
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -35,6 +35,8 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return upright_rgb(image)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"image {name} cannot be read: it is in no image format that Pillow knows") from error
     except _UNREADABLE as error:
         raise ImageError(f"image {name} cannot be read: {error}") from error
 

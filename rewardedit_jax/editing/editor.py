@@ -23,7 +23,7 @@ from rewardedit_jax.editing.reward import Reward
 from rewardedit_jax.editing.sampling import EditInputs, RewardInputs, edit_batch
 from rewardedit_jax.editing.starting_noise import StartingNoise
 from rewardedit_jax.weights.engine import Params
-from rewardedit_jax.weights.files import read_json, write_json
+from rewardedit_jax.weights.files import WeightFileError, read_json, write_json
 from rewardedit_jax.weights.hub import find_model
 from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
 
@@ -55,6 +55,10 @@ class Editor:
     def read(cls, directory: Path, dtype: DTypeLike = jnp.float32) -> "Editor":
         """The same from a local pipeline directory, with the parameters left in host memory."""
         loaded = {c: load_pretrained(directory / c, jnp.float32 if c == "vae" else dtype) for c in COMPONENTS}
+        for component, (module, _) in loaded.items():
+            if not isinstance(module, wanted := Networks.__annotations__[component]):
+                holds = f"{directory / component} holds a {type(module).__name__}, not a {wanted.__name__}"
+                raise WeightFileError(f"{holds}: its folders are mixed up. Copy it again.")
         return cls(
             networks=Networks(**{c: module for c, (module, _) in loaded.items()}),
             params={c: params for c, (_, params) in loaded.items()},

@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -51,3 +53,11 @@ def test_files(tmp_path):
         "unet",
         "vae",
     }
+
+
+def test_a_network_in_the_wrong_folder_is_named(tmp_path):
+    tiny_editor().save(tmp_path)
+    shutil.rmtree(tmp_path / "unet")
+    shutil.copytree(tmp_path / "vae", tmp_path / "unet")
+    with pytest.raises(WeightFileError, match=r"unet holds a AutoencoderKL, not a UNet: .* mixed up"):
+        Editor.load(tmp_path)

@@ -1,0 +1,43 @@
+"""How the commands tell what went wrong."""
+
+import warnings
+
+import pytest
+from ml_collections import ConfigDict
+
+from rewardedit_jax.command_line import complain_clearly
+
+
+def complaint(error):
+    """What a command says that fails so; its exit status is 1."""
+    with pytest.raises(SystemExit) as ended, complain_clearly(AttributeError, KeyError):
+        raise error
+    assert isinstance(ended.value.code, str)  # which Python prints, to exit with status 1
+    return ended.value.code.splitlines()[0]
+
+
+def test_an_error_of_the_users_is_its_message():
+    assert complaint(ValueError("no such thing; take another.")) == "error: no such thing; take another."
+
+
+def test_a_missing_field_of_a_recipe_is_named():
+    with pytest.raises(AttributeError) as caught:
+        ConfigDict({"steps": 1}).get_type("stepz")
+    assert complaint(caught.value).startswith("error: ")
+    assert "stepz" in complaint(caught.value)
+
+
+def test_of_a_printed_traceback_the_last_line_is_told():
+    text = "Traceback (most recent call last):\n  File ...\nValueError: unknown variant"
+    assert complaint(ValueError(text)) == "error: ValueError: unknown variant"
+
+
+def test_faults_of_the_program_keep_their_traceback():
+    with pytest.raises(AssertionError), complain_clearly():
+        raise AssertionError
+
+
+def test_a_warning_is_one_line():
+    with complain_clearly():
+        assert warnings.formatwarning("cut short", UserWarning, "file.py", 3) == "warning: cut short\n"
+    assert "file.py:3" in warnings.formatwarning("cut short", UserWarning, "file.py", 3)
