@@ -26,5 +26,5 @@ setup(
         "test": TEST,
         "oracle": [*TEST, "torch==2.13.0", "diffusers==0.42.*"],
     },
-    package_data={"rewardedit_jax": ["pretrained/**/*"]},
+    package_data={"rewardedit_jax": ["pretrained/**/*", "scoring/templates/*.txt"]},
 )
