@@ -9,7 +9,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.initializers import Initializer, lecun_normal, variance_scaling, zeros
+from flax.linen.initializers import Initializer, lecun_normal, ones, variance_scaling, zeros
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
@@ -107,6 +107,21 @@ class LayerNorm(nn.Module):
         )
         nn.share_scope(self, norm)
         return norm(x).astype(self.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Division by the root mean square over the last axis, in float32 whatever the compute type."""
+
+    epsilon: float = 1e-6
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
+        scale = self.param("scale", ones, (x.shape[-1],), self.param_dtype)
+        x = x.astype(jnp.float32)
+        normal = x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + self.epsilon)
+        return normal.astype(self.dtype) * scale.astype(self.dtype)
 
 
 class EmbeddingMLP(nn.Module):

@@ -1,0 +1,115 @@
+"""Where the patches of differently shaped images lie: padding, rotary positions and attention windows, in NumPy.
+
+Patches come as the Hugging Face processor orders them: row-major over merge blocks, row-major within a block.
+Axes: n images, P padded patches of an image, W padded windows of an image, S slots of a window.
+"""
+
+from typing import Any
+
+import flax
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@flax.struct.dataclass
+class VisionPlan:
+    """Index arrays of a batch of images, images leading. Leaves are `Any`: under `jax.eval_shape` they are shapes.
+
+    Indices at padding are 0 and must be read under the masks.
+    """
+
+    rows: Any  # int32[n P], the patch's row in its image, 0..h-1
+    columns: Any  # int32[n P], its column, 0..w-1
+    mask: Any  # bool[n P], True at real patches, which come first
+    window_patches: Any  # int32[n W S], the patch in each slot, 0..P-1
+    window_mask: Any  # bool[n W S], True at slots that hold a patch
+    window_slots: Any  # int32[n P], the flat slot of each patch, 0..W*S-1
+
+
+def plan_images(
+    grids: Int[np.ndarray, "n 3"], config: Any, patches: int | None = None, windows: int | None = None
+) -> VisionPlan:
+    """The plan of images with these grids (t, h, w in patches; t must be 1).
+
+    `patches` and `windows` are the padded counts per image; None is the most that any image here has. Give both to
+    keep one compiled program: ceil(patches / 16) windows always suffice at window 112, 20 for EditReward's images.
+
+    Raises:
+      ValueError: for a video, a side that is no positive multiple of the merge size, or too few patches or windows.
+    """
+    patches = padded_patches(grids, patches)
+    merge, side = config.spatial_merge_size, config.window_blocks
+    _check_sides(grids, merge)
+    counts = [-(-h // (merge * side)) * -(-w // (merge * side)) for _, h, w in grids.tolist()]
+    windows = max(counts) if windows is None else windows
+    if windows < max(counts):
+        raise ValueError(f"an image has {max(counts)} windows, but windows is {windows}: raise it")
+    if patches % merge**2:
+        raise ValueError(f"patches {patches} is no multiple of the {merge**2} patches that are merged")
+    return _fill(grids, merge, side, patches, windows)
+
+
+def _fill(grids: Int[np.ndarray, "n 3"], merge: int, side: int, patches: int, windows: int) -> VisionPlan:
+    n, size = len(grids), (side * merge) ** 2
+    rows, columns, slots = (np.zeros((n, patches), np.int32) for _ in range(3))
+    mask = np.zeros((n, patches), bool)
+    held, window_mask = np.zeros((n, windows * size), np.int32), np.zeros((n, windows * size), bool)
+    for i, (_, h, w) in enumerate(grids.tolist()):
+        count = h * w
+        rows[i, :count], columns[i, :count], slots[i, :count] = _image(h, w, merge, side)
+        mask[i, :count] = True
+        held[i, slots[i, :count]] = np.arange(count)
+        window_mask[i, slots[i, :count]] = True
+    shape = (n, windows, size)
+    return VisionPlan(rows, columns, mask, held.reshape(shape), window_mask.reshape(shape), slots)
+
+
+def _image(h: int, w: int, merge: int, side: int) -> tuple[Int[np.ndarray, " p"], ...]:
+    """Row, column and flat window slot of each patch of one image."""
+    blocks = (a.reshape(h // merge, merge, w // merge, merge) for a in np.indices((h, w)))
+    rows, columns = (a.transpose(0, 2, 1, 3).ravel() for a in blocks)
+    span = side * merge
+    window = rows // span * -(-w // span) + columns // span
+    return rows, columns, window * span**2 + rows % span * span + columns % span
+
+
+def _check_sides(grids: Int[np.ndarray, "n 3"], merge: int) -> None:
+    for grid in grids.tolist():
+        if grid[1] < merge or grid[2] < merge or grid[1] % merge or grid[2] % merge:
+            raise ValueError(f"grid {grid}: height and width must be positive multiples of {merge} patches")
+
+
+def padded_patches(grids: Int[np.ndarray, "n 3"], patches: int | None = None) -> int:
+    """`patches`, or the most that an image has. Raises ValueError for no image, a video, or too few patches."""
+    if not len(grids):
+        raise ValueError("no image grids: give at least one")
+    if (grids[:, 0] != 1).any():
+        raise ValueError(f"grids with t {sorted(set(grids[:, 0].tolist()))}: only still images, t = 1, are supported")
+    most = int(grids.prod(axis=1).max())
+    if patches is not None and patches < most:
+        raise ValueError(f"an image has {most} patches, but patches is {patches}: raise it")
+    return most if patches is None else patches
+
+
+def pad_patches(
+    pixel_values: Float[np.ndarray, "total c"], grids: Int[np.ndarray, "n 3"], patches: int | None = None
+) -> Float[np.ndarray, "n p c"]:
+    """The images' patches one after the other → one image a row, zeros behind.
+
+    Raises:
+      ValueError: if the number of patches is not that of the grids, or as `padded_patches`.
+    """
+    patches, counts = padded_patches(grids, patches), grids.prod(axis=1)
+    if len(pixel_values) != counts.sum():
+        raise ValueError(f"{len(pixel_values)} patches, but the grids have {counts.sum()}")
+    padded = np.zeros((len(grids), patches, pixel_values.shape[1]), pixel_values.dtype)
+    padded[np.arange(patches) < counts[:, None]] = pixel_values
+    return padded
+
+
+def real_features(
+    features: Float[np.ndarray, "n f d"], grids: Int[np.ndarray, "n 3"], merge: int = 2
+) -> Float[np.ndarray, "total d"]:
+    """Padded features of images → those of real merge blocks, image after image."""
+    counts = grids.prod(axis=1) // merge**2
+    return features[np.arange(features.shape[1]) < counts[:, None]]
