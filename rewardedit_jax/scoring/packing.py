@@ -1,0 +1,209 @@
+"""Triplets → the arrays of one scoring pass, of few static shapes.
+
+The prompts of an edit share system turn, images and opening words. A row of the batch is that common prefix followed by
+the rest of each prompt, `[prefix | rest 1 | rest 2]`; attention lets a rest see the prefix and itself, so that one pass
+gives the numbers of a pass per prompt (fact sheet 2.8). An image that occurs several times is one image of the batch.
+
+Items are prepared one by one (`prepare_item`, where everything that is wrong with an item is raised) and then collated.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import flax
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int32
+from PIL import Image
+
+from rewardedit_jax.data.images import ImageError
+from rewardedit_jax.models.packed_prompts import PackedPrompts
+from rewardedit_jax.scoring.images import AREA, MERGE, PATCH_WIDTH, PreparedImage, prepare_image, to_patches
+from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM, chat_prompt
+from rewardedit_jax.scoring.tokenizer import ScorerTokenizer
+
+# Rows and images are padded up to multiples of these. Of the usual sizes of images all then have 1024 or 1152 patches
+# (936 to 1144 before), and only extreme aspect ratios more.
+ROW_MULTIPLE = 128  # tokens
+PATCH_MULTIPLE = 128
+
+
+@dataclass(frozen=True, eq=False)
+class ScorerItem:
+    """One edit, ready to be collated."""
+
+    source: PreparedImage
+    edited: PreparedImage
+    prompts: tuple[Int32[np.ndarray, " _"], ...]  # ids up to the reward token, in the order of PERSPECTIVES
+    image_positions: Int32[np.ndarray, " m"]  # of the image tokens, source's first; the same in all prompts
+
+
+@flax.struct.dataclass
+class ScorerBatch:
+    """Arrays of one pass: b rows (edits), n images of at most P patches each.
+
+    An image slot of `prompts` is a row of the flattened features: token t of image i is `i·P/4 + t`.
+    """
+
+    patches: Float32[Array | np.ndarray, "n P 1176"]  # normalised; zeros after an image's last patch
+    grids: Int32[Array | np.ndarray, "n 3"]  # (1, rows, columns) in patches; zeros for padding images
+    prompts: PackedPrompts
+    valid: Bool[Array | np.ndarray, " b"]  # False for padding rows, which come last
+
+
+def prepare_item(
+    source: str | Path | Image.Image | PreparedImage,
+    edited: str | Path | Image.Image | PreparedImage,
+    instruction: str,
+    tokenizer: ScorerTokenizer,
+    *,
+    system: str = QWEN_SYSTEM,
+    area: int = AREA,
+) -> ScorerItem:
+    """Everything about one edit that needs no other: images resized, prompts tokenized.
+
+    Args:
+      source, edited: paths or PIL images; or prepared ones, which spares work where many candidates have one source.
+      system: text of the system turn (`chat_prompt`).
+      area: pixels that an image is resized to; published weights know only the default.
+    Raises:
+      ImageError: an image cannot be read or is too narrow; says which.
+      ValueError: an instruction that is empty or contains tokens of the scorer.
+    """
+    images = _image(source, "source", area), _image(edited, "edited", area)
+    prompts = [tokenizer.encode(chat_prompt(instruction, perspective, system)) for perspective in PERSPECTIVES]
+    prompts = tuple(_with_image_tokens(ids, images, tokenizer.image_id) for ids in prompts)
+    positions = np.flatnonzero(prompts[0] == tokenizer.image_id).astype(np.int32)
+    return ScorerItem(*images, prompts, positions)
+
+
+def collate(
+    items: Sequence[ScorerItem],
+    batch_size: int,
+    *,
+    perspectives: Sequence[str] = PERSPECTIVES,
+    row_multiple: int = ROW_MULTIPLE,
+    patch_multiple: int = PATCH_MULTIPLE,
+) -> ScorerBatch:
+    """The arrays of up to `batch_size` items, in their order, padded to a size that few batches differ in.
+
+    Rows: `batch_size`, of a multiple of `row_multiple` tokens. Images: each once, a multiple of half the batch size, of
+    a multiple of `patch_multiple` patches.
+
+    Args:
+      perspectives: the prompts to pack into each row; a single one gives that prompt whole, as published code runs it.
+    Raises:
+      ValueError: no items, or more than the batch size.
+    """
+    if not 0 < len(items) <= batch_size:
+        raise ValueError(f"{len(items)} items do not go into a batch of {batch_size}.")
+    images = list({image.digest: image for item in items for image in (item.source, item.edited)}.values())
+    width = _round_up(max(image.n_patches for image in images), patch_multiple)
+    first_slot = {image.digest: i * width // MERGE**2 for i, image in enumerate(images)}
+    chosen = [PERSPECTIVES.index(perspective) for perspective in perspectives]
+    rows = [
+        pack_row([item.prompts[i] for i in chosen], item.image_positions, _slots(item, first_slot)) for item in items
+    ]
+    patches, grids = _stack_images(images, _round_up(len(images), max(1, batch_size // 2)), width)
+    valid = np.arange(batch_size) < len(items)
+    return ScorerBatch(patches, grids, stack_rows(rows, batch_size, row_multiple), valid)
+
+
+class PackedRow(NamedTuple):
+    """One row of `PackedPrompts`, without padding."""
+
+    ids: Int32[np.ndarray, " l"]
+    positions: Int32[np.ndarray, " l"]
+    segments: Int32[np.ndarray, " l"]
+    image_slots: Int32[np.ndarray, " l"]
+    reward_index: Int32[np.ndarray, " k"]
+
+
+def pack_row(
+    prompts: Sequence[Int32[np.ndarray, " _"]],
+    image_positions: Int32[np.ndarray, " m"],
+    slots: Int32[np.ndarray, " m"],
+) -> PackedRow:
+    """Common prefix once, then the rest of each prompt; a single prompt is all prefix.
+
+    Args:
+      prompts: ids of each prompt, ending with the reward token.
+      image_positions: where the image tokens are; all of them in the common prefix.
+      slots: rows of the flattened image features that belong there.
+    """
+    prefix = _common_prefix(prompts)
+    rests = np.array([len(ids) - prefix for ids in prompts])
+    image_slots = np.full(prefix + rests.sum(), -1, np.int32)
+    image_slots[image_positions] = slots
+    return PackedRow(
+        np.concatenate([prompts[0][:prefix], *(ids[prefix:] for ids in prompts)]),
+        np.concatenate([np.arange(prefix), *(np.arange(prefix, len(ids)) for ids in prompts)]).astype(np.int32),
+        np.repeat(np.arange(1 + len(prompts)), [prefix, *rests]).astype(np.int32),
+        image_slots,
+        (prefix + np.cumsum(rests) - 1).astype(np.int32),
+    )
+
+
+def stack_rows(rows: Sequence[PackedRow], batch_size: int, row_multiple: int = ROW_MULTIPLE) -> PackedPrompts:
+    """Rows side by side, padded to a common length and to the batch size."""
+    length = _round_up(max(len(row.ids) for row in rows), row_multiple)
+
+    def stacked(name: str, length: int, padding: int) -> Int32[np.ndarray, "b _"]:
+        values = np.full((batch_size, length), padding, np.int32)
+        for row, out in zip(rows, values, strict=False):
+            field = getattr(row, name)
+            out[: len(field)] = field
+        return values
+
+    return PackedPrompts(
+        ids=stacked("ids", length, 0),
+        positions=stacked("positions", length, 0),
+        segments=stacked("segments", length, -1),
+        image_slots=stacked("image_slots", length, -1),
+        reward_index=stacked("reward_index", len(rows[0].reward_index), 0),
+    )
+
+
+def _image(image: str | Path | Image.Image | PreparedImage, role: str, area: int) -> PreparedImage:
+    if isinstance(image, PreparedImage):
+        return image
+    try:
+        return prepare_image(image, area)
+    except ImageError as error:
+        raise ImageError(f"{role}: {error}") from error
+
+
+def _with_image_tokens(
+    ids: Int32[np.ndarray, " _"], images: Sequence[PreparedImage], image_id: int
+) -> Int32[np.ndarray, " _"]:
+    """Each image's one token repeated for as many tokens as the image has."""
+    repeats = np.ones(len(ids), int)
+    repeats[ids == image_id] = [image.n_tokens for image in images]
+    return np.repeat(ids, repeats)
+
+
+def _slots(item: ScorerItem, first_slot: Mapping[bytes, int]) -> Int32[np.ndarray, " m"]:
+    starts_and_lengths = [(first_slot[image.digest], image.n_tokens) for image in (item.source, item.edited)]
+    return np.concatenate([np.arange(start, start + n, dtype=np.int32) for start, n in starts_and_lengths])
+
+
+def _common_prefix(prompts: Sequence[Int32[np.ndarray, " _"]]) -> int:
+    shortest = min(map(len, prompts))
+    same = np.all([ids[:shortest] == prompts[0][:shortest] for ids in prompts], axis=0)
+    return shortest if same.all() else int(same.argmin())
+
+
+def _stack_images(
+    images: Sequence[PreparedImage], n: int, width: int
+) -> tuple[Float32[np.ndarray, "n P 1176"], Int32[np.ndarray, "n 3"]]:
+    patches = np.zeros((n, width, PATCH_WIDTH), np.float32)
+    grids = np.zeros((n, 3), np.int32)
+    for i, image in enumerate(images):
+        patches[i, : image.n_patches] = to_patches(image.pixels)
+        grids[i] = image.grid
+    return patches, grids
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
