@@ -20,7 +20,7 @@ from rewardedit_jax.command_line import complain_clearly, only_our_warnings
 from rewardedit_jax.editing.autoencoder import AutoencoderTask
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.evaluation.shapes import shapes_evaluator
-from rewardedit_jax.training.checkpoints import open_workdir
+from rewardedit_jax.training.checkpoints import check_workdir
 from rewardedit_jax.training.loop import train
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -53,7 +53,8 @@ def main(argv: list[str]) -> None:
             raise ValueError(f"what is {' '.join(argv[1:])}? Settings have the form --config.steps=100.")
         if _DISTRIBUTED.value:
             jax.distributed.initialize()  # finds the other hosts by itself on TPU pods, Slurm and the like
-        workdir = open_workdir(Path(_WORKDIR.value), _RESUME.value)  # refused, if so, before anything is read or made
+        workdir = Path(_WORKDIR.value)
+        check_workdir(workdir, _RESUME.value)  # before anything is read or made
         task = _TASKS[config.task](config)
         judged = config.task == "editing" and config.data.name == "shapes" and config.evaluate_every
         evaluators = {"shapes": shapes_evaluator(task, config)} if judged else {}

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from rewardedit_jax.training.state import TrainState
 
 
-def open_workdir(workdir: Path, resume: bool) -> Path:
-    """The absolute path of the run's directory, made if it is missing.
+def check_workdir(workdir: Path, resume: bool) -> None:
+    """Nothing is made or changed: for a look before models and data are read.
 
     Raises:
       FileExistsError: if it holds something and `resume` was not asked for: no run is overwritten.
@@ -22,14 +22,21 @@ def open_workdir(workdir: Path, resume: bool) -> Path:
     """
     workdir = Path(workdir).absolute()
     if jax.process_index():  # only the first looks: it may be writing here before the others have started
-        return workdir
+        return
     if resume and not any(entry.name.isdigit() for entry in workdir.glob("checkpoints/*")):
         raise FileNotFoundError(f"{workdir} holds no checkpoint to resume from: start without --resume")
     if not resume and workdir.exists() and any(workdir.iterdir()):
         raise FileExistsError(
             f"{workdir} is not empty: go on from its last checkpoint with --resume, or give another directory"
         )
-    workdir.mkdir(parents=True, exist_ok=True)
+
+
+def open_workdir(workdir: Path, resume: bool) -> Path:
+    """The absolute path of the run's directory, made if it is missing; refused as `check_workdir` says."""
+    check_workdir(workdir, resume)
+    workdir = Path(workdir).absolute()
+    if not jax.process_index():
+        workdir.mkdir(parents=True, exist_ok=True)
     return workdir
 
 
