@@ -26,11 +26,16 @@ def settle(faults: Sequence[str], where: str, skip_bad: bool) -> None:
     """Raises `BadRecords` with the faults of an index, a line each; with `skip_bad`, logs them."""
     if not faults:
         return
-    more = [f"... and {len(faults) - _MOST_LISTED} more"] if len(faults) > _MOST_LISTED else []
-    message = "\n  ".join([f"{where}: {len(faults)} bad records", *faults[:_MOST_LISTED], *more])
+    message = indented(f"{where}: {len(faults)} bad records", faults)
     if not skip_bad:
         raise BadRecords(message + "\nskip_bad=True leaves them out.")
     logging.warning("%s\nleft out, as asked.", message)
+
+
+def indented(heading: str, lines: Sequence[str]) -> str:
+    """The heading and the first of the lines below it."""
+    more = [f"... and {len(lines) - _MOST_LISTED} more"] if len(lines) > _MOST_LISTED else []
+    return "\n  ".join([heading, *lines[:_MOST_LISTED], *more])
 
 
 class ReadingSource(ABC):

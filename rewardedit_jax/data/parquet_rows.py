@@ -10,10 +10,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
+from jaxtyping import UInt8
 from pyarrow import parquet
 
 from rewardedit_jax.data.bad_records import BadRecords
+from rewardedit_jax.data.images import decode_image
 
 
 class ParquetRows:
@@ -44,6 +47,11 @@ class ParquetRows:
         number = bisect_right(self._starts, index) - 1
         return self._group(number).slice(index - self._starts[number], 1).to_pylist()[0]
 
+    def name(self, index: int) -> str:
+        """What an error calls the row."""
+        number = bisect_right(self._starts, index) - 1
+        return f"{self._groups[number][0]} row {index} of all"
+
     def only(self, columns: Sequence[str]) -> list[dict[str, Any]]:
         """All rows with these columns alone; reads nothing of the others."""
         rows = []
@@ -61,11 +69,18 @@ class ParquetRows:
         return last[1]
 
 
+def embedded_image(cell: Any, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """The RGB image of a cell {bytes, path}. Raises `BadRecords` or `ImageError`, with `name`, if there is none."""
+    if not isinstance(cell, dict) or not cell.get("bytes"):
+        raise BadRecords(f"{name}: no image bytes.")
+    return np.asarray(decode_image(cell["bytes"], name))
+
+
 def _listed(files: str | Path | Sequence[str | Path], expected: str) -> list[Path]:
     if isinstance(files, str | Path):
-        files = sorted(Path(files).rglob("*.parquet")) if Path(files).is_dir() else [files]
+        place, files = files, sorted(Path(files).rglob("*.parquet")) if Path(files).is_dir() else [files]
         if not files:
-            raise FileNotFoundError(f"no parquet file there; {expected}")
+            raise FileNotFoundError(f"no parquet file under {place}; {expected}")
     paths = [Path(file) for file in files]
     if missing := [str(path) for path in paths if not path.is_file()]:
         raise FileNotFoundError(f"no file {', '.join(missing)}; {expected}")

@@ -21,13 +21,12 @@ import numpy as np
 from absl import logging
 from jaxtyping import UInt8
 
-from rewardedit_jax.data.bad_records import BadRecords, settle
+from rewardedit_jax.data.bad_records import BadRecords, indented, settle
 from rewardedit_jax.data.images import read_image
 
 Ratings = tuple[int | float, int | float]  # following and quality, 1..4
 _PATHS = ("path_src", "path1", "path2")
 _SCORES = tuple(f"model{side}_dim{dim}_score" for side in (1, 2) for dim in (1, 2))
-_MOST_LISTED = 40
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,8 @@ def rated_equal(judgement: Judgement) -> bool:
 def tell_contradictions(judgements: Iterable[Judgement], where: str) -> None:
     """Logs `contradictions` with their keys. They stay: people may well disagree, and both have been asked."""
     if groups := contradictions(judgements):
-        listed = [", ".join(keys) for keys in groups[:_MOST_LISTED]]
-        more = [f"... and {len(groups) - _MOST_LISTED} more"] if len(groups) > _MOST_LISTED else []
-        lines = "\n  ".join([*listed, *more])
-        logging.warning("%s: %d pairs with opposite preferences, all kept:\n  %s", where, len(groups), lines)
+        heading = f"{where}: {len(groups)} pairs with opposite preferences, all kept:"
+        logging.warning("%s", indented(heading, [", ".join(keys) for keys in groups]))
 
 
 def missing_images(judgements: Iterable[Judgement], root: str | Path) -> dict[str, list[str]]:

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rewardedit_jax.data.bad_records import BadRecords, settle
-from rewardedit_jax.data.images import decode_image
-from rewardedit_jax.data.parquet_rows import ParquetRows
+from rewardedit_jax.data.bad_records import settle
+from rewardedit_jax.data.parquet_rows import ParquetRows, embedded_image
 from rewardedit_jax.data.preferences import Judgement, Preference, is_rating, tell_contradictions
 
 _PREFERRED = {"leftvote": "a", "rightvote": "b", "tie": "tie"}
@@ -54,7 +51,7 @@ class PreferenceParquet:
         """Raises `BadRecords` or `ImageError`, naming key and column, if an image is missing or unreadable."""
         judgement = self.judgements[index]
         row = self._rows[self._kept[index]]
-        images = (_image(row[column], f"{column} of {judgement.key}") for column in _IMAGES)
+        images = (embedded_image(row[column], f"{column} of {judgement.key}") for column in _IMAGES)
         return Preference(**vars(judgement), **dict(zip(("source", "edited_a", "edited_b"), images, strict=True)))
 
 
@@ -78,9 +75,3 @@ def _judgement(number: int, row: dict[str, Any]) -> Judgement:
     # The source has no path of its own among the columns; rows of one key share it.
     names = (row["key"], row["left_img_rel"], row["right_img_rel"])
     return Judgement(_key(number, row), row["instruction"], names, _PREFERRED[row["vote_type"]], a, b)
-
-
-def _image(cell: Any, name: str) -> np.ndarray:
-    if not isinstance(cell, dict) or not cell.get("bytes"):
-        raise BadRecords(f"{name}: no image bytes.")
-    return np.asarray(decode_image(cell["bytes"], name))

@@ -14,7 +14,7 @@ from rewardedit_jax.models.reward_condition import PERSPECTIVES
 
 
 @contextmanager
-def _without_torch_advisory() -> Iterator[None]:
+def without_torch_advisory() -> Iterator[None]:
     """transformers tells every process without PyTorch that only tokenizers can be used: all that we use."""
     logger = logging.getLogger("transformers")
     quiet = lambda record: "PyTorch was not found" not in record.getMessage()  # noqa: E731
@@ -25,7 +25,7 @@ def _without_torch_advisory() -> Iterator[None]:
         logger.removeFilter(quiet)
 
 
-with _without_torch_advisory():
+with without_torch_advisory():
     from transformers import CLIPTokenizer
 
 # tokenizer.json holds both of the others.

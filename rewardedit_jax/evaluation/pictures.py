@@ -16,7 +16,7 @@ _HEADER, _CAPTION, _FOOTER = 34, 22, 18  # heights: above all rows, under each p
 _TEXT_WIDTH = 168
 _LETTERS_PER_LINE = 18
 _LEGEND = "f following   p preserving   q quality: scores 0..5 of the oracle judge"
-_PAPER, _INK, _FAINT, _RULE = (255, 255, 255), (28, 28, 30), (128, 128, 134), (226, 226, 230)
+PAPER, INK, FAINT, RULE = (255, 255, 255), (28, 28, 30), (128, 128, 134), (226, 226, 230)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +62,11 @@ class _Sheet:
         self.text_left = _MARGIN + side + _GAP
         width = 2 * _MARGIN + columns * (side + _GAP) + _TEXT_WIDTH
         height = 2 * _MARGIN + _HEADER + rows * self._pitch + _FOOTER
-        self.image = Image.new("RGB", (width, height), _PAPER)
+        self.image = Image.new("RGB", (width, height), PAPER)
         self._draw = ImageDraw.Draw(self.image)
         self._bold, self._body, self._small = (ImageFont.load_default(size) for size in (17, 16, 13))
-        self._draw.line((_MARGIN, self.top(0) - 9, width - _MARGIN, self.top(0) - 9), _RULE)
-        self._draw.text((_MARGIN, self.top(rows)), _LEGEND, _FAINT, self._small)
+        self._draw.line((_MARGIN, self.top(0) - 9, width - _MARGIN, self.top(0) - 9), RULE)
+        self._draw.text((_MARGIN, self.top(rows)), _LEGEND, FAINT, self._small)
 
     @property
     def _pitch(self) -> int:
@@ -79,7 +79,7 @@ class _Sheet:
         return _MARGIN + place * (self.side + _GAP) + (_TEXT_WIDTH + _GAP if place else 0)
 
     def heading(self, left: int, title: str) -> None:
-        self._draw.text((left, _MARGIN), title, _INK, self._bold)
+        self._draw.text((left, _MARGIN), title, INK, self._bold)
 
     def picture(self, row: int, place: int, pixels: np.ndarray, scores: np.ndarray | None) -> None:
         left, top = self.left(place), self.top(row)
@@ -87,9 +87,9 @@ class _Sheet:
         self.image.paste(large, (left, top))
         if scores is not None:
             names = "  ".join(f"{letter} {value:.1f}" for letter, value in zip("fpq", scores, strict=True))
-            self._draw.text((left, top + self.side + 3), names, _FAINT, self._small)
+            self._draw.text((left, top + self.side + 3), names, FAINT, self._small)
 
     def instruction(self, row: int, text: str, edit_type: str) -> None:
         lines = textwrap.fill(text, _LETTERS_PER_LINE)
-        self._draw.text((self.text_left, self.top(row) + 2), edit_type, _FAINT, self._small)
-        self._draw.multiline_text((self.text_left, self.top(row) + 24), lines, _INK, self._body, spacing=6)
+        self._draw.text((self.text_left, self.top(row) + 2), edit_type, FAINT, self._small)
+        self._draw.multiline_text((self.text_left, self.top(row) + 24), lines, INK, self._body, spacing=6)

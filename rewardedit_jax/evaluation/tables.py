@@ -55,10 +55,7 @@ class Table:
         return {"perspectives": list(PERSPECTIVES), **asdict(self)}
 
     def to_text(self) -> str:
-        cells = [self._heading(), *self._body()]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-        return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:], "", *self._notes()])
+        return "\n".join([*aligned(self._heading(), self._body()), "", *self._notes()])
 
     def to_markdown(self) -> str:
         heading = self._heading()
@@ -86,6 +83,13 @@ class Table:
     def _told(self, claim: Claim) -> str:
         above = f'above "{self.baseline}" in {_listed(claim.above)}; ' if self.baseline else ""
         return f"{claim.arm}: {above}falls with the reward asked for in {_listed(claim.falls)}."
+
+
+def aligned(heading: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of text whose columns stand under each other, the heading ruled off."""
+    widths = [max(map(len, column)) for column in zip(heading, *body, strict=True)]
+    rows = (heading, ["-" * width for width in widths], *body)
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def make_table(

@@ -19,10 +19,7 @@ from jaxtyping import Array, Bool, Float
 from rewardedit_jax.models.attention import attention
 from rewardedit_jax.models.layers import Dense, RMSNorm
 from rewardedit_jax.models.rotary import rotate
-from rewardedit_jax.models.vision_plan import VisionPlan, pad_patches, plan_images, real_features
-
-__all__ = ["PARTITION_RULES", "QwenVision", "QwenVisionConfig", "VisionPlan"]
-__all__ += ["pad_patches", "plan_images", "real_features"]
+from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
 
 # Column-split, then row-split: one reduction over "tensor" per attention, MLP and merger.
 PARTITION_RULES = (

@@ -19,6 +19,7 @@ from PIL import Image
 
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.models.packed_prompts import PackedPrompts
+from rewardedit_jax.models.vision_plan import pad_patches
 from rewardedit_jax.scoring.images import AREA, MERGE, PATCH_WIDTH, PreparedImage, prepare_image, to_patches
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM, chat_prompt
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer
@@ -47,7 +48,7 @@ class ScorerBatch:
     """
 
     patches: Float32[Array | np.ndarray, "n P 1176"]  # normalised; zeros after an image's last patch
-    grids: Int32[Array | np.ndarray, "n 3"]  # (1, rows, columns) in patches; zeros for padding images
+    grids: Int32[Array | np.ndarray, "n 3"]  # (1, rows, columns) in patches; (1, 2, 2) for padding images
     prompts: PackedPrompts
     valid: Bool[Array | np.ndarray, " b"]  # False for padding rows, which come last
 
@@ -197,12 +198,12 @@ def _common_prefix(prompts: Sequence[Int32[np.ndarray, " _"]]) -> int:
 def _stack_images(
     images: Sequence[PreparedImage], n: int, width: int
 ) -> tuple[Float32[np.ndarray, "n P 1176"], Int32[np.ndarray, "n 3"]]:
-    patches = np.zeros((n, width, PATCH_WIDTH), np.float32)
-    grids = np.zeros((n, 3), np.int32)
-    for i, image in enumerate(images):
-        patches[i, : image.n_patches] = to_patches(image.pixels)
-        grids[i] = image.grid
-    return patches, grids
+    """Padding images are the smallest that there are, all zeros."""
+    padding = n - len(images)
+    grids = np.array([image.grid for image in images] + [(1, MERGE, MERGE)] * padding, np.int32)
+    patches = [to_patches(image.pixels) for image in images]
+    patches.append(np.zeros((padding * MERGE**2, PATCH_WIDTH), np.float32))
+    return pad_patches(np.concatenate(patches), grids, width), grids
 
 
 def _round_up(value: int, multiple: int) -> int:

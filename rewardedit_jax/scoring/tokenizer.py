@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
-from rewardedit_jax.data.tokenize import _without_torch_advisory
+from rewardedit_jax.data.tokenize import without_torch_advisory
 from rewardedit_jax.scoring.prompts import IMAGE_TOKEN, REWARD_TOKEN
 
-with _without_torch_advisory():
+with without_torch_advisory():
     from transformers import AddedToken, AutoTokenizer
 
 _FILES = ("tokenizer.json", "tokenizer_config.json")

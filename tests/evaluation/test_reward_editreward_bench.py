@@ -172,9 +172,9 @@ CYCLE = [{**row, "ranking": ranking} for row, ranking in zip(THREE, ("A>B", "C>A
         (CYCLE, "3pair g3: its pairs make no order"),
         ([*THREE[:2], {**THREE[2], "ranking": "B=C"}], "unknown ranking 'B=C' of BvsC"),
         ([{**TWO[0], "ranking": "left"}], "unknown ranking 'left' of AvsB"),
-        ([{**TWO[0], "comparison_type": "AvsC"}], "row 0: unknown comparison_type 'AvsC'"),
-        ([{**TWO[0], "dataset": "5pair"}], "row 0: unknown dataset '5pair'"),
-        ([{**TWO[0], "candidate_2": {"bytes": b"", "path": None}}], "row 0: no candidate_2"),
+        ([{**TWO[0], "comparison_type": "AvsC"}], "row 0 of all: unknown comparison_type 'AvsC'"),
+        ([{**TWO[0], "dataset": "5pair"}], "row 0 of all: unknown dataset '5pair'"),
+        ([{**TWO[0], "candidate_2": {"bytes": b"", "path": None}}], "row 0 of all: no candidate_2"),
     ],
 )
 def test_faults_of_hub_rows(tmp_path, rows, told):
@@ -187,7 +187,7 @@ def test_other_parquet_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no parquet file under"):
         read_hub_groups(tmp_path)
     parquet.write_table(pyarrow.table({"id": ["a"]}), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="has no column dataset, instruction"):
+    with pytest.raises(ValueError, match="lacks dataset, instruction"):
         read_hub_groups(tmp_path)
     (tmp_path / "x.parquet").write_bytes(b"no parquet at all")
     with pytest.raises(ValueError, match="is not parquet"):

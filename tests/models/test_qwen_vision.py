@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from rewardedit_jax.models.qwen_vision import (
-    PARTITION_RULES,
-    QwenVision,
-    QwenVisionConfig,
-    pad_patches,
-    plan_images,
-    real_features,
-)
+from rewardedit_jax.models.qwen_vision import PARTITION_RULES, QwenVision, QwenVisionConfig
+from rewardedit_jax.models.vision_plan import pad_patches, plan_images, real_features
 from rewardedit_jax.training.task import find_rule
 from rewardedit_jax.weights.engine import COPY, Rule, Transform, WeightTable, import_tensors, linear, norm
 from rewardedit_jax.weights.pretrained import abstract_params

@@ -4,6 +4,8 @@ from PIL import Image
 from tiny_tokenizer import write_tiny_tokenizer
 
 from rewardedit_jax.data.images import ImageError
+from rewardedit_jax.models.qwen_vision import QwenVisionConfig
+from rewardedit_jax.models.vision_plan import plan_images
 from rewardedit_jax.scoring.images import prepare_image, to_patches
 from rewardedit_jax.scoring.packing import collate, pack_row, prepare_item, stack_rows
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, chat_prompt
@@ -115,6 +117,13 @@ def test_padding_is_marked(items):
         assert (rows.image_slots[row, lengths[row] :] == -1).all()
     for grid, patches in zip(batch.grids, batch.patches, strict=True):
         assert not patches[grid.prod() :].any()
+
+
+def test_the_vision_tower_takes_every_batch(items):
+    batch = collate(items[:1], 8)
+    assert len(batch.grids) > 2  # some are padding
+    plan = plan_images(batch.grids, QwenVisionConfig(), batch.patches.shape[1])
+    np.testing.assert_array_equal(plan.mask.sum(1), batch.grids.prod(1))
 
 
 def test_shapes_come_in_steps(items):

@@ -6,17 +6,15 @@ repetitions count once.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 from absl import logging
-from pyarrow import parquet
 
 from rewardedit_jax.data.bad_records import settle
+from rewardedit_jax.data.parquet_rows import ParquetRows
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import Group
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_json import LETTERS
 from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit
@@ -25,6 +23,10 @@ from rewardedit_jax.evaluation.reward_benchmarks.json_records import listed
 _IMAGES = ("source_image", "candidate_1", "candidate_2")
 _TEXTS = ("id", "dataset", "instruction", "ranking", "comparison_type", "model_1", "model_2")
 _SIZES = {"2pair": 2, "3pair": 3, "4pair": 4}
+_EXPECTED = f"""expected:
+  <directory>/{{{",".join(_SIZES)}}}/
+    *.parquet   columns {", ".join((*_TEXTS, *_IMAGES))}
+Hugging Face hub: TIGER-Lab/EditReward-Bench."""
 
 
 def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> list[Group]:
@@ -38,14 +40,13 @@ def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> list[Group]:
       BadRecords: for a file of another layout, or with all faults of groups, by key: contradictory rankings, missing
         pairs, unknown rankings, pairs that make no order. With `skip_bad` these groups are left out, and logged.
     """
-    files = sorted(directory.rglob("*.parquet"))
-    if not files:
-        raise FileNotFoundError(f"there is no parquet file under {directory}; the hub's are 2pair/, 3pair/ and 4pair/.")
+    rows = ParquetRows(directory, (*_TEXTS, *_IMAGES), _EXPECTED)
     drafts: dict[str, _Draft] = {}
     groups, faults = [], []
-    for name, row in (named for file in files for named in _rows(file)):
+    for i in range(len(rows)):
+        row = rows[i]
         if fault := _fault(row):
-            faults.append(f"{name}: {fault}")
+            faults.append(f"{rows.name(i)}: {fault}")
             continue
         new = _Draft(_SIZES[row["dataset"]], row["source_image"]["bytes"], row["instruction"])
         drafts.setdefault(group_key(row), new).add(row)
@@ -104,20 +105,6 @@ class _Draft:
         winners = list(self.winner.values())
         in_order = None in winners or sorted(map(winners.count, names)) == list(range(self.size))
         return [] if in_order else ["its pairs make no order"]
-
-
-def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and content of each row."""
-    try:
-        with parquet.ParquetFile(file) as opened:
-            lacking = [name for name in (*_TEXTS, *_IMAGES) if name not in opened.schema_arrow.names]
-            if lacking:
-                raise ValueError(f"{file} has no column {listed(lacking)}; it should be a file of EditReward-Bench.")
-            batches = opened.iter_batches(batch_size=16, columns=[*_TEXTS, *_IMAGES])
-            rows = (row for batch in batches for row in batch.to_pylist())
-            yield from ((f"{file.name}, row {i}", row) for i, row in enumerate(rows))
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{file} is not parquet: {error}") from error
 
 
 def _fault(row: dict[str, Any]) -> str | None:

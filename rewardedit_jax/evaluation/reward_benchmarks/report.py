@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Bool, Int, Num
 from PIL import Image, ImageDraw, ImageFont
 
+from rewardedit_jax.evaluation.pictures import FAINT, INK, PAPER, RULE
 from rewardedit_jax.evaluation.reward_benchmarks.bootstrap import bootstrap_interval
+from rewardedit_jax.evaluation.tables import aligned
 from rewardedit_jax.weights.files import write_json
 
 Interval = tuple[float, float]
 
 _MARGIN, _GAP, _NAMES, _LENGTH, _BAR = 24, 12, 330, 420, 18  # pixels; _LENGTH is that of a full bar
-_PAPER, _INK, _FAINT, _RULE = (255, 255, 255), (28, 28, 30), (128, 128, 134), (226, 226, 230)
 _PUBLISHED, _SOUND = (170, 176, 190), (58, 110, 190)
 
 
@@ -67,11 +68,8 @@ class Report:
     percent: bool
 
     def to_text(self) -> str:
-        cells = [("measure", "protocol", "value", "95 % interval", "of"), *map(self._cells, self.rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-        rule = "  ".join("-" * w for w in widths)
-        return "\n".join([self.title, "", lines[0], rule, *lines[1:], "", *self.notes])
+        heading = ("measure", "protocol", "value", "95 % interval", "of")
+        return "\n".join([self.title, "", *aligned(heading, list(map(self._cells, self.rows))), "", *self.notes])
 
     def to_json(self) -> dict[str, Any]:
         """`values`, and the table as `rows`; null where a number is not defined, which JSON has no word for."""
@@ -95,16 +93,16 @@ class Report:
     def draw(self) -> Image.Image:
         """A bar for each row, from 0 to 1, and a line over its interval."""
         height = 2 * _MARGIN + 44 + len(self.rows) * (_BAR + _GAP) + 26
-        image = Image.new("RGB", (2 * _MARGIN + _NAMES + _LENGTH + 210, height), _PAPER)
+        image = Image.new("RGB", (2 * _MARGIN + _NAMES + _LENGTH + 210, height), PAPER)
         draw = ImageDraw.Draw(image)
         bold, body, small = (ImageFont.load_default(size) for size in (17, 14, 12))
-        draw.text((_MARGIN, _MARGIN), self.title, _INK, bold)
+        draw.text((_MARGIN, _MARGIN), self.title, INK, bold)
         for i, row in enumerate(self.rows):
             top = _MARGIN + 44 + i * (_BAR + _GAP)
-            draw.text((_MARGIN, top), f"{row.measure}, {row.protocol}", _INK, body)
+            draw.text((_MARGIN, top), f"{row.measure}, {row.protocol}", INK, body)
             _draw_bar(draw, top, row)
-            draw.text((_MARGIN + _NAMES + _LENGTH + _GAP, top), " ".join(self._cells(row)[2:4]), _INK, body)
-        draw.text((_MARGIN, height - _MARGIN - 14), "lines: 95 % bootstrap intervals", _FAINT, small)
+            draw.text((_MARGIN + _NAMES + _LENGTH + _GAP, top), " ".join(self._cells(row)[2:4]), INK, body)
+        draw.text((_MARGIN, height - _MARGIN - 14), "lines: 95 % bootstrap intervals", FAINT, small)
         return image
 
     def _cells(self, row: Row) -> tuple[str, ...]:
@@ -123,14 +121,14 @@ def _draw_bar(draw: ImageDraw.ImageDraw, top: int, row: Row) -> None:
     def at(value: float) -> float:
         return left + _LENGTH * min(max(value, 0.0), 1.0)
 
-    draw.rectangle((left, top, left + _LENGTH, top + _BAR), outline=_RULE)
+    draw.rectangle((left, top, left + _LENGTH, top + _BAR), outline=RULE)
     if row.value > 0:  # NaN is not
         draw.rectangle((left, top, at(row.value), top + _BAR), _SOUND if row.protocol == "sound" else _PUBLISHED)
     if row.interval:
         low, high = map(at, row.interval)
-        draw.line((low, middle, high, middle), _INK, 2)
+        draw.line((low, middle, high, middle), INK, 2)
         for end in (low, high):
-            draw.line((end, middle - 5, end, middle + 5), _INK, 2)
+            draw.line((end, middle - 5, end, middle + 5), INK, 2)
 
 
 def _plain(value: Any) -> Any:
