@@ -1,6 +1,6 @@
 """Scaled dot-product attention: one signature, the kernel chosen by backend and size.
 
-Axes: b batch, q query length, k key length, h heads, d head width.
+Axes: b batch, q query length, k key length, h heads, g key heads (a divisor of h), d head width.
 """
 
 import jax
@@ -15,16 +15,20 @@ _SMALL = 512 * 1024
 
 def attention(
     query: Float[Array, "b q h d"],
-    key: Float[Array, "b k h d"],
-    value: Float[Array, "b k h d"],
+    key: Float[Array, "b k g d"],
+    value: Float[Array, "b k g d"],
     mask: Bool[Array, "#b #h #q k"] | None = None,
 ) -> Float[Array, "b q h d"]:
-    """softmax(query keyᵀ / sqrt(d)) value, with the softmax in float32. `mask` is True where a key may be seen."""
+    """softmax(query keyᵀ / sqrt(d)) value, with the softmax in float32. `mask` is True where a key may be seen.
+
+    Grouped queries: each key head serves h / g query heads that lie side by side.
+    """
     backend = jax.default_backend()
     if backend == "gpu" and _cudnn_takes(query, key, mask):
         if mask is not None:  # cuDNN broadcasts it over samples and heads, but not over queries
             mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
         return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
+    key, value = (jnp.repeat(x, query.shape[2] // key.shape[2], axis=2) for x in (key, value))
     if backend == "cpu" and mask is None and query.shape[1] * key.shape[1] > _SMALL:
         return chunked_attention(query, key, value)
     return naive_attention(query, key, value, mask)
@@ -32,7 +36,7 @@ def attention(
 
 def _cudnn_takes(
     query: Float[Array, "b q h d"],
-    key: Float[Array, "b k h d"],
+    key: Float[Array, "b k g d"],
     mask: Bool[Array, "#b #h #q k"] | None,
 ) -> bool:
     """cuDNN's fused kernel wants half precision and a head width that is a multiple of 8, at most 128.

@@ -15,11 +15,10 @@ import jax
 import jax.numpy as jnp
 from flax.linen.initializers import lecun_normal, normal
 from jax.sharding import PartitionSpec as P
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Dense, LayerNorm
+from rewardedit_jax.models.layers import LayerNorm, Part
 
 # Column-split, then row-split: one reduction over "tensor" per attention and one per MLP.
 _ENCODER_RULES = (
@@ -162,15 +161,10 @@ class VisionStates:
     embedding: Any  # float[b e], pooled, projected to the space shared with texts; not of unit length
 
 
-class _Tower(nn.Module):
-    """A module of either tower, and how it makes its layers."""
+class _Tower(Part):
+    """A part of either tower."""
 
     config: CLIPTextConfig | CLIPVisionConfig
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
-
-    def dense(self, features: int, name: str, use_bias: bool = True) -> Dense:
-        return Dense(features, use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
 
     def layer_norm(self, name: str) -> LayerNorm:
         epsilon = self.config.layer_norm_eps
@@ -185,9 +179,6 @@ class _Tower(nn.Module):
             param_dtype=self.param_dtype,
             name=name,
         )
-
-    def same(self, module: type["_Tower"], name: str) -> "_Tower":
-        return module(self.config, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
 
 
 class SelfAttention(_Tower):
@@ -217,8 +208,8 @@ class EncoderLayer(_Tower):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None) -> Float[Array, "b l d"]:
-        x = x + self.same(SelfAttention, "self_attn")(self.layer_norm("layer_norm1")(x), mask)
-        return x + self.same(MLP, "mlp")(self.layer_norm("layer_norm2")(x))
+        x = x + self.part(SelfAttention, "self_attn")(self.layer_norm("layer_norm1")(x), mask)
+        return x + self.part(MLP, "mlp")(self.layer_norm("layer_norm2")(x))
 
 
 class Encoder(_Tower):
@@ -227,7 +218,7 @@ class Encoder(_Tower):
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None = None) -> Float[Array, "b l d"]:
         for i in range(self.config.num_hidden_layers):
-            x = self.same(EncoderLayer, f"layers_{i}")(x, mask)
+            x = self.part(EncoderLayer, f"layers_{i}")(x, mask)
         return x
 
 
@@ -250,8 +241,8 @@ class CLIPTextModel(_Tower):
     def __call__(self, token_ids: Int[Array, "b l"]) -> TextStates:
         """States of padded texts. Raises ValueError if there are more tokens than positions."""
         causal = jnp.tril(jnp.ones((token_ids.shape[1],) * 2, bool))[None, None]
-        x = self.same(TextEmbeddings, "embeddings")(token_ids)
-        x = self.same(Encoder, "encoder")(x, causal)
+        x = self.part(TextEmbeddings, "embeddings")(token_ids)
+        x = self.part(Encoder, "encoder")(x, causal)
         x = self.layer_norm("final_layer_norm")(x)
         end = end_of_text(token_ids, self.config.eos_token_id)
         return TextStates(last_hidden=x, pooled=x[jnp.arange(x.shape[0]), end])
@@ -295,7 +286,7 @@ class VisionEmbeddings(_Tower):
         size, width = self.config.image_size, self.config.hidden_size
         if images.shape[1:3] != (size, size):
             raise ValueError(f"images of {images.shape[1:3]}, but the image tower takes {(size, size)}")
-        patches = self.same(PatchEmbedding, "patch_embedding")(images)
+        patches = self.part(PatchEmbedding, "patch_embedding")(images)
         token = self.param("class_embedding", normal(width**-0.5), (width,), self.param_dtype)
         tokens = jnp.broadcast_to(token.astype(self.dtype), (patches.shape[0], 1, width))
         x = jnp.concatenate([tokens, patches], axis=1)
@@ -308,9 +299,9 @@ class CLIPVisionModel(_Tower):
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> VisionStates:
         """States of images with CLIP's mean and deviation taken out. Raises ValueError if they have another size."""
-        x = self.same(VisionEmbeddings, "embeddings")(images)
+        x = self.part(VisionEmbeddings, "embeddings")(images)
         x = self.layer_norm("pre_layrnorm")(x)  # spelt as in the files
-        x = self.same(Encoder, "encoder")(x)
+        x = self.part(Encoder, "encoder")(x)
         pooled = self.layer_norm("post_layernorm")(x[:, 0])
         embedding = self.dense(self.config.projection_dim, "visual_projection", use_bias=False)(pooled)
         return VisionStates(last_hidden=x, pooled=pooled, embedding=embedding)

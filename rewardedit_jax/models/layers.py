@@ -5,6 +5,7 @@ Half-precision products accumulate in float32 and come back in `dtype`.
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,6 +16,20 @@ from jaxtyping import Array, Float, Num
 
 # What torch.nn.Linear and torch.nn.Conv2d start from: uniform in ±1/sqrt(fan_in).
 torch_default = variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Part(nn.Module):
+    """A part of a network: it hands its config and types on to the parts and layers that it makes."""
+
+    config: Any
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    def part(self, module: type["Part"], name: str, **settings: Any) -> "Part":
+        return module(self.config, dtype=self.dtype, param_dtype=self.param_dtype, name=name, **settings)
+
+    def dense(self, features: int, name: str, use_bias: bool = True) -> "Dense":
+        return Dense(features, use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
 
 
 class Dense(nn.Module):

@@ -13,12 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Dense, RMSNorm
-from rewardedit_jax.models.rotary import rotate
+from rewardedit_jax.models.layers import Part, RMSNorm
+from rewardedit_jax.models.rotary import rotary_angles, rotate
 from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
 
 # Column-split, then row-split: one reduction over "tensor" per attention, MLP and merger.
@@ -90,21 +89,13 @@ class QwenVisionConfig:
         return {"model_type": "qwen2_5_vl", **settings}
 
 
-class _Part(nn.Module):
-    """A module of the tower, and how it makes its layers."""
+class _Part(Part):
+    """A part of the tower."""
 
     config: QwenVisionConfig
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
-
-    def dense(self, features: int, name: str, use_bias: bool = True) -> Dense:
-        return Dense(features, use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
 
     def norm(self, name: str) -> RMSNorm:
         return RMSNorm(_EPSILON, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
-
-    def same(self, module: type["_Part"], name: str) -> "_Part":
-        return module(self.config, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
 
 
 class PatchEmbedding(_Part):
@@ -176,9 +167,9 @@ class VisionBlock(_Part):
     def __call__(
         self, x: Float[Array, "n p d"], angles: Float[Array, "n p a"], plan: VisionPlan
     ) -> Float[Array, "n p d"]:
-        attend = VisionAttention(self.config, self.dtype, self.param_dtype, full=self.full, name="attn")
+        attend = self.part(VisionAttention, "attn", full=self.full)
         x = x + attend(self.norm("norm1")(x), angles, plan)
-        return x + self.same(MLP, "mlp")(self.norm("norm2")(x))
+        return x + self.part(MLP, "mlp")(self.norm("norm2")(x))
 
 
 class PatchMerger(_Part):
@@ -202,24 +193,22 @@ class QwenVision(_Part):
         """Features row-major within each image, zero at padding; an image's depend on that image alone."""
         plan = jax.tree.map(jnp.asarray, plan)
         block = nn.remat(VisionBlock) if self.remat else VisionBlock
-        angles = rotary_angles(plan, self.config.hidden_size // self.config.num_heads)
-        x = self.same(PatchEmbedding, "patch_embed")(patches)
+        angles = self._angles(plan)
+        x = self.part(PatchEmbedding, "patch_embed")(patches)
         for i in range(self.config.depth):
             full = i in self.config.fullatt_block_indexes
-            x = block(self.config, self.dtype, self.param_dtype, full=full, name=f"blocks_{i}")(x, angles, plan)
-        features = self.same(PatchMerger, "merger")(x)
+            x = self.part(block, f"blocks_{i}", full=full)(x, angles, plan)
+        features = self.part(PatchMerger, "merger")(x)
         real = plan.mask[:, :: self.config.spatial_merge_size**2]
         return jnp.where(real[..., None], features, 0)
+
+    def _angles(self, plan: VisionPlan) -> Float[Array, "n p a"]:
+        """Of a head's pairs the first half turns with the patch's row, the second with its column."""
+        pairs = self.config.hidden_size // self.config.num_heads // 4
+        return jnp.concatenate([rotary_angles(at, pairs, _THETA) for at in (plan.rows, plan.columns)], axis=-1)
 
     def example_inputs(self) -> tuple[Float[Array, "1 p c"], VisionPlan]:
         """The smallest inputs that reach every parameter."""
         merge = self.config.spatial_merge_size
         plan = plan_images(np.array([[1, merge, merge]]), self.config)
         return jnp.zeros((1, merge**2, self.config.patch_values)), plan
-
-
-def rotary_angles(plan: VisionPlan, width: int) -> Float[Array, "n p a"]:
-    """Angles of a head's width / 2 pairs: the first half of them turns with the row, the second with the column."""
-    frequencies = _THETA ** -(jnp.arange(0, width // 2, 2, dtype=jnp.float32) / (width // 2))
-    turn = [at[..., None].astype(jnp.float32) * frequencies for at in (plan.rows, plan.columns)]
-    return jnp.concatenate(turn, axis=-1)

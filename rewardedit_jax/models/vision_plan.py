@@ -8,7 +8,7 @@ from typing import Any
 
 import flax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 
 @flax.struct.dataclass
@@ -92,8 +92,8 @@ def padded_patches(grids: Int[np.ndarray, "n 3"], patches: int | None = None) ->
 
 
 def pad_patches(
-    pixel_values: Float[np.ndarray, "total c"], grids: Int[np.ndarray, "n 3"], patches: int | None = None
-) -> Float[np.ndarray, "n p c"]:
+    pixel_values: Float[Array | np.ndarray, "total c"], grids: Int[np.ndarray, "n 3"], patches: int | None = None
+) -> Float[Array | np.ndarray, "n p c"]:
     """The images' patches one after the other → one image a row, zeros behind.
 
     Raises:
@@ -102,14 +102,23 @@ def pad_patches(
     patches, counts = padded_patches(grids, patches), grids.prod(axis=1)
     if len(pixel_values) != counts.sum():
         raise ValueError(f"{len(pixel_values)} patches, but the grids have {counts.sum()}")
-    padded = np.zeros((len(grids), patches, pixel_values.shape[1]), pixel_values.dtype)
-    padded[np.arange(patches) < counts[:, None]] = pixel_values
-    return padded
+    at, real = np.arange(patches), np.arange(patches) < counts[:, None]
+    first = np.cumsum(counts) - counts
+    return pixel_values[np.where(real, first[:, None] + at, 0)] * real[..., None]
 
 
 def real_features(
-    features: Float[np.ndarray, "n f d"], grids: Int[np.ndarray, "n 3"], merge: int = 2
-) -> Float[np.ndarray, "total d"]:
+    features: Float[Array | np.ndarray, "n f d"], grids: Int[np.ndarray, "n 3"], merge: int = 2
+) -> Float[Array | np.ndarray, "total d"]:
     """Padded features of images → those of real merge blocks, image after image."""
+    return features.reshape(-1, features.shape[-1])[feature_slots(grids, merge, features.shape[1])]
+
+
+def feature_slots(grids: Int[np.ndarray, "n 3"], merge: int = 2, width: int | None = None) -> Int[np.ndarray, " total"]:
+    """Where each real feature, image after image, lies among the padded ones: `image · width + feature`.
+
+    `width` is the padded number of features of an image; None is the most that any image here has.
+    """
     counts = grids.prod(axis=1) // merge**2
-    return features[np.arange(features.shape[1]) < counts[:, None]]
+    width = counts.max() if width is None else width
+    return np.flatnonzero(np.arange(width) < counts[:, None])

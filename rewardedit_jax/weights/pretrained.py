@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.weights.clip import text_table, vision_table
@@ -22,6 +23,7 @@ from rewardedit_jax.weights.files import (
     write_json,
     write_weights,
 )
+from rewardedit_jax.weights.qwen2_5_vl import edit_reward_table
 from rewardedit_jax.weights.unet import unet_table
 from rewardedit_jax.weights.vae import vae_table
 
@@ -33,20 +35,24 @@ class NetworkKind(NamedTuple):
     module: type[nn.Module]
     table: Callable[[Any], WeightTable]
     stem: str  # of its weight file
+    told_by_tensors: bool = False  # whether part of the config follows from the tensors' names and shapes
 
 
-UNET = NetworkKind(UNetConfig, UNet, unet_table, STEMS[0])
+UNET = NetworkKind(UNetConfig, UNet, unet_table, STEMS[0], told_by_tensors=True)
 VAE = NetworkKind(AutoencoderConfig, AutoencoderKL, vae_table, STEMS[0])
 CLIP_TEXT = NetworkKind(CLIPTextConfig, CLIPTextModel, text_table, STEMS[1])
 CLIP_VISION = NetworkKind(CLIPVisionConfig, CLIPVisionModel, vision_table, STEMS[1])
+EDIT_REWARD = NetworkKind(EditRewardConfig, EditReward, edit_reward_table, STEMS[1], told_by_tensors=True)
 
-# diffusers' `_class_name` and transformers' `architectures`, which say what a config.json describes.
+# diffusers' `_class_name`, transformers' `architectures` or else `model_type`: what a config.json describes.
 _KINDS = {
     "UNet2DConditionModel": UNET,
     "AutoencoderKL": VAE,
     "CLIPTextModel": CLIP_TEXT,
     "CLIPTextModelWithProjection": CLIP_TEXT,
     "CLIPVisionModelWithProjection": CLIP_VISION,
+    "Qwen2_5_VLForConditionalGeneration": EDIT_REWARD,
+    "qwen2_5_vl": EDIT_REWARD,  # reward models carry the names of classes that transformers does not have, or none
 }
 
 
@@ -72,8 +78,8 @@ def load_pretrained(
     config = _read_config(directory)
     kind = _kind_of(config, directory)
     tensors = read_weights(directory)
-    # Reward modules are not in a config.json of the published editor: they are recognised by their tensors.
-    shapes = (tensors.shapes,) if kind is UNET else ()
+    # No published config.json knows of reward modules or reward heads: their tensors do.
+    shapes = (tensors.shapes,) if kind.told_by_tensors else ()
     try:
         network = kind.config.from_hf(config, *shapes)
     except ValueError as error:
@@ -84,7 +90,7 @@ def load_pretrained(
 
 def save_pretrained(module: nn.Module, params: Params, directory: str | Path) -> None:
     """Write a network as a component directory, which diffusers or transformers load too."""
-    kind = next(kind for kind in (UNET, VAE, CLIP_TEXT, CLIP_VISION) if isinstance(module, kind.module))
+    kind = next(kind for kind in (UNET, VAE, CLIP_TEXT, CLIP_VISION, EDIT_REWARD) if isinstance(module, kind.module))
     directory = Path(directory)
     write_weights(export_tensors(params, kind.table(module.config)), directory, kind.stem)
     write_json(module.config.to_hf(), directory / "config.json")
@@ -107,7 +113,9 @@ def _read_config(directory: Path) -> dict:
 
 
 def _kind_of(config: dict, directory: Path) -> NetworkKind:
-    name = config.get("_class_name") or (config.get("architectures") or ["nothing"])[0]
-    if name not in _KINDS:
+    names = [config.get("_class_name"), *(config.get("architectures") or []), config.get("model_type")]
+    known = [name for name in names if name in _KINDS]
+    if not known:
+        name = next(filter(None, names), "nothing")
         raise WeightFileError(f"{directory / 'config.json'} describes {name}; known networks: {', '.join(_KINDS)}.")
-    return _KINDS[name]
+    return _KINDS[known[0]]

@@ -1,0 +1,100 @@
+"""EditReward's model: the reference scores, and that one packed pass is two passes."""
+
+import json
+import zlib
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file, save_file
+from tiny_scorers import tiny_config, tiny_scorer
+
+from rewardedit_jax.models.edit_reward import PARTITION_RULES
+from rewardedit_jax.models.reward_heads import aggregate
+from rewardedit_jax.training.task import find_rule
+from rewardedit_jax.weights.files import WeightFileError
+from rewardedit_jax.weights.pretrained import abstract_params, load_pretrained, save_pretrained
+
+PROMPTS = (("dim1", 0), ("dim2", 1))
+
+
+def drawn(name, shape, seed):
+    """By the rule of the fixtures' README."""
+    x = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape, dtype=np.float32)
+    if name.endswith("bias"):
+        return 0.05 * x
+    return (1 + 0.1 * x if len(shape) == 1 else x / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def reference(shared, tmp_path_factory):
+    """(module, params, arrays) of the published class at tiny size, read from files with published names."""
+    fixture = shared / "fixtures" / "edit_reward_a"
+    told, arrays = json.loads(fixture.with_suffix(".json").read_text()), np.load(fixture.with_suffix(".npz"))
+    tensors = {name: drawn(name, shape, told["seed"]) for name, shape in told["state_dict"].items()}
+    directory = tmp_path_factory.mktemp("edit_reward")
+    (directory / "config.json").write_text(json.dumps(told["config"]))
+    save_file(tensors, directory / "model.safetensors")
+    return *load_pretrained(directory), arrays
+
+
+@pytest.mark.parametrize(("prompt", "head"), PROMPTS)
+def test_states_are_those_of_the_published_class(reference, prompt, head):
+    module, params, arrays = reference
+    ids, mask = arrays[f"input_ids_{prompt}"], arrays[f"attention_mask_{prompt}"]
+    grids = arrays["image_grid_thw"]
+    found = module.apply({"params": params}, ids, mask, arrays["pixel_values"], grids, head=head)
+    np.testing.assert_allclose(found.outputs, arrays[f"expected_head_{head}"], atol=1e-5)
+    np.testing.assert_allclose(found.hidden, arrays[f"expected_pooled_hidden_{prompt}"], atol=5e-5)
+    np.testing.assert_allclose(found.image_features, arrays["expected_image_features"], atol=5e-5)
+
+
+@pytest.mark.parametrize("how", ["mean", "min", "sum"])
+def test_aggregates_are_the_published_ones(shared, how):
+    arrays = np.load(shared / "fixtures" / "edit_reward_a.npz")
+    outputs = jnp.stack([arrays["expected_head_0"], arrays["expected_head_1"]], axis=1)
+    np.testing.assert_allclose(aggregate(outputs, how), arrays[f"expected_{how}"], atol=1e-6)
+
+
+def test_partition_rules_cover_every_parameter():
+    module, _ = tiny_scorer()
+    assert all(find_rule(PARTITION_RULES, path) for path in flatten_dict(abstract_params(module), sep="/"))
+
+
+@pytest.mark.parametrize("kind", ["separate", "shared", "single"])
+def test_a_saved_scorer_is_read_back(tmp_path, kind):
+    config = tiny_config(kind, "mrope", "min")
+    module, params = tiny_scorer(config)
+    save_pretrained(module, params, tmp_path)
+    found, again = load_pretrained(tmp_path)
+    assert found.config == config
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+
+
+def test_a_base_model_has_no_heads_and_positions_of_its_authors(tmp_path):
+    module, params = tiny_scorer()
+    save_pretrained(module.clone(config=replace(module.config, heads=None)), without_heads(params), tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in told.items() if k != "reward_model"}))
+    found, again = load_pretrained(tmp_path)
+    assert (found.config.heads, found.config.positions) == (None, "mrope")
+    out = found.apply({"params": again}, *found.example_inputs())
+    assert out.outputs is None
+    assert out.hidden.shape == (1, 32)
+
+
+def without_heads(params):
+    return {name: tree for name, tree in params.items() if name != "heads"}
+
+
+def test_heads_of_another_layout_are_told(tmp_path):
+    module, params = tiny_scorer()
+    save_pretrained(module, params, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["rm_heads.head_0.6.weight"] = tensors.pop("rm_heads.head_0.5.weight")
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(WeightFileError, match=r"lacks rm_heads.head_0.5.weight: only the published layout"):
+        load_pretrained(tmp_path)

@@ -1,0 +1,94 @@
+"""One pass over packed rows gives the numbers of a pass per prompt, and of every edit by itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_scorers import tiny_config, tiny_scorer
+from tiny_tokenizer import write_tiny_tokenizer
+
+from rewardedit_jax.models.vision_plan import plan_images
+from rewardedit_jax.scoring.images import to_patches
+from rewardedit_jax.scoring.packing import collate, prepare_item
+from rewardedit_jax.scoring.tokenizer import load_tokenizer
+
+AREA = 112 * 112
+
+
+def picture(seed, size):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return load_tokenizer(write_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+@pytest.fixture(scope="module")
+def items(tokenizer):
+    source = picture(0, (100, 80))
+    edits = [(source, picture(1, (100, 80)), "add a bowl"), (source, picture(2, (64, 128)), "make it snow, please")]
+    edits.append((picture(3, (60, 60)), picture(4, (90, 60)), "remove the tree"))
+    return [prepare_item(*edit, tokenizer, area=AREA) for edit in edits]
+
+
+def scores(module, params, batch):
+    return np.asarray(run(module, params, batch))[batch.valid]
+
+
+def run(module, params, batch, reward_token=None):
+    plan = plan_images(batch.grids, module.config.vision, batch.patches.shape[1])
+    arguments = jax.tree.map(jnp.asarray, (batch.patches, plan, batch.prompts, reward_token))
+    return module.apply({"params": params}, *arguments, method="score")
+
+
+@pytest.mark.parametrize("positions", ["plain", "mrope"])
+def test_a_packed_pass_equals_two_passes(tokenizer, items, positions):
+    module, params = tiny_scorer(tiny_config(positions=positions, image_token_id=tokenizer.image_id))
+    packed = scores(module, params, collate(items, 4))
+    grids = np.concatenate([[item.source.grid, item.edited.grid] for item in items])
+    pixels = np.concatenate([patches(image) for item in items for image in (item.source, item.edited)])
+    for head in (0, 1):
+        ids, mask = padded([item.prompts[head] for item in items])
+        alone = module.apply({"params": params}, ids, mask, pixels, grids, head=head)
+        np.testing.assert_allclose(packed[:, head], alone.outputs, atol=1e-5)
+    assert packed.std() > 0.05
+
+
+def test_positions_matter(tokenizer, items):
+    plain, mrope = (
+        scores(*tiny_scorer(tiny_config(positions=p, image_token_id=tokenizer.image_id)), collate(items, 4))
+        for p in ("plain", "mrope")
+    )
+    assert np.abs(plain - mrope).max() > 1e-3
+
+
+def test_company_and_padding_change_nothing(tokenizer, items):
+    module, params = tiny_scorer(tiny_config(image_token_id=tokenizer.image_id))
+    together = scores(module, params, collate(items, 8))
+    for i, item in enumerate(items):
+        alone = scores(module, params, collate([item], 1, row_multiple=1, patch_multiple=4))
+        np.testing.assert_allclose(alone[0], together[i], atol=1e-5)
+
+
+def test_a_reward_token_stands_for_its_row(tokenizer, items):
+    module, params = tiny_scorer(tiny_config(image_token_id=tokenizer.image_id))
+    batch = collate(items, 4)
+    own = jnp.asarray(params["decoder"]["embed_tokens"]["embedding"][-1])
+    np.testing.assert_allclose(run(module, params, batch, own)[batch.valid], scores(module, params, batch), atol=1e-6)
+    gradient = jax.grad(lambda row: run(module, params, batch, row)[batch.valid].sum())(own)
+    assert np.abs(gradient).max() > 1e-3
+
+
+def patches(image):
+    return to_patches(image.pixels)
+
+
+def padded(prompts):
+    length = max(map(len, prompts)) + 3
+    ids, mask = (np.zeros((len(prompts), length), np.int32) for _ in range(2))
+    for i, prompt in enumerate(prompts):
+        ids[i, : len(prompt)], mask[i, : len(prompt)] = prompt, 1
+    return ids, mask
