@@ -1,9 +1,4 @@
-"""Records → batches, in an order that follows from (seed, step) alone.
-
-The records are shuffled anew in every epoch and laid end to end; the batch of step s is records s·B ..
-(s+1)·B of that line. Each of `hosts` hosts reads its own slice of every batch, so that the concatenation over
-hosts is the same batch whatever their number, and any step can be had without reading those before it.
-"""
+"""Edit records → batches of images and tokens, in the order of `order.py`."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import flax.struct
-import grain
 import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 from PIL import Image
 
 from rewardedit_jax.data.images import square
+from rewardedit_jax.data.order import ordered_batches
 from rewardedit_jax.data.records import EditRecord, Source
 from rewardedit_jax.data.tokenize import CLIPTokenizer, Tokens, encode, reward_text
 
@@ -48,56 +43,24 @@ def edit_batches(
     source: Source,
     tokenizer: CLIPTokenizer,
     *,
-    batch_size: int,
     resolution: int,
     flip: bool,
     perspectives: Sequence[str],
-    seed: int,
-    start: int = 0,
-    host: int = 0,
-    hosts: int = 1,
-    shuffle: bool = True,
-    repeat: bool = True,
-    threads: int = 2,
+    **order: Any,
 ) -> Iterator[EditBatch]:
     """This host's part of the batches of steps `start`, `start + 1`, ...
 
     Args:
-      batch_size: B, over all hosts; a host's batches have `batch_size // hosts` examples.
       resolution: side of the square that images are resized to.
       flip: whether pairs are mirrored, both images or neither, with probability 1/2. (Instructions may speak
         of left and right, which a flip exchanges.)
       perspectives: whose feedback makes up the reward text.
-      seed: 0 .. 2³²-1; order and flips follow from it.
-      repeat: False ends after one epoch; records that do not fill a batch are left out, and the log says so.
-      threads: how many batches are read side by side; 0 reads in the calling thread.
+      order: batch size, seed, hosts and so on, as in `ordered_batches`. Flips follow from the seed too.
     Raises:
       ValueError: if the numbers do not fit each other. Errors of reading come from the iterator.
     """
-    _check(len(source), batch_size, host, hosts, repeat)
     reward_text(("", "", ""), perspectives)  # an unknown perspective is told here, not by a thread
-    records = grain.MapDataset.source(source).seed(seed)
-    if shuffle:
-        records = records.shuffle()
-    if repeat:
-        records = records.repeat()
-    examples = records.random_map(_Prepare(resolution, flip, tuple(perspectives)))
-    blocks = examples.batch(batch_size // hosts, drop_remainder=True, batch_fn=_Collate(tokenizer))
-    # Whole steps only: hosts that disagree on their number would wait for each other for ever.
-    end = len(examples) // batch_size * hosts
-    mine = blocks[start * hosts + host : end : hosts]
-    return iter(mine.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
-
-
-def _check(records: int, batch_size: int, host: int, hosts: int, repeat: bool) -> None:
-    if batch_size % hosts or batch_size < 1:
-        raise ValueError(f"batch_size {batch_size} is not a positive multiple of the {hosts} hosts.")
-    if not 0 <= host < hosts:
-        raise ValueError(f"host {host} is not one of 0..{hosts - 1}.")
-    if records == 0 or (records < batch_size and not repeat):
-        raise ValueError(f"{records} records do not fill one batch of {batch_size}.")
-    if not repeat and records % batch_size:
-        logging.warning("%d of %d records do not fill a batch and are left out.", records % batch_size, records)
+    return ordered_batches(source, _Prepare(resolution, flip, tuple(perspectives)), _Collate(tokenizer), **order)
 
 
 @dataclass(frozen=True)

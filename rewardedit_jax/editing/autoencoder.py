@@ -17,11 +17,11 @@ from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.data.pipeline import EditBatch
 from rewardedit_jax.data.shapes.tokenizer import shapes_tokenizer
 from rewardedit_jax.data.sources import open_source
-from rewardedit_jax.editing.initialise import random_params
 from rewardedit_jax.editing.task import recipe_batches
 from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.weights.engine import Params
 from rewardedit_jax.weights.files import write_json
+from rewardedit_jax.weights.missing import random_params
 from rewardedit_jax.weights.pretrained import save_pretrained
 
 # Enough pictures to measure the spread of the latents.

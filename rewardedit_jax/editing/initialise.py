@@ -10,7 +10,6 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 from ml_collections import ConfigDict
@@ -25,7 +24,8 @@ from rewardedit_jax.models.unet import UNet
 from rewardedit_jax.weights.engine import Params
 from rewardedit_jax.weights.files import read_json
 from rewardedit_jax.weights.hub import find_model
-from rewardedit_jax.weights.pretrained import CLIP_TEXT, UNET, VAE, abstract_params, load_pretrained
+from rewardedit_jax.weights.missing import random_params
+from rewardedit_jax.weights.pretrained import CLIP_TEXT, UNET, VAE, load_pretrained
 from rewardedit_jax.weights.unet import widen_conv_in
 
 KINDS = {"unet": UNET, "vae": VAE, "text_encoder": CLIP_TEXT}
@@ -50,20 +50,6 @@ def starting_editor(config: ConfigDict) -> Editor:
         tokenizer=tokenizer,
         schedule=schedule,
     )
-
-
-def random_params(module: nn.Module, rng: PRNGKeyArray, known: Params | None = None) -> Params:
-    """Parameters of a network: `known` ones as they are, the others drawn. Only what is missing is computed."""
-    kept = flatten_dict(known or {})
-    missing = [path for path in flatten_dict(abstract_params(module)) if path not in kept]
-
-    def draw() -> dict[tuple[str, ...], jax.Array]:
-        drawn = flatten_dict(module.init(rng, *module.example_inputs())["params"])
-        return {path: drawn[path] for path in missing}
-
-    # Drawing takes no time, compiling it does: half as long without the compiler's full effort.
-    quickly = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
-    return unflatten_dict({**kept, **(quickly() if missing else {})})
 
 
 def _components_read(config: ConfigDict) -> list[str]:

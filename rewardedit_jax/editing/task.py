@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
+from rewardedit_jax.data.order import recipe_order
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches
 from rewardedit_jax.data.records import Source
 from rewardedit_jax.data.sources import open_source
@@ -84,13 +84,8 @@ def recipe_batches(
     return edit_batches(
         source,
         tokenizer,
-        batch_size=config.batch_size * config.accumulate,
         resolution=config.data.resolution,
         flip=config.data.flip,
         perspectives=perspectives,
-        seed=config.seed,
-        start=start,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-        threads=config.data.threads,
+        **recipe_order(config, start),
     )

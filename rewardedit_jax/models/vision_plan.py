@@ -4,6 +4,7 @@ Patches come as the Hugging Face processor orders them: row-major over merge blo
 Axes: n images, P padded patches of an image, W padded windows of an image, S slots of a window.
 """
 
+import math
 from typing import Any
 
 import flax
@@ -31,8 +32,8 @@ def plan_images(
 ) -> VisionPlan:
     """The plan of images with these grids (t, h, w in patches; t must be 1).
 
-    `patches` and `windows` are the padded counts per image; None is the most that any image here has. Give both to
-    keep one compiled program: ceil(patches / 16) windows always suffice at window 112, 20 for EditReward's images.
+    `patches` and `windows` are the padded counts per image. By default an image has as many patches as the largest one
+    here, and the number of windows follows from that of patches, so that equal `patches` mean one compiled program.
 
     Raises:
       ValueError: for a video, a side that is no positive multiple of the merge size, or too few patches or windows.
@@ -41,12 +42,19 @@ def plan_images(
     merge, side = config.spatial_merge_size, config.window_blocks
     _check_sides(grids, merge)
     counts = [-(-h // (merge * side)) * -(-w // (merge * side)) for _, h, w in grids.tolist()]
-    windows = max(counts) if windows is None else windows
+    windows = _padded_windows(patches, (merge * side) ** 2, max(counts)) if windows is None else windows
     if windows < max(counts):
         raise ValueError(f"an image has {max(counts)} windows, but windows is {windows}: raise it")
     if patches % merge**2:
         raise ValueError(f"patches {patches} is no multiple of the {merge**2} patches that are merged")
     return _fill(grids, merge, side, patches, windows)
+
+
+def _padded_windows(patches: int, size: int, needed: int) -> int:
+    """Windows of `size` slots for images of up to so many patches, whatever their usual aspect; long ones need more."""
+    full = patches / size
+    usual = math.ceil(full + 1.5 * math.sqrt(full))  # with those that the right and the lower edge cut
+    return usual * math.ceil(needed / usual)
 
 
 def _fill(grids: Int[np.ndarray, "n 3"], merge: int, side: int, patches: int, windows: int) -> VisionPlan:

@@ -100,13 +100,13 @@ def collate(
     if not 0 < len(items) <= batch_size:
         raise ValueError(f"{len(items)} items do not go into a batch of {batch_size}.")
     images = list({image.digest: image for item in items for image in (item.source, item.edited)}.values())
-    width = _round_up(max(image.n_patches for image in images), patch_multiple)
+    width = round_up(max(image.n_patches for image in images), patch_multiple)
     first_slot = {image.digest: i * width // MERGE**2 for i, image in enumerate(images)}
     chosen = [PERSPECTIVES.index(perspective) for perspective in perspectives]
     rows = [
         pack_row([item.prompts[i] for i in chosen], item.image_positions, _slots(item, first_slot)) for item in items
     ]
-    patches, grids = _stack_images(images, _round_up(len(images), max(1, batch_size // 2)), width)
+    patches, grids = _stack_images(images, round_up(len(images), max(1, batch_size // 2)), width)
     valid = np.arange(batch_size) < len(items)
     return ScorerBatch(patches, grids, stack_rows(rows, batch_size, row_multiple), valid)
 
@@ -148,7 +148,7 @@ def pack_row(
 
 def stack_rows(rows: Sequence[PackedRow], batch_size: int, row_multiple: int = ROW_MULTIPLE) -> PackedPrompts:
     """Rows side by side, padded to a common length and to the batch size."""
-    length = _round_up(max(len(row.ids) for row in rows), row_multiple)
+    length = round_up(max(len(row.ids) for row in rows), row_multiple)
 
     def stacked(name: str, length: int, padding: int) -> Int32[np.ndarray, "b _"]:
         values = np.full((batch_size, length), padding, np.int32)
@@ -206,5 +206,5 @@ def _stack_images(
     return pad_patches(np.concatenate(patches), grids, width), grids
 
 
-def _round_up(value: int, multiple: int) -> int:
+def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple

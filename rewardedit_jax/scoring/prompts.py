@@ -4,6 +4,7 @@ The wording belongs to published weights like a layer does: other words give oth
 of the paper's appendix A.9 as its code has them (`templates/`, byte for byte; fact sheet 1.2 to 1.4).
 """
 
+import re
 from functools import cache
 from importlib.resources import files
 
@@ -43,6 +44,13 @@ def chat_prompt(instruction: str, perspective: str, system: str = QWEN_SYSTEM) -
     """
     user = f"{_IMAGE}{_IMAGE}{question(instruction, perspective)}"
     return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def fixed_phrases() -> list[str]:
+    """The lines of chat prompts that are the same for every edit, in order; a small tokenizer may know each as one."""
+    prompts = (chat_prompt("{}", perspective) for perspective in PERSPECTIVES)
+    pieces = [piece for prompt in prompts for piece in re.split(r"<\|\w+\|>|\{\}", prompt)]
+    return list(dict.fromkeys(line for piece in pieces for line in piece.splitlines(keepends=True)))
 
 
 @cache
