@@ -1,15 +1,17 @@
-"""The shapes world on disk: a TFDS builder that writes array_record files, and the source that reads them back."""
+"""The shapes world on disk: TFDS builders that write array_record files, and the source that reads edits back."""
 
 import io
 import os
 import sys
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -22,6 +24,7 @@ from rewardedit_jax.data.shapes.example import ShapesExample, shapes_example
 from rewardedit_jax.data.shapes.render import SIZE
 
 PICTURES = ("source", "edited", "ideal")
+PICTURE = tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png")
 _WORTH_A_POOL = 3000  # examples; starting the workers takes as long as making about a thousand
 
 
@@ -34,32 +37,24 @@ class ShapesConfig(tfds.core.BuilderConfig):
     seed: int = 0
 
 
-class ShapesBuilder(tfds.core.GeneratorBasedBuilder):
-    """Generates and writes both splits; `prepare_shapes` is the way to call it. Nothing is downloaded."""
+class Generated(tfds.core.GeneratorBasedBuilder):
+    """A data set that is made, not downloaded: a builder names its features, and what makes one example."""
 
-    name = "shapes"
-    # The first number changes with the pictures, the second with their scores: stale files are then not reused.
-    VERSION = tfds.core.Version("1.1.0")
     # Nothing is downloaded; to look for checksums, TFDS would need `importlib_resources`, which it does not install.
     url_infos = None
+    unit: str  # what is counted by the progress bar
+
+    @abstractmethod
+    def make(self, index: int, split: Split, seed: int) -> dict[str, Any]:
+        """Example number `index`, its pictures as PNG; a static method, as worker processes call it."""
+
+    @property
+    @abstractmethod
+    def features(self) -> dict[str, tfds.features.FeatureConnector | type]: ...
 
     def _info(self) -> tfds.core.DatasetInfo:
-        picture = tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png")
-        features = {
-            "key": tfds.features.Text(),
-            "instruction": tfds.features.Text(),
-            **dict.fromkeys(PICTURES, picture),
-            "scores": tfds.features.Tensor(shape=(3,), dtype=np.float32),
-            "feedback": tfds.features.Sequence(tfds.features.Text(), length=3),
-            "edit_type": tfds.features.ClassLabel(names=EDIT_TYPES),
-            "severity": tfds.features.Tensor(shape=(3,), dtype=np.int32),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Edits of procedural scenes, with the ideal edit and the oracle's reward of the imperfect one.",
-            features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,
-        )
+        features = tfds.features.FeaturesDict(self.features)
+        return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=features, disable_shuffling=True)
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split) for split in ("train", "test")}
@@ -68,21 +63,52 @@ class ShapesBuilder(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         count = getattr(config, split)
         patience = 0.5 if sys.stderr.isatty() else 30  # seconds between two lines of a log
-        examples = _make_examples(split, count, config.seed)
-        yield from enumerate(tqdm(examples, f"shapes, {split}", count, unit=" scenes", mininterval=patience))
+        examples = _make_examples(self.make, split, count, config.seed)
+        yield from enumerate(tqdm(examples, f"{self.name}, {split}", count, unit=self.unit, mininterval=patience))
+
+
+class ShapesBuilder(Generated):
+    """Edits of procedural scenes, with the ideal edit and the oracle's reward of the imperfect one."""
+
+    name = "shapes"
+    unit = " scenes"
+    # The first number changes with the pictures, the second with their scores: stale files are then not reused.
+    VERSION = tfds.core.Version("1.1.0")
+
+    @property
+    def features(self) -> dict[str, Any]:
+        return {
+            "key": tfds.features.Text(),
+            "instruction": tfds.features.Text(),
+            **dict.fromkeys(PICTURES, PICTURE),
+            "scores": tfds.features.Tensor(shape=(3,), dtype=np.float32),
+            "feedback": tfds.features.Sequence(tfds.features.Text(), length=3),
+            "edit_type": tfds.features.ClassLabel(names=EDIT_TYPES),
+            "severity": tfds.features.Tensor(shape=(3,), dtype=np.int32),
+        }
+
+    @staticmethod
+    def make(index: int, split: Split, seed: int) -> dict[str, Any]:
+        example = shapes_example(index, split, seed)
+        return {**vars(example), **{name: to_png(getattr(example, name)) for name in PICTURES}}
 
 
 def prepare_shapes(data_dir: str | Path, train: int, test: int, seed: int = 0) -> Path:
-    """Writes the data set unless it is there, and returns its folder, which names the three numbers.
+    """Writes the data set unless it is there, and returns its folder, which names the three numbers."""
+    return prepare(ShapesBuilder, data_dir, train, test, seed)
+
+
+def prepare(builder: type[Generated], data_dir: str | Path, train: int, test: int, seed: int = 0) -> Path:
+    """Writes a made data set unless it is there, and returns its folder, which names the three numbers.
 
     An interrupted run leaves nothing under that name, so it is done again. Thousands of examples are made by worker
     processes, which are spawned: a script that calls this needs `if __name__ == "__main__"`.
     """
     config = ShapesConfig(name=f"train{train}_test{test}_seed{seed}", train=train, test=test, seed=seed)
-    builder = ShapesBuilder(config=config, data_dir=str(data_dir), file_format="array_record")
+    prepared = builder(config=config, data_dir=str(data_dir), file_format="array_record")
     with _quiet_tfds():
-        builder.download_and_prepare()
-    return Path(builder.data_dir)
+        prepared.download_and_prepare()
+    return Path(prepared.data_dir)
 
 
 @contextmanager
@@ -118,8 +144,8 @@ class ShapesSource:
         )
 
 
-def _make_examples(split: Split, count: int, seed: int) -> Iterator[dict]:
-    make = partial(_make_example, split=split, seed=seed)
+def _make_examples(make: Callable[[int, Split, int], dict], split: Split, count: int, seed: int) -> Iterator[dict]:
+    make = partial(make, split=split, seed=seed)
     if count < _WORTH_A_POOL:
         yield from map(make, range(count))
         return
@@ -128,13 +154,8 @@ def _make_examples(split: Split, count: int, seed: int) -> Iterator[dict]:
         yield from pool.map(make, range(count), chunksize=64)
 
 
-def _make_example(index: int, split: Split, seed: int) -> dict:
+def to_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     """TFDS writes pictures without TensorFlow only if they come encoded."""
-    example = shapes_example(index, split, seed)
-    return {**vars(example), **{name: _png(getattr(example, name)) for name in PICTURES}}
-
-
-def _png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "png", compress_level=1)
     return file.getvalue()

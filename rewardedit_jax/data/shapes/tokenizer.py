@@ -1,6 +1,7 @@
 """A CLIP tokenizer for the shapes world: byte-level BPE as CLIP's, with every word of the world as one token."""
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 
@@ -31,14 +32,17 @@ def shapes_tokenizer() -> CLIPTokenizer:
 
 
 def _learn_merges() -> list[Pair]:
-    """Byte-pair encoding until every word of the world is one token; each word counts once.
-
-    Learnt here, because the trainer of `tokenizers` breaks ties by hash order: ids would differ from run to run.
-    """
     plain = CLIPTokenizer().backend_tokenizer
     normalised = (plain.normalizer.normalize_str(text) for text in vocabulary_texts())
     words = {word for text in normalised for word, _ in plain.pre_tokenizer.pre_tokenize_str(text)}
-    parts = [[*word[:-1], word[-1] + _END_OF_WORD] for word in sorted(words)]
+    return learn_merges([[*word[:-1], word[-1] + _END_OF_WORD] for word in sorted(words)])
+
+
+def learn_merges(parts: Sequence[Sequence[str]]) -> list[Pair]:
+    """Byte-pair encoding until every word, given in its parts, is one token; each word counts once.
+
+    Learnt here, because the trainer of `tokenizers` breaks ties by hash order: ids would differ from run to run.
+    """
     merges = []
     while pairs := Counter(pair for part in parts for pair in pairwise(part)):
         merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
@@ -46,7 +50,7 @@ def _learn_merges() -> list[Pair]:
     return merges
 
 
-def _merge(tokens: list[str], pair: Pair) -> list[str]:
+def _merge(tokens: Sequence[str], pair: Pair) -> list[str]:
     merged = []
     for token in tokens:
         if merged and (merged[-1], token) == pair:
