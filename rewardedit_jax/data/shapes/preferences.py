@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Float
 
 from rewardedit_jax.data.preferences import Judgement, Preference
 from rewardedit_jax.data.shapes.builder import PICTURE, Generated, prepare, to_png
@@ -59,9 +58,8 @@ class ShapesPreferences:
         builder = tfds.builder_from_directory(str(path))
         self._groups = builder.as_data_source(split)
         undecoded = dict.fromkeys(("source", "ideal", "candidates"), tfds.decode.SkipDecoding())
-        told = map(_texts, builder.as_data_source(split, decoders=undecoded))
-        groups = ((row["key"], row["instruction"], row["ratings"]) for row in told)
-        self.judgements = [judgement for group in groups for judgement in _judgements(*group)]
+        groups = map(_with_texts, builder.as_data_source(split, decoders=undecoded))
+        self.judgements = [judgement for group in groups for judgement in _judgements(group)]
 
     def __len__(self) -> int:
         return len(self.judgements)
@@ -74,22 +72,23 @@ class ShapesPreferences:
 
     def group(self, number: int) -> ShapesCandidates:
         """The candidates that pairs 6 · number and following are made of."""
-        row = _texts(self._groups[number])
+        row = _with_texts(self._groups[number])
         row["candidates"] = row["candidates"].reshape(CANDIDATES, SIZE, SIZE, 3)
         return ShapesCandidates(**{**row, "edit_type": EDIT_TYPES[row["edit_type"]]})
 
 
-def _texts(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in row.items()}
+def _with_texts(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, **{name: row[name].decode() for name in ("key", "instruction")}}
 
 
-def _judgements(key: str, instruction: str, ratings: Float[np.ndarray, "4 2"]) -> Iterator[Judgement]:
+def _judgements(group: dict[str, Any]) -> Iterator[Judgement]:
     """Of every two candidates."""
+    key, ratings = group["key"], group["ratings"]
     for a, b in _PAIRS:
         difference = ratings[a].sum() - ratings[b].sum()
         yield Judgement(
             key=f"{key}/{a}-{b}",
-            instruction=instruction,
+            instruction=group["instruction"],
             names=(f"{key}/source", f"{key}/{a}", f"{key}/{b}"),
             preferred="tie" if difference == 0 else "a" if difference > 0 else "b",
             ratings_a=tuple(ratings[a].tolist()),
