@@ -1,4 +1,4 @@
-"""Train an editor (or the shapes world's autoencoder) by a recipe.
+"""Train an editor, a scorer (or the shapes world's autoencoder) by a recipe.
 
   python launch/train.py --config configs/reward_ip2p.py:shapes --workdir runs/reward
   python launch/train.py --config configs/reward_ip2p.py --workdir runs/big --config.batch_size=256
@@ -20,6 +20,7 @@ from rewardedit_jax.command_line import complain_clearly, only_our_warnings
 from rewardedit_jax.editing.autoencoder import AutoencoderTask
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.evaluation.shapes import shapes_evaluator
+from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.training.checkpoints import check_workdir
 from rewardedit_jax.training.loop import train
 
@@ -33,7 +34,7 @@ _RESUME = flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in 
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts: run the same command on each with this flag.")
 flags.mark_flag_as_required("config")
 
-_TASKS = {"editing": EditingTask, "autoencoder": AutoencoderTask}
+_TASKS = {"editing": EditingTask, "scoring": ScoringTask, "autoencoder": AutoencoderTask}
 
 
 def parse(argv: list[str]) -> list[str]:

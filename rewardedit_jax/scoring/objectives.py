@@ -60,13 +60,13 @@ def objective(name: str, **settings: Any) -> Objective:
     return partial(OBJECTIVES[name], **settings)
 
 
-def difference(a: Float[Array, "*b 2"], b: Float[Array, "*b 2"]) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+def difference(a: Float[Array, "*#b 2"], b: Float[Array, "*#b 2"]) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
     """Mean and variance of score(a) - score(b)."""
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     return a[..., 0] - b[..., 0], jnp.exp(2 * a[..., 1]) + jnp.exp(2 * b[..., 1])
 
 
-def preference_probability(a: Float[Array, "*b 2"], b: Float[Array, "*b 2"]) -> Float[Array, "*b"]:
+def preference_probability(a: Float[Array, "*#b 2"], b: Float[Array, "*#b 2"]) -> Float[Array, "*b"]:
     """Probability that a drawn score of `a` exceeds one of `b`, Φ(d/s), 0..1; outputs as (mean, log σ)."""
     d, variance = difference(a, b)
     return ndtr(d / jnp.sqrt(variance))

@@ -36,6 +36,7 @@ class ScorerItem:
 
     source: PreparedImage
     edited: PreparedImage
+    instruction: str
     prompts: tuple[Int32[np.ndarray, " _"], ...]  # ids up to the reward token, in the order of PERSPECTIVES
     image_positions: Int32[np.ndarray, " m"]  # of the image tokens, source's first; the same in all prompts
 
@@ -76,7 +77,7 @@ def prepare_item(
     prompts = [tokenizer.encode(chat_prompt(instruction, perspective, system)) for perspective in PERSPECTIVES]
     prompts = tuple(_with_image_tokens(ids, images, tokenizer.image_id) for ids in prompts)
     positions = np.flatnonzero(prompts[0] == tokenizer.image_id).astype(np.int32)
-    return ScorerItem(*images, prompts, positions)
+    return ScorerItem(*images, instruction, prompts, positions)
 
 
 def collate(

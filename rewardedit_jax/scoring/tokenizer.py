@@ -1,5 +1,6 @@
 """Prompts → token ids: a base model's tokenizer with the scorer's one token more."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ with without_torch_advisory():
     from transformers import AddedToken, AutoTokenizer
 
 _FILES = ("tokenizer.json", "tokenizer_config.json")
+# In the text of a Jinja template the end of the line is often an escape.
+_SYSTEM = re.compile(r"<\|im_start\|>system(?:\\n|\n)([^{}<]+)<\|im_end\|>")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +26,13 @@ class ScorerTokenizer:
     base: Any  # a fast tokenizer of transformers
     reward_id: int
     image_id: int
+
+    @property
+    def system(self) -> str | None:
+        """The system turn that the model's chat template puts in where a conversation has none; None without one."""
+        template = self.base.chat_template
+        found = _SYSTEM.search(template) if isinstance(template, str) else None
+        return found and found[1]
 
     def encode(self, prompt: str) -> Int32[np.ndarray, " l"]:
         """The ids of a chat prompt up to its reward token: attention is causal, what follows changes nothing.

@@ -17,35 +17,42 @@ class ModelNotFound(FileNotFoundError):
 
 
 def find_model(model: str | Path, components: Sequence[str]) -> Path:
-    """The local directory of a pipeline.
+    """The local directory of a pipeline, or of a model that is a single network.
 
     Args:
       model: a directory; a training workdir (its `model` folder is taken); the name of a shipped model; or a hub id
         `owner/name`, optionally followed by a folder within it (`owner/name/stage2`).
-      components: the folders that are needed, for the download.
+      components: the folders of a pipeline that are needed, for the download; none for a single network.
     Raises:
       ModelNotFound: naming the files that were wanted.
     """
     path = Path(model).expanduser()
     for candidate in (path, path / "model", SHIPPED / path):
-        if (candidate / "model_index.json").is_file():
+        if (candidate / _entry(components)).is_file():
             return candidate
     if path.is_dir():
         raise ModelNotFound(_no_model_in(path, components))
     hub_id = _HUB_ID.fullmatch(str(model))
     if hub_id is None or str(model).startswith("."):
-        raise ModelNotFound(f"there is no directory {path}. Shipped models: {', '.join(shipped_models()) or 'none'}.")
+        shipped = ", ".join(shipped_models(components)) or "none"
+        raise ModelNotFound(f"there is no directory {path}. Shipped models: {shipped}.")
     return _download(hub_id["repo"], hub_id["folder"], components)
 
 
-def shipped_models() -> list[str]:
-    return sorted(p.parent.name for p in SHIPPED.glob("*/model_index.json"))
+def shipped_models(components: Sequence[str]) -> list[str]:
+    return sorted(p.parent.name for p in SHIPPED.glob(f"*/{_entry(components)}"))
+
+
+def _entry(components: Sequence[str]) -> str:
+    """The file that makes a directory a model."""
+    return "model_index.json" if components else "config.json"
 
 
 def _no_model_in(path: Path, components: Sequence[str]) -> str:
     if (path / "checkpoints").is_dir():
         return f"{path} holds a training run that has not finished: its model is written when it ends."
-    return f"{path} is no model directory: it has no model_index.json. Expected beside it: {', '.join(components)}/."
+    beside = f"{', '.join(components)}/" if components else "*.safetensors"
+    return f"{path} is no model directory: it has no {_entry(components)}. Expected beside it: {beside}."
 
 
 def _download(repo: str, folder: str | None, components: Sequence[str]) -> Path:
@@ -66,16 +73,18 @@ def _download(repo: str, folder: str | None, components: Sequence[str]) -> Path:
         except OSError:
             raise ModelNotFound(_not_reached(repo, prefix, components, error)) from error
     directory = Path(root) / prefix
-    if not (directory / "model_index.json").is_file():
+    if not (directory / _entry(components)).is_file():
         raise ModelNotFound(
-            f"the hub repository {repo} has no {prefix}model_index.json: it is no pipeline, or a folder is missing "
-            "in the id."
+            f"the hub repository {repo} has no {prefix}{_entry(components)}: it is no such model, or a folder is "
+            "missing in the id."
         )
     return directory
 
 
 def _settings(prefix: str, components: Sequence[str]) -> list[str]:
-    """Patterns of a pipeline's small files."""
+    """Patterns of a model's small files."""
+    if not components:
+        return [f"{prefix}*.json", f"{prefix}*.jinja"]
     configs = [f"{prefix}{component}/config.json" for component in components]
     return [f"{prefix}model_index.json", f"{prefix}tokenizer/*", f"{prefix}scheduler/*", *configs]
 
@@ -83,8 +92,7 @@ def _settings(prefix: str, components: Sequence[str]) -> list[str]:
 def _wanted_files(listed: Sequence[str], prefix: str, components: Sequence[str]) -> list[str]:
     """Patterns of the files of a hub listing that loading reads: of several variants of the weights only one."""
     wanted = _settings(prefix, components)
-    for component in components:
-        start = f"{prefix}{component}/"
+    for start in [f"{prefix}{component}/" for component in components] or [prefix]:
         entry = choose_entry_file(name.removeprefix(start) for name in listed if name.startswith(start))
         if entry is not None:
             wanted += [f"{start}{entry}", *_shards_of(start, entry)]
@@ -100,7 +108,9 @@ def _shards_of(start: str, entry: str) -> list[str]:
 
 
 def _not_reached(repo: str, prefix: str, components: Sequence[str], error: Exception) -> str:
-    files = [f"{prefix}model_index.json", *(f"{prefix}{c}/" for c in (*components, "tokenizer", "scheduler"))]
+    folders = (*components, "tokenizer", "scheduler") if components else ()
+    files = [f"{prefix}{_entry(components)}", *(f"{prefix}{folder}/" for folder in folders)]
+    files += [] if components else [f"{prefix}*.safetensors"]
     return (
         f"there is no local directory {repo}/{prefix}, and the Hugging Face hub did not give it "
         f"({type(error).__name__}: {_first_line(error)}). Wanted: {', '.join(files)}. Without network, copy that "

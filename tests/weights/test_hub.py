@@ -79,7 +79,7 @@ def test_a_shipped_model(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "SHIPPED", tmp_path)
     write_model(tmp_path / "shapes")
     write_model(tmp_path / "tiny")
-    assert shipped_models() == ["shapes", "tiny"]
+    assert shipped_models(COMPONENTS) == ["shapes", "tiny"]
     assert find_model("shapes", COMPONENTS) == tmp_path / "shapes"
     assert "Shipped models: shapes, tiny" in message_of("shape")
 

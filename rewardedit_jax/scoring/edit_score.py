@@ -1,0 +1,74 @@
+"""What a scorer says of one edit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Float32
+
+from rewardedit_jax.scoring.objectives import preference_probability
+
+
+class Gaussian(NamedTuple):
+    """A score and how sure the scorer is of it. Without unit or bounds: only differences mean anything."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, output: Float[np.ndarray, "2"]) -> "Gaussian":
+        """From the published form, [mean, log σ]."""
+        return cls(float(output[0]), float(np.exp(output[1])))
+
+
+@dataclass(frozen=True, eq=False)
+class EditScore:
+    """Scores of one edit; higher is better.
+
+    `raw` and `raw_overall` are the network's numbers in the published form [mean, log σ]: of each prompt, and of the
+    aggregate, which is what published code returns.
+    """
+
+    raw: Float32[np.ndarray, "k 2"]
+    raw_overall: Float32[np.ndarray, "2"]
+    improvement: float | None = None  # overall mean above that of the unchanged source; None: not asked for
+    calibrated: float | None = None  # 0..1, share of the reference edits that it beats; None: scorer not calibrated
+    composited: tuple[str, ...] = ()  # which of source, edited had transparent parts, which were laid on white
+
+    @property
+    def overall(self) -> Gaussian:
+        return Gaussian.of(self.raw_overall)
+
+    @property
+    def following(self) -> Gaussian | None:
+        """None of a scorer that is asked a single question."""
+        return Gaussian.of(self.raw[0]) if len(self.raw) == 2 else None
+
+    @property
+    def quality(self) -> Gaussian | None:
+        """None of a scorer that is asked a single question."""
+        return Gaussian.of(self.raw[1]) if len(self.raw) == 2 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, in full precision."""
+        gaussians = {name: getattr(self, name) for name in ("following", "quality", "overall")}
+        return {
+            **{name: None if value is None else value._asdict() for name, value in gaussians.items()},
+            "improvement": self.improvement,
+            "calibrated": self.calibrated,
+            "raw": self.raw.tolist(),
+            "raw_overall": self.raw_overall.tolist(),
+            "composited": list(self.composited),
+        }
+
+
+def prefer(a: EditScore, b: EditScore) -> float:
+    """Probability 0..1 that `a` is better than `b` under the predicted Gaussians, Φ(d/s)."""
+    return float(preference_probability(jnp.asarray(a.raw_overall), jnp.asarray(b.raw_overall)))
+
+
+def matrix(scores: Sequence[EditScore]) -> Float[np.ndarray, "n 3"]:
+    """Means of following, quality and overall, float64; a scorer of a single question has its overall in all three."""
+    return np.array([[(g or s.overall).mean for g in (s.following, s.quality, s.overall)] for s in scores])

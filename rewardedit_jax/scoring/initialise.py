@@ -1,0 +1,54 @@
+"""The scorer that a training run starts from.
+
+Read from `config.init`: a scorer, whose heads go on, or a base model, which gets heads. Or, where `config.network`
+describes one, from scratch with the tokenizer of the shapes world.
+"""
+
+import tempfile
+from dataclasses import replace
+
+import jax
+from ml_collections import ConfigDict
+
+from rewardedit_jax.data.shapes.scorer_tokenizer import write_scorer_tokenizer
+from rewardedit_jax.models.decoder import DecoderConfig
+from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
+from rewardedit_jax.models.qwen_vision import QwenVisionConfig
+from rewardedit_jax.models.reward_heads import RewardHeadsConfig
+from rewardedit_jax.scoring.prompts import fixed_phrases
+from rewardedit_jax.scoring.scorer import Scorer
+from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_tokenizer
+from rewardedit_jax.weights.missing import random_params
+
+
+def starting_scorer(config: ConfigDict) -> Scorer:
+    """The scorer of a recipe, parameters (float32) in host memory except those drawn from `config.seed`."""
+    scorer = _described(config) if config.network.text else Scorer.read(config.init, config.base or None)
+    heads = RewardHeadsConfig(config.heads.kind, tuple(config.heads.hidden_sizes), config.heads.aggregation)
+    known = dict(scorer.params)
+    there = scorer.module.config.heads
+    if there is None or replace(there, aggregation=heads.aggregation) != heads:
+        known.pop("heads", None)  # heads of another kind were asked for
+    network = replace(scorer.module.config, heads=heads, positions=config.positions)
+    module = EditReward(network, dtype=config.compute.dtype, remat=config.compute.remat)
+    params = random_params(module, jax.random.key(config.seed), known)
+    return replace(scorer, module=module, params=params, area=config.data.area)
+
+
+def _described(config: ConfigDict) -> Scorer:
+    """A network of which nothing is known but its sizes."""
+    tokenizer = shapes_tokenizer()
+    text = {**config.network.text.to_dict(), "vocab_size": tokenizer.reward_id + 1}
+    network = EditRewardConfig(
+        text=DecoderConfig.from_hf(text),
+        vision=QwenVisionConfig.from_hf(config.network.vision.to_dict()),
+        image_token_id=tokenizer.image_id,
+    )
+    return Scorer(EditReward(network), {}, tokenizer)
+
+
+def shapes_tokenizer() -> ScorerTokenizer:
+    """Of scorers of the shapes world, to which prompts are about 60 tokens."""
+    with tempfile.TemporaryDirectory() as directory:
+        write_scorer_tokenizer(directory, fixed_phrases())
+        return load_tokenizer(directory)
