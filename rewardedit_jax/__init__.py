@@ -2,8 +2,10 @@
 
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.reward import Reward
+from rewardedit_jax.scoring.edit_score import EditScore
+from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.weights.pretrained import load_pretrained
 
 __version__ = "0.1.0"
 
-__all__ = ["Editor", "Reward", "load_pretrained"]
+__all__ = ["EditScore", "Editor", "Reward", "Scorer", "load_pretrained"]

@@ -1,4 +1,4 @@
-"""A tiny scorer on random weights: its network, and a model directory of it."""
+"""A tiny scorer on random weights."""
 
 import jax
 import numpy as np
@@ -7,7 +7,9 @@ from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.reward_heads import RewardHeadsConfig
-from rewardedit_jax.weights.pretrained import abstract_params, save_pretrained
+from rewardedit_jax.scoring.initialise import shapes_tokenizer
+from rewardedit_jax.scoring.scorer import Scorer
+from rewardedit_jax.weights.pretrained import abstract_params
 
 TOKENS = 600  # of the tiny tokenizer; the reward token comes on top
 
@@ -44,7 +46,9 @@ def tiny_scorer(config=None, seed=0):
     return module, jax.tree.map(draw, abstract_params(module))
 
 
-def write_tiny_scorer(directory, config=None, seed=0):
-    """config.json and weights, without a tokenizer, as published checkpoints are."""
-    save_pretrained(*tiny_scorer(config, seed), directory)
-    return directory
+def shapes_scorer(kind="separate", aggregation="mean", seed=0):
+    """A tiny scorer with the tokenizer of the shapes world, whose prompts are short."""
+    tokenizer = shapes_tokenizer()
+    config = tiny_config(kind, aggregation=aggregation, tokens=tokenizer.reward_id, image_token_id=tokenizer.image_id)
+    module, params = tiny_scorer(config, seed)
+    return Scorer(module, params, tokenizer, area=112 * 112)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 from PIL import Image
@@ -245,7 +245,8 @@ def _cut_to(rows: int, module: EditReward, params: Params) -> tuple[EditReward, 
 
 def _everywhere() -> NamedSharding:
     """A copy on each device."""
-    return NamedSharding(jax.make_mesh((jax.device_count(),), ("data",)), PartitionSpec())
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec())
 
 
 def _spread(length: int) -> NamedSharding:

@@ -1,0 +1,135 @@
+"""Scores of edits from files into a file, line by line: what is in it is done, so a stopped run goes on.
+
+A line of the output is an edit with its score, or with the error that it met; errors are tried again by the next run.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from absl import logging
+from tqdm import tqdm
+
+from rewardedit_jax.scoring.packing import ScorerItem
+from rewardedit_jax.scoring.scorer import Scorer
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """One edit to be scored."""
+
+    source: str
+    edited: str
+    instruction: str
+
+
+def plan_jobs(source: Path, edited: Sequence[Path], instruction: str | None) -> list[ScoreJob]:
+    """The edits of a command line.
+
+    Args:
+      source: an image, whose edits are `edited`; or a folder, and `edited` another with the edits under the same names.
+    Raises:
+      ValueError: no instruction, no images, or edits without a source of their name.
+    """
+    if not instruction:
+        raise ValueError("say what was asked for with --instruction.")
+    if not source.is_dir():
+        return [ScoreJob(str(source), str(one), instruction) for one in edited]
+    if len(edited) != 1 or not edited[0].is_dir():
+        raise ValueError(f"{source} is a folder: let --edited be one too, with the edits under the sources' names.")
+    names = sorted(p.name for p in edited[0].iterdir() if p.suffix.lower() in _IMAGES)
+    if missing := [name for name in names if not (source / name).is_file()]:
+        raise ValueError(f"{len(missing)} of {len(names)} edits have no source in {source}: {', '.join(missing[:5])}.")
+    if not names:
+        raise ValueError(f"there are no images in {edited[0]} (endings {', '.join(_IMAGES)}).")
+    return [ScoreJob(str(source / name), str(edited[0] / name), instruction) for name in names]
+
+
+def listed_jobs(listing: Path, instruction: str | None) -> list[ScoreJob]:
+    """The edits of a .jsonl: {"source": path, "edited": path or list of paths, "instruction": text} a line.
+
+    Paths are relative to the list; `instruction` stands in where a line has none.
+
+    Raises:
+      ValueError: naming the line that is no such object.
+    """
+    lines = [(n, line) for n, line in enumerate(listing.read_text("utf-8").split("\n"), 1) if line.strip()]
+    return [job for n, line in lines for job in _of_line(line, f"line {n} of {listing}", listing.parent, instruction)]
+
+
+def _of_line(line: str, where: str, folder: Path, instruction: str | None) -> Iterator[ScoreJob]:
+    try:
+        entry = json.loads(line)
+        edited = entry["edited"] if isinstance(entry["edited"], list) else [entry["edited"]]
+        told = entry.get("instruction") or instruction
+        jobs = [ScoreJob(str(folder / entry["source"]), str(folder / one), told) for one in edited]
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        form = '{"source": "a.png", "edited": "b.png", "instruction": "make it snow"}'
+        raise ValueError(f"{where} is no edit such as {form}: {error!r}.") from error
+    if not isinstance(told, str):
+        raise ValueError(f"{where} has no instruction: write one there or give --instruction.")
+    yield from jobs
+
+
+def run_jobs(scorer: Scorer, jobs: Sequence[ScoreJob], output: Path, **settings: Any) -> list[str]:
+    """Scores what `output` (.jsonl) does not have yet.
+
+    Args:
+      settings: of `Scorer.stream`.
+    Returns:
+      A sentence for each edit that could not be scored; the others are scored all the same.
+    """
+    done = _done(output)
+    due = [job for job in jobs if job not in done]
+    if len(due) < len(jobs):
+        logging.info("%d of %d edits are scored already.", len(jobs) - len(due), len(jobs))
+    faults: list[str] = []
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("a", encoding="utf-8") as file, tqdm(total=len(due), unit="edit", disable=len(due) < 2) as bar:
+        readable: list[ScoreJob] = []  # in the order of their scores
+        items = _prepared(scorer, due, readable, file, faults, bar)
+        for i, score in enumerate(scorer.stream(items, **settings)):
+            _write(file, readable[i], score.to_json())
+            bar.update()
+    return faults
+
+
+def _prepared(
+    scorer: Scorer, jobs: Sequence[ScoreJob], readable: list[ScoreJob], file: TextIO, faults: list[str], bar: tqdm
+) -> Iterator[ScorerItem]:
+    for job in jobs:
+        try:
+            item = scorer.prepare(job.source, job.edited, job.instruction)
+        except ValueError as error:
+            faults.append(f"{job.edited}: {error}")
+            _write(file, job, {"error": str(error)})
+            bar.update()
+        else:
+            readable.append(job)
+            yield item
+
+
+def _write(file: TextIO, job: ScoreJob, told: dict[str, Any]) -> None:
+    file.write(json.dumps({**asdict(job), **told}, ensure_ascii=False) + "\n")
+    file.flush()
+
+
+def _done(output: Path) -> set[ScoreJob]:
+    """The edits that have a score there. What a run that was cut off left half written is taken away."""
+    if not output.is_file():
+        return set()
+    text = output.read_text("utf-8")
+    lines, half = text.split("\n")[:-1], text.rpartition("\n")[2]
+    entries = [json.loads(line) for line in lines]
+    scored = [entry for entry in entries if "error" not in entry]
+    if half or len(scored) < len(entries):
+        logging.info("%s: %d edits are tried again.", output, len(entries) - len(scored) + bool(half))
+        kept = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in scored)
+        unfinished = output.with_name(f".{output.name}.part")
+        unfinished.write_text(kept, "utf-8")
+        unfinished.replace(output)
+    return {ScoreJob(entry["source"], entry["edited"], entry["instruction"]) for entry in scored}

@@ -1,0 +1,164 @@
+"""`Scorer`: its numbers are the network's, whatever the company, the order and the way there."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_scorers import shapes_scorer, tiny_config, tiny_scorer
+
+from rewardedit_jax import EditScore, Scorer
+from rewardedit_jax.data.images import ImageError
+from rewardedit_jax.models.reward_heads import aggregate
+from rewardedit_jax.scoring.calibration import Calibration
+from rewardedit_jax.scoring.edit_score import prefer
+from rewardedit_jax.scoring.images import to_patches
+from rewardedit_jax.weights.files import WeightFileError
+from rewardedit_jax.weights.pretrained import save_pretrained
+
+SIZES = ((90, 90), (60, 120), (120, 60), (32, 32))
+INSTRUCTION = "make it snow"
+
+
+def picture(seed, size=(90, 90)):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return shapes_scorer()
+
+
+@pytest.fixture(scope="module")
+def edits():
+    """Sources, edits and instructions of several sizes and lengths; two edits share a source."""
+    sources = [picture(i, size) for i, size in enumerate(SIZES)]
+    sources[1] = sources[0]
+    edited = [picture(10 + i, size) for i, size in enumerate(SIZES[::-1])]
+    return sources, edited, [INSTRUCTION, "remove the red circle", INSTRUCTION, "add a blue square at the top"]
+
+
+@pytest.fixture(scope="module")
+def scores(scorer, edits):
+    return scorer.score(*edits, batch_size=4)
+
+
+def test_a_score_is_the_networks(scorer, edits, scores):
+    for i in (0, 2):
+        item = scorer.prepare(*(column[i] for column in edits))
+        pixels = np.concatenate([to_patches(image.pixels) for image in (item.source, item.edited)])
+        grids = np.array([item.source.grid, item.edited.grid])
+        for head, ids in enumerate(item.prompts):
+            arguments = ids[None], np.ones_like(ids)[None], pixels, grids
+            found = scorer.module.apply({"params": scorer.params}, *arguments, head=head)
+            np.testing.assert_allclose(scores[i].raw[head], found.outputs[0], atol=1e-5)
+
+
+def test_batches_and_order_change_nothing(scorer, edits, scores):
+    backwards = scorer.score(*(column[::-1] for column in edits), batch_size=1)[::-1]
+    for a, b in zip(scores, backwards, strict=True):
+        np.testing.assert_allclose(a.raw, b.raw, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["mean", "min", "sum"])
+def test_the_overall_score_is_the_aggregate(edits, how):
+    (score,) = shapes_scorer(aggregation=how).score(*(column[:1] for column in edits))
+    np.testing.assert_allclose(score.raw_overall, aggregate(jnp.asarray(score.raw), how), atol=1e-6)
+    assert score.overall.mean == score.raw_overall[0]
+    assert score.following.std == pytest.approx(np.exp(score.raw[0, 1]))
+
+
+def test_one_edit_is_one_score(scorer, edits, scores, tmp_path):
+    files = [tmp_path / name for name in ("source.png", "edited.png")]
+    for file, column in zip(files, edits, strict=False):
+        column[0].save(file)
+    score = scorer.score(str(files[0]), files[1], INSTRUCTION)
+    assert isinstance(score, EditScore)
+    np.testing.assert_allclose(score.raw, scores[0].raw, atol=1e-5)
+
+
+def test_improvement_is_over_doing_nothing(scorer):
+    source, edited = picture(0), picture(1)
+    changed, unchanged = scorer.score(source, [edited, source], INSTRUCTION, improvement=True)
+    assert unchanged.improvement == pytest.approx(0, abs=1e-5)
+    assert changed.improvement == pytest.approx(changed.overall.mean - unchanged.overall.mean, abs=1e-5)
+    assert scorer.score(source, edited, INSTRUCTION).improvement is None
+
+
+def test_preference_is_a_probability(scores):
+    a, b = scores[:2]
+    assert prefer(a, b) + prefer(b, a) == pytest.approx(1, abs=1e-6)
+    assert (prefer(a, b) > 0.5) == (a.overall.mean > b.overall.mean)
+
+
+def test_a_scorer_of_one_question_tells_no_perspectives(edits):
+    scorer = shapes_scorer("single")
+    score = scorer.score(*(column[0] for column in edits))
+    assert (score.following, score.quality, score.raw.shape) == (None, None, (1, 2))
+    matrix = scorer.score_matrix(*(column[:2] for column in edits))
+    np.testing.assert_array_equal(matrix, np.repeat(matrix[:, :1], 3, axis=1))
+
+
+def test_calibration_is_the_share_that_is_beaten(scores):
+    outputs = np.array([[-1.0, -20.0], [0.0, -20.0], [1.0, -20.0], [2.0, -20.0]], np.float32)
+    calibration = Calibration("made up", outputs)
+    for mean, share in ((-5, 0), (0.5, 0.5), (1, 0.625), (5, 1)):
+        assert calibration.share(np.array([mean, -20], np.float32)) == pytest.approx(share)
+
+
+def test_a_calibrated_scorer_is_saved_and_read(scorer, edits, scores, tmp_path):
+    scorer.calibrate(scores, "four random pictures").save(tmp_path)
+    again = Scorer.load(tmp_path)
+    assert again.calibration.description == "four random pictures"
+    assert (again.area, again.system) == (scorer.area, scorer.system)
+    found = again.score(*edits)
+    for a, b in zip(found, scores, strict=True):
+        np.testing.assert_allclose(a.raw, b.raw, atol=1e-5)
+    assert all(s.calibrated == again.calibration.share(s.raw_overall) for s in found)
+    assert np.mean([s.calibrated for s in found]) == pytest.approx(0.5, abs=1e-3)  # of the reference itself
+
+
+def test_transparent_parts_are_told(scorer):
+    clear = picture(0).convert("RGBA")
+    clear.putalpha(100)
+    score = scorer.score(clear, picture(1), INSTRUCTION)
+    assert score.composited == ("source",)
+    assert score.to_json()["composited"] == ["source"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((picture(0), picture(1), "  "), ValueError, "the instruction is empty"),
+        ((picture(0), picture(1), "a <|Reward|> b"), ValueError, "keeps for itself"),
+        ((picture(0, (1, 300)), picture(1), INSTRUCTION), ImageError, "at most 200 times"),
+        (("nowhere.png", picture(1), INSTRUCTION), ImageError, "nowhere.png"),
+        ((picture(0), [picture(1), "nowhere.png"], INSTRUCTION), ImageError, "edit 1: .*nowhere.png"),
+        (([picture(0)] * 2, [picture(1)] * 3, INSTRUCTION), ValueError, "are 2, 3, one: give lists of one length"),
+    ],
+)
+def test_what_cannot_be_scored_is_told(scorer, arguments, error, message):
+    with pytest.raises(error, match=message):
+        scorer.score(*arguments)
+
+
+def test_a_base_model_is_no_scorer(scorer, tmp_path):
+    module = scorer.module.clone(config=replace(scorer.module.config, heads=None))
+    save_pretrained(module, {k: v for k, v in scorer.params.items() if k != "heads"}, tmp_path)
+    scorer.tokenizer.base.save_pretrained(tmp_path)
+    with pytest.raises(WeightFileError, match="has no reward heads"):
+        Scorer.load(tmp_path)
+
+
+def test_missing_tokenizer_files_are_told(tmp_path):
+    save_pretrained(*tiny_scorer(tiny_config()), tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"lacks tokenizer.json .* give base="):
+        Scorer.load(tmp_path)
+
+
+def test_a_tokenizer_of_another_size_is_told(scorer, tmp_path):
+    save_pretrained(*tiny_scorer(tiny_config()), tmp_path / "model")
+    scorer.save(tmp_path / "base")
+    with pytest.raises(ValueError, match="embedding rows"):
+        Scorer.load(tmp_path / "model", base=tmp_path / "base")
