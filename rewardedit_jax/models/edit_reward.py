@@ -6,7 +6,7 @@ EditReward (arXiv 2509.26346) section 3.2; fact sheet 2. Without heads it is the
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import flax
 import flax.linen as nn
@@ -29,8 +29,6 @@ PARTITION_RULES = (
     *((f"heads/{path}", spec) for path, spec in reward_heads.PARTITION_RULES),
 )
 
-Positions = Literal["plain", "mrope"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class EditRewardConfig:
@@ -43,7 +41,7 @@ class EditRewardConfig:
     text: DecoderConfig = field(default_factory=DecoderConfig)
     vision: QwenVisionConfig = field(default_factory=QwenVisionConfig)
     heads: RewardHeadsConfig | None = field(default_factory=RewardHeadsConfig)
-    positions: Positions = "plain"
+    positions: str = "plain"
     image_token_id: int = 151_655
 
     def __post_init__(self):

@@ -4,7 +4,6 @@ EditReward (arXiv 2509.26346) section 3.2 and its code (fact sheet 2.2 to 2.4). 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -17,8 +16,8 @@ from rewardedit_jax.models.layers import Dense
 
 PARTITION_RULES = ((r"(.*/)?head(_\d+)?/dense_\d/(kernel|bias)", P()),)  # 4 M numbers: not worth dividing
 
-Kind = Literal["separate", "shared", "single"]
-Aggregation = Literal["mean", "min", "sum"]
+KINDS = ("separate", "shared", "single")
+AGGREGATIONS = ("mean", "min", "sum")
 _DROPOUT = 0.05
 
 
@@ -30,14 +29,14 @@ class RewardHeadsConfig:
     "single": one head, one prompt.
     """
 
-    kind: Kind = "separate"
+    kind: str = "separate"
     hidden_sizes: tuple[int, int] = (1024, 16)
-    aggregation: Aggregation = "mean"
+    aggregation: str = "mean"
 
     def __post_init__(self):
-        for name, allowed in (("kind", Kind), ("aggregation", Aggregation)):
-            if getattr(self, name) not in allowed.__args__:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(allowed.__args__)}")
+        for name, allowed in (("kind", KINDS), ("aggregation", AGGREGATIONS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
 
     @property
     def prompts(self) -> int:
@@ -83,7 +82,7 @@ def _dense(features: int, number: int) -> Dense:
     return Dense(features, kernel_init=normal(0.02), name=f"dense_{number}")
 
 
-def aggregate(outputs: Float[Array, "*b k 2"], how: Aggregation) -> Float[Array, "*b 2"]:
+def aggregate(outputs: Float[Array, "*b k 2"], how: str) -> Float[Array, "*b 2"]:
     """One (mean, log σ) of those of k prompts, by the published rules.
 
     "mean" averages means and log σ, so that σ is the geometric mean; "min" takes the smaller of each, from whichever

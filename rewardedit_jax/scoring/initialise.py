@@ -48,7 +48,7 @@ def _described(config: ConfigDict) -> Scorer:
 
 
 def shapes_tokenizer() -> ScorerTokenizer:
-    """Of scorers of the shapes world, to which prompts are about 60 tokens."""
+    """Of scorers of the shapes world, to which prompts are about 20 tokens."""
     with tempfile.TemporaryDirectory() as directory:
         write_scorer_tokenizer(directory, fixed_phrases())
         return load_tokenizer(directory)

@@ -65,14 +65,14 @@ def _of_line(line: str, where: str, folder: Path, instruction: str | None) -> It
     try:
         entry = json.loads(line)
         edited = entry["edited"] if isinstance(entry["edited"], list) else [entry["edited"]]
+        paths = [(str(folder / entry["source"]), str(folder / one)) for one in edited]
         told = entry.get("instruction") or instruction
-        jobs = [ScoreJob(str(folder / entry["source"]), str(folder / one), told) for one in edited]
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         form = '{"source": "a.png", "edited": "b.png", "instruction": "make it snow"}'
         raise ValueError(f"{where} is no edit such as {form}: {error!r}.") from error
     if not isinstance(told, str):
         raise ValueError(f"{where} has no instruction: write one there or give --instruction.")
-    yield from jobs
+    yield from (ScoreJob(*pair, told) for pair in paths)
 
 
 def run_jobs(scorer: Scorer, jobs: Sequence[ScoreJob], output: Path, **settings: Any) -> list[str]:

@@ -47,10 +47,10 @@ def chat_prompt(instruction: str, perspective: str, system: str = QWEN_SYSTEM) -
 
 
 def fixed_phrases() -> list[str]:
-    """The lines of chat prompts that are the same for every edit, in order; a small tokenizer may know each as one."""
+    """The parts of chat prompts that are the same for every edit, in order; a small tokenizer may know each as one."""
     prompts = (chat_prompt("{}", perspective) for perspective in PERSPECTIVES)
-    pieces = [piece for prompt in prompts for piece in re.split(r"<\|\w+\|>|\{\}", prompt)]
-    return list(dict.fromkeys(line for piece in pieces for line in piece.splitlines(keepends=True)))
+    pieces = (piece for prompt in prompts for piece in re.split(r"<\|\w+\|>|\{\}", prompt))
+    return list(dict.fromkeys(filter(None, pieces)))
 
 
 @cache

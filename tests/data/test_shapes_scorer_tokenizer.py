@@ -30,7 +30,7 @@ def test_prompts_are_kept_to_the_byte(directory, instruction, perspective):
 def test_prompts_are_short(directory):
     tokenizer = load_tokenizer(directory)
     prompts = [tokenizer.encode(chat_prompt(INSTRUCTION, perspective)) for perspective in PERSPECTIVES]
-    assert max(map(len, prompts)) < 64
+    assert max(map(len, prompts)) < 32
     assert all(ids[-1] == tokenizer.reward_id == len(tokenizer.base) - 1 for ids in prompts)
 
 

@@ -1,7 +1,7 @@
 """A tokenizer for scorers of the shapes world: Qwen2.5-VL's special tokens, and short prompts.
 
-Every word of the world's instructions is one token, and so is every line that all prompts share: a prompt of 450 tokens
-then has about 60, which makes a small scorer several times as fast.
+Every word of the world's instructions is one token, and so is every passage that all prompts share: a prompt of 450
+tokens then has about 20, without its images. A small scorer is ten times as fast for it, and sees more image than text.
 """
 
 import json

@@ -1,0 +1,131 @@
+"""Scores from files into files: what is done stays done, what fails is told."""
+
+import json
+import runpy
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import ROOT
+from tiny_scorers import shapes_scorer
+
+from rewardedit_jax.scoring.jobs import ScoreJob, listed_jobs, plan_jobs, run_jobs
+
+INSTRUCTION = "make it snow"
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return shapes_scorer()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """sources/ and edits/ with the pictures 0.png, 1.png, 2.png each."""
+    for k, kind in enumerate(("sources", "edits")):
+        (tmp_path / kind).mkdir()
+        for i in range(3):
+            pixels = np.random.default_rng([k, i]).integers(0, 256, (56, 56, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / kind / f"{i}.png")
+    return tmp_path
+
+
+def lines(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_folders_meet_by_name(folder):
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    found = [(job.source, job.edited) for job in jobs]
+    assert found == [(str(folder / "sources" / f"{i}.png"), str(folder / "edits" / f"{i}.png")) for i in range(3)]
+
+
+def test_lists_name_one_edit_or_several(folder):
+    listing = folder / "list.jsonl"
+    several = {"source": "sources/0.png", "edited": ["edits/0.png", "edits/1.png"]}
+    single = {**several, "edited": "edits/2.png", "instruction": "other"}
+    listing.write_text("\n".join(map(json.dumps, [several, single])))
+    jobs = listed_jobs(listing, INSTRUCTION)
+    assert [job.instruction for job in jobs] == [INSTRUCTION, INSTRUCTION, "other"]
+    assert jobs[1] == ScoreJob(str(folder / "sources/0.png"), str(folder / "edits/1.png"), INSTRUCTION)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"source": "a.png"}', "line 1 of .* is no edit such as .*'edited'"),
+        ("[1]", "line 1 of .* is no edit"),
+        ("{", "line 1 of .* is no edit"),
+        ('{"source": "a.png", "edited": "b.png"}', "line 1 of .* has no instruction"),
+    ],
+)
+def test_malformed_lines_are_told(tmp_path, line, message):
+    (tmp_path / "list.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=message):
+        listed_jobs(tmp_path / "list.jsonl", None)
+
+
+def test_what_does_not_fit_is_told(folder):
+    with pytest.raises(ValueError, match="--instruction"):
+        plan_jobs(folder / "sources", [folder / "edits"], None)
+    with pytest.raises(ValueError, match="let --edited be one too"):
+        plan_jobs(folder / "sources", [folder / "edits" / "0.png"], INSTRUCTION)
+    (folder / "sources" / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 3 edits have no source in .*: 1\.png"):
+        plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+
+
+def test_a_stopped_run_goes_on(scorer, folder):
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    whole, stopped = folder / "whole.jsonl", folder / "stopped.jsonl"
+    assert run_jobs(scorer, jobs, whole) == []
+    first, second, _ = whole.read_text().splitlines(keepends=True)
+    stopped.write_text(first + second[: len(second) // 2])  # cut off within a line
+    run_jobs(scorer, jobs, stopped)
+    assert lines(stopped)[0] == lines(whole)[0]  # was not scored again
+    for a, b in zip(lines(stopped), lines(whole), strict=True):
+        assert a["edited"] == b["edited"]
+        np.testing.assert_allclose(a["raw"], b["raw"], atol=1e-5)
+    before = stopped.read_bytes()
+    run_jobs(scorer, jobs, stopped)
+    assert stopped.read_bytes() == before
+
+
+def test_errors_are_written_told_and_tried_again(scorer, folder):
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    good = (folder / "edits" / "1.png").read_bytes()
+    (folder / "edits" / "1.png").write_bytes(b"no image")
+    output = folder / "out.jsonl"
+    (fault,) = run_jobs(scorer, jobs, output)
+    assert "1.png" in fault
+    assert sorted("error" in line for line in lines(output)) == [False, False, True]
+    (folder / "edits" / "1.png").write_bytes(good)
+    assert run_jobs(scorer, jobs, output) == []
+    assert sorted(line["edited"] for line in lines(output)) == sorted(job.edited for job in jobs)
+    assert not any("error" in line for line in lines(output))
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["score.py", *map(str, arguments)])
+    runpy.run_path(str(ROOT / "launch" / "score.py"), run_name="__main__")
+
+
+def test_the_command_ranks_edits(scorer, folder, monkeypatch, capsys):
+    scorer.save(folder / "model")
+    edits = [folder / "edits" / f"{i}.png" for i in range(3)]
+    source = ("--source", folder / "sources" / "0.png", "--edited", *edits, "--instruction", INSTRUCTION)
+    command(monkeypatch, "--model", folder / "model", *source, "--improvement", "--json", folder / "out.json")
+    told = json.loads((folder / "out.json").read_text())
+    assert [entry["edited"] for entry in told] == list(map(str, edits))
+    best = max(told, key=lambda entry: entry["overall"]["mean"])
+    heading, _, first, *rest = capsys.readouterr().out.splitlines()
+    assert heading.split()[:2] == ["edited", "following"]
+    assert first.startswith(best["edited"])
+    assert len(rest) == 2
+
+
+def test_the_command_fails_clearly(folder, monkeypatch):
+    source = ("--source", folder / "sources" / "0.png", "--edited", folder / "edits" / "0.png")
+    with pytest.raises(SystemExit, match="there is no directory"):
+        command(monkeypatch, "--model", folder / "nowhere", *source, "--instruction", INSTRUCTION)

@@ -1,0 +1,151 @@
+"""The scoring task: its outputs are the scorer's, ties do what they are said to, and steps can be had anew."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from PIL import Image
+from tiny_models import get_config
+
+from rewardedit_jax.data.shapes import prepare_shapes_preferences
+from rewardedit_jax.scoring.pairs import all_images, all_prompts
+from rewardedit_jax.scoring.scorer import Scorer
+from rewardedit_jax.scoring.task import ScoringTask
+from rewardedit_jax.training.task import Task, find_rule, split_params
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("data"))
+
+
+def recipe(root, **data):
+    config = get_config("edit_reward", "debug")
+    config.data.update(root=root, threads=0, **data)
+    config.network.text.update(num_hidden_layers=2, hidden_size=32, intermediate_size=48)
+    config.network.text.rope_scaling = {"mrope_section": (2, 1, 1)}
+    config.network.vision.update(depth=1, hidden_size=32, num_heads=2, out_hidden_size=32, fullatt_block_indexes=(0,))
+    return config
+
+
+@pytest.fixture(scope="module")
+def task(root):
+    return ScoringTask(recipe(root))
+
+
+@pytest.fixture(scope="module")
+def params(task):
+    return task.init(jax.random.key(0))
+
+
+def test_it_is_a_task(task, params):
+    assert isinstance(task, Task)
+    assert all(find_rule(task.partition_rules, path) for path in flatten_dict(params, sep="/"))
+
+
+def test_a_batch_gives_the_scorers_numbers(task, params):
+    """Every image of every pair lands at its own tokens: beside the scorer, which packs edit by edit."""
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(x + 0.3 * rng.standard_normal(x.shape, np.float32)), params)
+    batch = jax.tree.map(jnp.asarray, next(task.batches(0)))
+    network, row = {"params": params["scorer"]}, params["reward_token"]["embedding"]
+    found = task.scorer.module.apply(network, *all_images(batch), all_prompts(batch), row, method="score")
+    found = found.reshape(4, 2, 2, 2)
+    scorer = task.with_params(params)
+    for i, ratings in enumerate(np.asarray(batch.ratings)):
+        # A batch does not say which pairs it has: those with these ratings, in either order.
+        pairs = [(p, flip) for p in map(task.source.__getitem__, range(96)) for flip in (1, -1)]
+        alike = [(pair, flip) for pair, flip in pairs if _ratings(pair)[::flip] == ratings.tolist()]
+        assert min(np.abs(_raw(scorer, pair)[::flip] - found[i]).max() for pair, flip in alike) < 1e-4
+    assert found.std(axis=0).min() > 1e-3
+
+
+def _ratings(pair):
+    return [list(pair.ratings_a), list(pair.ratings_b)]
+
+
+def _raw(scorer, pair):
+    source, *edited = map(Image.fromarray, (pair.source, pair.edited_a, pair.edited_b))
+    return np.stack([score.raw for score in scorer.score(source, edited, pair.instruction)])
+
+
+def test_any_step_can_be_had_by_itself(task):
+    line = task.batches(0)
+    third = [next(line) for _ in range(3)][-1]
+    jax.tree.map(np.testing.assert_array_equal, next(task.batches(2)), third)
+
+
+def test_the_preferred_edit_comes_first(task):
+    totals = next(task.batches(0)).ratings.sum(axis=2)
+    assert (totals[:, 0] >= totals[:, 1]).all()
+
+
+@pytest.mark.parametrize(("ties", "per_kind"), [("disentangle", (1, 2, 0)), ("both orders", (1, 2, 2)),
+                                                ("strict only", (1, 0, 0)), ("marked", (1, 1, 1))])  # fmt: skip
+def test_ties_become_as_many_rows_as_told(root, ties, per_kind):
+    task = ScoringTask(recipe(root, ties=ties))
+    kinds = {"strict": 0, "crossing": 0, "full": 0}
+    for judgement in task.source.judgements:
+        (f_a, q_a), (f_b, q_b) = judgement.ratings_a, judgement.ratings_b
+        tie = f_a + q_a == f_b + q_b
+        kinds["strict" if not tie else "full" if f_a == f_b else "crossing"] += 1
+    assert len(task.rows) == sum(n * k for n, k in zip(kinds.values(), per_kind, strict=True))
+    assert min(kinds.values()) > 0
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "per_perspective", "btt", "reg"])
+def test_losses_and_gradients_are_finite(root, name, params):
+    config = recipe(root, ties="marked")
+    config.objective.name = name
+    task = ScoringTask(config)
+    task.init(jax.random.key(0))
+    batch = jax.tree.map(jnp.asarray, next(task.batches(0)))
+    losses, metrics = task.loss(params, batch, jax.random.key(1))
+    assert losses.shape == metrics["accuracy"].shape == (4,)
+    grads = jax.grad(lambda p: task.loss(p, batch, jax.random.key(1))[0].mean())(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((losses, metrics, grads)))
+    assert np.abs(grads["reward_token"]["embedding"]).max() > 0
+
+
+def test_only_the_reward_tokens_row_trains_in_the_papers_recipe(params):
+    trained, frozen = split_params(params, get_config("edit_reward").trainable)
+    assert list(flatten_dict(frozen, sep="/")) == ["scorer/decoder/embed_tokens/embedding"]
+    assert trained["reward_token"]["embedding"].shape == (32,)
+
+
+def test_the_trained_row_is_exported(task, params, tmp_path):
+    row = jnp.arange(32.0)
+    task.export({**params, "reward_token": {"embedding": row}}, tmp_path)
+    embedding = Scorer.load(tmp_path).params["decoder"]["embed_tokens"]["embedding"]
+    np.testing.assert_array_equal(embedding[-1], row)
+    np.testing.assert_array_equal(embedding[:-1], params["scorer"]["decoder"]["embed_tokens"]["embedding"][:-1])
+
+
+def test_a_scorer_is_trained_further(task, params, root, tmp_path):
+    task.export(params, tmp_path)
+    config = recipe(root)
+    config.init, config.network.text = str(tmp_path), {}
+    further = ScoringTask(config).scorer.params
+    jax.tree.map(np.testing.assert_array_equal, further["heads"], params["scorer"]["heads"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data.ties": "both"}, "unknown data.ties 'both'; choose one of disentangle"),
+        ({"objective.name": "rank"}, "unknown objective 'rank'"),
+        ({"positions": "rope"}, "unknown positions 'rope'"),
+        ({"mesh.tensor": 3}, "mesh axis tensor=3 does not divide"),
+    ],
+)
+def test_what_does_not_fit_is_told(root, change, message):
+    config = recipe(root)
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ValueError, match=message):
+        ScoringTask(config)
+
+
+def test_the_data_are_those_of_the_shapes_world(root, task):
+    assert len(task.source) == 6 * task.config.data.train
+    assert prepare_shapes_preferences(root, task.config.data.train, task.config.data.test).is_dir()
