@@ -1,0 +1,79 @@
+"""The shapes benchmark of scorers: made-up scores whose accuracies are known, and calibration in closed form."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rewardedit_jax.evaluation.reliability import draw_reliability, expected_calibration_error, reliability
+from rewardedit_jax.evaluation.shapes_scorer import evaluate_scorer, held_out_groups, least_change, preferences
+from rewardedit_jax.scoring.edit_score import EditScore
+
+
+@pytest.fixture(scope="module")
+def groups():
+    return held_out_groups(24)
+
+
+def scored(groups, means, log_std=-3.0):
+    """Scores whose prompts and aggregate all have the given means [n, 4]."""
+
+    def one(mean):
+        output = np.array([mean, log_std], np.float32)
+        return EditScore(np.stack([output, output]), output)
+
+    return [[one(mean) for mean in row] for row in means]
+
+
+def values(report):
+    return {row.measure: row.value for row in report.rows}
+
+
+def test_a_perfect_scorer_is_right_everywhere(groups):
+    totals = np.stack([group.ratings.sum(1) for group in groups])
+    found = values(evaluate_scorer(scored(groups, totals), groups))
+    assert all(found[f"scorer, {name}"] == 1 for name in ("pairs", "strict K = 2", "strict K = 3", "strict K = 4"))
+    assert 0.5 < found["scorer, pairs by following"] < 1
+
+
+def test_the_opposite_is_wrong_everywhere(groups):
+    totals = np.stack([group.ratings.sum(1) for group in groups])
+    found = values(evaluate_scorer(scored(groups, -totals), groups))
+    assert found["scorer, pairs"] == found["scorer, strict K = 4"] == 0
+
+
+def test_equal_scores_are_not_right(groups):
+    found = values(evaluate_scorer(scored(groups, np.zeros((24, 4))), groups))
+    assert found["scorer, pairs"] == 0
+
+
+def test_what_is_not_certain_is_told(groups):
+    totals = np.stack([group.ratings.sum(1) for group in groups])
+    sure, unsure = (evaluate_scorer(scored(groups, totals, log_std), groups) for log_std in (-3.0, 4.0))
+    assert sure.values["expected_calibration_error"] < 1e-3
+    assert unsure.values["expected_calibration_error"] > 0.4  # right every time, and says one half
+    assert "Expected calibration error" in sure.to_text()
+
+
+def test_ties_are_left_out(groups):
+    totals = np.stack([group.ratings.sum(1) for group in groups])
+    told, _ = preferences(scored(groups, totals), totals)
+    first, second = np.triu_indices(4, 1)
+    assert len(told) == (totals[:, first] != totals[:, second]).sum()
+
+
+def test_the_baseline_prefers_the_source(groups):
+    group = groups[0]
+    candidates = np.concatenate([group.source[None], group.candidates[:3]])
+    assert least_change([replace(group, candidates=candidates)])[0].argmax() == 0
+
+
+def test_calibration_in_closed_form():
+    told, true = np.array([0.55, 0.55, 0.95, 0.95]), np.array([True, False, True, True])
+    assert reliability(told, true) == [(pytest.approx(0.55), 0.5, 2), (pytest.approx(0.95), 1.0, 2)]
+    assert expected_calibration_error(told, true) == pytest.approx(0.05)
+
+
+def test_the_curve_is_drawn():
+    picture = np.asarray(draw_reliability([(0.6, 0.5, 10), (0.9, 1.0, 40)], "a scorer"))
+    assert (picture == (58, 110, 190)).all(axis=2).sum() > 300
