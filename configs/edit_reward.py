@@ -80,7 +80,7 @@ def shapes(config: ConfigDict) -> None:
         "model_type": "qwen2_5_vl_text",
         "hidden_size": 128,
         "intermediate_size": 256,
-        "num_hidden_layers": 4,
+        "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "rope_theta": 10_000.0,
@@ -96,9 +96,9 @@ def shapes(config: ConfigDict) -> None:
     }
     config.heads.hidden_sizes = (128, 16)
     config.trainable = ((r".*", True),)
-    config.steps, config.batch_size = 3000, 16
+    config.steps, config.batch_size = 6000, 32
     config.data.update(name="shapes", root="runs/shapes-data", train=6000, test=256)
-    config.data.update(area=112 * 112, row_tokens=32, image_patches=64, threads=2)
+    config.data.update(area=56 * 56, row_tokens=16, image_patches=16, threads=2)
     config.optimizer.update(learning_rate=1e-3, warmup_steps=100, b2=0.99, weight_decay=1e-2)
     config.compute.update(dtype="float32", remat=False)
     config.mesh.update(data=-1, fsdp=1)
