@@ -86,6 +86,8 @@ class DecoderConfig:
             "model_type": model_type,
             **settings,
             "hidden_act": "silu",
+            "bos_token_id": None,  # the tokenizer knows them; transformers would fill in those of its full vocabulary
+            "eos_token_id": None,
             "rope_scaling": {"type": "default", "rope_type": "default", **rope},
         }
 

@@ -27,7 +27,7 @@ def find_model(model: str | Path, components: Sequence[str]) -> Path:
       ModelNotFound: naming the files that were wanted.
     """
     path = Path(model).expanduser()
-    for candidate in (path, path / "model", SHIPPED / path):
+    for candidate in (path / "model", path, SHIPPED / path):  # a workdir has a config.json too, that of its recipe
         if (candidate / _entry(components)).is_file():
             return candidate
     if path.is_dir():

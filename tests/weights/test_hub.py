@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 
 from rewardedit_jax.weights import hub
 from rewardedit_jax.weights.files import write_json
-from rewardedit_jax.weights.hub import ModelNotFound, find_model, shipped_models
+from rewardedit_jax.weights.hub import SHIPPED, ModelNotFound, find_model, shipped_models
 
 COMPONENTS = ("unet", "vae", "text_encoder")
 HTTP = sys.modules[HfHubHTTPError.__bases__[0].__module__.partition(".")[0]]  # the HTTP library of the hub's client
@@ -192,3 +192,13 @@ def test_the_real_client_takes_a_partial_download_without_network(tmp_path, monk
     snapshot = write_model(folder / "snapshots" / ("0" * 40))
     assert find_model("owner/name", COMPONENTS) == snapshot
     assert "OfflineModeIsEnabled" in message_of("owner/other")
+
+
+def test_a_single_network_is_found_by_its_config(tmp_path):
+    (tmp_path / "model").mkdir()
+    for folder in (tmp_path, tmp_path / "model"):
+        (folder / "config.json").write_text("{}")  # the recipe of a training run, and its model
+    assert find_model(tmp_path, ()) == tmp_path / "model"
+    assert find_model(tmp_path / "model", ()) == tmp_path / "model"
+    with pytest.raises(ModelNotFound, match=r"has no config.json. Expected beside it: \*.safetensors"):
+        find_model(SHIPPED / "shapes" / "tokenizer", ())
