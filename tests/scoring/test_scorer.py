@@ -1,5 +1,9 @@
 """`Scorer`: its numbers are the network's, whatever the company, the order and the way there."""
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -162,3 +166,29 @@ def test_a_tokenizer_of_another_size_is_told(scorer, tmp_path):
     scorer.save(tmp_path / "base")
     with pytest.raises(ValueError, match="embedding rows"):
         Scorer.load(tmp_path / "model", base=tmp_path / "base")
+
+
+@pytest.mark.slow
+def test_devices_share_the_work(scorer, edits, scores, tmp_path):
+    """Three of them, which divide neither the four edits nor the images evenly."""
+    scorer.save(tmp_path / "model")
+    for kind, column in zip(("source", "edited"), edits, strict=False):
+        for i, image in enumerate(column):
+            image.save(tmp_path / f"{kind}{i}.png")
+    program = (
+        "import sys, json, jax; from rewardedit_jax import Scorer;"
+        "folder, instructions = sys.argv[1], json.loads(sys.argv[2]);"
+        "images = [[f'{folder}/{kind}{i}.png' for i in range(4)] for kind in ('source', 'edited')];"
+        "scores = Scorer.load(f'{folder}/model').score(*images, instructions);"
+        "print(json.dumps([jax.device_count(), [score.raw.tolist() for score in scores]]))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), json.dumps(edits[2])],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    devices, raw = json.loads(told.stdout)
+    assert devices == 3
+    np.testing.assert_allclose(raw, [score.raw for score in scores], atol=1e-5)
