@@ -1,0 +1,185 @@
+"""What scoring an edit costs: both prompts in one pass, beside a pass per prompt, here and in PyTorch.
+
+  python benchmarks/scoring.py                 # a model of 70 M parameters, two minutes on two cores
+  python benchmarks/scoring.py --size 7b       # Qwen2.5-VL-7B's sizes, for an accelerator
+  python benchmarks/scoring.py --candidates 4  # edits of one source, whose features they share
+
+No files are read: weights, pictures and tokens are random, in the sizes that published EditReward works in (448×448
+pixels, prompts of about 950 tokens, the first 552 shared). All ways get equal inputs, and their numbers are compared.
+They take turns, so that a busy machine slows all of them. Without PyTorch (extra `oracle`) its row is left out.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rewardedit_jax.models.decoder import DecoderConfig
+from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
+from rewardedit_jax.models.packed_prompts import PackedPrompts
+from rewardedit_jax.models.qwen_vision import QwenVisionConfig
+from rewardedit_jax.models.vision_plan import plan_images
+from rewardedit_jax.scoring.packing import pack_row, stack_rows
+from rewardedit_jax.weights.engine import Params
+from rewardedit_jax.weights.pretrained import abstract_params, save_pretrained
+
+Way = Callable[[], np.ndarray]  # → float32[edits, prompts, 2]
+
+_WORDS = 1000  # tokens of a made-up vocabulary; the last two are image and reward
+_GRID, _IMAGE_TOKENS = (1, 32, 32), 256
+_SYSTEM, _SHARED, _RESTS = 20, 20, (400, 370)  # tokens around the images: before, after, and of each prompt
+_SMALL = DecoderConfig(
+    vocab_size=_WORDS, hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8,
+    num_key_value_heads=2, mrope_section=(8, 12, 12),
+)  # fmt: skip
+_3B = DecoderConfig(
+    vocab_size=_WORDS, hidden_size=2048, intermediate_size=11_008, num_hidden_layers=36, num_attention_heads=16,
+    num_key_value_heads=2,
+)  # fmt: skip
+_SMALL_VISION = QwenVisionConfig(
+    depth=8, hidden_size=320, num_heads=4, intermediate_size=856, out_hidden_size=512, fullatt_block_indexes=(3, 7)
+)
+SIZES = {
+    "small": (_SMALL, _SMALL_VISION),
+    "3b": (_3B, QwenVisionConfig(out_hidden_size=2048)),
+    "7b": (DecoderConfig(vocab_size=_WORDS), QwenVisionConfig()),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Edits of `sources` pictures, `candidates` each; the picture of a source comes before its edits."""
+
+    ids: list[list[np.ndarray]]  # of each edit, of each prompt
+    pixels: np.ndarray  # float32[pictures, patches, 1176]
+    pictures: np.ndarray  # int[edits, 2]: source and edited of each edit
+
+
+def make_inputs(edits: int, candidates: int) -> Inputs:
+    rng = np.random.default_rng(0)
+    groups = -(-edits // candidates)
+    source = np.repeat(np.arange(groups), candidates)[:edits] * (candidates + 1)
+    pictures = np.stack([source, source + 1 + np.arange(edits) % candidates], axis=1)
+    image = np.full(_IMAGE_TOKENS, _WORDS - 2)
+    ids = []
+    for _ in range(edits):
+        system, between, shared, *rests = (rng.integers(0, _WORDS - 2, n) for n in (_SYSTEM, 2, _SHARED, *_RESTS))
+        rests[1][0] = (rests[0][0] + 1) % (_WORDS - 2)  # the prompts part here, not later by chance
+        prefix = [system, image, between, image, shared]
+        ids.append([np.concatenate([*prefix, rest, [_WORDS - 1]]).astype(np.int32) for rest in rests])
+    pixels = rng.standard_normal((groups * (candidates + 1), np.prod(_GRID), 1176), np.float32)
+    return Inputs(ids, pixels, pictures)
+
+
+def random_scorer(size: str, dtype: Any) -> tuple[EditReward, Params]:
+    text, vision = SIZES[size]
+    config = EditRewardConfig(text=text, vision=vision, image_token_id=_WORDS - 2)
+    module = EditReward(config, dtype=dtype, param_dtype=dtype)
+    rng = np.random.default_rng(0)
+
+    def draw(leaf: Any) -> jax.Array:
+        scale = leaf.shape[0] ** -0.5 if leaf.ndim > 1 else 0.1
+        return jnp.asarray(scale * rng.standard_normal(leaf.shape, np.float32), leaf.dtype)
+
+    return module, jax.tree.map(draw, abstract_params(module))
+
+
+def packed_pass(module: EditReward, params: Params, inputs: Inputs) -> Way:
+    """Both prompts in one row, every picture once."""
+    used, number = np.unique(inputs.pictures, return_inverse=True)
+    number = number.reshape(inputs.pictures.shape)
+    grids = np.array([_GRID] * len(used))
+    positions = np.flatnonzero(inputs.ids[0][0] == _WORDS - 2).astype(np.int32)
+    slots = number[..., None] * _IMAGE_TOKENS + np.arange(_IMAGE_TOKENS)
+    rows = [pack_row(ids, positions, slots[i].ravel().astype(np.int32)) for i, ids in enumerate(inputs.ids)]
+    prompts: PackedPrompts = stack_rows(rows, len(rows))
+    plan = plan_images(grids, module.config.vision)
+    arguments = jax.device_put((inputs.pixels[used], plan, prompts))
+    run = jax.jit(partial(module.apply, method="score"))
+    return lambda: np.asarray(run({"params": params}, *arguments))
+
+
+def two_passes(module: EditReward, params: Params, inputs: Inputs) -> Way:
+    """A pass per prompt, the pictures of each edit every time, as published."""
+    grids = np.array([_GRID] * inputs.pictures.size)
+    pixels = jax.device_put(inputs.pixels[inputs.pictures.ravel()].reshape(-1, 1176))
+
+    def one(head: int) -> Callable[[], jax.Array]:
+        ids = jax.device_put(np.stack([prompts[head] for prompts in inputs.ids]))
+        run = jax.jit(lambda p, i, x: module.apply({"params": p}, i, jnp.ones_like(i), x, grids, head=head).outputs)
+        return lambda: run(params, ids, pixels)
+
+    ways = [one(head) for head in (0, 1)]
+    return lambda: np.stack([np.asarray(way()) for way in ways], axis=1)
+
+
+def torch_passes(module: EditReward, params: Params, inputs: Inputs) -> Way | None:
+    """The same in transformers, with plain positions; None where there is no PyTorch."""
+    try:
+        import torch
+        from transformers import Qwen2_5_VLForConditionalGeneration
+    except ImportError:
+        return None
+    bare = module.clone(config=replace(module.config, heads=None))
+    with tempfile.TemporaryDirectory() as directory:
+        save_pretrained(bare, {name: tree for name, tree in params.items() if name != "heads"}, directory)
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(directory).eval().model
+    pixels = torch.tensor(inputs.pixels[inputs.pictures.ravel()].reshape(-1, 1176))
+    grids = torch.tensor([_GRID] * inputs.pictures.size)
+
+    def one(head: int) -> np.ndarray:
+        ids = torch.tensor(np.stack([prompts[head] for prompts in inputs.ids]))
+        positions = torch.arange(ids.shape[1]).expand(3, *ids.shape)
+        types = (ids == _WORDS - 2).int()
+        with torch.inference_mode():
+            found = model(
+                ids, pixel_values=pixels, image_grid_thw=grids, position_ids=positions, mm_token_type_ids=types
+            )
+        return found.last_hidden_state[:, -1].numpy()
+
+    heads = jax.jit(lambda states: module.apply({"params": params}, states, method=lambda m, s: m.heads(s)))
+    return lambda: np.asarray(heads(jnp.asarray(np.stack([one(head) for head in (0, 1)], axis=1))))
+
+
+def measure(ways: dict[str, Way], repetitions: int) -> tuple[dict[str, list[float]], float]:
+    """Seconds of each way in each round, and the largest difference of their numbers."""
+    results = [way() for way in ways.values()]  # compiles
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repetitions):
+        for name, way in ways.items():
+            begin = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds, max(float(np.abs(result - results[0]).max()) for result in results)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--size", choices=SIZES, default="small", help="of the model (default: %(default)s)")
+    p.add_argument("--edits", type=int, default=2, help="in a batch (default: %(default)s)")
+    p.add_argument("--candidates", type=int, default=1, help="edits of one source (default: %(default)s)")
+    p.add_argument("--repetitions", type=int, default=5, help="rounds (default: %(default)s)")
+    p.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
+    a = p.parse_args()
+    scorer, inputs = random_scorer(a.size, a.dtype), make_inputs(a.edits, a.candidates)
+    makers = {"one packed pass": packed_pass, "two passes": two_passes, "two passes, PyTorch": torch_passes}
+    ways = {name: way for name, make in makers.items() if (way := make(*scorer, inputs))}
+    seconds, difference = measure(ways, a.repetitions)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(scorer[1]))
+    print(f"{parameters / 1e6:.0f} M parameters, {a.dtype}, {jax.devices()[0].device_kind}; {a.edits} edits a batch")
+    first = np.array(next(iter(seconds.values())))
+    for name, taken in seconds.items():
+        times = f"{a.edits / np.median(taken):7.3f} edits/s (best {a.edits / min(taken):.3f})"
+        print(f"{name:20} {np.median(np.array(taken) / first):5.2f} × the time   {times}")
+    print(f"largest difference of their numbers: {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()
