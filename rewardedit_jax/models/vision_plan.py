@@ -27,27 +27,22 @@ class VisionPlan:
     window_slots: Any  # int32[n P], the flat slot of each patch, 0..W*S-1
 
 
-def plan_images(
-    grids: Int[np.ndarray, "n 3"], config: Any, patches: int | None = None, windows: int | None = None
-) -> VisionPlan:
+def plan_images(grids: Int[np.ndarray, "n 3"], config: Any, patches: int | None = None) -> VisionPlan:
     """The plan of images with these grids (t, h, w in patches; t must be 1).
 
-    `patches` and `windows` are the padded counts per image. By default an image has as many patches as the largest one
-    here, and the number of windows follows from that of patches, so that equal `patches` mean one compiled program.
+    `patches` is what images are padded to; None is what the largest one here has. The number of windows follows from
+    it, but for images of extreme aspect: equal `patches` mean one compiled program.
 
     Raises:
-      ValueError: for a video, a side that is no positive multiple of the merge size, or too few patches or windows.
+      ValueError: for a video, a side that is no positive multiple of the merge size, or too few patches.
     """
     patches = padded_patches(grids, patches)
     merge, side = config.spatial_merge_size, config.window_blocks
     _check_sides(grids, merge)
     counts = [-(-h // (merge * side)) * -(-w // (merge * side)) for _, h, w in grids.tolist()]
-    windows = _padded_windows(patches, (merge * side) ** 2, max(counts)) if windows is None else windows
-    if windows < max(counts):
-        raise ValueError(f"an image has {max(counts)} windows, but windows is {windows}: raise it")
     if patches % merge**2:
         raise ValueError(f"patches {patches} is no multiple of the {merge**2} patches that are merged")
-    return _fill(grids, merge, side, patches, windows)
+    return _fill(grids, merge, side, patches, _padded_windows(patches, (merge * side) ** 2, max(counts)))
 
 
 def _padded_windows(patches: int, size: int, needed: int) -> int:

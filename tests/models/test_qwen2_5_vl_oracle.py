@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import transformers
 from flax.traverse_util import flatten_dict
 
 from rewardedit_jax.models.decoder import Decoder, DecoderConfig, causal_mask
@@ -13,6 +11,9 @@ from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.weights.engine import export_tensors, import_tensors
 from rewardedit_jax.weights.pretrained import abstract_params, save_pretrained
 from rewardedit_jax.weights.qwen2_5_vl import edit_reward_table
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.oracle
 

@@ -51,8 +51,8 @@ def pixels(grids, seed=1):
     return np.random.default_rng(seed).standard_normal((int(grids.prod(axis=1).sum()), TINY.patch_values), np.float32)
 
 
-def features(module, params, values, grids, patches=None, windows=None):
-    plan = plan_images(grids, module.config, patches, windows)
+def features(module, params, values, grids, patches=None):
+    plan = plan_images(grids, module.config, patches)
     out = module.apply({"params": params}, jnp.asarray(pad_patches(values, grids, patches)), plan)
     return real_features(np.asarray(out), grids)
 
@@ -75,7 +75,7 @@ def test_padding_changes_nothing():
     module, params = tiny()
     values = pixels(GRIDS)
     plain = features(module, params, values, GRIDS)
-    np.testing.assert_allclose(features(module, params, values, GRIDS, 160, 12), plain, atol=1e-5)
+    np.testing.assert_allclose(features(module, params, values, GRIDS, 160), plain, atol=1e-5)
 
 
 def test_an_images_features_are_its_own():
@@ -113,7 +113,7 @@ def test_a_windowed_block_does_not_see_other_windows_and_a_full_one_does():
 
 def test_gradients_are_finite_where_windows_are_empty():
     module, params = tiny()
-    plan = plan_images(GRIDS, TINY, 160, 12)
+    plan = plan_images(GRIDS, TINY, 160)
     patches = jnp.asarray(pad_patches(pixels(GRIDS), GRIDS, 160))
     grads = jax.grad(lambda p: (module.apply({"params": p}, patches, plan) ** 2).sum())(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
