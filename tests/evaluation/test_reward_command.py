@@ -1,4 +1,4 @@
-"""launch/evaluate.py on stored answers, as a user calls it."""
+"""launch/evaluate.py on stored answers and on a scorer, as a user calls it."""
 
 import json
 import runpy
@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from tests.tiny_scorers import shapes_scorer
 
 EVALUATE = str(Path(__file__).parents[2] / "launch" / "evaluate.py")
 
@@ -50,6 +53,83 @@ def test_editreward_bench(evaluate, tmp_path, capsys):
     told = json.loads(out.read_text())
     assert (told["strict, published"], told["strict, sound"], told["failed"]) == (100, 50, 1)
     assert "1 of 2 pairs have no answer" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory):
+    """The directory of a scorer on random weights."""
+    directory = tmp_path_factory.mktemp("scorer")
+    shapes_scorer().save(directory)
+    return directory
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A benchmark file beside six pictures 0.png ... 5.png."""
+    for i in range(6):
+        Image.new("RGB", (32, 32), (40 * i, 90, 200 - 30 * i)).save(tmp_path / f"{i}.png")
+
+    def to(records):
+        (tmp_path / "items.json").write_text(json.dumps(records))
+        return tmp_path / "items.json"
+
+    return to
+
+
+def _pair(first, second, one, two):
+    paths = {"path_src": "0.png", "path1": f"{first}.png", "path2": f"{second}.png"}
+    return {"prompt": "make it red", **paths, "model1_dim1_score": one, "model2_dim1_score": two}
+
+
+@pytest.mark.parametrize("benchmark", ["genai_bench", "aurora"])
+def test_a_scorer_on_pairs(evaluate, scorer, write, tmp_path, capsys, benchmark):
+    pairs = write([_pair(1, 2, 4, 1), _pair(2, 3, 1, 3), _pair(4, 5, 2, 2), _pair(5, 1, 3, 1), _pair(3, 4, 1, 1)])
+    evaluate(benchmark, "--model", scorer, "--pairs", pairs, "--json", tmp_path / "out.json")
+    told = json.loads((tmp_path / "out.json").read_text())
+    assert (told["pairs"], told["ties"]) == (5, 2)
+    assert "accuracy with ties" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("benchmark", ["imagenhub", "aurora"])
+def test_a_scorer_on_points(evaluate, scorer, write, tmp_path, benchmark):
+    names = {"aurora": ("prompt", "input", "gen"), "imagenhub": ("instruction", "input_path", "output_path")}
+    rated = [("make it red", "0.png", f"{i}.png") for i in range(1, 6)]
+    points = write(
+        [{**dict(zip(names[benchmark], edit, strict=True)), "score": i, "model": "m"} for i, edit in enumerate(rated)]
+    )
+    evaluate(benchmark, "--model", scorer, "--points", points, "--json", tmp_path / "out.json")
+    told = json.loads((tmp_path / "out.json").read_text())
+    assert told["edits"] == 5
+    assert -1 <= told["per_model"]["m"] <= 1
+
+
+def test_a_scorer_on_groups(evaluate, scorer, write, tmp_path):
+    first, second, third = (f"{i}.png" for i in (1, 2, 3))
+    group = {"prompt": "make it red", "path_src": "0.png", "paths_generated": [first, second, third]}
+    groups = write([{**group, "human_vote": {"ranking": "B>A>C"}}])
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("0.png", first, second, third):
+        (tmp_path / name).rename(images / name)
+    out = tmp_path / "out.json"
+    evaluate("editreward_bench", "--model", scorer, "--groups", groups, "--images", images, "--json", out)
+    assert json.loads(out.read_text())["counts"]["K = 3"]["groups"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("genai_bench",),
+        ("genai_bench", "--answers", "a.json", "--model", "m"),
+        ("genai_bench", "--model", "m"),
+        ("aurora", "--model", "m", "--pairs", "a.json", "--points", "b.json"),
+        ("imagenhub", "--answers", "a"),
+        ("editreward_bench", "--answers", "a.json"),
+    ],
+)
+def test_arguments_that_do_not_go_together(evaluate, arguments):
+    with pytest.raises(SystemExit, match=r"error: give --\w+.*, or --model and --\w+\.|error: give --model and"):
+        evaluate(*arguments)
 
 
 def test_bad_input_is_one_sentence(evaluate, tmp_path, monkeypatch):

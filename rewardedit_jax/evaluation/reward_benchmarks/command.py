@@ -1,0 +1,133 @@
+"""The reward-model benchmarks on a command line: the arguments of each, and what it runs.
+
+A benchmark measures a scorer (`--model`) on edits, or what a judge answered about them (`--answers`). Arguments that do
+not go together are refused before anything is loaded.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from rewardedit_jax.evaluation.reward_benchmarks import editreward_bench_answers, genai_bench, imagenhub
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import Group, evaluate_groups
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_hub import read_hub_groups
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_json import read_groups
+from rewardedit_jax.evaluation.reward_benchmarks.edits import ScoreEdits
+from rewardedit_jax.evaluation.reward_benchmarks.pairs import evaluate_pairs, read_pairs
+from rewardedit_jax.evaluation.reward_benchmarks.points import evaluate_points, read_points
+from rewardedit_jax.evaluation.reward_benchmarks.report import Report
+from rewardedit_jax.scoring.scorer import Scorer
+
+
+def add_reward_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds a parser for each benchmark, whose `run` takes its arguments and returns a `Report`."""
+    votes = _benchmark(benchmarks, "genai_bench", "which of two edits people prefer", _genai_bench)
+    _file(votes, "--answers", "a judge's pairwise.json")
+    _file(votes, "--swapped", "the same judge's answers with left and right exchanged")
+    _file(votes, "--pairs", "for a scorer: valid_set2_full.json")
+    _images(votes)
+
+    aurora = _benchmark(benchmarks, "aurora", "which of two edits people prefer, or how they rate one", _aurora)
+    _file(aurora, "--pairs", "valid_aurora_human_ratings_pairwise.json")
+    _file(aurora, "--points", "valid_aurora_human_ratings_pointwise.json")
+    _images(aurora)
+
+    ratings = _benchmark(benchmarks, "imagenhub", "how people rate edits", _imagenhub)
+    _file(ratings, "--ratings", "for a judge: the folder of *_rater<n>.tsv", "DIR")
+    _file(ratings, "--answers", "a judge's <model>/{SC,PQ}.json", "DIR")
+    _file(ratings, "--points", "for a scorer: valid_imagenhub_processed.json")
+    _images(ratings)
+
+    groups = _benchmark(benchmarks, "editreward_bench", "how people rank edits", _editreward_bench)
+    _file(groups, "--answers", "of a judge: what inference_<K>pair_hf.py wrote")
+    groups.add_argument("--size", type=int, choices=(2, 3, 4), help="for --answers: K, edits in a group")
+    groups.add_argument(
+        "--groups", type=Path, nargs="+", metavar="PATH", help="EditReward_Bench_<K>pair.json, or the hub's folder"
+    )
+    groups.add_argument(
+        "--skip-bad", action="store_true", help="leave out, and list, groups that contradict themselves"
+    )
+    _images(groups)
+
+
+def _benchmark(
+    benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    about: str,
+    run: Callable[[argparse.Namespace], Report],
+) -> argparse.ArgumentParser:
+    parser = benchmarks.add_parser(name, help=about)
+    parser.add_argument("--model", metavar="DIR", help="a scorer: directory, training workdir or hub id")
+    parser.add_argument("--base", metavar="DIR", help="where the tokenizer is, if the model has none: published ones")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _file(parser: argparse.ArgumentParser, name: str, about: str, kind: str = "FILE") -> None:
+    parser.add_argument(name, type=Path, metavar=kind, help=about)
+
+
+def _images(parser: argparse.ArgumentParser) -> None:
+    _file(parser, "--images", "what image paths are relative to (default: the folder of the file)", "DIR")
+
+
+def _genai_bench(a: argparse.Namespace) -> Report:
+    if _given(a, ("answers",), ("model", "pairs")) == "model":
+        return _pairs(a, "GenAI-Bench")
+    votes = genai_bench.read_votes(a.answers)
+    other = genai_bench.turned(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
+    return genai_bench.evaluate_votes(votes, other, a.seed)
+
+
+def _aurora(a: argparse.Namespace) -> Report:
+    _given(a, ("model", "pairs"), ("model", "points"))
+    return _pairs(a, "AURORA") if a.pairs else _points(a, "aurora")
+
+
+def _imagenhub(a: argparse.Namespace) -> Report:
+    if _given(a, ("ratings", "answers"), ("model", "points")) == "model":
+        return _points(a, "imagenhub")
+    ratings = imagenhub.read_ratings(a.ratings)
+    answers = imagenhub.read_answers(a.answers, ratings)
+    return imagenhub.evaluate_ratings(ratings, imagenhub.judged_aspects(answers), a.seed)
+
+
+def _editreward_bench(a: argparse.Namespace) -> Report:
+    if _given(a, ("answers", "size"), ("model", "groups")) == "model":
+        groups = [group for path in a.groups for group in _groups(path, a)]
+        return evaluate_groups(groups, _scorer(a), a.seed)
+    return editreward_bench_answers.evaluate_answers(
+        editreward_bench_answers.read_answers(a.answers, a.size), a.size, a.seed
+    )
+
+
+def _given(a: argparse.Namespace, *ways: tuple[str, ...]) -> str:
+    """The first argument of the one way whose arguments are all there, and no other way's.
+
+    Raises:
+      ValueError: naming the ways there are.
+    """
+    given = {name for way in ways for name in way if getattr(a, name) is not None}
+    for way in ways:
+        if given == set(way):
+            return way[0]
+    raise ValueError(f"give {', or '.join(' and '.join(f'--{name}' for name in way) for way in ways)}.")
+
+
+def _pairs(a: argparse.Namespace, title: str) -> Report:
+    return evaluate_pairs(read_pairs(a.pairs, a.images or a.pairs.parent), _scorer(a), title, a.seed)
+
+
+def _points(a: argparse.Namespace, benchmark: str) -> Report:
+    points = read_points(a.points, a.images or a.points.parent, benchmark)
+    return evaluate_points(points, _scorer(a), benchmark, a.seed)
+
+
+def _groups(path: Path, a: argparse.Namespace) -> list[Group]:
+    if path.is_dir():
+        return read_hub_groups(path, skip_bad=a.skip_bad)
+    return read_groups(path, a.images or path.parent, skip_bad=a.skip_bad)
+
+
+def _scorer(a: argparse.Namespace) -> ScoreEdits:
+    return Scorer.load(a.model, a.base).score_matrix
