@@ -31,9 +31,9 @@ def paper() -> ConfigDict:
     config.batch_size = 16  # pairs, over all devices
     config.accumulate = 1  # batches per optimizer step
 
-    config.init = "Qwen/Qwen2.5-VL-7B-Instruct"  # a base model, or a scorer to train further
+    config.init = "Qwen/Qwen2.5-VL-7B-Instruct"  # a base model or a scorer; "": from scratch, as `network` says
     config.base = ""  # where the tokenizer is, if `init` has none
-    config.network = {"text": {}, "vision": {}}  # empty: as in `init`
+    config.network = {"text": {}, "vision": {}}
     config.positions = "plain"  # as published weights; "mrope" is what the base model was trained with
     config.heads = {"kind": "separate", "hidden_sizes": (1024, 16), "aggregation": "mean"}
     config.objective = {"name": "uncertainty", "settings": {}}
@@ -97,9 +97,9 @@ def shapes(config: ConfigDict) -> None:
     config.heads.hidden_sizes = (128, 16)
     config.trainable = ((r".*", True),)
     config.steps, config.batch_size = 6000, 32
-    config.data.update(name="shapes", root="runs/shapes-data", train=6000, test=256)
-    config.data.update(area=56 * 56, row_tokens=16, image_patches=16, threads=2)
-    config.optimizer.update(learning_rate=1e-3, warmup_steps=100, b2=0.99, weight_decay=1e-2)
+    config.data.update(name="shapes", root="runs/shapes-data", train=30_000, test=256)
+    config.data.update(area=56 * 56, row_tokens=8, image_patches=16, threads=2)
+    config.optimizer.update(learning_rate=3e-4, warmup_steps=200, b2=0.99, weight_decay=1e-2)
     config.compute.update(dtype="float32", remat=False)
     config.mesh.update(data=-1, fsdp=1)
     config.log_every, config.checkpoint_every = 25, 500

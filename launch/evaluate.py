@@ -2,6 +2,7 @@
 
   python launch/evaluate.py shapes --model runs/reward --output runs/reward/evaluation
   python launch/evaluate.py shapes_scorer --model runs/scorer --json out.json --curve reliability.png
+  python launch/evaluate.py shapes_scorers --arm ties runs/a0 runs/a1 --arm "strict only" runs/b0 runs/b1
   python launch/evaluate.py genai_bench --answers genai_bench/gpt4o/pairwise.json --json out.json
   python launch/evaluate.py genai_bench --model runs/scorer --pairs valid_set2_full.json --images genai_bench
   python launch/evaluate.py aurora --model runs/scorer --points valid_aurora_human_ratings_pointwise.json
@@ -12,6 +13,7 @@ shapes: edits of held-out scenes of the shapes world, asked for reward 5, 3 and 
 by the oracle judge. DIR/result.json gets every score, DIR/pictures.npz every picture.
 shapes_scorer: a scorer's order of held-out edits of the shapes world, beside chance and a baseline, and whether its
 stated probabilities come true.
+shapes_scorers: several scorers in one table, each trained with one seed or more.
 The others are public benchmarks of reward models, of a scorer (--model) or of the stored answers of a judge
 (--answers): `evaluate.py NAME --help` says which files of the benchmark they read.
 """
@@ -24,10 +26,12 @@ from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.evaluation.reliability import save_reliability
 from rewardedit_jax.evaluation.reward_benchmarks.command import add_reward_benchmarks
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report
+from rewardedit_jax.evaluation.scorer_table import scorer_table
 from rewardedit_jax.evaluation.shapes import SETTINGS, evaluate_editor, held_out_scenes, references
 from rewardedit_jax.evaluation.shapes_scorer import evaluate_scorer, held_out_groups, score_groups
 from rewardedit_jax.evaluation.tables import make_table
 from rewardedit_jax.scoring.scorer import Scorer
+from rewardedit_jax.weights.files import write_json
 
 
 def parse() -> argparse.Namespace:
@@ -45,9 +49,16 @@ def parse() -> argparse.Namespace:
     scorer.add_argument("--curve", type=Path, metavar="FILE", help="for the reliability curve, a PNG")
     scorer.set_defaults(run=evaluate_shapes_scorer)
 
+    several = benchmarks.add_parser("shapes_scorers", help="the same of several scorers, as one table")
+    several.add_argument("--arm", required=True, nargs="+", action="append", metavar=("NAME", "DIR"),
+                         help="what to call it, and its model of each training seed")  # fmt: skip
+    several.add_argument("--count", type=int, default=256, help="held-out groups of four (default: %(default)s)")
+    several.add_argument("--json", type=Path, metavar="FILE", help="for the numbers of every seed")
+    several.set_defaults(run=evaluate_shapes_scorers)
+
     add_reward_benchmarks(benchmarks)
     for name, reported in benchmarks.choices.items():
-        if name != "shapes":
+        if name not in ("shapes", "shapes_scorers"):
             reported.add_argument("--json", type=Path, metavar="FILE", help="for every number")
             reported.add_argument("--png", type=Path, metavar="FILE", help="for bars with their intervals")
             reported.add_argument("--seed", type=int, default=0, help="of the intervals (default: %(default)s)")
@@ -68,6 +79,21 @@ def evaluate_shapes_scorer(a: argparse.Namespace) -> Report:
     if a.curve:
         save_reliability(report.values["reliability"], a.model, a.curve)
     return report
+
+
+def evaluate_shapes_scorers(a: argparse.Namespace) -> None:
+    if nameless := [words[0] for words in a.arm if len(words) < 2]:
+        raise ValueError(f"--arm {nameless[0]} has no model: give a name, then a directory for each seed.")
+    groups = held_out_groups(a.count)
+    table = scorer_table(
+        {
+            name: [evaluate_scorer(score_groups(Scorer.load(model), groups), groups) for model in models]
+            for name, *models in a.arm
+        }
+    )
+    if a.json:
+        write_json(table.to_json(), a.json)
+    print(table.to_text())
 
 
 def main() -> None:

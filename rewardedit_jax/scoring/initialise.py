@@ -1,7 +1,7 @@
 """The scorer that a training run starts from.
 
-Read from `config.init`: a scorer, whose heads go on, or a base model, which gets heads. Or, where `config.network`
-describes one, from scratch with the tokenizer of the shapes world.
+Read from `config.init`: a scorer, whose heads go on, or a base model, which gets heads. Without `config.init`, from
+scratch: the network that `config.network` describes, with the tokenizer of the shapes world.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ from rewardedit_jax.weights.missing import random_params
 
 def starting_scorer(config: ConfigDict) -> Scorer:
     """The scorer of a recipe, parameters (float32) in host memory except those drawn from `config.seed`."""
-    scorer = _described(config) if config.network.text else Scorer.read(config.init, config.base or None)
+    scorer = Scorer.read(config.init, config.base or None) if config.init else _described(config)
     heads = RewardHeadsConfig(config.heads.kind, tuple(config.heads.hidden_sizes), config.heads.aggregation)
     known = dict(scorer.params)
     there = scorer.module.config.heads

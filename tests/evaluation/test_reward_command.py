@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-
-from tests.tiny_scorers import shapes_scorer
+from tiny_scorers import shapes_scorer
 
 EVALUATE = str(Path(__file__).parents[2] / "launch" / "evaluate.py")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rewardedit_jax.evaluation.reliability import draw_reliability, expected_calibration_error, reliability
+from rewardedit_jax.evaluation.scorer_table import scorer_table
 from rewardedit_jax.evaluation.shapes_scorer import evaluate_scorer, held_out_groups, least_change, preferences
 from rewardedit_jax.scoring.edit_score import EditScore
 
@@ -77,3 +78,19 @@ def test_calibration_in_closed_form():
 def test_the_curve_is_drawn():
     picture = np.asarray(draw_reliability([(0.6, 0.5, 10), (0.9, 1.0, 40)], "a scorer"))
     assert (picture == (58, 110, 190)).all(axis=2).sum() > 300
+
+
+def test_the_table_of_several_scorers(groups):
+    """Seeds are averaged, the baseline and chance stand below."""
+    totals = np.stack([group.ratings.sum(1) for group in groups])
+    right, wrong = (evaluate_scorer(scored(groups, sign * totals), groups) for sign in (1, -1))
+    table = scorer_table({"one": [right], "mixed": [right, wrong]})
+    assert table.values["one"]["pairs"] == (100.0,)
+    assert table.values["mixed"]["K = 4"] == (100.0, 0.0)
+    assert table.values["chance"]["K = 3"] == (pytest.approx(100 / 6),)
+    text = table.to_text()
+    lines = {line.split("  ")[0].strip(): line for line in text.splitlines()}
+    assert "50.0 ± 70.7" in lines["mixed"]
+    assert "calibration error" in lines["scorer (%)"]
+    assert "24 held-out groups of four edits; ± standard deviation over 2 training seeds." in text
+    assert list(table.values) == ["one", "mixed", "least change", "chance"]

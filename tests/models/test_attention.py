@@ -140,3 +140,10 @@ def test_gpu_takes_cudnn_where_it_can(query, key, width, dtype, mask, taken, cud
     out = attention(*args, seen)
     assert bool(cudnn_calls) == taken
     np.testing.assert_allclose(*(jnp.float32(x) for x in (out, naive_attention(*args, seen))), atol=1e-6)
+
+
+def test_grouped_queries_share_key_heads():
+    """Query heads 0, 1 and 2 read key head 0, the others key head 1."""
+    q, k, v = draw(5, 7, h=6)
+    expected = formula(q, jnp.repeat(k[:, :, :2], 3, axis=2), jnp.repeat(v[:, :, :2], 3, axis=2))
+    np.testing.assert_allclose(attention(q, k[:, :, :2], v[:, :, :2]), expected, atol=1e-6)

@@ -24,6 +24,7 @@ from rewardedit_jax.scoring.objectives import (
 RNG = jax.random.key(0)
 RATINGS = jnp.float32([[4, 3], [2, 2], [1, 4]]), jnp.float32([[2, 3], [2, 2], [3, 2]])
 SETTINGS = {"likelihood_displacement": {"tau": 0.5}}
+REGRESSIONS = ("reg", "reg_per_perspective")
 
 
 def _pairs(a, b, tied=None, ratings=RATINGS):
@@ -139,11 +140,21 @@ class TestByName:
 
         assert jax.jit(jax.grad(total))(0.0) < 0
 
-    @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"btt", "reg", "per_perspective"}))
+    @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"btt", "per_perspective", *REGRESSIONS}))
     def test_a_row_without_an_order_counts_nothing_in_a_ranking(self, name):
         tied, free = (_losses(name, _pairs(self.A, self.B, tied=[False, t, False])) for t in (True, False))
         assert tied[1] == 0
         np.testing.assert_array_equal(tied[::2], free[::2])
+
+    def test_regressions_have_the_same_targets(self):
+        """Perspectives on their targets are an aggregate on its own, and half a point off costs a quarter."""
+        ratings = jnp.float32([[4, 1], [2, 3], [1, 1]])
+        perspectives = jnp.stack([2 * ratings - 4.5, jnp.zeros((3, 2))], axis=-1)
+        side = Side(perspectives.mean(axis=1), perspectives, ratings)
+        for name in REGRESSIONS:
+            assert not objective(name)(Pairs(side, side, jnp.zeros(3, bool)), RNG).any()
+        off = Side(side.overall, perspectives + 0.5, ratings)
+        np.testing.assert_allclose(objective(REGRESSIONS[1])(Pairs(side, off, jnp.zeros(3, bool)), RNG), 1 / 8)
 
     def test_settings_replace_the_published_ones(self):
         pairs = _pairs(self.A, self.B)
@@ -157,7 +168,7 @@ class TestByName:
         ):
             objective("scaled")
 
-    @pytest.mark.parametrize("name", ["reg", "per_perspective"])
+    @pytest.mark.parametrize("name", ["per_perspective", *REGRESSIONS])
     def test_missing_ratings_are_told(self, name):
         with pytest.raises(ValueError, match=f"'{name}' learns from ratings, and this data has none"):
             objective(name)(_pairs(self.A, self.B, ratings=None), RNG)

@@ -94,7 +94,7 @@ def test_ties_become_as_many_rows_as_told(root, ties, per_kind):
     assert min(kinds.values()) > 0
 
 
-@pytest.mark.parametrize("name", ["uncertainty", "per_perspective", "btt", "reg"])
+@pytest.mark.parametrize("name", ["uncertainty", "per_perspective", "btt", "reg", "reg_per_perspective"])
 def test_losses_and_gradients_are_finite(root, name, params):
     config = recipe(root, ties="marked")
     config.objective.name = name
@@ -125,7 +125,7 @@ def test_the_trained_row_is_exported(task, params, tmp_path):
 def test_a_scorer_is_trained_further(task, params, root, tmp_path):
     task.export(params, tmp_path)
     config = recipe(root)
-    config.init, config.network.text = str(tmp_path), {}
+    config.init = str(tmp_path)
     further = ScoringTask(config).scorer.params
     jax.tree.map(np.testing.assert_array_equal, further["heads"], params["scorer"]["heads"])
 

@@ -1,0 +1,79 @@
+"""The decoder: what its config refuses, and that no token sees a later one (its numbers: the tests with an oracle)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rewardedit_jax.models.decoder import Decoder, DecoderConfig, causal_mask, check_tensor_axis
+
+QWEN_7B = {
+    "model_type": "qwen2_5_vl",
+    "vocab_size": 152_064,
+    "hidden_size": 3584,
+    "intermediate_size": 18_944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1_000_000.0,
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    "use_sliding_window": False,
+    "sliding_window": 32_768,
+    "hidden_act": "silu",
+}
+TINY = DecoderConfig(
+    vocab_size=20,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    mrope_section=None,
+)
+
+
+def test_the_defaults_are_qwens_7b():
+    assert DecoderConfig.from_hf(QWEN_7B) == DecoderConfig()
+
+
+def test_llama_has_no_biases_and_no_axes():
+    config = DecoderConfig.from_hf({**QWEN_7B, "model_type": "llama", "rope_scaling": None, "attention_bias": False})
+    assert (config.qkv_bias, config.mrope_section) == (False, None)
+    assert DecoderConfig.from_hf(config.to_hf()) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported by this decoder: it has 'silu'"),
+        ({"use_sliding_window": True}, "use_sliding_window True is not supported"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_type 'yarn' is not supported"),
+        ({"head_dim": 64}, "head_dim 64 is not supported"),
+        ({"model_type": "llama", "attention_bias": True}, "attention_bias of LLaMA is not supported"),
+        ({"num_key_value_heads": 3}, "num_attention_heads 28 is no multiple of num_key_value_heads 3"),
+        ({"hidden_size": 3600, "rope_scaling": None}, "hidden_size 3600 is no multiple of 2 . 28 heads"),
+        ({"rope_scaling": {"mrope_section": [16, 24, 20]}}, "must sum to half the head width 128"),
+    ],
+)
+def test_another_network_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        DecoderConfig.from_hf({**QWEN_7B, **change})
+
+
+def test_a_tensor_axis_divides_the_key_heads():
+    for size in (1, 2, 4):
+        check_tensor_axis(DecoderConfig(), size)
+    with pytest.raises(ValueError, match="tensor=8 does not divide the decoder's 4 key heads"):
+        check_tensor_axis(DecoderConfig(), 8)
+
+
+def test_no_token_sees_a_later_one():
+    module = Decoder(TINY)
+    positions, mask = jnp.arange(6)[None], causal_mask(6)
+    params = module.init(jax.random.key(0), jnp.zeros((1, 6, 16)), positions, mask)
+    x = jax.random.normal(jax.random.key(1), (1, 6, 16))
+    before, after = (module.apply(params, y, positions, mask) for y in (x, x.at[:, 4].add(1.0)))
+    np.testing.assert_array_equal(before[:, :4], after[:, :4])
+    assert (jnp.abs(before[:, 4:] - after[:, 4:]).max(axis=-1) > 1e-3).all()
