@@ -115,6 +115,28 @@ def test_a_scorer_on_groups(evaluate, scorer, write, tmp_path):
     assert json.loads(out.read_text())["counts"]["K = 3"]["groups"] == 1
 
 
+def test_stored_scores_give_the_numbers_of_their_scorer(evaluate, scorer, write, tmp_path, monkeypatch):
+    """What launch/score.py wrote about the edits, instead of the scorer; no edit may lack."""
+    records = [_pair(1, 2, 4, 1), _pair(2, 3, 1, 3), _pair(4, 5, 2, 2)]
+    pairs, edits = write(records), tmp_path / "edits.jsonl"
+    lines = [
+        {"source": "0.png", "edited": [record["path1"], record["path2"]], "instruction": record["prompt"]}
+        for record in records
+    ]
+    edits.write_text("\n".join(map(json.dumps, lines)))
+    out, stored = tmp_path / "out.json", tmp_path / "scores.jsonl"
+    monkeypatch.setattr(sys, "argv", ["score.py", *map(str, ("--model", scorer, "--list", edits, "--output", stored))])
+    runpy.run_path(str(Path(EVALUATE).with_name("score.py")), run_name="__main__")
+    told = []
+    for judge in (("--model", scorer), ("--scores", stored)):
+        evaluate("aurora", *judge, "--pairs", pairs, "--json", out)
+        told.append(json.loads(out.read_text()))
+    assert told[0] == told[1]
+    stored.write_text("\n".join(stored.read_text().splitlines()[1:]))
+    with pytest.raises(SystemExit, match=r"1 of 6 edits have no score: .*1\.png"):
+        evaluate("aurora", "--scores", stored, "--pairs", pairs)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -122,12 +144,13 @@ def test_a_scorer_on_groups(evaluate, scorer, write, tmp_path):
         ("genai_bench", "--answers", "a.json", "--model", "m"),
         ("genai_bench", "--model", "m"),
         ("aurora", "--model", "m", "--pairs", "a.json", "--points", "b.json"),
+        ("aurora", "--model", "m", "--scores", "s.jsonl", "--pairs", "a.json"),
         ("imagenhub", "--answers", "a"),
         ("editreward_bench", "--answers", "a.json"),
     ],
 )
 def test_arguments_that_do_not_go_together(evaluate, arguments):
-    with pytest.raises(SystemExit, match=r"error: give --\w+.*, or --model and --\w+\.|error: give --model and"):
+    with pytest.raises(SystemExit, match=r"error: give --\w+.*, or --\w+ and --scores\."):
         evaluate(*arguments)
 
 

@@ -1,7 +1,8 @@
 """The reward-model benchmarks on a command line: the arguments of each, and what it runs.
 
-A benchmark measures a scorer (`--model`) on edits, or what a judge answered about them (`--answers`). Arguments that do
-not go together are refused before anything is loaded.
+A benchmark measures a scorer on edits (`--model`), scores of them that are in a file (`--scores`), or what a judge
+answered about them in the benchmark's own form (`--answers`). Arguments that do not go together are refused before
+anything is loaded.
 """
 
 import argparse
@@ -12,10 +13,11 @@ from rewardedit_jax.evaluation.reward_benchmarks import editreward_bench_answers
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import Group, evaluate_groups
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_hub import read_hub_groups
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_json import read_groups
-from rewardedit_jax.evaluation.reward_benchmarks.edits import ScoreEdits
+from rewardedit_jax.evaluation.reward_benchmarks.edits import Judge
 from rewardedit_jax.evaluation.reward_benchmarks.pairs import evaluate_pairs, read_pairs
 from rewardedit_jax.evaluation.reward_benchmarks.points import evaluate_points, read_points
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report
+from rewardedit_jax.evaluation.reward_benchmarks.stored_scores import read_scores
 from rewardedit_jax.scoring.scorer import Scorer
 
 
@@ -59,6 +61,7 @@ def _benchmark(
     parser = benchmarks.add_parser(name, help=about)
     parser.add_argument("--model", metavar="DIR", help="a scorer: directory, training workdir or hub id")
     parser.add_argument("--base", metavar="DIR", help="where the tokenizer is, if the model has none: published ones")
+    _file(parser, "--scores", "instead of a scorer: what launch/score.py --output wrote about the edits")
     parser.set_defaults(run=run)
     return parser
 
@@ -72,7 +75,7 @@ def _images(parser: argparse.ArgumentParser) -> None:
 
 
 def _genai_bench(a: argparse.Namespace) -> Report:
-    if _given(a, ("answers",), ("model", "pairs")) == "model":
+    if _given(a, ("answers",), *_judged("pairs")) == "pairs":
         return _pairs(a, "GenAI-Bench")
     votes = genai_bench.read_votes(a.answers)
     other = genai_bench.turned(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
@@ -80,12 +83,13 @@ def _genai_bench(a: argparse.Namespace) -> Report:
 
 
 def _aurora(a: argparse.Namespace) -> Report:
-    _given(a, ("model", "pairs"), ("model", "points"))
-    return _pairs(a, "AURORA") if a.pairs else _points(a, "aurora")
+    if _given(a, *_judged("pairs"), *_judged("points")) == "pairs":
+        return _pairs(a, "AURORA")
+    return _points(a, "aurora")
 
 
 def _imagenhub(a: argparse.Namespace) -> Report:
-    if _given(a, ("ratings", "answers"), ("model", "points")) == "model":
+    if _given(a, ("ratings", "answers"), *_judged("points")) == "points":
         return _points(a, "imagenhub")
     ratings = imagenhub.read_ratings(a.ratings)
     answers = imagenhub.read_answers(a.answers, ratings)
@@ -93,12 +97,16 @@ def _imagenhub(a: argparse.Namespace) -> Report:
 
 
 def _editreward_bench(a: argparse.Namespace) -> Report:
-    if _given(a, ("answers", "size"), ("model", "groups")) == "model":
+    if _given(a, ("answers", "size"), *_judged("groups")) == "groups":
         groups = [group for path in a.groups for group in _groups(path, a)]
-        return evaluate_groups(groups, _scorer(a), a.seed)
-    return editreward_bench_answers.evaluate_answers(
-        editreward_bench_answers.read_answers(a.answers, a.size), a.size, a.seed
-    )
+        return evaluate_groups(groups, _judge(a), a.seed)
+    answers = editreward_bench_answers.read_answers(a.answers, a.size)
+    return editreward_bench_answers.evaluate_answers(answers, a.size, a.seed)
+
+
+def _judged(what: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Edits of that file, by a scorer or by scores that are there."""
+    return (what, "model"), (what, "scores")
 
 
 def _given(a: argparse.Namespace, *ways: tuple[str, ...]) -> str:
@@ -115,12 +123,12 @@ def _given(a: argparse.Namespace, *ways: tuple[str, ...]) -> str:
 
 
 def _pairs(a: argparse.Namespace, title: str) -> Report:
-    return evaluate_pairs(read_pairs(a.pairs, a.images or a.pairs.parent), _scorer(a), title, a.seed)
+    return evaluate_pairs(read_pairs(a.pairs, a.images or a.pairs.parent), _judge(a), title, a.seed)
 
 
 def _points(a: argparse.Namespace, benchmark: str) -> Report:
     points = read_points(a.points, a.images or a.points.parent, benchmark)
-    return evaluate_points(points, _scorer(a), benchmark, a.seed)
+    return evaluate_points(points, _judge(a), benchmark, a.seed)
 
 
 def _groups(path: Path, a: argparse.Namespace) -> list[Group]:
@@ -129,5 +137,5 @@ def _groups(path: Path, a: argparse.Namespace) -> list[Group]:
     return read_groups(path, a.images or path.parent, skip_bad=a.skip_bad)
 
 
-def _scorer(a: argparse.Namespace) -> ScoreEdits:
-    return Scorer.load(a.model, a.base).score_matrix
+def _judge(a: argparse.Namespace) -> Judge:
+    return read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base).score_matrix

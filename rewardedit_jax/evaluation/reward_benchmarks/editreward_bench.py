@@ -20,7 +20,7 @@ from rewardedit_jax.evaluation.reward_benchmarks.agreement import (
     right,
     right_without_ties,
 )
-from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, ScoreEdits, score_edits
+from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, Judge, score_edits
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report, Row, sound_share
 
 
@@ -36,7 +36,7 @@ class Group:
 Scores = Float[np.ndarray, "_"]  # of the edits of one group, as many as it has
 
 
-def evaluate_groups(groups: Sequence[Group], scorer: ScoreEdits, seed: int = 0) -> Report:
+def evaluate_groups(groups: Sequence[Group], scorer: Judge, seed: int = 0) -> Report:
     """Accuracies of a scorer's overall score.
 
     Raises:

@@ -8,9 +8,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
+from tqdm import tqdm
 
 from rewardedit_jax.data.images import decode_image, read_image
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import listed
+from rewardedit_jax.evaluation.reward_benchmarks.stored_scores import StoredScores
 
 Picture = Path | bytes  # a file, or an encoded image
 
@@ -32,6 +34,9 @@ class ScoreEdits(Protocol):
     ) -> Float[np.ndarray, "n 3"]: ...
 
 
+Judge = ScoreEdits | StoredScores  # makes scores, or has them
+
+
 @dataclass(frozen=True)
 class Edit:
     """One edit to be scored."""
@@ -41,17 +46,21 @@ class Edit:
     instruction: str
 
 
-def score_edits(scorer: ScoreEdits, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
-    """The scores of all edits, in their order.
+def score_edits(scorer: Judge, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
+    """The scores of all edits, in their order; with a progress bar where a scorer makes them.
 
     Raises:
       FileNotFoundError: if image files are missing, before any edit is scored; counted, the first ones listed.
       ImageError: naming an image that cannot be read.
-      ValueError: if the scorer returns another shape, or scores that are not finite.
+      ValueError: if the scorer returns another shape, or scores that are not finite, or stored ones lack an edit.
     """
+    if isinstance(scorer, StoredScores):
+        return scorer.of([_paths(edit) for edit in edits])
     _check_files(edits)
     parts = []
-    for start in range(0, len(edits), _AT_A_TIME):
+    for start in tqdm(
+        range(0, len(edits), _AT_A_TIME), unit=f" × {_AT_A_TIME} edits", disable=len(edits) <= _AT_A_TIME
+    ):
         chunk = edits[start : start + _AT_A_TIME]
         sources = [_open(edit.source, f"source of edit {start + i}") for i, edit in enumerate(chunk)]
         edited = [_open(edit.edited, f"edited of edit {start + i}") for i, edit in enumerate(chunk)]
@@ -64,6 +73,12 @@ def score_edits(scorer: ScoreEdits, edits: Sequence[Edit]) -> Float[np.ndarray, 
     if len(bad):
         raise ValueError(f"{len(bad)} of {len(edits)} edits got scores that are not finite: number {listed(bad)}.")
     return scores
+
+
+def _paths(edit: Edit) -> tuple[Path, Path, str]:
+    if isinstance(edit.source, Path) and isinstance(edit.edited, Path):
+        return edit.source, edit.edited, edit.instruction
+    raise ValueError("stored scores are of image files, and the images of this benchmark are inside its parquet files.")
 
 
 def _check_files(edits: Sequence[Edit]) -> None:

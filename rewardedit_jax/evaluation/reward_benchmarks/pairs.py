@@ -19,7 +19,7 @@ from rewardedit_jax.evaluation.reward_benchmarks.agreement import (
     published_accuracy_with_ties,
     right_without_ties,
 )
-from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, ScoreEdits, score_edits
+from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, Judge, score_edits
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import is_number, read_records
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report, Row, sound_share
 
@@ -59,7 +59,7 @@ def _pair(record: dict[str, Any], name: str, images: Path) -> Pair:
     return Pair(*edits, int(np.sign(record[_SCORES[0]] - record[_SCORES[1]])))
 
 
-def evaluate_pairs(pairs: Sequence[Pair], scorer: ScoreEdits, title: str, seed: int = 0) -> Report:
+def evaluate_pairs(pairs: Sequence[Pair], scorer: Judge, title: str, seed: int = 0) -> Report:
     """Agreement of a scorer's overall score with what people preferred.
 
     Raises:

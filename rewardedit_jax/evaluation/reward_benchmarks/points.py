@@ -22,7 +22,7 @@ from rewardedit_jax.evaluation.reward_benchmarks.correlation import (
     spearman,
     z_scored_spearman,
 )
-from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, ScoreEdits, score_edits
+from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, Judge, score_edits
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import is_number, listed, read_records
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report, Row
 
@@ -63,7 +63,7 @@ def _point(record: dict[str, Any], keys: tuple[str, str, str], name: str, images
     return Point(Edit(images / source, images / edited, instruction), float(record["score"]), record["model"])
 
 
-def evaluate_points(points: Sequence[Point], scorer: ScoreEdits, benchmark: str, seed: int = 0) -> Report:
+def evaluate_points(points: Sequence[Point], scorer: Judge, benchmark: str, seed: int = 0) -> Report:
     """Rank correlation of a scorer's overall score with human ratings.
 
     Raises:

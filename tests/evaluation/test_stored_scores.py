@@ -1,0 +1,60 @@
+"""Scores from a file: what stands for a scorer, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit, score_edits
+from rewardedit_jax.evaluation.reward_benchmarks.stored_scores import read_scores
+
+
+def line(edited="b.png", overall=0.5, **more):
+    return {"source": "a.png", "edited": edited, "instruction": "make it snow", "overall": {"mean": overall}, **more}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to(*lines):
+        file = tmp_path / "scores.jsonl"
+        file.write_text("".join(json.dumps(x) + "\n" for x in lines))
+        return file
+
+    return to
+
+
+def edit(source, edited):
+    return Edit(source, edited, "make it snow")
+
+
+def test_scores_are_found_by_file_in_any_spelling(write):
+    stored = read_scores(write(line(), line("c.png", -1, following={"mean": 2.0, "std": 1}, quality=None)))
+    found = score_edits(stored, [edit(Path("a.png"), Path("x/../c.png")), edit(Path("./a.png"), Path("b.png"))])
+    np.testing.assert_array_equal(found, [[2, -1, -1], [0.5, 0.5, 0.5]])
+
+
+def test_the_same_score_twice_is_no_contradiction(write):
+    assert len(read_scores(write(line(), line())).scores) == 1
+    with pytest.raises(ValueError, match=r"line 2: .*b\.png has another score further up"):
+        read_scores(write(line(), line(overall=0.6)))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"source": "a.png"}, r"line 1 is no score such as .*KeyError\('edited'\)"),
+        (["a.png"], "line 1 is no score such as"),
+        (line(overall="good"), "overall is {'mean': 'good'}, not of the form"),
+        (line(overall=float("nan")), "overall is"),
+        ({**line(), "error": "no image"}, r"b\.png was not scored: no image"),
+    ],
+)
+def test_a_line_that_is_no_score_is_named(write, entry, message):
+    with pytest.raises(ValueError, match=message):
+        read_scores(write(entry))
+
+
+def test_images_inside_a_file_have_no_stored_scores(write):
+    with pytest.raises(ValueError, match="stored scores are of image files"):
+        score_edits(read_scores(write(line())), [edit(b"...", b"...")])
