@@ -74,8 +74,12 @@ def paper() -> ConfigDict:
 
 
 def shapes(config: ConfigDict) -> None:
-    """The embedded world: a scorer of 1 M parameters from scratch, minutes on a laptop."""
+    """The embedded world: a scorer of 1 M parameters from scratch, from the ratings of edits; an hour on two cores.
+
+    A ranking goes on from it: --config.init=runs/scorer --config.objective.name=uncertainty, as `make scorers` does.
+    """
     config.init = ""
+    config.objective.name = "reg_per_perspective"
     config.network.text = {
         "model_type": "qwen2_5_vl_text",
         "hidden_size": 128,
@@ -96,10 +100,10 @@ def shapes(config: ConfigDict) -> None:
     }
     config.heads.hidden_sizes = (128, 16)
     config.trainable = ((r".*", True),)
-    config.steps, config.batch_size = 6000, 32
-    config.data.update(name="shapes", root="runs/shapes-data", train=30_000, test=256)
+    config.steps, config.batch_size = 20_000, 32
+    config.data.update(name="shapes", root="runs/shapes-data", ties="marked", train=60_000, test=256)
     config.data.update(area=56 * 56, row_tokens=8, image_patches=16, threads=2)
-    config.optimizer.update(learning_rate=3e-4, warmup_steps=200, b2=0.99, weight_decay=1e-2)
+    config.optimizer.update(learning_rate=1e-3, warmup_steps=200, b2=0.99, weight_decay=1e-2)
     config.compute.update(dtype="float32", remat=False)
     config.mesh.update(data=-1, fsdp=1)
     config.log_every, config.checkpoint_every = 25, 500

@@ -20,7 +20,7 @@ from absl import logging
 
 from rewardedit_jax.command_line import complain_clearly
 from rewardedit_jax.evaluation.tables import aligned
-from rewardedit_jax.scoring.edit_score import EditScore, prefer
+from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.scoring.jobs import ScoreJob, listed_jobs, plan_jobs, run_jobs
 from rewardedit_jax.scoring.scorer import Scorer
 
@@ -67,7 +67,7 @@ def report(jobs: list[ScoreJob], scores: list[EditScore], file: Path | None) -> 
         told = [{**vars(job), **score.to_json()} for job, score in zip(jobs, scores, strict=True)]
         file.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8")
     ranked = sorted(zip(jobs, scores, strict=True), key=lambda pair: -pair[1].overall.mean)
-    better = [f"{prefer(a, b):.0%}" for (_, a), (_, b) in pairwise(ranked)] + [""]
+    better = [f"{Scorer.prefer(a, b):.0%}" for (_, a), (_, b) in pairwise(ranked)] + [""]
     rows = [[job.edited, *_cells(score), won] for (job, score), won in zip(ranked, better, strict=True)]
     heading = ["edited", "following", "quality", "overall", "improvement", "calibrated", "beats the next"]
     print(*aligned(heading, rows), sep="\n")

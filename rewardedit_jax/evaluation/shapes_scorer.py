@@ -14,7 +14,7 @@ from PIL import Image
 from rewardedit_jax.data.shapes.candidates import CANDIDATES, ShapesCandidates, shapes_candidates
 from rewardedit_jax.evaluation.reliability import expected_calibration_error, reliability
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report, Row, sound_share
-from rewardedit_jax.scoring.edit_score import EditScore, matrix, prefer
+from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.scorer import Scorer
 
 _FOLLOWING, _QUALITY, _OVERALL = range(3)
@@ -72,7 +72,7 @@ def preferences(
     for group, rated in zip(scores, ratings, strict=True):
         for i, j in combinations(range(len(group)), 2):
             if rated[i] != rated[j]:
-                probability = prefer(group[i], group[j])
+                probability = Scorer.prefer(group[i], group[j])
                 told.append(max(probability, 1 - probability))
                 right.append((probability > 0.5) == (rated[i] > rated[j]))
     return np.array(told), np.array(right)

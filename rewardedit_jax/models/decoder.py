@@ -166,7 +166,8 @@ class Decoder(_Part):
         c = self.config
         layer = nn.remat(DecoderLayer) if self.remat else DecoderLayer
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.embed_tokens = nn.Embed(c.vocab_size, c.hidden_size, embedding_init=normal(0.02), **types)
+        # From scratch as large as what the layers, whose kernels keep the scale of their inputs, add to it.
+        self.embed_tokens = nn.Embed(c.vocab_size, c.hidden_size, embedding_init=normal(1.0), **types)
         self.layers = [layer(c, **types) for _ in range(c.num_hidden_layers)]
         self.final_norm = self.rms_norm("norm")
 

@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32
-
-from rewardedit_jax.scoring.objectives import preference_probability
 
 
 class Gaussian(NamedTuple):
@@ -62,11 +59,6 @@ class EditScore:
             "raw_overall": self.raw_overall.tolist(),
             "composited": list(self.composited),
         }
-
-
-def prefer(a: EditScore, b: EditScore) -> float:
-    """Probability 0..1 that `a` is better than `b` under the predicted Gaussians, Φ(d/s)."""
-    return float(preference_probability(jnp.asarray(a.raw_overall), jnp.asarray(b.raw_overall)))
 
 
 def matrix(scores: Sequence[EditScore]) -> Float[np.ndarray, "n 3"]:

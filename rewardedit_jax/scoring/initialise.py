@@ -1,29 +1,42 @@
 """The scorer that a training run starts from.
 
 Read from `config.init`: a scorer, whose heads go on, or a base model, which gets heads. Without `config.init`, from
-scratch: the network that `config.network` describes, with the tokenizer of the shapes world.
+scratch: the network that `config.network` describes, with the tokenizer of the shapes world and a patch embedding that
+whitens the patches of some pairs.
 """
 
 import tempfile
 from dataclasses import replace
 
 import jax
+import numpy as np
+from jaxtyping import Float32
 from ml_collections import ConfigDict
+from PIL import Image
 
+from rewardedit_jax.data.preferences import PreferenceSource
 from rewardedit_jax.data.shapes.scorer_tokenizer import write_scorer_tokenizer
 from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.reward_heads import RewardHeadsConfig
+from rewardedit_jax.scoring.images import prepare_image, to_patches
 from rewardedit_jax.scoring.prompts import fixed_phrases
 from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_tokenizer
+from rewardedit_jax.scoring.whitening import whitening_kernel
 from rewardedit_jax.weights.missing import random_params
 
+_WHITENED = 512  # edits whose patches are whitened: thousands of patches
 
-def starting_scorer(config: ConfigDict) -> Scorer:
-    """The scorer of a recipe, parameters (float32) in host memory except those drawn from `config.seed`."""
-    scorer = Scorer.read(config.init, config.base or None) if config.init else _described(config)
+
+def starting_scorer(config: ConfigDict, source: PreferenceSource) -> Scorer:
+    """The scorer of a recipe, parameters (float32) in host memory except those drawn from `config.seed`.
+
+    Args:
+      source: what it will learn from.
+    """
+    scorer = Scorer.read(config.init, config.base or None) if config.init else _described(config, source)
     heads = RewardHeadsConfig(config.heads.kind, tuple(config.heads.hidden_sizes), config.heads.aggregation)
     known = dict(scorer.params)
     there = scorer.module.config.heads
@@ -35,8 +48,8 @@ def starting_scorer(config: ConfigDict) -> Scorer:
     return replace(scorer, module=module, params=params, area=config.data.area)
 
 
-def _described(config: ConfigDict) -> Scorer:
-    """A network of which nothing is known but its sizes."""
+def _described(config: ConfigDict, source: PreferenceSource) -> Scorer:
+    """A network of which nothing is known but its sizes, and what its images look like."""
     tokenizer = shapes_tokenizer()
     text = {**config.network.text.to_dict(), "vocab_size": tokenizer.reward_id + 1}
     network = EditRewardConfig(
@@ -44,7 +57,15 @@ def _described(config: ConfigDict) -> Scorer:
         vision=QwenVisionConfig.from_hf(config.network.vision.to_dict()),
         image_token_id=tokenizer.image_id,
     )
-    return Scorer(EditReward(network), {}, tokenizer)
+    kernel = whitening_kernel(_some_patches(source, config.data.area), network.vision.hidden_size, config.seed)
+    return Scorer(EditReward(network), {"visual": {"patch_embed": {"proj": {"kernel": kernel}}}}, tokenizer)
+
+
+def _some_patches(source: PreferenceSource, area: int) -> Float32[np.ndarray, "n 1176"]:
+    """Of one edit of each of some pairs, spread over the source."""
+    chosen = np.linspace(0, len(source) - 1, min(len(source), _WHITENED)).astype(int)
+    images = (prepare_image(Image.fromarray(source[int(i)].edited_a), area) for i in chosen)
+    return np.concatenate([to_patches(image.pixels) for image in images])
 
 
 def shapes_tokenizer() -> ScorerTokenizer:

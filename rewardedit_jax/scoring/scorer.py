@@ -21,6 +21,7 @@ from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
 from rewardedit_jax.scoring.calibration import Calibration
 from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.images import AREA, PreparedImage
+from rewardedit_jax.scoring.objectives import preference_probability
 from rewardedit_jax.scoring.packing import ScorerBatch, ScorerItem, collate, prepare_item
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_tokenizer
@@ -129,6 +130,11 @@ class Scorer:
         edits = list(zip(*_aligned(source, edited, instruction), strict=True))
         scores = list(self.stream(self._prepared(edits), batch_size=batch_size, improvement=improvement))
         return scores[0] if single else scores
+
+    @staticmethod
+    def prefer(a: EditScore, b: EditScore) -> float:
+        """Probability 0..1 that `a` is better than `b` under the Gaussians that one scorer predicts, Φ(d/s)."""
+        return float(preference_probability(jnp.asarray(a.raw_overall), jnp.asarray(b.raw_overall)))
 
     def score_matrix(
         self, sources: Sequence[Image.Image], edited: Sequence[Image.Image], instructions: Sequence[str]

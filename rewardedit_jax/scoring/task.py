@@ -38,7 +38,7 @@ class ScoringTask:
         self.source = open_preferences(config.data, "train")  # first: a mistyped folder is told before weights are read
         self.rows = self._rows()
         self.objective = objective(config.objective.name, **config.objective.settings)
-        self.scorer = starting_scorer(config)
+        self.scorer = starting_scorer(config, self.source)
         check_tensor_axis(self.scorer.module.config.text, config.mesh.tensor)
 
     def _rows(self) -> list:

@@ -16,7 +16,6 @@ from rewardedit_jax import EditScore, Scorer
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.models.reward_heads import aggregate
 from rewardedit_jax.scoring.calibration import Calibration
-from rewardedit_jax.scoring.edit_score import prefer
 from rewardedit_jax.scoring.images import to_patches
 from rewardedit_jax.weights.files import WeightFileError
 from rewardedit_jax.weights.pretrained import save_pretrained
@@ -92,8 +91,8 @@ def test_improvement_is_over_doing_nothing(scorer):
 
 def test_preference_is_a_probability(scores):
     a, b = scores[:2]
-    assert prefer(a, b) + prefer(b, a) == pytest.approx(1, abs=1e-6)
-    assert (prefer(a, b) > 0.5) == (a.overall.mean > b.overall.mean)
+    assert Scorer.prefer(a, b) + Scorer.prefer(b, a) == pytest.approx(1, abs=1e-6)
+    assert (Scorer.prefer(a, b) > 0.5) == (a.overall.mean > b.overall.mean)
 
 
 def test_a_scorer_of_one_question_tells_no_perspectives(edits):

@@ -6,8 +6,8 @@ beside those of papers. `sound` is what to believe: thresholds cross-validated, 
 denominator, 95 % bootstrap intervals with their seed. Facts: section 7 of the EditReward fact sheet.
 
   genai_bench       four-way votes on two edits, stored answers of a judge
-  imagenhub         ratings of three raters, stored answers of a judge (VIEScore) or a scorer's scores
-  pairs             GenAI-Bench and AURORA pairs, any scorer
+  imagenhub         ratings of three raters, stored answers of a judge (VIEScore) or any scorer
+  pairs             GenAI-Bench (from the hub, or as listed by EditReward) and AURORA pairs, any scorer
   points            AURORA and ImagenHub points, any scorer
   editreward_bench  rankings of two, three or four edits, any scorer, or stored answers of a judge
 

@@ -13,8 +13,10 @@ from rewardedit_jax.evaluation.reward_benchmarks import editreward_bench_answers
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import Group, evaluate_groups
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_hub import read_hub_groups
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_json import read_groups
-from rewardedit_jax.evaluation.reward_benchmarks.edits import Judge
-from rewardedit_jax.evaluation.reward_benchmarks.pairs import evaluate_pairs, read_pairs
+from rewardedit_jax.evaluation.reward_benchmarks.edits import Judge, score_edits
+from rewardedit_jax.evaluation.reward_benchmarks.genai_bench_hub import read_hub_pairs
+from rewardedit_jax.evaluation.reward_benchmarks.imagenhub_results import rated_edits, scored_aspects
+from rewardedit_jax.evaluation.reward_benchmarks.pairs import Pair, evaluate_pairs, read_pairs
 from rewardedit_jax.evaluation.reward_benchmarks.points import evaluate_points, read_points
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report
 from rewardedit_jax.evaluation.reward_benchmarks.stored_scores import read_scores
@@ -26,7 +28,7 @@ def add_reward_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.Argum
     votes = _benchmark(benchmarks, "genai_bench", "which of two edits people prefer", _genai_bench)
     _file(votes, "--answers", "a judge's pairwise.json")
     _file(votes, "--swapped", "the same judge's answers with left and right exchanged")
-    _file(votes, "--pairs", "for a scorer: valid_set2_full.json")
+    _file(votes, "--pairs", "for a scorer: the hub's folder of parquet, or valid_set2_full.json", "PATH")
     _images(votes)
 
     aurora = _benchmark(benchmarks, "aurora", "which of two edits people prefer, or how they rate one", _aurora)
@@ -35,9 +37,10 @@ def add_reward_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.Argum
     _images(aurora)
 
     ratings = _benchmark(benchmarks, "imagenhub", "how people rate edits", _imagenhub)
-    _file(ratings, "--ratings", "for a judge: the folder of *_rater<n>.tsv", "DIR")
+    _file(ratings, "--ratings", "the folder of *_rater<n>.tsv", "DIR")
     _file(ratings, "--answers", "a judge's <model>/{SC,PQ}.json", "DIR")
-    _file(ratings, "--points", "for a scorer: valid_imagenhub_processed.json")
+    _file(ratings, "--results", "for a scorer, with --ratings: ImagenHub_Text-Guided_IE, the edits themselves", "DIR")
+    _file(ratings, "--points", "for a scorer instead: valid_imagenhub_processed.json")
     _images(ratings)
 
     groups = _benchmark(benchmarks, "editreward_bench", "how people rank edits", _editreward_bench)
@@ -76,7 +79,9 @@ def _images(parser: argparse.ArgumentParser) -> None:
 
 def _genai_bench(a: argparse.Namespace) -> Report:
     if _given(a, ("answers",), *_judged("pairs")) == "pairs":
-        return _pairs(a, "GenAI-Bench")
+        hub = a.pairs.is_dir() or a.pairs.suffix == ".parquet"
+        pairs = read_hub_pairs(a.pairs) if hub else _listed_pairs(a)
+        return evaluate_pairs(pairs, _judge(a), "GenAI-Bench", a.seed)
     votes = genai_bench.read_votes(a.answers)
     other = genai_bench.turned(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
     return genai_bench.evaluate_votes(votes, other, a.seed)
@@ -84,14 +89,18 @@ def _genai_bench(a: argparse.Namespace) -> Report:
 
 def _aurora(a: argparse.Namespace) -> Report:
     if _given(a, *_judged("pairs"), *_judged("points")) == "pairs":
-        return _pairs(a, "AURORA")
+        return evaluate_pairs(_listed_pairs(a), _judge(a), "AURORA", a.seed)
     return _points(a, "aurora")
 
 
 def _imagenhub(a: argparse.Namespace) -> Report:
-    if _given(a, ("ratings", "answers"), *_judged("points")) == "points":
+    way = _given(a, ("ratings", "answers"), *_judged("results", "ratings"), *_judged("points"))
+    if way == "points":
         return _points(a, "imagenhub")
     ratings = imagenhub.read_ratings(a.ratings)
+    if way == "results":
+        scores = score_edits(_judge(a), rated_edits(a.results, ratings))
+        return imagenhub.evaluate_ratings(ratings, scored_aspects(scores, ratings), a.seed)
     answers = imagenhub.read_answers(a.answers, ratings)
     return imagenhub.evaluate_ratings(ratings, imagenhub.judged_aspects(answers), a.seed)
 
@@ -104,9 +113,9 @@ def _editreward_bench(a: argparse.Namespace) -> Report:
     return editreward_bench_answers.evaluate_answers(answers, a.size, a.seed)
 
 
-def _judged(what: str) -> tuple[tuple[str, str], tuple[str, str]]:
-    """Edits of that file, by a scorer or by scores that are there."""
-    return (what, "model"), (what, "scores")
+def _judged(*edits: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The edits that these arguments tell of, by a scorer or by scores that are there."""
+    return (*edits, "model"), (*edits, "scores")
 
 
 def _given(a: argparse.Namespace, *ways: tuple[str, ...]) -> str:
@@ -122,8 +131,8 @@ def _given(a: argparse.Namespace, *ways: tuple[str, ...]) -> str:
     raise ValueError(f"give {', or '.join(' and '.join(f'--{name}' for name in way) for way in ways)}.")
 
 
-def _pairs(a: argparse.Namespace, title: str) -> Report:
-    return evaluate_pairs(read_pairs(a.pairs, a.images or a.pairs.parent), _judge(a), title, a.seed)
+def _listed_pairs(a: argparse.Namespace) -> list[Pair]:
+    return read_pairs(a.pairs, a.images or a.pairs.parent)
 
 
 def _points(a: argparse.Namespace, benchmark: str) -> Report:
