@@ -25,6 +25,9 @@ from rewardedit_jax.data.bad_records import BadRecords, indented, settle
 from rewardedit_jax.data.images import read_image
 
 Ratings = tuple[int | float, int | float]  # following and quality, 1..4
+_EXPECTED = """[{"prompt": "make it snow", "path_src": "1.png", "path1": "1_a.png", "path2": "1_b.png",
+  "model1_dim1_score": 4, "model1_dim2_score": 3, "model2_dim1_score": 2, "model2_dim2_score": 3}, ...]
+path1 is the preferred edit; the scores may be missing."""
 _PATHS = ("path_src", "path1", "path2")
 _SCORES = tuple(f"model{side}_dim{dim}_score" for side in (1, 2) for dim in (1, 2))
 
@@ -137,7 +140,7 @@ def read_judgements(path: str | Path, *, skip_bad: bool = False) -> list[Judgeme
       BadRecords: if it is no JSON list, or listing every malformed pair, unless `skip_bad`.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {path}; expected:\n[{__doc__.partition('    {')[2].partition('`path1`')[0]}]")
+        raise FileNotFoundError(f"no file {path}; expected:\n{_EXPECTED}")
     try:
         entries = json.loads(Path(path).read_text("utf-8"))
     except ValueError as error:

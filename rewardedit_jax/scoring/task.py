@@ -17,6 +17,7 @@ from rewardedit_jax.models.reward_heads import aggregate
 from rewardedit_jax.scoring.initialise import starting_scorer
 from rewardedit_jax.scoring.objectives import Pairs, Side, objective, preference_probability
 from rewardedit_jax.scoring.pairs import TIES, PairBatch, all_images, all_prompts, pair_batches
+from rewardedit_jax.scoring.prompts import PERSPECTIVES
 from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.weights.engine import Params
 
@@ -64,7 +65,7 @@ class ScoringTask:
         ratings = (None, None) if batch.ratings is None else (batch.ratings[:, 0], batch.ratings[:, 1])
         preferred, other = (Side(overall[:, i], outputs[:, i], ratings[i]) for i in (0, 1))
         losses = self.objective(Pairs(preferred, other, batch.tied), draw)
-        return losses, _metrics(overall, batch)
+        return losses, _metrics(overall, batch) | _metrics_by_perspective(outputs, batch)
 
     def _outputs(self, params: Params, batch: PairBatch, rng: Key[Array, ""]) -> Float[Array, "b 2 k 2"]:
         """(mean, log σ) of each prompt for the preferred and the other edit."""
@@ -105,3 +106,13 @@ def _metrics(overall: Float[Array, "b 2 2"], batch: PairBatch) -> dict[str, Floa
         "difference": preferred[:, 0] - other[:, 0],
         "std": jnp.exp(overall[..., 1]).mean(axis=1),
     }
+
+
+def _metrics_by_perspective(outputs: Float[Array, "b 2 k 2"], batch: PairBatch) -> dict[str, Float[Array, " b"]]:
+    """Accuracy by the ratings of each perspective, where there are ratings and a head for each; ties count half."""
+    if batch.ratings is None or outputs.shape[2] != len(PERSPECTIVES):
+        return {}
+    wanted = jnp.sign(batch.ratings[:, 0] - batch.ratings[:, 1])
+    found = jnp.sign(outputs[:, 0, :, 0] - outputs[:, 1, :, 0])
+    right = jnp.where(wanted == 0, 0.5, (wanted == found).astype(jnp.float32))
+    return {f"accuracy_{perspective}": right[:, i] for i, perspective in enumerate(PERSPECTIVES)}

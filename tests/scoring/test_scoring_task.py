@@ -108,6 +108,22 @@ def test_losses_and_gradients_are_finite(root, name, params):
     assert np.abs(grads["reward_token"]["embedding"]).max() > 0
 
 
+def test_accuracy_is_told_by_perspective(task, params):
+    """Worked out from the scorer's own numbers; a pair of equal ratings is half right."""
+    batch = jax.tree.map(jnp.asarray, next(task.batches(0)))
+    _, metrics = task.loss(params, batch, jax.random.key(1))
+    inputs = *all_images(batch), all_prompts(batch), params["reward_token"]["embedding"]
+    drop = {"dropout": jax.random.split(jax.random.key(1))[0]}
+    network = {"params": params["scorer"]}
+    outputs = task.scorer.module.apply(network, *inputs, deterministic=False, rngs=drop, method="score")
+    means, ratings = np.asarray(outputs)[..., 0].reshape(4, 2, 2), np.asarray(batch.ratings)
+    for i, perspective in enumerate(("following", "quality")):
+        found = (means[:, 0, i] - means[:, 1, i]) * (ratings[:, 0, i] - ratings[:, 1, i])
+        expected = np.where(ratings[:, 0, i] == ratings[:, 1, i], 0.5, found > 0)
+        assert metrics[f"accuracy_{perspective}"].shape == (4,)
+        np.testing.assert_array_equal(metrics[f"accuracy_{perspective}"], expected)
+
+
 def test_only_the_reward_tokens_row_trains_in_the_papers_recipe(params):
     trained, frozen = split_params(params, get_config("edit_reward").trainable)
     assert list(flatten_dict(frozen, sep="/")) == ["scorer/decoder/embed_tokens/embedding"]
