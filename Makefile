@@ -5,6 +5,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --durations=15
 SCORERS := runs/scorers
 TRAINED := $(addprefix $(SCORERS)/,ratings strict-0 strict-1 strict-2 ties-0 ties-1 ties-2)
 SCORER = $(BIN)/python launch/train.py --config configs/edit_reward.py:shapes --workdir $(@D) $(RESUME)
+RANKING := --config.objective.name=uncertainty --config.steps=1000 --config.optimizer.learning_rate=1e-4
 RESUME = $(if $(wildcard $(@D)/checkpoints/[0-9]*),--resume)
 COMPARE := $(BIN)/python launch/compare.py --config configs/reward_ip2p.py:shapes
 
@@ -29,6 +30,7 @@ scorers: $(TRAINED:%=%/model)  ## the README's table of scorers: one trained on 
 	$(BIN)/python launch/evaluate.py shapes_scorers --json $(SCORERS)/table.json --arm "ratings" $(SCORERS)/ratings \
 		--arm "ranking, strict pairs" $(filter %strict-0 %strict-1 %strict-2,$(TRAINED)) \
 		--arm "ranking, ties disentangled" $(filter %ties-0 %ties-1 %ties-2,$(TRAINED))
+	$(BIN)/python launch/evaluate.py shapes_scorer --model $(SCORERS)/ties-0 --curve $(SCORERS)/reliability.png
 
 test: .venv/installed  ## the tests that need neither PyTorch nor patience
 	$(PYTEST) -m "not oracle and not slow"
@@ -45,7 +47,7 @@ clean:  ## remove what was installed and trained
 
 # What is trained stays, whatever is newer; a training that was stopped goes on.
 $(SCORERS)/ratings/model: | .venv/installed
-	$(SCORER) --config.objective.name=reg_per_perspective --config.data.ties=marked --config.steps=15000
+	$(SCORER)
 
 $(SCORERS)/strict-%/model: | $(SCORERS)/ratings/model
 	$(SCORER) --config.init=$(SCORERS)/ratings --config.seed=$* --config.data.ties="strict only" $(RANKING)

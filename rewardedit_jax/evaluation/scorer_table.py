@@ -16,7 +16,8 @@ _MEASURES = {
     "quality": "pairs by quality",
     **{f"K = {k}": f"strict K = {k}" for k in (2, 3, 4)},
 }
-_ERROR = "calibration error"
+# Column → value of the report.
+_STATED = {"calibration error": "expected_calibration_error", "stated on ties": "stated_on_ties"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ScorerTable:
     groups: int
 
     def to_text(self) -> str:
-        columns = [*_MEASURES, _ERROR]
+        columns = [*_MEASURES, *_STATED]
         body = [[name, *(_cell(of.get(column)) for column in columns)] for name, of in self.values.items()]
         seeds = max(len(of["pairs"]) for of in self.values.values() if "pairs" in of)
         spread = f"; ± standard deviation over {seeds} training seeds" if seeds > 1 else ""
@@ -37,7 +38,8 @@ class ScorerTable:
                 "",
                 f"{self.groups} held-out groups of four edits{spread}.",
                 "Ordered rightly: pairs of unequal rating (overall, following, quality), and whole groups of K edits.",
-                "Expected calibration error: of the probability that is stated for a pair.",
+                "Calibration error: expected one, of the probability that is stated for the edit preferred in a pair.",
+                "Stated on ties: that probability where both edits are rated alike, so that 50 would be right.",
             ]
         )
 
@@ -56,7 +58,8 @@ def scorer_table(reports: Mapping[str, Sequence[Report]]) -> ScorerTable:
 
 
 def _of_scorer(report: Report) -> dict[str, float]:
-    return _columns(_found(report), "scorer, ") | {_ERROR: 100 * report.values["expected_calibration_error"]}
+    stated = {column: 100 * report.values[value] for column, value in _STATED.items()}
+    return _columns(_found(report), "scorer, ") | stated
 
 
 def _columns(found: Mapping[str, float], whose: str) -> dict[str, float]:

@@ -4,6 +4,7 @@ Accuracy of pairs, and of whole groups of two, three and four (strict: the order
 beside a baseline that only looks at how much was changed; and whether the scorer knows when it is unsure.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -54,28 +55,42 @@ def evaluate_scorer(scores: Sequence[Sequence[EditScore]], groups: Sequence[Shap
         rows.append(_pairs(f"scorer, pairs by {name}", means[..., column], ratings[..., rated], seed))
     rows += _accuracies("least change", least_change(groups), ratings.sum(2), seed)
     rows += [Row(f"chance, K = {k}", "sound", share, "") for k, share in _CHANCE.items()]
-    told, right = preferences(scores, ratings.sum(2))
+    told, right, on_ties = preferences(scores, ratings.sum(2))
     error = expected_calibration_error(told, right)
-    values = {"expected_calibration_error": error, "reliability": reliability(told, right), "groups": len(groups)}
+    stated = float(on_ties.mean()) if len(on_ties) else math.nan
+    values = {
+        "expected_calibration_error": error,
+        "reliability": reliability(told, right),
+        "stated_on_ties": stated,
+        "groups": len(groups),
+    }
     notes = [
         f"Expected calibration error of the predicted preference: {100 * error:.1f} % ({len(told)} pairs, ten bins).",
-        "Pairs of equal rating are left out; groups of K are the first K edits where all ratings differ.",
+        f"Its mean in pairs of equal rating, where 50 would be right: {100 * stated:.1f} % ({len(on_ties)} pairs).",
+        "They are left out above; groups of K are the first K edits where all ratings differ.",
     ]
     return Report("Scorer on held-out shapes (%)", rows, notes, values, percent=True)
 
 
 def preferences(
     scores: Sequence[Sequence[EditScore]], ratings: Float[np.ndarray, "n 4"]
-) -> tuple[Float[np.ndarray, " m"], Bool[np.ndarray, " m"]]:
-    """Of every pair that is no tie: the stated probability of the edit that the scorer prefers, and if it is right."""
-    told, right = [], []
+) -> tuple[Float[np.ndarray, " m"], Bool[np.ndarray, " m"], Float[np.ndarray, " ties"]]:
+    """The stated probability of the edit that the scorer prefers, 0.5..1.
+
+    Returns:
+      It for every pair that is no tie; whether the scorer is right there; it for every tie, where 0.5 would be right.
+    """
+    told, right, on_ties = [], [], []
     for group, rated in zip(scores, ratings, strict=True):
         for i, j in combinations(range(len(group)), 2):
-            if rated[i] != rated[j]:
-                probability = Scorer.prefer(group[i], group[j])
-                told.append(max(probability, 1 - probability))
+            probability = Scorer.prefer(group[i], group[j])
+            stated = max(probability, 1 - probability)
+            if rated[i] == rated[j]:
+                on_ties.append(stated)
+            else:
+                told.append(stated)
                 right.append((probability > 0.5) == (rated[i] > rated[j]))
-    return np.array(told), np.array(right)
+    return np.array(told), np.array(right, bool), np.array(on_ties)
 
 
 def _accuracies(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"], seed: int) -> list[Row]:

@@ -56,11 +56,16 @@ def test_what_is_not_certain_is_told(groups):
     assert "Expected calibration error" in sure.to_text()
 
 
-def test_ties_are_left_out(groups):
+def test_ties_are_told_apart(groups):
+    """A scorer that gives what is rated alike the same score states one half there, and is sure elsewhere."""
     totals = np.stack([group.ratings.sum(1) for group in groups])
-    told, _ = preferences(scored(groups, totals), totals)
+    told, right, on_ties = preferences(scored(groups, totals), totals)
     first, second = np.triu_indices(4, 1)
-    assert len(told) == (totals[:, first] != totals[:, second]).sum()
+    assert len(told) == len(right) == (totals[:, first] != totals[:, second]).sum()
+    assert len(on_ties) == (totals[:, first] == totals[:, second]).sum() > 0
+    np.testing.assert_allclose(on_ties, 0.5, atol=1e-6)
+    assert told.min() > 0.99
+    assert evaluate_scorer(scored(groups, totals), groups).values["stated_on_ties"] == pytest.approx(0.5, abs=1e-6)
 
 
 def test_the_baseline_prefers_the_source(groups):
