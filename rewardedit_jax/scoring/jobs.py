@@ -4,6 +4,7 @@ A line of the output is an edit with its score, or with the error that it met; e
 """
 
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 from absl import logging
 from tqdm import tqdm
 
+from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.scoring.packing import ScorerItem
 from rewardedit_jax.scoring.scorer import Scorer
 
@@ -75,6 +77,34 @@ def _of_line(line: str, where: str, folder: Path, instruction: str | None) -> It
     yield from (ScoreJob(*pair, told) for pair in paths)
 
 
+def outcomes(scorer: Scorer, jobs: Sequence[ScoreJob], **settings: Any) -> Iterator[tuple[ScoreJob, EditScore | str]]:
+    """For every edit its score, or the sentence that says why there is none; with a progress bar.
+
+    Args:
+      settings: of `Scorer.stream`.
+    """
+    readable, faulty = deque[ScoreJob](), deque[tuple[ScoreJob, str]]()
+
+    def items() -> Iterator[ScorerItem]:
+        for job in jobs:
+            try:
+                item = scorer.prepare(job.source, job.edited, job.instruction)
+            except ValueError as error:
+                faulty.append((job, str(error)))
+            else:
+                readable.append(job)
+                yield item
+
+    def told() -> Iterator[tuple[ScoreJob, EditScore | str]]:
+        for score in scorer.stream(items(), **settings):
+            yield readable.popleft(), score
+            while faulty:
+                yield faulty.popleft()
+        yield from faulty
+
+    yield from tqdm(told(), total=len(jobs), unit="edit", disable=len(jobs) < 2)
+
+
 def run_jobs(scorer: Scorer, jobs: Sequence[ScoreJob], output: Path, **settings: Any) -> list[str]:
     """Scores what `output` (.jsonl) does not have yet.
 
@@ -89,32 +119,21 @@ def run_jobs(scorer: Scorer, jobs: Sequence[ScoreJob], output: Path, **settings:
         logging.info("%d of %d edits are scored already.", len(jobs) - len(due), len(jobs))
     faults: list[str] = []
     output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("a", encoding="utf-8") as file, tqdm(total=len(due), unit="edit", disable=len(due) < 2) as bar:
-        readable: list[ScoreJob] = []  # in the order of their scores
-        items = _prepared(scorer, due, readable, file, faults, bar)
-        for i, score in enumerate(scorer.stream(items, **settings)):
-            _write(file, readable[i], score.to_json())
-            bar.update()
+    with output.open("a", encoding="utf-8") as file:
+        for job, outcome in outcomes(scorer, due, **settings):
+            _write(file, to_json(job, outcome))
+            if isinstance(outcome, str):
+                faults.append(f"{job.edited}: {outcome}")
     return faults
 
 
-def _prepared(
-    scorer: Scorer, jobs: Sequence[ScoreJob], readable: list[ScoreJob], file: TextIO, faults: list[str], bar: tqdm
-) -> Iterator[ScorerItem]:
-    for job in jobs:
-        try:
-            item = scorer.prepare(job.source, job.edited, job.instruction)
-        except ValueError as error:
-            faults.append(f"{job.edited}: {error}")
-            _write(file, job, {"error": str(error)})
-            bar.update()
-        else:
-            readable.append(job)
-            yield item
+def to_json(job: ScoreJob, outcome: EditScore | str) -> dict[str, Any]:
+    """An edit and its score, or its error."""
+    return {**asdict(job), **({"error": outcome} if isinstance(outcome, str) else outcome.to_json())}
 
 
-def _write(file: TextIO, job: ScoreJob, told: dict[str, Any]) -> None:
-    file.write(json.dumps({**asdict(job), **told}, ensure_ascii=False) + "\n")
+def _write(file: TextIO, told: dict[str, Any]) -> None:
+    file.write(json.dumps(told, ensure_ascii=False) + "\n")
     file.flush()
 
 

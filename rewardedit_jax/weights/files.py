@@ -6,7 +6,7 @@ file or in shards with an `…index.json`, in full precision or as an fp16/bf16 
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +131,6 @@ def read_json(file: Path) -> dict:
     return value
 
 
-def write_json(value: Mapping, file: Path) -> None:
+def write_json(value: Mapping | Sequence, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(value, indent=2) + "\n")

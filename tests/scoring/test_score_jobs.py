@@ -125,6 +125,29 @@ def test_the_command_ranks_edits(scorer, folder, monkeypatch, capsys):
     assert len(rest) == 2
 
 
+def test_the_command_scores_what_it_can(scorer, folder, monkeypatch, capsys):
+    """An edit that is no image is told, and is in the file; the others are scored and drawn."""
+    scorer.save(folder / "model")
+    edits = [folder / "edits" / f"{i}.png" for i in range(3)]
+    edits[1].write_bytes(b"no image")
+    source = ("--source", folder / "sources" / "0.png", "--edited", *edits, "--instruction", INSTRUCTION)
+    files = ("--json", folder / "out.json", "--png", folder / "sheets" / "out.png")
+    with pytest.raises(SystemExit, match=r"(?s)1 of 3 edits were not scored:.*1\.png: edited: image .* cannot be read"):
+        command(monkeypatch, "--model", folder / "model", *source, *files)
+    told = {entry["edited"]: entry for entry in json.loads((folder / "out.json").read_text())}
+    assert ["error" in told[str(edit)] for edit in edits] == [False, True, False]
+    assert len(capsys.readouterr().out.splitlines()) == 4  # heading, rule, two edits
+    assert Image.open(folder / "sheets" / "out.png").width > 3 * 192
+
+
+def test_a_list_of_scores_goes_without_other_files(folder, monkeypatch, capsys):
+    source = ("--source", folder / "sources" / "0.png", "--edited", folder / "edits" / "0.png")
+    files = ("--output", folder / "out.jsonl", "--png", folder / "out.png")
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "--model", folder, *source, "--instruction", INSTRUCTION, *files)
+    assert "--output goes without --json and --png" in capsys.readouterr().err
+
+
 def test_the_command_fails_clearly(folder, monkeypatch):
     source = ("--source", folder / "sources" / "0.png", "--edited", folder / "edits" / "0.png")
     with pytest.raises(SystemExit, match="there is no directory"):
