@@ -18,11 +18,9 @@ from pathlib import Path
 from absl import logging
 
 from rewardedit_jax.command_line import complain_clearly
-from rewardedit_jax.evaluation.ranking import best_first, draw_ranking, ranking_text
-from rewardedit_jax.scoring.edit_score import EditScore
-from rewardedit_jax.scoring.jobs import ScoreJob, listed_jobs, outcomes, plan_jobs, run_jobs, to_json
+from rewardedit_jax.evaluation.ranking import report_scores
+from rewardedit_jax.scoring.jobs import listed_jobs, outcomes, plan_jobs, run_jobs
 from rewardedit_jax.scoring.scorer import Scorer
-from rewardedit_jax.weights.files import write_json
 
 
 def parse() -> argparse.Namespace:
@@ -57,22 +55,9 @@ def main() -> None:
         if a.output:
             faults = run_jobs(scorer, jobs, a.output, **settings)
         else:
-            faults = report(dict(outcomes(scorer, jobs, **settings)), a.json, a.png)
+            faults = report_scores(dict(outcomes(scorer, jobs, **settings)), a.json, a.png)
     if faults:
         sys.exit("\n".join([f"error: {len(faults)} of {len(jobs)} edits were not scored:", *faults]))
-
-
-def report(told: dict[ScoreJob, EditScore | str], json_file: Path | None, png_file: Path | None) -> list[str]:
-    """Prints the scores and writes the files; returns a sentence for each edit that has none."""
-    if json_file:
-        write_json([to_json(job, outcome) for job, outcome in told.items()], json_file)
-    ranked = best_first({job: score for job, score in told.items() if isinstance(score, EditScore)})
-    if ranked:
-        print(ranking_text(ranked))
-    if ranked and png_file:
-        png_file.parent.mkdir(parents=True, exist_ok=True)
-        draw_ranking(ranked).save(png_file)
-    return [f"{job.edited}: {fault}" for job, fault in told.items() if isinstance(fault, str)]
 
 
 if __name__ == "__main__":

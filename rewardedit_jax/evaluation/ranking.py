@@ -11,8 +11,9 @@ from rewardedit_jax.data.images import read_image
 from rewardedit_jax.evaluation.pictures import FAINT, INK, PAPER
 from rewardedit_jax.evaluation.tables import aligned
 from rewardedit_jax.scoring.edit_score import EditScore, Gaussian
-from rewardedit_jax.scoring.jobs import ScoreJob
+from rewardedit_jax.scoring.jobs import ScoreJob, to_json
 from rewardedit_jax.scoring.scorer import Scorer
+from rewardedit_jax.weights.files import write_json
 
 Scored = tuple[ScoreJob, EditScore]
 
@@ -21,6 +22,27 @@ _SIDE, _MARGIN, _GAP, _LINE = 192, 20, 14, 16  # pixels
 _CAPTION = 4 * _LINE  # under a picture: its name and three scores
 _LETTERS = 30  # of a name that fit under a picture
 MOST_ROWS, MOST_EDITS = 12, 6  # of a sheet
+
+
+def report_scores(
+    outcomes: Mapping[ScoreJob, EditScore | str], json_file: Path | None, png_file: Path | None
+) -> list[str]:
+    """Prints the table and writes the files that are asked for.
+
+    Args:
+      outcomes: scores, and errors, in the order that the JSON file keeps.
+    Returns:
+      A sentence for each edit that has no score.
+    """
+    if json_file:
+        write_json([to_json(job, outcome) for job, outcome in outcomes.items()], json_file)
+    ranked = best_first({job: outcome for job, outcome in outcomes.items() if isinstance(outcome, EditScore)})
+    if ranked:
+        print(ranking_text(ranked))
+    if ranked and png_file:
+        png_file.parent.mkdir(parents=True, exist_ok=True)
+        draw_ranking(ranked).save(png_file)
+    return [f"{job.edited}: {fault}" for job, fault in outcomes.items() if isinstance(fault, str)]
 
 
 def best_first(scores: Mapping[ScoreJob, EditScore]) -> list[Scored]:
