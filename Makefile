@@ -3,9 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -n 2 --durations=15
 SCORERS := runs/scorers
-TRAINED := $(addprefix $(SCORERS)/,ratings strict-0 strict-1 strict-2 ties-0 ties-1 ties-2)
+RANKINGS := strict ties perspectives
+SEEDS := 0 1 2
 SCORER = $(BIN)/python launch/train.py --config configs/edit_reward.py:shapes --workdir $(@D) $(RESUME)
-RANKING := --config.objective.name=uncertainty --config.steps=1000 --config.optimizer.learning_rate=1e-4
+RANKER = $(SCORER) --config.init=$(SCORERS)/ratings --config.seed=$* --config.steps=1000 \
+	--config.optimizer.learning_rate=1e-4 --config.objective.name
+seeds = $(SEEDS:%=$(SCORERS)/$(1)-%)
 RESUME = $(if $(wildcard $(@D)/checkpoints/[0-9]*),--resume)
 COMPARE := $(BIN)/python launch/compare.py --config configs/reward_ip2p.py:shapes
 
@@ -26,10 +29,12 @@ table: .venv/installed  ## the README's table: the same with three seeds and mor
 ablations: .venv/installed  ## goes on from the table: scores, text or both; attention, addition or both
 	$(COMPARE) --seeds 3 --count 256 --workdir runs/comparison
 
-scorers: $(TRAINED:%=%/model)  ## the README's table of scorers: one trained on ratings, then three seeds of two rankings
-	$(BIN)/python launch/evaluate.py shapes_scorers --json $(SCORERS)/table.json --arm "ratings" $(SCORERS)/ratings \
-		--arm "ranking, strict pairs" $(filter %strict-0 %strict-1 %strict-2,$(TRAINED)) \
-		--arm "ranking, ties disentangled" $(filter %ties-0 %ties-1 %ties-2,$(TRAINED))
+scorers: $(foreach r,$(RANKINGS),$(addsuffix /model,$(call seeds,$(r))))  ## the README's table of scorers: one from ratings, rankings
+	$(BIN)/python launch/evaluate.py shapes_scorers --json $(SCORERS)/table.json \
+		--arm "ratings" $(SCORERS)/ratings \
+		--arm "ranking, strict pairs" $(call seeds,strict) \
+		--arm "ranking, ties disentangled" $(call seeds,ties) \
+		--arm "ranking of each perspective" $(call seeds,perspectives)
 	$(BIN)/python launch/evaluate.py shapes_scorer --model $(SCORERS)/ties-0 --curve $(SCORERS)/reliability.png
 
 test: .venv/installed  ## the tests that need neither PyTorch nor patience
@@ -50,10 +55,13 @@ $(SCORERS)/ratings/model: | .venv/installed
 	$(SCORER)
 
 $(SCORERS)/strict-%/model: | $(SCORERS)/ratings/model
-	$(SCORER) --config.init=$(SCORERS)/ratings --config.seed=$* --config.data.ties="strict only" $(RANKING)
+	$(RANKER)=uncertainty --config.data.ties="strict only"
 
 $(SCORERS)/ties-%/model: | $(SCORERS)/ratings/model
-	$(SCORER) --config.init=$(SCORERS)/ratings --config.seed=$* --config.data.ties=disentangle $(RANKING)
+	$(RANKER)=uncertainty --config.data.ties=disentangle
+
+$(SCORERS)/perspectives-%/model: | $(SCORERS)/ratings/model
+	$(RANKER)=per_perspective --config.data.ties=marked
 
 .venv/installed: setup.py
 	$(PYTHON) -m venv .venv

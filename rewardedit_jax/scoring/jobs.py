@@ -5,7 +5,8 @@ A line of the output is an edit with its score, or with the error that it met; e
 
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,6 +18,7 @@ from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.scoring.packing import ScorerItem
 from rewardedit_jax.scoring.scorer import Scorer
 
+_AHEAD = 128  # edits read before they are needed: a megabyte each
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -86,11 +88,9 @@ def outcomes(scorer: Scorer, jobs: Sequence[ScoreJob], **settings: Any) -> Itera
     readable, faulty = deque[ScoreJob](), deque[tuple[ScoreJob, str]]()
 
     def items() -> Iterator[ScorerItem]:
-        for job in jobs:
-            try:
-                item = scorer.prepare(job.source, job.edited, job.instruction)
-            except ValueError as error:
-                faulty.append((job, str(error)))
+        for job, item in _prepared(scorer, jobs):
+            if isinstance(item, str):
+                faulty.append((job, item))
             else:
                 readable.append(job)
                 yield item
@@ -103,6 +103,28 @@ def outcomes(scorer: Scorer, jobs: Sequence[ScoreJob], **settings: Any) -> Itera
         yield from faulty
 
     yield from tqdm(told(), total=len(jobs), unit="edit", disable=len(jobs) < 2)
+
+
+def _prepared(scorer: Scorer, jobs: Iterable[ScoreJob]) -> Iterator[tuple[ScoreJob, ScorerItem | str]]:
+    """Edits in their order, read by threads while the device scores those before."""
+
+    def prepare(job: ScoreJob) -> ScorerItem | str:
+        try:
+            return scorer.prepare(job.source, job.edited, job.instruction)
+        except ValueError as error:
+            return str(error)
+
+    waiting = deque[tuple[ScoreJob, Future[ScorerItem | str]]]()
+    pool = ThreadPoolExecutor()
+    try:
+        for job in jobs:
+            waiting.append((job, pool.submit(prepare, job)))
+            if len(waiting) > _AHEAD:
+                first, item = waiting.popleft()
+                yield first, item.result()
+        yield from ((job, item.result()) for job, item in waiting)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def run_jobs(scorer: Scorer, jobs: Sequence[ScoreJob], output: Path, **settings: Any) -> list[str]:

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_models import ROOT
 from tiny_scorers import shapes_scorer
 
-from rewardedit_jax.scoring.jobs import ScoreJob, listed_jobs, plan_jobs, run_jobs
+from rewardedit_jax.scoring.jobs import ScoreJob, listed_jobs, outcomes, plan_jobs, run_jobs
 
 INSTRUCTION = "make it snow"
 
@@ -104,6 +104,19 @@ def test_errors_are_written_told_and_tried_again(scorer, folder):
     assert run_jobs(scorer, jobs, output) == []
     assert sorted(line["edited"] for line in lines(output)) == sorted(job.edited for job in jobs)
     assert not any("error" in line for line in lines(output))
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 100])
+def test_reading_ahead_changes_nothing(scorer, folder, monkeypatch, ahead):
+    """However many edits wait, each gets its own score or error."""
+    monkeypatch.setattr("rewardedit_jax.scoring.jobs._AHEAD", ahead)
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs.insert(1, ScoreJob(jobs[0].source, str(folder / "nothing.png"), INSTRUCTION))
+    told = dict(outcomes(scorer, jobs, batch_size=2))
+    assert "nothing.png" in told.pop(jobs[1])
+    for job, score in told.items():
+        alone = scorer.score(job.source, job.edited, job.instruction)
+        np.testing.assert_allclose(score.raw, alone.raw, atol=1e-5)
 
 
 def command(monkeypatch, *arguments):
