@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -n 2 --durations=15
 SCORERS := runs/scorers
-RANKINGS := strict ties
+RANKINGS := strict ties probability
 SEEDS := 0 1 2
 SCORER = $(BIN)/python launch/train.py --config configs/edit_reward.py:shapes --workdir $(@D) $(RESUME)
 RANKER = $(SCORER) --config.init=$(SCORERS)/ratings --config.seed=$* --config.steps=1000 \
@@ -29,12 +29,13 @@ table: .venv/installed  ## the README's table: the same with three seeds and mor
 ablations: .venv/installed  ## goes on from the table: scores, text or both; attention, addition or both
 	$(COMPARE) --seeds 3 --count 256 --workdir runs/comparison
 
-scorers: $(foreach r,$(RANKINGS),$(addsuffix /model,$(call seeds,$(r))))  ## the README's table of scorers with three seeds: one trained on ratings, two rankings that go on from it
+scorers: $(foreach r,$(RANKINGS),$(addsuffix /model,$(call seeds,$(r))))  ## the README's table of scorers with three seeds: one trained on ratings, three rankings that go on from it
 	$(BIN)/python launch/evaluate.py shapes_scorers --json $(SCORERS)/table.json \
 		--arm "ratings" $(SCORERS)/ratings \
 		--arm "ranking, strict pairs" $(call seeds,strict) \
-		--arm "ranking, ties disentangled" $(call seeds,ties)
-	$(BIN)/python launch/evaluate.py shapes_scorer --model $(SCORERS)/ties-0 --curve $(SCORERS)/reliability.png
+		--arm "ranking, ties disentangled" $(call seeds,ties) \
+		--arm "the same by -log P" $(call seeds,probability)
+	$(BIN)/python launch/evaluate.py shapes_scorer --model $(SCORERS)/probability-0 --curve $(SCORERS)/reliability.png
 
 test: .venv/installed  ## the tests that need neither PyTorch nor patience
 	$(PYTEST) -m "not oracle and not slow"
@@ -58,6 +59,9 @@ $(SCORERS)/strict-%/model: | $(SCORERS)/ratings/model
 
 $(SCORERS)/ties-%/model: | $(SCORERS)/ratings/model
 	$(RANKER)=uncertainty --config.data.ties=disentangle
+
+$(SCORERS)/probability-%/model: | $(SCORERS)/ratings/model
+	$(RANKER)=negative_log_probability --config.data.ties=disentangle
 
 .venv/installed: setup.py
 	$(PYTHON) -m venv .venv
