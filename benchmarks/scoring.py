@@ -1,6 +1,6 @@
 """What scoring an edit costs: both prompts in one pass, beside a pass per prompt, here and in PyTorch.
 
-  python benchmarks/scoring.py                 # a model of 70 M parameters, two minutes on two cores
+  python benchmarks/scoring.py                 # a model of 38 M parameters, a minute on two cores
   python benchmarks/scoring.py --size 7b       # Qwen2.5-VL-7B's sizes, for an accelerator
   python benchmarks/scoring.py --candidates 4  # edits of one source, whose features they share
 
