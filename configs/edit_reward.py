@@ -76,7 +76,7 @@ def paper() -> ConfigDict:
 def shapes(config: ConfigDict) -> None:
     """The embedded world: a scorer of 1 M parameters from scratch, from the ratings of edits; 40 minutes on two cores.
 
-    A ranking goes on from it: --config.init=runs/scorer --config.objective.name=uncertainty, as `make scorers` does.
+    A ranking goes on from it, with --config.init=runs/scorer and an objective and ties of its own: see `make scorers`.
     """
     config.init = ""
     config.objective.name = "reg_per_perspective"

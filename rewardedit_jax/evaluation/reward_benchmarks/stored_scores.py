@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import is_number, listed
+from rewardedit_jax.scoring.prompts import PERSPECTIVES
 
 _FORM = '{"source": "a.png", "edited": "b.png", "instruction": "make it snow", "overall": {"mean": 0.5}}'
-_PERSPECTIVES = ("following", "quality")
 
 Key = tuple[Path, Path, str]  # source, edited, instruction
 
@@ -66,7 +66,7 @@ def _read_line(line: str, name: str) -> tuple[Key, tuple[float, float, float]]:
     overall = _mean(entry.get("overall"))
     if overall is None:
         raise ValueError(f"{name}: overall is {entry.get('overall')!r}, not of the form {{'mean': number}}.")
-    following, quality = (overall if (mean := _mean(entry.get(p))) is None else mean for p in _PERSPECTIVES)
+    following, quality = (overall if (mean := _mean(entry.get(p))) is None else mean for p in PERSPECTIVES)
     return key, (following, quality, overall)
 
 
