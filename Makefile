@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -n 2 --durations=15
 SCORERS := runs/scorers
-RANKINGS := strict ties probability
+ARMS := ratings strict ties probability thurstone
 SEEDS := 0 1 2
-SCORER = $(BIN)/python launch/train.py --config configs/edit_reward.py:shapes --workdir $(@D) $(RESUME)
-RANKER = $(SCORER) --config.init=$(SCORERS)/ratings --config.seed=$* --config.steps=1000 \
+SCORER = $(BIN)/python launch/train.py --config configs/edit_reward.py:shapes --workdir $(@D) --config.seed=$* $(RESUME)
+RANKER = $(SCORER) --config.init=$(SCORERS)/ratings-$* --config.steps=1000 \
 	--config.optimizer.learning_rate=1e-4 --config.objective.name
 seeds = $(SEEDS:%=$(SCORERS)/$(1)-%)
 RESUME = $(if $(wildcard $(@D)/checkpoints/[0-9]*),--resume)
@@ -29,13 +29,14 @@ table: .venv/installed  ## the README's table: the same with three seeds and mor
 ablations: .venv/installed  ## goes on from the table: scores, text or both; attention, addition or both
 	$(COMPARE) --seeds 3 --count 256 --workdir runs/comparison
 
-scorers: $(foreach r,$(RANKINGS),$(addsuffix /model,$(call seeds,$(r))))  ## the README's table of scorers with three seeds: one trained on ratings, three rankings that go on from it
+scorers: $(foreach arm,$(ARMS),$(addsuffix /model,$(call seeds,$(arm))))  ## the README's table of scorers: three seeds, each trained on ratings, then four rankings that go on from it
 	$(BIN)/python launch/evaluate.py shapes_scorers --json $(SCORERS)/table.json \
-		--arm "ratings" $(SCORERS)/ratings \
+		--arm "ratings" $(call seeds,ratings) \
 		--arm "ranking, strict pairs" $(call seeds,strict) \
 		--arm "ranking, ties disentangled" $(call seeds,ties) \
-		--arm "the same by -log P" $(call seeds,probability)
-	$(BIN)/python launch/evaluate.py shapes_scorer --model $(SCORERS)/probability-0 --curve $(SCORERS)/reliability.png
+		--arm "the same by -log P" $(call seeds,probability) \
+		--arm "the same by Thurstone" $(call seeds,thurstone)
+	$(BIN)/python launch/evaluate.py shapes_scorer --model $(SCORERS)/thurstone-0 --curve $(SCORERS)/reliability.png
 
 test: .venv/installed  ## the tests that need neither PyTorch nor patience
 	$(PYTEST) -m "not oracle and not slow"
@@ -51,17 +52,20 @@ clean:  ## remove what was installed and trained
 	rm -rf .venv runs
 
 # What is trained stays, whatever is newer; a training that was stopped goes on.
-$(SCORERS)/ratings/model: | .venv/installed
+$(SCORERS)/ratings-%/model: | .venv/installed
 	$(SCORER)
 
-$(SCORERS)/strict-%/model: | $(SCORERS)/ratings/model
+$(SCORERS)/strict-%/model: | $(SCORERS)/ratings-%/model
 	$(RANKER)=uncertainty --config.data.ties="strict only"
 
-$(SCORERS)/ties-%/model: | $(SCORERS)/ratings/model
+$(SCORERS)/ties-%/model: | $(SCORERS)/ratings-%/model
 	$(RANKER)=uncertainty --config.data.ties=disentangle
 
-$(SCORERS)/probability-%/model: | $(SCORERS)/ratings/model
+$(SCORERS)/probability-%/model: | $(SCORERS)/ratings-%/model
 	$(RANKER)=negative_log_probability --config.data.ties=disentangle
+
+$(SCORERS)/thurstone-%/model: | $(SCORERS)/ratings-%/model
+	$(RANKER)=thurstone --config.data.ties=disentangle
 
 .venv/installed: setup.py
 	$(PYTHON) -m venv .venv

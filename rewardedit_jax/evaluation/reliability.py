@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from rewardedit_jax.evaluation.pictures import FAINT, INK, PAPER, RULE
@@ -16,14 +16,19 @@ _LINE = (58, 110, 190)
 Bin = tuple[float, float, int]  # mean stated probability, share that came true, number
 
 
-def reliability(told: Float[np.ndarray, " n"], true: Bool[np.ndarray, " n"], low: float = 0.5) -> list[Bin]:
-    """Bins of equal width from `low` to 1 that hold anything, lowest first."""
+def reliability(told: Float[np.ndarray, " n"], true: Float[np.ndarray, " n"], low: float = 0.5) -> list[Bin]:
+    """Bins of equal width from `low` to 1 that hold anything, lowest first.
+
+    Args:
+      told: stated probabilities, low..1.
+      true: how far each came true: 0 or 1, or 1/2 where nobody can tell.
+    """
     at = np.clip(((told - low) / (1 - low) * BINS).astype(int), 0, BINS - 1)
     held = [at == i for i in range(BINS) if (at == i).any()]
     return [(float(told[here].mean()), float(true[here].mean()), int(here.sum())) for here in held]
 
 
-def expected_calibration_error(told: Float[np.ndarray, " n"], true: Bool[np.ndarray, " n"]) -> float:
+def expected_calibration_error(told: Float[np.ndarray, " n"], true: Float[np.ndarray, " n"]) -> float:
     """Mean distance between what bins state and what comes true, weighted by their size (Guo et al. 2017)."""
     return sum(abs(stated - share) * n for stated, share, n in reliability(told, true)) / len(told)
 

@@ -38,8 +38,9 @@ class ScorerTable:
                 "",
                 f"{self.groups} held-out groups of four edits{spread}.",
                 "Ordered rightly: pairs of unequal rating (overall, following, quality), and whole groups of K edits.",
-                "Calibration error: expected one, of the probability that is stated for the edit preferred in a pair.",
-                "Stated on ties: that probability where both edits are rated alike, so that 50 would be right.",
+                "Calibration error: expected one, of the probability that is stated for the edit preferred in a pair, "
+                "which is half right where both are rated alike.",
+                "Stated on ties: that probability in such pairs, where 50 would be right.",
             ]
         )
 

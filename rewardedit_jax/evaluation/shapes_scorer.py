@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image
 
 from rewardedit_jax.data.shapes.candidates import CANDIDATES, ShapesCandidates, shapes_candidates
@@ -20,6 +20,7 @@ from rewardedit_jax.scoring.scorer import Scorer
 
 _FOLLOWING, _QUALITY, _OVERALL = range(3)
 _CHANCE = {2: 1 / 2, 3: 1 / 6, 4: 1 / 24}  # of the right order
+_TIED = 0.5  # how far a preference comes true where there is none
 
 
 def held_out_groups(count: int) -> list[ShapesCandidates]:
@@ -55,42 +56,39 @@ def evaluate_scorer(scores: Sequence[Sequence[EditScore]], groups: Sequence[Shap
         rows.append(_pairs(f"scorer, pairs by {name}", means[..., column], ratings[..., rated], seed))
     rows += _accuracies("least change", least_change(groups), ratings.sum(2), seed)
     rows += [Row(f"chance, K = {k}", "sound", share, "") for k, share in _CHANCE.items()]
-    told, right, on_ties = preferences(scores, ratings.sum(2))
-    error = expected_calibration_error(told, right)
-    stated = float(on_ties.mean()) if len(on_ties) else math.nan
+    told, true = preferences(scores, ratings.sum(2))
+    tied = true == _TIED
+    error = expected_calibration_error(told, true)
+    stated = float(told[tied].mean()) if tied.any() else math.nan
     values = {
         "expected_calibration_error": error,
-        "reliability": reliability(told, right),
+        "reliability": reliability(told, true),
         "stated_on_ties": stated,
         "groups": len(groups),
     }
     notes = [
-        f"Expected calibration error of the predicted preference: {100 * error:.1f} % ({len(told)} pairs, ten bins).",
-        f"Its mean in pairs of equal rating, where 50 would be right: {100 * stated:.1f} % ({len(on_ties)} pairs).",
-        "They are left out above; groups of K are the first K edits where all ratings differ.",
+        f"Expected calibration error of the predicted preference: {100 * error:.1f} % ({len(told)} pairs, ten bins; "
+        "of equal rating: half right).",
+        f"Its mean in pairs of equal rating, where 50 would be right: {100 * stated:.1f} % ({tied.sum()} pairs).",
+        "Accuracies leave them out; groups of K are the first K edits where all ratings differ.",
     ]
     return Report("Scorer on held-out shapes (%)", rows, notes, values, percent=True)
 
 
 def preferences(
     scores: Sequence[Sequence[EditScore]], ratings: Float[np.ndarray, "n 4"]
-) -> tuple[Float[np.ndarray, " m"], Bool[np.ndarray, " m"], Float[np.ndarray, " ties"]]:
-    """The stated probability of the edit that the scorer prefers, 0.5..1.
+) -> tuple[Float[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
+    """The stated probability of the edit that the scorer prefers, 0.5..1, and whether that came true, for all pairs.
 
-    Returns:
-      It for every pair that is no tie; whether the scorer is right there; it for every tie, where 0.5 would be right.
+    1: its rating is the higher one, 0: the lower one; where both are rated alike, or none is preferred, 1/2.
     """
-    told, right, on_ties = [], [], []
+    told, true = [], []
     for group, rated in zip(scores, ratings, strict=True):
         for i, j in combinations(range(len(group)), 2):
             probability = Scorer.prefer(group[i], group[j])
-            stated = max(probability, 1 - probability)
-            if rated[i] == rated[j]:
-                on_ties.append(stated)
-            else:
-                told.append(stated)
-                right.append((probability > 0.5) == (rated[i] > rated[j]))
-    return np.array(told), np.array(right, bool), np.array(on_ties)
+            told.append(max(probability, 1 - probability))
+            true.append(_TIED + np.sign(probability - 0.5) * np.sign(rated[i] - rated[j]) / 2)
+    return np.array(told), np.array(true)
 
 
 def _accuracies(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"], seed: int) -> list[Row]:

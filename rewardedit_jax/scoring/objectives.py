@@ -4,7 +4,7 @@ An output is the Gaussian (mean, log σ) of a score. Of two outputs A (preferred
 Gaussian too, with mean d = A₀ - B₀ and variance exp(2 A₁) + exp(2 B₁); the two scores are taken as independent. Names
 and constants are those of EditReward's training code, where it has the objective; its loss is E[-log sigmoid(z)], its
 paper's equation 4 is -log E[sigmoid(z)], and by Jensen's inequality the first is never smaller. Both are computed
-without sampling; the published sampling is `uncertainty_monte_carlo`.
+without sampling; the published sampling is `uncertainty_monte_carlo`. `thurstone` is for who wants to believe σ.
 """
 
 import math
@@ -16,7 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid
-from jax.scipy.special import ndtr
+from jax.scipy.special import log_ndtr, ndtr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rewardedit_jax.scoring.logistic_normal import expected_logistic_loss, log_expected_sigmoid
@@ -97,6 +97,16 @@ def uncertainty_monte_carlo(
 def negative_log_probability(preferred: Float[Array, "*b 2"], other: Float[Array, "*b 2"]) -> Float[Array, "*b"]:
     """-log E[sigmoid(z)]: the paper's equation 4, with the preference probability of HPSv3."""
     return -log_expected_sigmoid(*difference(preferred, other))
+
+
+def thurstone(preferred: Float[Array, "*b 2"], other: Float[Array, "*b 2"]) -> Float[Array, "*b"]:
+    """-log Φ(d/s), the surprise at the stated `preference_probability` (Thurstone 1927). Not in the paper.
+
+    The other uncertainty rankings put a logistic function between score and preference. Its own width bounds how sure
+    they can be, so that σ shrinks and Φ(d/s) says more than they mean; here what is stated is what is trained.
+    """
+    d, variance = difference(preferred, other)
+    return -log_ndtr(d / jnp.sqrt(variance))
 
 
 def bradley_terry(preferred: Float[Array, "*b"], other: Float[Array, "*b"], margin: float = 0.0) -> Float[Array, "*b"]:
@@ -206,6 +216,7 @@ OBJECTIVES: dict[str, Objective] = {
     "uncertainty_with_margin": partial(_of_outputs, uncertainty, margin=MARGIN),
     "uncertainty_monte_carlo": _sampled,
     "negative_log_probability": partial(_of_outputs, negative_log_probability),
+    "thurstone": partial(_of_outputs, thurstone),
     "bt": partial(_of_means, bradley_terry),
     "constant_margin": partial(_of_means, bradley_terry, margin=MARGIN),
     "likelihood_displacement": partial(_of_means, likelihood_displacement),

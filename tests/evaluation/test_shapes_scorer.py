@@ -52,20 +52,32 @@ def test_what_is_not_certain_is_told(groups):
     totals = np.stack([group.ratings.sum(1) for group in groups])
     sure, unsure = (evaluate_scorer(scored(groups, totals, log_std), groups) for log_std in (-3.0, 4.0))
     assert sure.values["expected_calibration_error"] < 1e-3
-    assert unsure.values["expected_calibration_error"] > 0.4  # right every time, and says one half
+    assert unsure.values["expected_calibration_error"] > 0.3  # right in all but ties, and says one half
     assert "Expected calibration error" in sure.to_text()
 
 
-def test_ties_are_told_apart(groups):
+def test_ties_are_half_right(groups):
     """A scorer that gives what is rated alike the same score states one half there, and is sure elsewhere."""
     totals = np.stack([group.ratings.sum(1) for group in groups])
-    told, right, on_ties = preferences(scored(groups, totals), totals)
+    told, true = preferences(scored(groups, totals), totals)
     first, second = np.triu_indices(4, 1)
-    assert len(told) == len(right) == (totals[:, first] != totals[:, second]).sum()
-    assert len(on_ties) == (totals[:, first] == totals[:, second]).sum() > 0
-    np.testing.assert_allclose(on_ties, 0.5, atol=1e-6)
-    assert told.min() > 0.99
+    tied = (totals[:, first] == totals[:, second]).ravel()
+    assert tied.any()
+    np.testing.assert_array_equal(true, np.where(tied, 0.5, 1))
+    np.testing.assert_allclose(told[tied], 0.5, atol=1e-6)
+    assert told[~tied].min() > 0.99
     assert evaluate_scorer(scored(groups, totals), groups).values["stated_on_ties"] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_sure_of_ties_is_wrong(groups):
+    """Who is sure of an order where there is none is wrong by one half there."""
+    totals = np.stack([group.ratings.sum(1) for group in groups])
+    broken = totals + 0.3 * np.arange(4)  # keeps every order that there is
+    report = evaluate_scorer(scored(groups, broken, -6.0), groups)
+    first, second = np.triu_indices(4, 1)
+    tied = (totals[:, first] == totals[:, second]).mean()
+    assert report.values["stated_on_ties"] == pytest.approx(1, abs=1e-6)
+    assert report.values["expected_calibration_error"] == pytest.approx(tied / 2, abs=1e-6)
 
 
 def test_the_baseline_prefers_the_source(groups):
@@ -75,9 +87,10 @@ def test_the_baseline_prefers_the_source(groups):
 
 
 def test_calibration_in_closed_form():
-    told, true = np.array([0.55, 0.55, 0.95, 0.95]), np.array([True, False, True, True])
+    told, true = np.array([0.55, 0.55, 0.95, 0.95]), np.array([1.0, 0.0, 1.0, 1.0])
     assert reliability(told, true) == [(pytest.approx(0.55), 0.5, 2), (pytest.approx(0.95), 1.0, 2)]
     assert expected_calibration_error(told, true) == pytest.approx(0.05)
+    assert expected_calibration_error(told, np.array([0.5, 0.6, 1.0, 0.9])) == pytest.approx(0)
 
 
 def test_the_curve_is_drawn():

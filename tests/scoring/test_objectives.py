@@ -17,6 +17,7 @@ from rewardedit_jax.scoring.objectives import (
     negative_log_probability,
     objective,
     preference_probability,
+    thurstone,
     uncertainty,
     uncertainty_monte_carlo,
 )
@@ -173,7 +174,7 @@ class TestByName:
         with pytest.raises(ValueError, match=f"'{name}' learns from ratings, and this data has none"):
             objective(name)(_pairs(self.A, self.B, ratings=None), RNG)
 
-    @pytest.mark.parametrize("name", ["uncertainty", "negative_log_probability"])
+    @pytest.mark.parametrize("name", ["uncertainty", "negative_log_probability", "thurstone"])
     def test_gradients_of_the_outputs_are_finite_at_extremes(self, name):
         def total(a, b):
             return objective(name)(Pairs(Side(a, None), Side(b, None), jnp.zeros(4, bool)), RNG).sum()
@@ -259,3 +260,19 @@ class TestPreferenceProbability:
         a, b = jnp.float32([[3, -9], [1, 2], [-50, 0]]), jnp.float32([[-3, -9], [0, 1], [60, 0]])
         np.testing.assert_allclose(preference_probability(a, b) + preference_probability(b, a), 1, atol=1e-6)
         np.testing.assert_array_equal(preference_probability(a, a), 0.5)
+
+    def test_thurstone_is_the_surprise_at_it(self):
+        a, b = jnp.float32([[1, -1], [0, 0.5], [-4, 0]]), jnp.float32([[0, 0], [0.5, 0], [4, 0]])
+        np.testing.assert_allclose(jnp.exp(-thurstone(a, b)), preference_probability(a, b), rtol=1e-5)
+
+    def test_thurstone_learns_what_is_true(self):
+        """Of pairs that come true in 7 of 10 cases, it is least where 0.7 is stated, whatever σ was given."""
+        for log_std in (-2.0, 0.0, 1.0):
+
+            def cost(d, log_std=log_std):
+                a, b = (jnp.stack([mean, jnp.full_like(d, log_std)]) for mean in (d, jnp.zeros_like(d)))
+                return 0.7 * thurstone(a, b) + 0.3 * thurstone(b, a)
+
+            best = 0.524400 * np.sqrt(2) * np.exp(log_std)  # Φ⁻¹(0.7) s
+            assert abs(jax.grad(cost)(jnp.float32(best))) < 1e-4 * np.exp(-log_std)
+            assert jax.grad(cost)(jnp.float32(0.9 * best)) < 0 < jax.grad(cost)(jnp.float32(1.1 * best))
