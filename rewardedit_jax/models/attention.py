@@ -29,8 +29,9 @@ def attention(
             mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
         return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
     key, value = (jnp.repeat(x, query.shape[2] // key.shape[2], axis=2) for x in (key, value))
-    if backend == "cpu" and mask is None and query.shape[1] * key.shape[1] > _SMALL:
-        return chunked_attention(query, key, value)
+    same_for_heads = mask is None or mask.shape[1] == 1
+    if backend == "cpu" and same_for_heads and query.shape[1] * key.shape[1] > _SMALL:
+        return chunked_attention(query, key, value, mask)
     return naive_attention(query, key, value, mask)
 
 
@@ -68,6 +69,7 @@ def chunked_attention(
     query: Float[Array, "b q h d"],
     key: Float[Array, "b k h d"],
     value: Float[Array, "b k h d"],
+    mask: Bool[Array, "#b 1 #q k"] | None = None,
 ) -> Float[Array, "b q h d"]:
     """Attention one (sample, head) at a time, in chunks of queries: never more than chunk × k scores in memory.
 
@@ -78,20 +80,32 @@ def chunked_attention(
     chunks = -(-q // _QUERY_CHUNK)
     chunk = -(-q // chunks)  # all of one size, so that padding adds fewer queries than there are chunks
     padded = chunks * chunk
-    queries = jnp.pad(query, ((0, 0), (0, padded - q), (0, 0), (0, 0)))
-    queries = queries.reshape(b, chunks, chunk, h, d).transpose(0, 3, 1, 2, 4).reshape(b * h, -1, chunk, d)
-    keys, values = (x.transpose(0, 2, 1, 3).reshape(b * h, -1, d) for x in (key, value))
+
+    def in_chunks(x):
+        x = jnp.pad(x, ((0, 0), (0, padded - q), *[(0, 0)] * (x.ndim - 2)))
+        return x.reshape(b, chunks, chunk, *x.shape[2:])
+
+    queries = in_chunks(query).transpose(0, 3, 1, 2, 4)
+    keys, values = (x.transpose(0, 2, 1, 3) for x in (key, value))
+    seen = None if mask is None else in_chunks(jnp.broadcast_to(mask[:, 0], (b, q, key.shape[1])))
 
     @jax.checkpoint
-    def one_chunk(q_chunk, k_head, v_head):
+    def one_chunk(q_chunk, seen_chunk, k_head, v_head):
         scores = jnp.einsum("qd,kd->qk", q_chunk, k_head, preferred_element_type=jnp.float32)
+        if seen_chunk is not None:
+            scores = jnp.where(seen_chunk, scores, jnp.finfo(jnp.float32).min)
         weights = jnp.exp((scores - scores.max(axis=-1, keepdims=True)) * d**-0.5)
         out = jnp.einsum("qk,kd->qd", weights.astype(v_head.dtype), v_head, preferred_element_type=jnp.float32)
         return (out / weights.sum(axis=-1, keepdims=True)).astype(v_head.dtype)
 
-    def one_head(args):
-        q_chunks, k_head, v_head = args
-        return jax.lax.map(lambda q_chunk: one_chunk(q_chunk, k_head, v_head), q_chunks)
+    def one_sample(sample):
+        *heads, seen_chunks = sample
 
-    out = jax.lax.map(one_head, (queries, keys, values))
+        def one_head(head):
+            q_chunks, k_head, v_head = head
+            return jax.lax.map(lambda of: one_chunk(*of, k_head, v_head), (q_chunks, seen_chunks))
+
+        return jax.lax.map(one_head, tuple(heads))
+
+    out = jax.lax.map(one_sample, (queries, keys, values, seen))
     return out.reshape(b, h, padded, d).transpose(0, 2, 1, 3)[:, :q]

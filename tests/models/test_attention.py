@@ -39,12 +39,22 @@ def test_chunked_equals_naive_at_every_length(queries, keys, monkeypatch):
     np.testing.assert_allclose(chunked_attention(*args), naive_attention(*args), atol=1e-6)
 
 
-@pytest.mark.parametrize("queries", [16, 19])
-def test_chunked_gradients_equal_naive_ones(queries, monkeypatch):
+@pytest.mark.parametrize("shape", [(1, 1, 19, 13), (2, 1, 1, 13), (2, 1, 19, 13)])
+def test_chunked_masks_what_naive_masks(shape, monkeypatch):
+    monkeypatch.setattr(module, "_QUERY_CHUNK", 8)
+    mask = np.random.default_rng(1).random(shape) < 0.5
+    mask[..., 0] = True
+    args = draw(19, 13)
+    np.testing.assert_allclose(chunked_attention(*args, jnp.asarray(mask)), formula(*args, mask), atol=1e-6)
+
+
+@pytest.mark.parametrize(("queries", "masked"), [(16, False), (19, False), (19, True)])
+def test_chunked_gradients_equal_naive_ones(queries, masked, monkeypatch):
     monkeypatch.setattr(module, "_QUERY_CHUNK", 8)
     args, cotangent = draw(queries, 13), draw(queries, 1)[0]
+    mask = jnp.tril(jnp.ones((1, 1, queries, 13), bool)) if masked else None
     chunked, naive = (
-        jax.jit(jax.grad(lambda *x, f=f: (f(*x) * cotangent).sum(), argnums=(0, 1, 2)))(*args)
+        jax.jit(jax.grad(lambda *x, f=f: (f(*x, mask) * cotangent).sum(), argnums=(0, 1, 2)))(*args)
         for f in (chunked_attention, naive_attention)
     )
     for ours, expected in zip(chunked, naive, strict=True):
@@ -97,6 +107,7 @@ def test_chunked_training_never_holds_the_score_matrix():
 
 def test_cpu_takes_chunks_where_the_matrix_is_large():
     assert "scan" in primitives(attention, *draw(1024, 1024, b=1, h=1))
+    assert "scan" in primitives(attention, *draw(1024, 1024, b=1, h=1), jnp.ones((1, 1, 1, 1024), bool))
     assert "scan" not in primitives(attention, *draw(1024, 77, b=1, h=1))
 
 
