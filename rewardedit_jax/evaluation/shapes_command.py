@@ -48,7 +48,9 @@ def _scorer(a: argparse.Namespace) -> Report:
     groups = held_out_groups(a.count)
     report = evaluate_scorer(score_groups(Scorer.load(a.model), groups), groups, a.seed)
     if a.curve:
-        save_reliability(report.values["reliability"], a.model, a.curve)
+        error = report.values["expected_calibration_error"]
+        title = f"{Path(a.model).name}: expected calibration error {100 * error:.1f} %"
+        save_reliability(report.values["reliability"], title, a.curve)
     return report
 
 
