@@ -112,7 +112,7 @@ class PreferenceFile:
         Raises:
           FileNotFoundError: if the file is missing.
           BadRecords: listing every malformed pair, or every pair with missing images, unless `skip_bad`, which leaves
-            them out and logs their number.
+            them out and logs their number. A file that is there but unreadable shows at access (`scoring.pairs`).
         """
         self.root = Path(path).parent if root is None else Path(root)
         judgements = read_judgements(path, skip_bad=skip_bad)
@@ -148,9 +148,15 @@ def read_judgements(path: str | Path, *, skip_bad: bool = False) -> list[Judgeme
     if not isinstance(entries, list):
         raise BadRecords(f"{path}: expected a list of pairs, got {type(entries).__name__}.")
     faults = [_fault(entry) for entry in entries]
-    told = [f"pair {i} ({str(entries[i])[:60]}): {fault}" for i, fault in enumerate(faults) if fault]
+    told = [f"pair {i} ({_called(i, entries[i])}): {fault}" for i, fault in enumerate(faults) if fault]
     settle(told, str(path), skip_bad)
     return [_judgement(i, entry) for i, (entry, fault) in enumerate(zip(entries, faults, strict=True)) if not fault]
+
+
+def _called(number: int, entry: Any) -> str:
+    """The key of an entry, or the start of one that has none."""
+    has_key = isinstance(entry, dict) and isinstance(entry.get("path1"), str)
+    return _key(number, entry) if has_key else str(entry)[:60]
 
 
 def _fault(entry: Any) -> str | None:
@@ -158,6 +164,8 @@ def _fault(entry: Any) -> str | None:
         return "not a JSON object"
     if lacking := [key for key in ("prompt", *_PATHS) if not isinstance(entry.get(key), str)]:
         return f"no text under {', '.join(lacking)}"
+    if not entry["prompt"].strip():
+        return "blank prompt"
     scores = {key: entry[key] for key in _SCORES if entry.get(key) is not None}
     if wrong := [key for key, score in scores.items() if not is_rating(score)]:
         return f"{', '.join(wrong)} is no number in 1..4"
@@ -169,9 +177,13 @@ def is_rating(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= 4
 
 
+def _key(number: int, entry: dict[str, Any]) -> str:
+    return f"{number}:{entry['path1']}"
+
+
 def _judgement(number: int, entry: dict[str, Any]) -> Judgement:
     scores = [entry.get(key) for key in _SCORES]
     rated = all(score is not None for score in scores)
     a, b = (tuple(map(float, scores[:2])), tuple(map(float, scores[2:]))) if rated else (None, None)
     names = tuple(entry[key] for key in _PATHS)
-    return Judgement(f"{number}:{entry['path1']}", entry["prompt"], names, "a", a, b)
+    return Judgement(_key(number, entry), entry["prompt"], names, "a", a, b)

@@ -34,7 +34,8 @@ class PreferenceParquet:
         Raises:
           FileNotFoundError: if the directory, its parquet files or a named file are missing.
           BadRecords: naming a file that is not parquet or lacks a column; listing every row with an unknown vote, a
-            missing text or a rating outside 1..4, unless `skip_bad`, which leaves them out and logs their number.
+            missing text, a blank instruction or a rating outside 1..4, unless `skip_bad`, which leaves them out and
+            logs their number. An image that is missing or unreadable shows at access (`scoring.pairs`).
         """
         self._rows = ParquetRows(files, (*_TEXTS, "vote_type", *_SCORES, *_IMAGES), _EXPECTED)
         told = self._rows.only((*_TEXTS, "vote_type", *_SCORES))
@@ -48,16 +49,18 @@ class PreferenceParquet:
         return len(self.judgements)
 
     def __getitem__(self, index: int) -> Preference:
-        """Raises `BadRecords` or `ImageError`, naming key and column, if an image is missing or unreadable."""
-        judgement = self.judgements[index]
-        row = self._rows[self._kept[index]]
-        images = (embedded_image(row[column], f"{column} of {judgement.key}") for column in _IMAGES)
+        """Raises `BadRecords` or `ImageError`, naming column, key and file, if an image is missing or unreadable."""
+        judgement, number = self.judgements[index], self._kept[index]
+        row, name = self._rows[number], f"{judgement.key} ({self._rows.name(number)})"
+        images = (embedded_image(row[column], f"{column} of {name}") for column in _IMAGES)
         return Preference(**vars(judgement), **dict(zip(("source", "edited_a", "edited_b"), images, strict=True)))
 
 
 def _fault(row: dict[str, Any]) -> str | None:
     if lacking := [column for column in _TEXTS if not isinstance(row[column], str)]:
         return f"no text under {', '.join(lacking)}"
+    if not row["instruction"].strip():
+        return "blank instruction"
     if row["vote_type"] not in _PREFERRED:
         return f"unknown vote_type {row['vote_type']!r}, known are {', '.join(_PREFERRED)}"
     if wrong := [column for column in _SCORES if row[column] is not None and not is_rating(row[column])]:

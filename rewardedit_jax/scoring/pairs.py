@@ -2,22 +2,30 @@
 
 Every pair brings its own three images (source, preferred, other) and two rows of packed prompts, so that a batch can be
 dealt out over devices and micro-batches pair by pair.
+
+A pair that turns out bad when it is read (an image cut short, a token of the scorer in the instruction) is an error
+that names it. With `data.skip_bad` another row stands in: a row, because it brings the order of its own edits. It is
+drawn, not the next one, so that a folder of broken images does not make its neighbour train a thousand times, nor one
+order of a tie more often than the other. The draw follows from the seed and the place in line: a resumed run sees the
+same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Float32
 from ml_collections import ConfigDict
 from PIL import Image
 
+from rewardedit_jax.data.bad_records import BadRecords
 from rewardedit_jax.data.order import ordered_batches, recipe_order
-from rewardedit_jax.data.preferences import Judgement, Preference, PreferenceSource
+from rewardedit_jax.data.preferences import Judgement, PreferenceSource
 from rewardedit_jax.models.packed_prompts import PackedPrompts
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import VisionPlan, pad_patches, plan_images
@@ -34,6 +42,8 @@ TIES: dict[str, Callable[[Sequence[Judgement]], list[Row]]] = {
     "marked": one_row_each,
 }
 IMAGES = 3  # of a pair: source, preferred, other
+# So many bad rows, drawn one after the other, end a run. Where half are bad that takes 2³² rows, where 9 in 10 are, 30.
+_DRAWS = 32
 
 
 @flax.struct.dataclass
@@ -56,21 +66,6 @@ class _Pair(NamedTuple):
     ratings: Float32[np.ndarray, "2 2"] | None
 
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Rows of pairs as records: each with the pair that it belongs to."""
-
-    source: PreferenceSource
-    rows: Sequence[Row]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[Row, Preference]:
-        row = self.rows[index]
-        return row, self.source[row.index]
-
-
 def pair_batches(
     config: ConfigDict,
     source: PreferenceSource,
@@ -84,34 +79,52 @@ def pair_batches(
 
     Args:
       config: `data.area` (pixels of an image), `data.row_tokens` and `data.image_patches`: what rows and images are
-        padded to, so that one program is compiled; a larger one goes into the next multiple. And what `recipe_order`
-        reads.
+        padded to, so that one program is compiled; a larger one goes into the next multiple. `data.skip_bad`: whether
+        another row stands in for one whose pair cannot be used. And what `recipe_order` reads.
       rows: which pairs, in which order of their edits.
     """
-    prepare = _Prepare(tokenizer, system, config.data.area)
+    prepare = _Prepare(source, rows, tokenizer, system, config.data.area, config.data.skip_bad)
     collate = _Collate(vision, config.data.row_tokens, config.data.image_patches)
-    return ordered_batches(_Rows(source, rows), prepare, collate, **recipe_order(config, start))
+    return ordered_batches(rows, prepare, collate, **recipe_order(config, start))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Prepare:
-    """Pair → example: images resized, prompts tokenized. Nothing is random."""
+    """Row → example: pair read, images resized, prompts tokenized. Random is only what stands in for a bad row."""
 
+    source: PreferenceSource
+    rows: Sequence[Row]
     tokenizer: ScorerTokenizer
     system: str
     area: int
+    skip_bad: bool
+    _unusable: set[int] = field(default_factory=set)  # pairs found so far; only a count for the log
 
-    def __call__(self, record: tuple[Row, Preference], rng: np.random.Generator) -> _Pair:
-        row, pair = record
+    def __call__(self, row: Row, rng: np.random.Generator) -> _Pair:
+        for _ in range(_DRAWS):
+            try:
+                return self._pair(row)
+            except ValueError as error:  # also ImageError and BadRecords
+                fault = f"pair {self.source.judgements[row.index].key}: {error}"
+                if not self.skip_bad:
+                    raise BadRecords(f"{fault}\ndata.skip_bad=True goes on without it.") from error
+                self._note(row.index, fault)
+            row = self.rows[rng.integers(len(self.rows))]
+        raise BadRecords(f"{_DRAWS} rows, drawn one after the other, cannot be used; the last: {fault}")
+
+    def _pair(self, row: Row) -> _Pair:
+        pair = self.source[row.index]
         sides = {"a": (pair.edited_a, pair.ratings_a), "b": (pair.edited_b, pair.ratings_b)}
         ordered = [sides[row.preferred], sides["b" if row.preferred == "a" else "a"]]
         source = prepare_image(Image.fromarray(pair.source), self.area)
-        try:
-            items = tuple(self._item(source, Image.fromarray(edited), pair.instruction) for edited, _ in ordered)
-        except ValueError as error:
-            raise ValueError(f"pair {pair.key}: {error}") from error
+        items = tuple(self._item(source, Image.fromarray(edited), pair.instruction) for edited, _ in ordered)
         ratings = None if ordered[0][1] is None else np.asarray([told for _, told in ordered], np.float32)
         return _Pair(pair.key, items, row.tied, ratings)
+
+    def _note(self, index: int, fault: str) -> None:
+        if index not in self._unusable:
+            self._unusable.add(index)
+            logging.warning("left out, another row stands in (%d pairs so far): %s", len(self._unusable), fault)
 
     def _item(self, source: Any, edited: Image.Image, instruction: str) -> ScorerItem:
         return prepare_item(source, edited, instruction, self.tokenizer, system=self.system, area=self.area)

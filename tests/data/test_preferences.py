@@ -137,6 +137,7 @@ class TestPreferenceFile:
             ([1], "not a JSON object"),
             ({"path_src": "a", "path1": "b", "path2": "c"}, "no text under prompt"),
             ({"prompt": "a", "path_src": None, "path1": "b"}, "no text under path_src, path2"),
+            ({"prompt": " \n", "path_src": "a", "path1": "b", "path2": "c"}, r"\(1:b\): blank prompt"),
             ("0, 1, 1, 1", "model1_dim1_score is no number in 1..4"),
             ("1, 1, 5, 1", "model2_dim1_score is no"),
             ("1, true, 1, NaN", "model1_dim2_score, model2_dim2_score is no"),
@@ -148,6 +149,15 @@ class TestPreferenceFile:
         with pytest.raises(BadRecords, match=rf"(?s)1 bad records.*pair 1 .*{fault}"):
             PreferenceFile(path)
         assert len(PreferenceFile(path, skip_bad=True)) == 1
+
+    def test_all_malformed_pairs_are_told_at_once(self, folder):
+        entries = [self._pair(prompt=""), self._pair(), [1], self._pair(a=40, prompt=None)]
+        expected = (
+            r"3 bad records\n  pair 0 \(0:images/20\.png\): blank prompt\n  pair 2 \(\[1\]\): not a JSON object"
+            r"\n  pair 3 \(3:images/40\.png\): no text under prompt"
+        )
+        with pytest.raises(BadRecords, match=expected):
+            PreferenceFile(self._write(folder, entries))
 
     def test_a_file_that_is_no_list_is_an_error(self, folder):
         for content, fault in [("{", "not JSON"), ("{}", "expected a list of pairs, got dict")]:
@@ -220,18 +230,28 @@ class TestPreferenceParquet:
         assert (source[0].ratings_a, source[0].ratings_b) == ((4.0, 2.5), (3.0, 1.0))
         assert (source[3].ratings_a, source[3].ratings_b) == (None, None)
 
+    def test_files_rewritten_in_other_groups_have_the_same_pairs(self, root):
+        old = root / "data" / "train-0.parquet"
+        parquet.write_table(parquet.read_table(old), root / "new.parquet", row_group_size=1)
+        assert [parquet.read_metadata(path).num_row_groups for path in (old, root / "new.parquet")] == [2, 3]
+        before, after = PreferenceParquet(old), PreferenceParquet(root / "new.parquet")
+        assert before.judgements == after.judgements
+        assert [_values(before[i]) for i in range(3)] == [_values(after[i]) for i in range(3)]
+
     def test_unknown_votes_and_wrong_ratings_are_listed_or_left_out(self, root, caplog):
         rows = [self._row(3, "tievote"), self._row(4), self._row(5, scores=(9.0, 1.0, 1.0, 1.0))]
-        self._write(root / "data" / "train-1.parquet", [*rows, self._row(6, instruction=None)])
+        rows += [self._row(6, instruction=None), self._row(7, instruction=" \t")]
+        self._write(root / "data" / "train-1.parquet", rows)
         expected = (
-            r"(?s)3 bad records.*3:scene3_pair: unknown vote_type 'tievote', known are leftvote, rightvote, tie"
+            r"(?s)4 bad records.*3:scene3_pair: unknown vote_type 'tievote', known are leftvote, rightvote, tie"
             r".*5:scene5_pair: left_instruction_following_score is no number.*6:scene6_pair: no text under instruction"
+            r".*7:scene7_pair: blank instruction"
         )
         with pytest.raises(BadRecords, match=expected):
             PreferenceParquet(root)
         with caplog.at_level(logging.WARNING):
             source = PreferenceParquet(root, skip_bad=True)
-        assert "3 bad records" in caplog.text
+        assert "4 bad records" in caplog.text
         assert len(source) == 4
         assert (source[3].key, _values(source[3])) == ("4:scene4_pair", [40, 41, 42])
 
@@ -245,7 +265,7 @@ class TestPreferenceParquet:
     @pytest.mark.parametrize(("cell", "error"), [({"bytes": b"cut", "path": None}, ImageError), (None, BadRecords)])
     def test_a_broken_image_is_named(self, root, cell, error):
         self._write(root / "data" / "train-1.parquet", [self._row(3), self._row(4, left_output_image=cell)])
-        with pytest.raises(error, match="left_output_image of 4:scene4_pair"):
+        with pytest.raises(error, match=r"left_output_image of 4:scene4_pair \(.*train-1\.parquet row 4 of all\)"):
             PreferenceParquet(root)[4]
 
     def test_wrong_files_are_named(self, root):
