@@ -54,6 +54,19 @@ def test_editreward_bench(evaluate, tmp_path, capsys):
     assert "1 of 2 pairs have no answer" in capsys.readouterr().out
 
 
+def test_editreward_bench_in_both_orders(evaluate, tmp_path):
+    """The judge prefers what is shown first; in the second file that is the other edit."""
+    result = {"id": "a_0", "human_vote": "A>B", "model_vote": "A>B", "model_1": "m1", "model_2": "m2"}
+    exchanged = {**result, "human_vote": "B>A", "model_1": "m2", "model_2": "m1"}
+    for name, told in (("one", result), ("two", exchanged)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"results": [told]}))
+    files = ("--answers", tmp_path / "one.json", "--swapped", tmp_path / "two.json")
+    evaluate("editreward_bench", *files, "--size", 2, "--json", tmp_path / "out.json")
+    told = json.loads((tmp_path / "out.json").read_text())
+    assert (told["strict, published"], told["strict, sound"]) == (100, 50)
+    assert told["same answer in both orders, sound"] == 0
+
+
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory):
     """The directory of a scorer on random weights."""
@@ -115,6 +128,27 @@ def test_a_scorer_on_groups(evaluate, scorer, write, tmp_path):
     assert json.loads(out.read_text())["counts"]["K = 3"]["groups"] == 1
 
 
+def test_groups_with_faults_are_left_out_and_counted(evaluate, scorer, write, tmp_path, capsys):
+    good = {"prompt": "make it red", "path_src": "0.png", "paths_generated": ["1.png", "2.png", "3.png"]}
+    bad = {**good, "paths_generated": ["4.png", "5.png"], "human_vote": {"ranking": "best"}}
+    groups = write([{**good, "human_vote": {"ranking": "B>A>C"}}, bad])
+    measure = ("editreward_bench", "--model", scorer, "--groups")
+    with pytest.raises(SystemExit, match=r"unknown ranking 'best'(?s:.*)--skip-bad \(skip_bad=True\) leaves"):
+        evaluate(*measure, groups)
+    evaluate(*measure, groups, "--skip-bad", "--json", tmp_path / "out.json")
+    told = json.loads((tmp_path / "out.json").read_text())
+    assert told["left_out"] == {"count": 1, "first": ["items, item 1"]}
+    assert "1 groups with faults are left out, as asked: items, item 1." in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no group is left to be measured: all 1 have faults"):
+        evaluate(*measure, write([bad]), "--skip-bad")
+
+
+@pytest.mark.parametrize("asked", [("genai_bench", "--pairs"), ("editreward_bench", "--groups")])
+def test_pictures_inside_parquet_have_no_stored_scores(evaluate, tmp_path, asked):
+    with pytest.raises(SystemExit, match=r"inside its parquet files.*measure a scorer with --model; or"):
+        evaluate(*asked, tmp_path, "--scores", tmp_path / "scores.jsonl")
+
+
 def test_stored_scores_give_the_numbers_of_their_scorer(evaluate, scorer, write, tmp_path, monkeypatch):
     """What launch/score.py wrote about the edits, instead of the scorer; no edit may lack."""
     records = [_pair(1, 2, 4, 1), _pair(2, 3, 1, 3), _pair(4, 5, 2, 2)]
@@ -147,6 +181,8 @@ def test_stored_scores_give_the_numbers_of_their_scorer(evaluate, scorer, write,
         ("aurora", "--model", "m", "--scores", "s.jsonl", "--pairs", "a.json"),
         ("imagenhub", "--answers", "a"),
         ("editreward_bench", "--answers", "a.json"),
+        ("editreward_bench", "--model", "m", "--groups", "a.json", "--swapped", "b.json"),
+        ("genai_bench", "--swapped", "b.json"),
     ],
 )
 def test_arguments_that_do_not_go_together(evaluate, arguments):

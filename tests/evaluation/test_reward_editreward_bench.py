@@ -10,7 +10,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from rewardedit_jax.data.bad_records import BadRecords
-from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import Group, evaluate_groups, measure_groups
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import evaluate_groups, measure_groups
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_groups import Group, ReadGroups, join_groups
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_hub import read_hub_groups
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_json import read_groups
 from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit
@@ -137,7 +138,7 @@ def test_both_layouts_tell_the_same_groups(tmp_path):
     file = write_json(
         tmp_path, [item("A>B", 90, 10), item("A=B=Good", 50, "50b"), item("B>C>A", 10, 30, 20), item("A<B", 20, 30)]
     )
-    hub, files = read_hub_groups(tmp_path / "hub"), read_groups(file, tmp_path)
+    hub, files = read_hub_groups(tmp_path / "hub").groups, read_groups(file, tmp_path).groups
     assert [g.order for g in hub] == [(0, 1), None, (1, 2, 0)]
     assert [g.order for g in files] == [(0, 1), None, (1, 2, 0), (1, 0)]
     told = [measure.to_json()["rows"] for measure in (evaluate_groups(g, brightness) for g in (hub, files[:3]))]
@@ -149,7 +150,8 @@ def test_keys_of_hub_groups(tmp_path):
     """What stands before the underscore, or ten letters; of two edits the models as well."""
     rows = [*TWO[:1], *THREE, {**TWO[0], "id": "abcdefghijklm"}]
     write_hub(tmp_path, rows)
-    assert [g.key for g in read_hub_groups(tmp_path)] == ["2pair g1 (m1, m2)", "3pair g3", "2pair abcdefghij (m1, m2)"]
+    keys = [group.key for group in read_hub_groups(tmp_path).groups]
+    assert keys == ["2pair g1 (m1, m2)", "3pair g3", "2pair abcdefghij (m1, m2)"]
 
 
 def test_contradictory_pairs_are_named_and_left_out_on_demand(tmp_path):
@@ -159,7 +161,27 @@ def test_contradictory_pairs_are_named_and_left_out_on_demand(tmp_path):
     write_hub(tmp_path, [*TWO, agreeing, other, *THREE])
     with pytest.raises(BadRecords, match=r"1 bad records\n.*2pair g2 \(m1, m2\): contradictory rankings of m1 and m2"):
         read_hub_groups(tmp_path)
-    assert [g.key for g in read_hub_groups(tmp_path, skip_bad=True)] == ["2pair g1 (m1, m2)", "3pair g3"]
+    read = read_hub_groups(tmp_path, skip_bad=True)
+    assert [g.key for g in read.groups] == ["2pair g1 (m1, m2)", "3pair g3"]
+    assert read.left_out == ["2pair g2 (m1, m2)"]
+
+
+def test_a_group_with_a_faulty_row_is_left_out_once(tmp_path):
+    """Its other rows make no group; a row that does not say whose it is goes by its place."""
+    write_hub(tmp_path, [*TWO, *THREE[:2], {**THREE[2], "comparison_type": "BvsD"}, {**TWO[0], "id": ""}])
+    read = read_hub_groups(tmp_path, skip_bad=True)
+    assert [g.key for g in read.groups] == ["2pair g1 (m1, m2)", "2pair g2 (m1, m2)"]
+    assert read.left_out[0] == "3pair g3"
+    assert [key.split(".parquet ")[1] for key in read.left_out[1:]] == ["row 5 of all"]
+
+
+def test_what_is_left_out_is_in_the_report():
+    edits = tuple(Edit(paint(0), paint(level), "x") for level in (10, 90))
+    groups = [Group("a", edits, (0, 1)), Group("b", edits, (1, 0))]
+    keys = [f"bad{i}" for i in range(12)]
+    report = evaluate_groups(groups, brightness, left_out=keys)
+    assert report.to_json()["left_out"] == {"count": 12, "first": keys[:10]}
+    assert "12 groups with faults are left out, as asked: bad0; bad1;" in report.to_text()
 
 
 CYCLE = [{**row, "ranking": ranking} for row, ranking in zip(THREE, ("A>B", "C>A", "B>C"), strict=True)]
@@ -197,11 +219,13 @@ def test_other_parquet_files(tmp_path):
 def test_json_groups_repeated_and_contradictory(tmp_path):
     item = json_items(tmp_path)
     repeated = write_json(tmp_path, [item("A>B", 90, 10), item("B>A", 10, 90), item("B>A", 20, 30)])
-    assert [g.order for g in read_groups(repeated, tmp_path)] == [(0, 1), (1, 0)]
+    assert [g.order for g in read_groups(repeated, tmp_path).groups] == [(0, 1), (1, 0)]
     file = write_json(tmp_path, [item("A>B", 90, 10), item("A>B", 10, 90), item("B>A", 20, 30)])
     with pytest.raises(BadRecords, match=r"item 0, .*item 1: one group with contradictory rankings"):
         read_groups(file, tmp_path)
-    assert [g.key for g in read_groups(file, tmp_path, skip_bad=True)] == ["EditReward_Bench_pairs, item 2"]
+    read = read_groups(file, tmp_path, skip_bad=True)
+    assert [g.key for g in read.groups] == ["EditReward_Bench_pairs, item 2"]
+    assert read.left_out == ["EditReward_Bench_pairs, item 0"]
 
 
 @pytest.mark.parametrize(
@@ -220,6 +244,22 @@ def test_unknown_json_rankings(tmp_path, ranking, names, known):
         BadRecords, match=f"item 0: unknown ranking {ranking!r} of {len(names)} edits; known are.*{known}"
     ):
         read_groups(file, tmp_path)
+
+
+def test_the_flag_that_leaves_out_is_named_and_nothing_may_remain(tmp_path):
+    item = json_items(tmp_path)
+    file = write_json(tmp_path, [item("best", 90, 10), item("A>B", 20)])
+    with pytest.raises(BadRecords, match=r"--skip-bad \(skip_bad=True\) leaves their groups out"):
+        read_groups(file, tmp_path)
+    read = read_groups(file, tmp_path, skip_bad=True)
+    with pytest.raises(
+        ValueError, match=r"no group is left .*: all 2 have faults and were left out: .*item 0; .*item 1"
+    ):
+        join_groups([read])
+    with pytest.raises(ValueError, match=r"no group is left to be measured\.$"):
+        join_groups([ReadGroups([], [])])
+    with pytest.raises(ValueError, match="there is no group"):
+        evaluate_groups([], brightness)
 
 
 def test_json_items_without_paths(tmp_path):

@@ -69,6 +69,12 @@ def test_published_human_ceiling(published, aspect):
     assert list(told["per_model_tanh_mean"].values()) == pytest.approx(HUMAN[aspect], abs=2e-4)
     assert told["tanh_mean"] == pytest.approx(np.tanh(np.mean(HUMAN[aspect])), abs=1e-4)
     assert told["fisher_mean"] > published[aspect]["fisher_mean"]
+    low, high = told["interval"]
+    assert low < told["fisher_mean"] < high
+
+
+def test_every_sound_number_has_an_interval(published):
+    assert all((row["interval"] is not None) == (row["protocol"] == "sound") for row in published["rows"])
 
 
 def test_what_is_measured(published):
@@ -155,6 +161,17 @@ def test_raters_of_other_edits_or_models(folders):
         file.write_text(content)
         with pytest.raises(ValueError, match=r"rater3\.tsv is no table of ratings"):
             read_ratings(folders[0])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_only_line_ends_end_lines(folders, end):
+    """A name may hold what Unicode, but no table, calls a line separator."""
+    for file in folders[0].iterdir():
+        lines = file.read_text().replace("b.jpg", "b\u2028\x85.jpg").split("\n")
+        file.write_bytes(end.join([*lines, ""]).encode())
+    ratings = read_ratings(folders[0])
+    assert ratings.uids == ("a.jpg", "b\u2028\x85.jpg", "c.jpg", "d.jpg")
+    assert ratings.models == MODELS
 
 
 def test_missing_folders_and_files(folders, tmp_path):

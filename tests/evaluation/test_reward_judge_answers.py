@@ -1,10 +1,13 @@
 """EditReward-Bench by a judge's stored answers: groups are right as a whole, and failed answers stay counted."""
 
 import json
+import re
 
 import pytest
 
+from rewardedit_jax.data.bad_records import BadRecords
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_answers import evaluate_answers, read_answers
+from rewardedit_jax.evaluation.reward_benchmarks.votes import turned
 
 
 def result(group, pair, human, judged, models=("m1", "m2")):
@@ -18,12 +21,16 @@ def write(tmp_path, content):
     return file
 
 
+VOTES = {"AvsB": "A>B", "AvsC": "A>C", "BvsC": "B>C"}
+
+
 def test_a_group_is_right_if_all_its_pairs_are(tmp_path):
     """a: all three right. b: one wrong. c: one failed. d: all failed, which the published share does not see."""
+    judged = {"AvsB": "A>B", "AvsC": "Unknown", "BvsC": "B>C"}
     results = [
-        *(result("a", pair, "A>B", "A>B") for pair in ("AvsB", "AvsC", "BvsC")),
-        *(result("b", pair, "A>B", judged) for pair, judged in (("AvsB", "A>B"), ("AvsC", "Unknown"), ("BvsC", "A>B"))),
-        *(result("c", pair, "A>B", "A>B") for pair in ("AvsB", "AvsC")),
+        *(result("a", pair, vote, vote) for pair, vote in VOTES.items()),
+        *(result("b", pair, vote, judged[pair]) for pair, vote in VOTES.items()),
+        *(result("c", pair, VOTES[pair], VOTES[pair]) for pair in ("AvsB", "AvsC")),
         *[None] * 4,
     ]
     report = evaluate_answers(read_answers(write(tmp_path, {"results": results}), 3), 3)
@@ -54,7 +61,124 @@ def test_other_layouts(tmp_path, content):
         read_answers(write(tmp_path, content), 2)
 
 
-def test_results_without_votes_are_named(tmp_path):
-    broken = {**result("a", "AvsB", "A>B", "A>B"), "model_vote": None}
-    with pytest.raises(ValueError, match="result 1: no model_vote"):
-        read_answers(write(tmp_path, {"results": [None, broken]}), 2)
+@pytest.mark.parametrize(("key", "value"), [("model_vote", None), ("comparison_type", 1)])
+def test_results_without_votes_are_named(tmp_path, key, value):
+    broken = {**result("a", "AvsB", "A>B", "A>B"), key: value}
+    with pytest.raises(ValueError, match=f"result 1: no {key}"):
+        read_answers(write(tmp_path, {"results": [None, broken]}), 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "votes", "told"),
+    [
+        (2, ("AvsB", "banana", "banana"), "unknown human_vote 'banana' about AvsB; known are A>B, B>A, A=B."),
+        (2, ("AvsB", "A>B", "a>b"), "unknown model_vote 'a>b' about AvsB; known are A>B, B>A, A=B, Unknown."),
+        (2, ("AvsC", "A>C", "A>C"), "unknown comparison_type 'AvsC' of 2 edits; is --size right?"),
+        (3, ("AvsC", "A>B", "A>B"), "unknown human_vote 'A>B' about AvsC; known are A>C, C>A."),
+        (3, ("AvsC", "A>C", "A=C"), "unknown model_vote 'A=C' about AvsC; known are A>C, C>A, A>B, B>A,"),
+    ],
+)
+def test_unknown_labels_are_named(tmp_path, size, votes, told):
+    file = write(tmp_path, {"results": [None, result("a", *votes)]})
+    with pytest.raises(ValueError, match=re.escape(f"{file}, result 1, {size}pair a") + ".*" + re.escape(told)):
+        read_answers(file, size)
+
+
+def test_of_two_edits_it_need_not_be_said_which(tmp_path):
+    told = {**result("a", "AvsB", "A>B", "A>B"), "comparison_type": None}
+    assert [a.right for a in read_answers(write(tmp_path, {"results": [told]}), 2)] == [True]
+    with pytest.raises(ValueError, match="unknown comparison_type '1' of 2 edits"):
+        read_answers(write(tmp_path, {"results": [{**told, "comparison_type": 1}]}), 2)
+
+
+def test_a_vote_about_other_edits_is_wrong(tmp_path):
+    """As published, where it is not what people said to the letter."""
+    results = [result("a", pair, vote, "B>C") for pair, vote in VOTES.items()]
+    report = evaluate_answers(read_answers(write(tmp_path, {"results": results}), 3), 3)
+    assert [row.value for row in report.rows if row.measure == "pairwise"] == [1 / 3]
+
+
+def test_pairs_that_are_there_again_are_named(tmp_path):
+    """The second time of x the models stand in the other order and so does the vote; that of y is a contradiction."""
+    results = [
+        result("x", "AvsB", "A>B", "A>B"),
+        result("y", "AvsB", "A>B", "A>B"),
+        None,
+        result("x", "AvsB", "B>A", "B>A", ("m2", "m1")),
+        result("y", "AvsB", "B>A", "B>A"),
+        result("z", "AvsB", "A=B", "A=B"),
+    ]
+    with pytest.raises(BadRecords, match="2 pairs are there more than once; leave in one result of each") as told:
+        read_answers(write(tmp_path, {"results": results}), 2)
+    assert "2pair x (m1, m2): results 0, 3, with the same human vote" in str(told.value)
+    assert "2pair y (m1, m2): results 1, 4, with contradictory human votes" in str(told.value)
+    again = [result("a", "AvsB", "A>B", "A>B"), result("a", "BvsA", "B>A", "A>B")]
+    with pytest.raises(BadRecords, match="3pair a AvsB: results 0, 1, with contradictory human votes"):
+        read_answers(write(tmp_path, {"results": again}), 3)
+
+
+def swapped_result(group, pair, human, judged, models=("m1", "m2")):
+    """Left and right exchanged: A is still what is shown first, so that people's vote changes its side."""
+    return result(group, pair, human, judged, models[::-1])
+
+
+def rows(report):
+    return {(row.measure, row.protocol): (row.value, row.of) for row in report.rows}
+
+
+def both_orders(tmp_path, size, first, second):
+    answers = read_answers(write(tmp_path, {"results": first}), size)
+    file = write(tmp_path, {"results": second})
+    return evaluate_answers(answers, size, turned(answers, read_answers(file, size), file))
+
+
+def test_a_judge_that_likes_the_left_is_found_out(tmp_path):
+    """Always A: right in one of two groups in either order, and never the same answer."""
+    first = [result("a", "AvsB", "A>B", "A>B"), result("b", "AvsB", "B>A", "A>B")]
+    second = [swapped_result("b", "AvsB", "A>B", "A>B"), swapped_result("a", "AvsB", "B>A", "A>B")]
+    told = rows(both_orders(tmp_path, 2, first, second))
+    assert told["strict", "published"] == told["strict", "sound"] == (0.5, "2 groups")
+    assert told["pairwise", "sound"] == (0.5, "2 pairs")
+    assert told["same answer in both orders", "sound"] == (0, "2 pairs")
+
+
+def test_a_group_counts_half_in_either_order(tmp_path):
+    """Right as a whole in the first order, one pair wrong in the second; ties and unknown answers keep their side."""
+    first = [result("a", pair, vote, vote) for pair, vote in VOTES.items()]
+    second = [
+        swapped_result("a", "AvsB", "B>A", "B>A"),
+        swapped_result("a", "AvsC", "C>A", "Unknown"),
+        result("a", "CvsB", "B>C", "B>C"),  # or A is what it was, and the pair is told the other way round
+    ]
+    told = rows(both_orders(tmp_path, 3, first, second))
+    assert told["strict", "published"] == (1, "1 groups")
+    assert told["strict", "sound"] == (0.5, "1 groups")
+    assert told["pairwise", "sound"] == (pytest.approx(5 / 6), "3 pairs")
+    assert told["same answer in both orders", "sound"] == (pytest.approx(2 / 3), "3 pairs")
+
+
+def test_failed_answers_of_either_order_stay_counted(tmp_path):
+    """a: failed in the second order. b: failed in the first. c: failed in both."""
+    first = [result("a", "AvsB", "A>B", "A>B"), None, None]
+    second = [None, None, swapped_result("b", "AvsB", "A=B", "A=B")]
+    report = both_orders(tmp_path, 2, first, second)
+    told = rows(report)
+    assert told["strict", "published"] == (1, "1 groups")
+    assert told["strict", "sound"] == (pytest.approx(1 / 3), "3 groups")
+    assert told["pairwise", "sound"] == (pytest.approx(1 / 3), "3 pairs")
+    assert told["same answer in both orders", "sound"] == (0, "3 pairs")
+    assert "2, with edits exchanged 2 of 3 pairs have no answer" in report.to_text()
+    assert (report.values["failed"], report.values["failed_swapped"]) == (2, 2)
+
+
+def test_the_other_order_must_be_of_the_same_pairs(tmp_path):
+    first = [result("a", "AvsB", "A>B", "A>B"), result("b", "AvsB", "A=B", "A>B")]
+    with pytest.raises(ValueError, match=r"1 human votes are not those of the other order.*2pair a \(m1, m2\)"):
+        both_orders(tmp_path, 2, first, first)
+    back = swapped_result("a", "AvsB", "B>A", "A>B")
+    with pytest.raises(ValueError, match=r"1 votes are in one order only: 2pair b \(m1, m2\)\."):
+        both_orders(tmp_path, 2, first, [back])
+    with pytest.raises(ValueError, match=r"2 votes are in one order only: 2pair b \(m1, m2\), 2pair c \(m1, m2\)\."):
+        both_orders(tmp_path, 2, first, [back, result("c", "AvsB", "A=B", "A>B")])
+    with pytest.raises(ValueError, match="there are 3 votes in this order and 2 in the other"):
+        both_orders(tmp_path, 2, first, [back, result("b", "AvsB", "A=B", "A>B"), None])

@@ -60,6 +60,43 @@ def test_pairs_are_measured_by_the_overall_score(tmp_path, grey):
     assert report.title.startswith("AURORA")
 
 
+def test_pairs_judged_more_than_once_are_told_of(tmp_path, grey):
+    """Contradicted in the same order, and by a tie; repeated in the other order. All stay in the denominator."""
+    records = [
+        pair(grey, 200, 100, 4, 2),
+        pair(grey, 200, 100, 2, 4),
+        pair(grey, 20, 120, 1, 3),
+        pair(grey, 120, 20, 3, 1),
+        pair(grey, 50, 51, 2, 2),
+        pair(grey, 50, 51, 2, 1),
+        {**pair(grey, 50, 51, 1, 2), "prompt": "another"},
+    ]
+    report = evaluate_pairs(read_pairs(write(tmp_path, records), tmp_path), brightness, "AURORA")
+    told = report.to_json()
+    assert told["pairs"] == 7
+    assert told["contradictory"] == {"pairs": 2, "first": [[0, 1], [4, 5]]}
+    assert told["repeated"] == {"pairs": 1, "first": [[2, 3]]}
+    text = report.to_text()
+    assert "2 pairs are contradictory: items 0 = 1; 4 = 5." in text
+    assert "1 pairs are repeated: items 2 = 3." in text
+    assert "count every item as it stands" in text
+
+
+def test_transparent_pictures_are_counted(tmp_path, grey):
+    """One file of two edits, which both see; an alpha channel that hides nothing is no transparency."""
+    Image.new("RGBA", (4, 4), (9, 9, 9, 100)).save(tmp_path / "glass.png")
+    Image.new("RGBA", (4, 4), (9, 9, 9, 255)).save(tmp_path / "solid.png")
+    records = [pair(grey, 1, 2, 4, 1), pair(grey, 3, 2, 1, 4)]
+    records = [
+        {**record, "path1": "glass.png", "path2": "solid.png"} if i else record for i, record in enumerate(records)
+    ]
+    report = evaluate_pairs(read_pairs(write(tmp_path, [*records, records[1]]), tmp_path), brightness, "AURORA")
+    assert "1 of 5 pictures have transparent parts, which were laid on white." in report.notes
+    assert report.values["composited"] == {"pictures": 1, "of": 5}
+    clear = evaluate_pairs(read_pairs(write(tmp_path, records[:1] * 2), tmp_path), brightness, "AURORA")
+    assert "composited" not in clear.values
+
+
 def test_worked_example_through_the_report():
     human = np.array([1, -1, 0] * 3)
     margin = np.array([0.8, 0.1, -0.4, 0.3, -0.3, -0.1, 0.3, -0.1, -0.1])

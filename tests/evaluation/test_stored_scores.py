@@ -56,5 +56,7 @@ def test_a_line_that_is_no_score_is_named(write, entry, message):
 
 
 def test_images_inside_a_file_have_no_stored_scores(write):
-    with pytest.raises(ValueError, match="stored scores are of image files"):
+    with pytest.raises(
+        ValueError, match=r"are of image files.* inside its parquet files.*--model; or write the pictures to files"
+    ):
         score_edits(read_scores(write(line())), [edit(b"...", b"...")])

@@ -10,24 +10,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rewardedit_jax.evaluation.reward_benchmarks import editreward_bench_answers, genai_bench, imagenhub
-from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import Group, evaluate_groups
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import evaluate_groups
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_groups import ReadGroups, join_groups
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_hub import read_hub_groups
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_json import read_groups
-from rewardedit_jax.evaluation.reward_benchmarks.edits import Judge, score_edits
+from rewardedit_jax.evaluation.reward_benchmarks.edits import INSIDE_PARQUET, Judge, note_transparent, score_edits
 from rewardedit_jax.evaluation.reward_benchmarks.genai_bench_hub import read_hub_pairs
 from rewardedit_jax.evaluation.reward_benchmarks.imagenhub_results import rated_edits, scored_aspects
 from rewardedit_jax.evaluation.reward_benchmarks.pairs import Pair, evaluate_pairs, read_pairs
 from rewardedit_jax.evaluation.reward_benchmarks.points import evaluate_points, read_points
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report
 from rewardedit_jax.evaluation.reward_benchmarks.stored_scores import read_scores
+from rewardedit_jax.evaluation.reward_benchmarks.votes import turned
 from rewardedit_jax.scoring.scorer import Scorer
+
+_SWAPPED = "with --answers: the same judge's answers with left and right exchanged"
 
 
 def add_reward_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds a parser for each benchmark, whose `run` takes its arguments and returns a `Report`."""
     votes = _benchmark(benchmarks, "genai_bench", "which of two edits people prefer", _genai_bench)
     _file(votes, "--answers", "a judge's pairwise.json")
-    _file(votes, "--swapped", "the same judge's answers with left and right exchanged")
+    _file(votes, "--swapped", _SWAPPED)
     _file(votes, "--pairs", "for a scorer: the hub's folder of parquet, or valid_set2_full.json", "PATH")
     _images(votes)
 
@@ -45,12 +49,16 @@ def add_reward_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.Argum
 
     groups = _benchmark(benchmarks, "editreward_bench", "how people rank edits", _editreward_bench)
     _file(groups, "--answers", "of a judge: what inference_<K>pair_hf.py wrote")
+    _file(groups, "--swapped", _SWAPPED)
     groups.add_argument("--size", type=int, choices=(2, 3, 4), help="for --answers: K, edits in a group")
     groups.add_argument(
         "--groups", type=Path, nargs="+", metavar="PATH", help="EditReward_Bench_<K>pair.json, or the hub's folder"
     )
     groups.add_argument(
-        "--skip-bad", action="store_true", help="leave out, and list, groups that contradict themselves"
+        "--skip-bad",
+        action="store_true",
+        help="of --groups, leave out those with faults (contradictory, incomplete or unknown rankings); the report "
+        "counts them",
     )
     _images(groups)
 
@@ -78,12 +86,13 @@ def _images(parser: argparse.ArgumentParser) -> None:
 
 
 def _genai_bench(a: argparse.Namespace) -> Report:
-    if _given(a, ("answers",), *_judged("pairs")) == "pairs":
+    if _given(a, *_answered("answers"), *_judged("pairs")) == "pairs":
         hub = a.pairs.is_dir() or a.pairs.suffix == ".parquet"
+        _refuse_scores(a, hub)
         pairs = read_hub_pairs(a.pairs) if hub else _listed_pairs(a)
         return evaluate_pairs(pairs, _judge(a), "GenAI-Bench", a.seed)
     votes = genai_bench.read_votes(a.answers)
-    other = genai_bench.turned(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
+    other = turned(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
     return genai_bench.evaluate_votes(votes, other, a.seed)
 
 
@@ -99,18 +108,27 @@ def _imagenhub(a: argparse.Namespace) -> Report:
         return _points(a, "imagenhub")
     ratings = imagenhub.read_ratings(a.ratings)
     if way == "results":
-        scores = score_edits(_judge(a), rated_edits(a.results, ratings))
-        return imagenhub.evaluate_ratings(ratings, scored_aspects(scores, ratings), a.seed)
+        edits, judge = rated_edits(a.results, ratings), _judge(a)
+        report = imagenhub.evaluate_ratings(ratings, scored_aspects(score_edits(judge, edits), ratings), a.seed)
+        return report.noting(*note_transparent(judge, edits))
     answers = imagenhub.read_answers(a.answers, ratings)
     return imagenhub.evaluate_ratings(ratings, imagenhub.judged_aspects(answers), a.seed)
 
 
 def _editreward_bench(a: argparse.Namespace) -> Report:
-    if _given(a, ("answers", "size"), *_judged("groups")) == "groups":
-        groups = [group for path in a.groups for group in _groups(path, a)]
-        return evaluate_groups(groups, _judge(a), a.seed)
+    if _given(a, *_answered("answers", "size"), *_judged("groups")) == "groups":
+        _refuse_scores(a, any(path.is_dir() for path in a.groups))
+        read = join_groups([_groups(path, a) for path in a.groups])
+        return evaluate_groups(read.groups, _judge(a), a.seed, read.left_out)
     answers = editreward_bench_answers.read_answers(a.answers, a.size)
-    return editreward_bench_answers.evaluate_answers(answers, a.size, a.seed)
+    swapped = editreward_bench_answers.read_answers(a.swapped, a.size) if a.swapped else None
+    other = None if swapped is None else turned(answers, swapped, a.swapped)
+    return editreward_bench_answers.evaluate_answers(answers, a.size, other, a.seed)
+
+
+def _answered(*answers: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a judge answered, in one order of the edits or in both."""
+    return answers, (*answers, "swapped")
 
 
 def _judged(*edits: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -140,10 +158,15 @@ def _points(a: argparse.Namespace, benchmark: str) -> Report:
     return evaluate_points(points, _judge(a), benchmark, a.seed)
 
 
-def _groups(path: Path, a: argparse.Namespace) -> list[Group]:
+def _groups(path: Path, a: argparse.Namespace) -> ReadGroups:
     if path.is_dir():
         return read_hub_groups(path, skip_bad=a.skip_bad)
     return read_groups(path, a.images or path.parent, skip_bad=a.skip_bad)
+
+
+def _refuse_scores(a: argparse.Namespace, inside_parquet: bool) -> None:
+    if a.scores and inside_parquet:
+        raise ValueError(INSIDE_PARQUET)
 
 
 def _judge(a: argparse.Namespace) -> Judge:

@@ -17,9 +17,10 @@ def spearman(a: Num[np.ndarray, " n"], b: Num[np.ndarray, " n"]) -> float:
 
 
 def _centred_ranks(values: Num[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[which] - (len(values) + 1) / 2
+    # Faster than np.unique on the few hundred values that a bootstrap ranks thousands of times.
+    inorder = np.sort(values)
+    below, up_to = (np.searchsorted(inorder, values, side) for side in ("left", "right"))
+    return (below + up_to - len(values)) / 2
 
 
 def published_mean(correlations: Sequence[float] | np.ndarray) -> float:

@@ -8,6 +8,7 @@ three shares; every number here names its denominator. Not to be confused with E
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -20,31 +21,34 @@ from rewardedit_jax.evaluation.reward_benchmarks.agreement import (
     right,
     right_without_ties,
 )
-from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, Judge, score_edits
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_groups import Group
+from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Judge, note_transparent, score_edits
+from rewardedit_jax.evaluation.reward_benchmarks.json_records import MOST_LISTED, listed
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report, Row, sound_share
-
-
-@dataclass(frozen=True)
-class Group:
-    """Edits of one source by one instruction."""
-
-    key: str
-    edits: tuple[Edit, ...]  # two, three or four
-    order: tuple[int, ...] | None  # numbers of the edits, the best first; None for a tie of two
-
 
 Scores = Float[np.ndarray, "_"]  # of the edits of one group, as many as it has
 
 
-def evaluate_groups(groups: Sequence[Group], scorer: Judge, seed: int = 0) -> Report:
+def evaluate_groups(groups: Sequence[Group], scorer: Judge, seed: int = 0, left_out: Sequence[str] = ()) -> Report:
     """Accuracies of a scorer's overall score.
 
+    Args:
+      left_out: keys of groups that cannot be measured, for the report to tell of.
     Raises:
-      What `edits.score_edits` raises, and ValueError for a single group of two, which has no threshold.
+      What `edits.score_edits` raises, and ValueError for no group, or a single group of two, which has no threshold.
     """
-    scores = score_edits(scorer, [edit for group in groups for edit in group.edits])[:, OVERALL]
+    if not groups:
+        raise ValueError("there is no group of edits to be measured.")
+    edits = [edit for group in groups for edit in group.edits]
+    scores = score_edits(scorer, edits)[:, OVERALL]
     ends = np.cumsum([len(group.edits) for group in groups])
-    return measure_groups(groups, np.split(scores, ends[:-1]), seed)
+    report = measure_groups(groups, np.split(scores, ends[:-1]), seed)
+    return report.noting(*_note_left_out(left_out)).noting(*note_transparent(scorer, edits))
+
+
+def _note_left_out(keys: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    told = f"{len(keys)} groups with faults are left out, as asked: {listed(keys, between='; ')}."
+    return [told] if keys else [], {"left_out": {"count": len(keys), "first": list(keys[:MOST_LISTED])}}
 
 
 def measure_groups(groups: Sequence[Group], scores: Sequence[Scores], seed: int = 0) -> Report:

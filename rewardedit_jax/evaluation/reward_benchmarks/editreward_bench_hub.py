@@ -13,9 +13,8 @@ from typing import Any
 
 from absl import logging
 
-from rewardedit_jax.data.bad_records import settle
 from rewardedit_jax.data.parquet_rows import ParquetRows
-from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import Group
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_groups import Group, ReadGroups, settle_groups
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_json import LETTERS
 from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import listed
@@ -29,7 +28,7 @@ _EXPECTED = f"""expected:
 Hugging Face hub: TIGER-Lab/EditReward-Bench."""
 
 
-def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> list[Group]:
+def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> ReadGroups:
     """The groups of all parquet files under a directory; their images are held in memory, encoded.
 
     The key of a group is its data set and the part of `id` before the first "_", or else the first ten letters; of
@@ -38,15 +37,16 @@ def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> list[Group]:
     Raises:
       FileNotFoundError: if there is no parquet file.
       BadRecords: for a file of another layout, or with all faults of groups, by key: contradictory rankings, missing
-        pairs, unknown rankings, pairs that make no order. With `skip_bad` these groups are left out, and logged.
+        pairs, unknown rankings, pairs that make no order. With `skip_bad` these groups are left out, and told of.
     """
     rows = ParquetRows(directory, (*_TEXTS, *_IMAGES), _EXPECTED)
     drafts: dict[str, _Draft] = {}
-    groups, faults = [], []
+    groups: list[Group] = []
+    faults: dict[str, list[str]] = {}
     for i in range(len(rows)):
         row = rows[i]
         if fault := _fault(row):
-            faults.append(f"{rows.name(i)}: {fault}")
+            faults.setdefault(_called(row, rows.name(i)), []).append(f"{rows.name(i)}: {fault}")
             continue
         new = _Draft(_SIZES[row["dataset"]], row["source_image"]["bytes"], row["instruction"])
         drafts.setdefault(group_key(row), new).add(row)
@@ -54,9 +54,8 @@ def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> list[Group]:
         try:
             groups.append(draft.group(key))
         except ValueError as fault:
-            faults.append(str(fault))
-    settle(faults, str(directory), skip_bad)
-    return groups
+            faults.setdefault(key, []).append(str(fault))
+    return settle_groups(groups, faults, str(directory), skip_bad)
 
 
 @dataclass
@@ -72,9 +71,8 @@ class _Draft:
     repeated: int = 0
 
     def add(self, row: dict[str, Any]) -> None:
-        letters = row["comparison_type"].split("vs")
-        models = row["model_1"], row["model_2"]
-        names = models if self.size == 2 and models[0] != models[1] else letters
+        letters = compared_letters(row["comparison_type"], self.size)
+        names = edit_names(row, letters, self.size)
         for name, column in zip(names, _IMAGES[1:], strict=True):
             self.images.setdefault(name, row[column]["bytes"])
         won = _winner(row["ranking"], letters)
@@ -84,7 +82,7 @@ class _Draft:
         pair, winner = frozenset(names), None if won is None else names[letters.index(won)]
         self.repeated += pair in self.winner
         if self.winner.setdefault(pair, winner) != winner:
-            self.faults.append(f"contradictory rankings of {' and '.join(models)}")
+            self.faults.append(f"contradictory rankings of {row['model_1']} and {row['model_2']}")
 
     def group(self, key: str) -> Group:
         """Raises ValueError, with all faults, if the rows do not make a group."""
@@ -114,13 +112,30 @@ def _fault(row: dict[str, Any]) -> str | None:
         return f"no {listed(wrong)}"
     if row["dataset"] not in _SIZES:
         return f"unknown dataset {row['dataset']!r}; known are {', '.join(_SIZES)}"
-    letters = LETTERS[: _SIZES[row["dataset"]]]
-    if not re.fullmatch(rf"([{letters}])vs(?!\1)[{letters}]", row["comparison_type"]):
+    if not compared_letters(row["comparison_type"], _SIZES[row["dataset"]]):
         return f"unknown comparison_type {row['comparison_type']!r}"
     return None
 
 
-def _winner(ranking: str, letters: list[str]) -> str | None:
+def _called(row: dict[str, Any], name: str) -> str:
+    """The key of a faulty row's group, or where it does not say, the name of the row."""
+    said = all(isinstance(row[key], str) and row[key] for key in ("id", "dataset", "model_1", "model_2"))
+    return group_key(row) if said and row["dataset"] in _SIZES else name
+
+
+def compared_letters(comparison_type: str, size: int) -> tuple[str, ...]:
+    """The letters of two edits, `AvsC`, of a group of this size; none for what names no two."""
+    known = LETTERS[:size]
+    return tuple(comparison_type.split("vs")) if re.fullmatch(rf"([{known}])vs(?!\1)[{known}]", comparison_type) else ()
+
+
+def edit_names(row: dict[str, Any], letters: tuple[str, ...], size: int) -> tuple[str, ...]:
+    """What tells the two edits of a row apart in any order: their letters, or of a group of two their models."""
+    models = row["model_1"], row["model_2"]
+    return models if size == 2 and models[0] != models[1] else letters
+
+
+def _winner(ranking: str, letters: tuple[str, ...]) -> str | None:
     """The letter ranked higher, None for a tie, "" for what is neither."""
     first, second = letters
     return {f"{first}>{second}": first, f"{second}>{first}": second, f"{first}={second}": None}.get(ranking, "")

@@ -9,8 +9,7 @@ from typing import Any
 
 from absl import logging
 
-from rewardedit_jax.data.bad_records import settle
-from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import Group
+from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_groups import Group, ReadGroups, settle_groups
 from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import listed, read_records
 
@@ -19,7 +18,7 @@ _OF_TWO = {"A>B": (0, 1), "B>A": (1, 0), "A<B": (1, 0), "A=B=Good": None, "A=B=B
 _KEYS = ("prompt", "path_src", "paths_generated", "human_vote")
 
 
-def read_groups(file: Path, images: Path, *, skip_bad: bool = False) -> list[Group]:
+def read_groups(file: Path, images: Path, *, skip_bad: bool = False) -> ReadGroups:
     """The groups of one file, whose image paths are relative to the directory `images`.
 
     Repetitions with the same ranking count once, and are logged.
@@ -27,24 +26,25 @@ def read_groups(file: Path, images: Path, *, skip_bad: bool = False) -> list[Gro
     Raises:
       FileNotFoundError, ValueError: if the file is missing or of another layout.
       BadRecords: with all faults, by item: unknown rankings, and groups with contradictory rankings. With `skip_bad`
-        they are left out, and logged.
+        they are left out, and told of.
     """
-    groups, faults = [], []
+    groups: list[Group] = []
+    faults: dict[str, list[str]] = {}
     for i, record in enumerate(read_records(file, _KEYS, f"groups of EditReward-Bench with {', '.join(_KEYS)}")):
+        key = f"{file.stem}, item {i}"
         try:
-            groups.append(_group(record, f"{file.stem}, item {i}", images))
+            groups.append(_group(record, key, images))
         except ValueError as fault:
-            faults.append(str(fault))
+            faults[key] = [str(fault)]
     same: dict[Any, list[Group]] = {}
     for group in groups:
         same.setdefault(frozenset(group.edits), []).append(group)
     for found in same.values():
         if len({_best_first(group) for group in found}) > 1:
-            faults.append(f"{listed(g.key for g in found)}: one group with contradictory rankings")
+            faults[found[0].key] = [f"{listed(g.key for g in found)}: one group with contradictory rankings"]
         elif len(found) > 1:
             logging.warning("%s: one group with the same ranking; it counts once.", listed(g.key for g in found))
-    settle(faults, str(file), skip_bad)
-    return [found[0] for found in same.values() if len({_best_first(group) for group in found}) == 1]
+    return settle_groups([found[0] for found in same.values()], faults, str(file), skip_bad)
 
 
 def _best_first(group: Group) -> tuple[Edit, ...] | None:

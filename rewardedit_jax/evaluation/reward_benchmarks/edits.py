@@ -1,9 +1,10 @@
 """What a scorer is asked: edits, and how their scores are got from any callable."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +18,11 @@ from rewardedit_jax.evaluation.reward_benchmarks.stored_scores import StoredScor
 Picture = Path | bytes  # a file, or an encoded image
 
 OVERALL = 2  # the column of scores that published benchmarks look at
+INSIDE_PARQUET = (
+    "stored scores are of image files, and the pictures of this benchmark are inside its parquet files, without names: "
+    "measure a scorer with --model; or write the pictures to files, list them in EditReward's JSON layout of this "
+    "benchmark, score those files, and give that list with --scores."
+)
 _AT_A_TIME = 64  # edits whose images are in memory together
 
 
@@ -75,10 +81,27 @@ def score_edits(scorer: Judge, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"
     return scores
 
 
+def note_transparent(scorer: Judge, edits: Sequence[Edit]) -> tuple[list[str], dict[str, Any]]:
+    """Note and value of a report: how many pictures with transparent parts a scorer saw on white. Empty if none."""
+    if isinstance(scorer, StoredScores):
+        return [], {}
+    pictures = {picture for edit in edits for picture in (edit.source, edit.edited)}
+    transparent = sum(map(_is_transparent, pictures))
+    if not transparent:
+        return [], {}
+    note = f"{transparent} of {len(pictures)} pictures have transparent parts, which were laid on white."
+    return [note], {"composited": {"pictures": transparent, "of": len(pictures)}}
+
+
+def _is_transparent(picture: Picture) -> bool:
+    with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
+        return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
 def _paths(edit: Edit) -> tuple[Path, Path, str]:
     if isinstance(edit.source, Path) and isinstance(edit.edited, Path):
         return edit.source, edit.edited, edit.instruction
-    raise ValueError("stored scores are of image files, and the images of this benchmark are inside its parquet files.")
+    raise ValueError(INSIDE_PARQUET)
 
 
 def _check_files(edits: Sequence[Edit]) -> None:

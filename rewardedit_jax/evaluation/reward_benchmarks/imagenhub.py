@@ -71,7 +71,8 @@ def read_ratings(directory: Path) -> Ratings:
 
 def _read_rater(file: Path) -> dict[str, dict[str, list[float]]]:
     """uid → model → [SC, PQ]."""
-    lines = [line.split("\t") for line in file.read_text("utf-8").splitlines() if line.strip()]
+    # Reading turns "\r\n" into "\n"; splitlines() would also break cells at U+2028, U+0085 and others.
+    lines = [line.split("\t") for line in file.read_text("utf-8").split("\n") if line.strip()]
     if len(lines) < 2 or len(lines[0]) < 2 or lines[0][0] != "uid":
         raise ValueError(f"{file} is no table of ratings: its first line should be uid and the models, tab-separated.")
     heading, rater = lines[0], {}
@@ -162,7 +163,7 @@ def evaluate_ratings(ratings: Ratings, judged: Mapping[str, Float[np.ndarray, "m
             Row(f"{aspect}: tanh of mean r", "published", told["tanh_mean"], of),
             Row(f"{aspect}: Fisher mean of r", "sound", told["fisher_mean"], of, told["interval"]),
             Row(f"{aspect}: human, tanh twice", "published", human["tanh_mean"], of),
-            Row(f"{aspect}: human, Fisher mean", "sound", human["fisher_mean"], f"{of}, by rater"),
+            Row(f"{aspect}: human, Fisher mean", "sound", human["fisher_mean"], f"{of}, by rater", human["interval"]),
         ]
     constant = {f"{aspect} of {model}" for aspect, told in values.items() for model in told["undefined"]}
     notes = [
@@ -190,20 +191,30 @@ def _measure(ratings: Ratings, aspect: str, said: Float[np.ndarray, "models uids
         "interval": bootstrap_interval(lambda chosen: fisher_mean(per_model(chosen)), len(ratings.uids), seed),
         "per_model": told,
         "undefined": [model for model, r in told.items() if np.isnan(r)],
-        "human": _human(ratings, aspect),
+        "human": _human(ratings, aspect, seed),
     }
 
 
-def _human(ratings: Ratings, aspect: str) -> dict[str, Any]:
-    """How well each rater does at what is asked of the judge: the ceiling."""
+def _human(ratings: Ratings, aspect: str, seed: int) -> dict[str, Any]:
+    """How well each rater does at what is asked of the judge: the ceiling.
+
+    Its interval is wide where a few edits of a model have all that it was given: some draws leave raters in full
+    agreement there, which Fisher's transform makes much of.
+    """
     raters = ASPECTS[aspect](ratings.values)
-    of_rater = [
-        [spearman(a, b) for a, b in zip(one, ratings.mean(aspect, leave_out=i), strict=True)]
-        for i, one in enumerate(raters)
-    ]
-    published = {m: published_mean(rs) for m, rs in zip(ratings.models, zip(*of_rater, strict=True), strict=True)}
+    others = [ratings.mean(aspect, leave_out=i) for i in range(len(raters))]
+
+    def of_rater(chosen: Int[np.ndarray, " n"] | slice = slice(None)) -> list[list[float]]:
+        return [
+            [spearman(a[chosen], b[chosen]) for a, b in zip(*pair, strict=True)]
+            for pair in zip(raters, others, strict=True)
+        ]
+
+    told = of_rater()
+    published = {m: published_mean(rs) for m, rs in zip(ratings.models, zip(*told, strict=True), strict=True)}
     return {
         "tanh_mean": published_mean(list(published.values())),
-        "fisher_mean": fisher_mean(np.ravel(of_rater)),
+        "fisher_mean": fisher_mean(np.ravel(told)),
+        "interval": bootstrap_interval(lambda at: fisher_mean(np.ravel(of_rater(at))), len(ratings.uids), seed),
         "per_model_tanh_mean": published,
     }

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+MOST_LISTED = 10
+
 
 def read_json(file: Path, what: str) -> Any:
     """The content of a JSON file; `what` it is, an error says.
@@ -37,11 +39,11 @@ def read_records(file: Path, keys: Iterable[str], what: str) -> list[dict[str, A
     return records
 
 
-def listed(names: Iterable[Any], most: int = 10) -> str:
+def listed(names: Iterable[Any], between: str = ", ") -> str:
     """Names in one line, the first of them where there are many."""
     names = [str(name) for name in names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return between.join(names[:MOST_LISTED]) + more
 
 
 def is_number(value: Any) -> bool:

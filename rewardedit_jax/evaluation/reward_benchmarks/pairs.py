@@ -19,8 +19,8 @@ from rewardedit_jax.evaluation.reward_benchmarks.agreement import (
     published_accuracy_with_ties,
     right_without_ties,
 )
-from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, Judge, score_edits
-from rewardedit_jax.evaluation.reward_benchmarks.json_records import is_number, read_records
+from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, Judge, note_transparent, score_edits
+from rewardedit_jax.evaluation.reward_benchmarks.json_records import MOST_LISTED, is_number, listed, read_records
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report, Row, sound_share
 
 _PATHS = ("path_src", "path1", "path2")
@@ -65,8 +65,39 @@ def evaluate_pairs(pairs: Sequence[Pair], scorer: Judge, title: str, seed: int =
     Raises:
       What `edits.score_edits` raises, and ValueError for fewer than two pairs.
     """
-    scores = score_edits(scorer, [edit for pair in pairs for edit in (pair.first, pair.second)])[:, OVERALL]
-    return measure_pairs(np.array([pair.human for pair in pairs]), scores[::2] - scores[1::2], title, seed)
+    edits = [edit for pair in pairs for edit in (pair.first, pair.second)]
+    scores = score_edits(scorer, edits)[:, OVERALL]
+    report = measure_pairs(np.array([pair.human for pair in pairs]), scores[::2] - scores[1::2], title, seed)
+    return report.noting(*_note_repeated(pairs)).noting(*note_transparent(scorer, edits))
+
+
+def _note_repeated(pairs: Sequence[Pair]) -> tuple[list[str], dict[str, Any]]:
+    """Which two edits were judged more than once, shown in whichever order."""
+    items: dict[frozenset[Edit], list[int]] = {}
+    for i, pair in enumerate(pairs):
+        items.setdefault(frozenset((pair.first, pair.second)), []).append(i)
+    told: dict[str, list[list[int]]] = {"contradictory": [], "repeated": []}
+    for same in items.values():
+        if len(same) > 1:
+            verdicts = {_preferred(pairs[i]) for i in same}
+            told["contradictory" if len(verdicts) > 1 else "repeated"].append(same)
+    values = {kind: {"pairs": len(found), "first": found[:MOST_LISTED]} for kind, found in told.items()}
+    notes = [f"{len(found)} pairs are {kind}: items {_numbers(found)}." for kind, found in told.items() if found]
+    if notes:
+        # They may be the votes of two people, so that none is worth less than another.
+        notes.append(
+            "Repeated: judged more than once, always alike; contradictory: not alike, so that nobody can be right "
+            "on all. Published and sound count every item as it stands."
+        )
+    return notes, values
+
+
+def _numbers(found: Sequence[Sequence[int]]) -> str:
+    return listed((" = ".join(map(str, same)) for same in found), between="; ")
+
+
+def _preferred(pair: Pair) -> Edit | None:
+    return {1: pair.first, -1: pair.second}.get(pair.human)
 
 
 def measure_pairs(human: Human, margin: Margin, title: str, seed: int = 0) -> Report:

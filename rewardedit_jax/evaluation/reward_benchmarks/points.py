@@ -22,7 +22,7 @@ from rewardedit_jax.evaluation.reward_benchmarks.correlation import (
     spearman,
     z_scored_spearman,
 )
-from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, Judge, score_edits
+from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, Judge, note_transparent, score_edits
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import is_number, listed, read_records
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report, Row
 
@@ -69,8 +69,9 @@ def evaluate_points(points: Sequence[Point], scorer: Judge, benchmark: str, seed
     Raises:
       What `edits.score_edits` raises.
     """
-    scores = score_edits(scorer, [point.edit for point in points])[:, OVERALL]
-    return measure_points(points, scores, benchmark, seed)
+    edits = [point.edit for point in points]
+    report = measure_points(points, score_edits(scorer, edits)[:, OVERALL], benchmark, seed)
+    return report.noting(*note_transparent(scorer, edits))
 
 
 def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], benchmark: str, seed: int = 0) -> Report:

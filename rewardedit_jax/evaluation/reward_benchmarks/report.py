@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,10 @@ class Report:
     values: Mapping[str, Any]
     percent: bool
 
+    def noting(self, notes: Sequence[str], values: Mapping[str, Any]) -> "Report":
+        """This report with more notes and values."""
+        return replace(self, notes=[*self.notes, *notes], values={**self.values, **values})
+
     def to_text(self) -> str:
         heading = ("measure", "protocol", "value", "95 % interval", "of")
         return "\n".join([self.title, "", *aligned(heading, list(map(self._cells, self.rows))), "", *self.notes])
@@ -77,13 +81,7 @@ class Report:
         return _plain({**self.values, "title": self.title, "rows": rows, "notes": list(self.notes)})
 
     def write(self, json_file: Path | None, png_file: Path | None) -> None:
-        """Writes the files that are asked for, in directories made where they lack.
-
-        Raises:
-          ValueError: for a picture that is to be no PNG.
-        """
-        if png_file and png_file.suffix.lower() != ".png":
-            raise ValueError(f"the picture is a PNG; give a name that ends in .png, not {png_file}.")
+        """Writes the files that are asked for, in directories made where they lack."""
         if json_file:
             write_json(self.to_json(), json_file)
         if png_file:

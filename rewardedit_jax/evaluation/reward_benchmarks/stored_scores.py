@@ -46,7 +46,7 @@ def read_scores(file: Path) -> StoredScores:
       ValueError: naming the line that is no score, or two lines that contradict each other.
     """
     scores: dict[Key, tuple[float, float, float]] = {}
-    for n, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+    for n, line in enumerate(file.read_text("utf-8").split("\n"), 1):
         if not line.strip():
             continue
         key, told = _read_line(line, f"{file}, line {n}")
