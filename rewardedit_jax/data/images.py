@@ -2,6 +2,8 @@
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +24,39 @@ def read_image(path: str | Path) -> Image.Image:
     Raises:
       ImageError: naming the file, if it is missing or unreadable.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"image {path} cannot be read: {error.strerror or error}") from error
-    return decode_image(data, str(path))
+    with naming(str(path)):
+        return upright_rgb(load_image(path))
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
     """As `read_image`, of an encoded image in memory; `name` is what an error calls it."""
+    with naming(name):
+        return upright_rgb(_load(data))
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """The image as it is in the file: of any mode, unturned. Raises `ImageError` as `read_image`."""
+    with naming(str(path)):
+        return _load(Path(path).read_bytes())
+
+
+def _load(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        return image
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Turns what reading an image raises into an `ImageError` that names it."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return upright_rgb(image)
+        yield
+    except ImageError as error:
+        raise error if name in str(error) else ImageError(f"image {name} cannot be read: {error}") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"image {name} cannot be read: it is in no image format that Pillow knows") from error
     except _UNREADABLE as error:
-        raise ImageError(f"image {name} cannot be read: {error}") from error
+        raise ImageError(f"image {name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

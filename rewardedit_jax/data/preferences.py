@@ -5,15 +5,15 @@ The file is EditReward's training list, a JSON list with one object per pair (ot
     {"prompt": "make it snow", "path_src": "1.png", "path1": "1_a.png", "path2": "1_b.png",
      "model1_dim1_score": 4, "model1_dim2_score": 3, "model2_dim1_score": 2, "model2_dim2_score": 3}
 
-`path1` is the preferred edit, always; dim1 is following, dim2 is quality, 1..4, and they may be missing. A tie is there
-in both orders, if at all. Other sources of pairs: `preferences_parquet`.
+`path1` is the preferred edit; dim1 is following, dim2 is quality, 1..4, and they may be missing. A pair whose ratings
+have equal sums, or with `"tie_case": true`, is a tie. One that is there in both orders (disentangled) is one pair here:
+`scoring.ties` decides what rows it becomes. Other sources of pairs: `preferences_parquet`.
 """
 
 import json
-import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -27,7 +27,7 @@ from rewardedit_jax.data.images import read_image
 Ratings = tuple[int | float, int | float]  # following and quality, 1..4
 _EXPECTED = """[{"prompt": "make it snow", "path_src": "1.png", "path1": "1_a.png", "path2": "1_b.png",
   "model1_dim1_score": 4, "model1_dim2_score": 3, "model2_dim1_score": 2, "model2_dim2_score": 3}, ...]
-path1 is the preferred edit; the scores may be missing."""
+path1 is the preferred edit, unless both are rated alike or "tie_case" is true; the scores may be missing."""
 _PATHS = ("path_src", "path1", "path2")
 _SCORES = tuple(f"model{side}_dim{dim}_score" for side in (1, 2) for dim in (1, 2))
 
@@ -84,15 +84,29 @@ def _winner(judgement: Judgement) -> str:
 
 def rated_equal(judgement: Judgement) -> bool:
     """Whether both edits have the same overall rating, following + quality; False where ratings are missing."""
-    a, b = judgement.ratings_a, judgement.ratings_b
-    return a is not None and b is not None and math.isclose(sum(a), sum(b), abs_tol=1e-6)
+    return judgement.ratings_a is not None and _rating_gap(judgement) == 0
 
 
-def tell_contradictions(judgements: Iterable[Judgement], where: str) -> None:
-    """Logs `contradictions` with their keys. They stay: people may well disagree, and both have been asked."""
+def _rating_gap(judgement: Judgement) -> float:
+    """Overall rating of a above that of b; means of several raters are equal where only their rounding differs."""
+    gap = sum(judgement.ratings_a) - sum(judgement.ratings_b)
+    return 0.0 if abs(gap) < 1e-6 else gap
+
+
+def against_ratings(judgements: Iterable[Judgement]) -> list[str]:
+    """The keys of judgements whose preferred edit has the lower overall rating."""
+    lower = {"a": -1, "b": 1, "tie": None}
+    return [j.key for j in judgements if j.ratings_a and np.sign(_rating_gap(j)) == lower[j.preferred]]
+
+
+def tell_contradictions(judgements: Sequence[Judgement], where: str) -> None:
+    """Logs `contradictions` and `against_ratings`. They stay: people may well disagree, and both have been asked."""
     if groups := contradictions(judgements):
         heading = f"{where}: {len(groups)} pairs with opposite preferences, all kept:"
         logging.warning("%s", indented(heading, [", ".join(keys) for keys in groups]))
+    if keys := against_ratings(judgements):
+        heading = f"{where}: {len(keys)} pairs whose preferred edit is rated lower, all kept as preferred:"
+        logging.warning("%s", indented(heading, keys))
 
 
 def missing_images(judgements: Iterable[Judgement], root: str | Path) -> dict[str, list[str]]:
@@ -150,7 +164,22 @@ def read_judgements(path: str | Path, *, skip_bad: bool = False) -> list[Judgeme
     faults = [_fault(entry) for entry in entries]
     told = [f"pair {i} ({_called(i, entries[i])}): {fault}" for i, fault in enumerate(faults) if fault]
     settle(told, str(path), skip_bad)
-    return [_judgement(i, entry) for i, (entry, fault) in enumerate(zip(entries, faults, strict=True)) if not fault]
+    good = (_judgement(i, entry) for i, (entry, fault) in enumerate(zip(entries, faults, strict=True)) if not fault)
+    return _ties_once(good)
+
+
+def _ties_once(judgements: Iterable[Judgement]) -> list[Judgement]:
+    """Without the second of two ties that are the same pair in opposite orders."""
+    kept, open_ties = [], Counter()
+    for judgement in judgements:
+        source, a, b = judgement.names
+        turned = judgement.instruction, source, b, a
+        if judgement.preferred == "tie" and open_ties[turned]:
+            open_ties[turned] -= 1
+            continue
+        open_ties[judgement.instruction, source, a, b] += judgement.preferred == "tie"
+        kept.append(judgement)
+    return kept
 
 
 def _called(number: int, entry: Any) -> str:
@@ -186,4 +215,6 @@ def _judgement(number: int, entry: dict[str, Any]) -> Judgement:
     rated = all(score is not None for score in scores)
     a, b = (tuple(map(float, scores[:2])), tuple(map(float, scores[2:]))) if rated else (None, None)
     names = tuple(entry[key] for key in _PATHS)
-    return Judgement(_key(number, entry), entry["prompt"], names, "a", a, b)
+    judgement = Judgement(_key(number, entry), entry["prompt"], names, "a", a, b)
+    tied = entry.get("tie_case") is True or rated_equal(judgement)
+    return replace(judgement, preferred="tie") if tied else judgement

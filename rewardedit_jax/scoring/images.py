@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from rewardedit_jax.data.images import ImageError, read_image, upright_rgb
+from rewardedit_jax.data.images import ImageError, load_image, naming, upright_rgb
 
 AREA = 448 * 448  # pixels
 PATCH = 14
@@ -108,11 +108,13 @@ def to_patches(pixels: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "n 117
 
 def _open(image: str | Path | Image.Image) -> tuple[Image.Image, bool]:
     """The image as upright RGB, and whether any of it was transparent."""
+    if not isinstance(image, str | Path | Image.Image):
+        raise TypeError(f"an image is a path or a PIL image (Image.fromarray makes one), not {type(image).__name__}.")
     if isinstance(image, Image.Image):
         return upright_rgb(image), _is_transparent(image)
-    rgb = read_image(image)
-    with Image.open(image) as original:
-        return rgb, _is_transparent(original)
+    with naming(str(image)):
+        original = load_image(image)
+        return upright_rgb(original), _is_transparent(original)
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -14,11 +14,13 @@ from rewardedit_jax.data.preferences import (
     Judgement,
     PreferenceFile,
     PreferenceSource,
+    against_ratings,
     contradictions,
     missing_images,
     read_judgements,
 )
 from rewardedit_jax.data.preferences_parquet import PreferenceParquet
+from rewardedit_jax.scoring.pairs import TIES
 
 
 def _png(value):
@@ -63,6 +65,20 @@ class TestContradictions:
         assert contradictions([self._judged("x"), self._judged("y", preferred="tie")]) == []
         rated = {"a": (4.0, 2.0), "b": (3.0, 3.0)}
         assert contradictions([self._judged("x", **rated), self._judged("y", preferred="b", **rated)]) == []
+
+
+def test_preferences_against_their_ratings_are_told():
+    high, low = (4.0, 3.0), (2.0, 3.0)
+    rated = [
+        ("a", high, low),
+        ("a", low, high),
+        ("b", high, low),
+        ("tie", high, low),
+        ("b", low, high),
+        ("a", None, None),
+    ]
+    judgements = [Judgement(str(i), "snow", ("s", "1", "2"), *told) for i, told in enumerate(rated)]
+    assert against_ratings(judgements) == ["1", "2"]
 
 
 class TestPreferenceFile:
@@ -130,6 +146,26 @@ class TestPreferenceFile:
         assert len(source) == 3
         assert "1 pairs with opposite preferences" in caplog.text
         assert "0:images/20.png, 2:images/30.png" in caplog.text
+
+    def test_equal_sums_and_tie_cases_are_ties(self, folder):
+        entries = [
+            self._pair(scores=(4, 2, 2, 4)),  # crossing
+            self._pair(scores=(4, 2, 4, 2)),  # full
+            {**self._pair(scores=(4, 2, 2, 2)), "tie_case": True},
+            {**self._pair(scores=(4, 2, 2, 2)), "tie_case": False},
+            {**self._pair(), "tie_case": True},
+        ]
+        judgements = PreferenceFile(self._write(folder, entries)).judgements
+        assert [j.preferred for j in judgements] == ["tie", "tie", "tie", "a", "tie"]
+        rows = {name: len(treat(judgements)) for name, treat in TIES.items()}
+        assert rows == {"disentangle": 3, "both orders": 9, "strict only": 1, "marked": 5}
+
+    def test_a_tie_in_both_orders_is_one_pair(self, folder):
+        """Only in opposite orders: what is listed twice was asked twice. Strict pairs are not touched."""
+        tie, turned = self._pair(scores=(4, 2, 2, 4)), self._pair(10, 30, 20, scores=(2, 4, 4, 2))
+        strict, opposite = self._pair(scores=(4, 4, 1, 1)), self._pair(10, 30, 20, scores=(4, 4, 1, 1))
+        judgements = read_judgements(self._write(folder, [tie, strict, tie, turned, opposite, turned, turned]))
+        assert [j.key.split(":")[0] for j in judgements] == ["0", "1", "2", "4", "6"]
 
     @pytest.mark.parametrize(
         ("bad", "fault"),
