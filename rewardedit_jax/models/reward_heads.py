@@ -26,7 +26,8 @@ class RewardHeadsConfig:
     """Which heads there are, and how their outputs become one.
 
     "separate": a head for each of two prompts, following and quality (published weights). "shared": one head for both.
-    "single": one head, one prompt.
+    "single": one head, one prompt. The aggregation "sum" is of separate heads: of a shared one published code takes the
+    mean, and so becomes what is set here.
     """
 
     kind: str = "separate"
@@ -37,6 +38,8 @@ class RewardHeadsConfig:
         for name, allowed in (("kind", KINDS), ("aggregation", AGGREGATIONS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        if (self.kind, self.aggregation) == ("shared", "sum"):
+            object.__setattr__(self, "aggregation", "mean")  # no error: published recipes with it are to be trained too
 
     @property
     def prompts(self) -> int:

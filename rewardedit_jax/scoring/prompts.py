@@ -13,19 +13,30 @@ PERSPECTIVES = ("following", "quality")
 REWARD_TOKEN = "<|Reward|>"
 IMAGE_TOKEN = "<|image_pad|>"
 QWEN_SYSTEM = "You are a helpful assistant."
+NO_SYSTEM = "<no system turn>"  # a system text that stands for none: an empty one is a turn without words
 
 _IMAGE = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
 _SUFFIX = f"\nPlease provide the overall ratings of this image: {REWARD_TOKEN}\n\nEND\n"
-# In an instruction these would be read as tokens: a second reward token, or an image that is not there.
-_RESERVED = (REWARD_TOKEN, IMAGE_TOKEN, "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
+# In an instruction these would be read as tokens: a second reward token, an image that is not there, the turn's end.
+# Besides the reward token they are Qwen2.5-VL's special tokens.
+RESERVED_TOKENS = (
+    REWARD_TOKEN,
+    IMAGE_TOKEN,
+    "<|video_pad|>",
+    *(f"<|vision_{part}|>" for part in ("start", "end", "pad")),
+    *(f"<|{shape}_{part}|>" for shape in ("object_ref", "box", "quad") for part in ("start", "end")),
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+)
 
 
 def question(instruction: str, perspective: str) -> str:
     """The text after the two images: template, instruction (as it is, braces too), request for the rating.
 
     Raises:
-      ValueError: for an empty instruction, one that contains the reward token or a token of images, or a perspective
-        that has no template.
+      ValueError: for an empty instruction, one that contains the reward token or a special token of Qwen2.5-VL, or a
+        perspective that has no template.
     """
     if perspective not in PERSPECTIVES:
         raise ValueError(f"the scorer has no prompt for {perspective!r}; it has {', '.join(PERSPECTIVES)}.")
@@ -37,13 +48,14 @@ def chat_prompt(instruction: str, perspective: str, system: str = QWEN_SYSTEM) -
     """The whole conversation about one edit, source first, with one `IMAGE_TOKEN` for each image.
 
     Args:
-      system: text of the system turn. Qwen's is the default; MiMo-VL's chat template has its own ("You are MiMo, an AI
-        assistant developed by Xiaomi." in the first version).
+      system: text of the system turn, or `NO_SYSTEM`. Qwen's is the default; MiMo-VL's chat template has its own ("You
+        are MiMo, an AI assistant developed by Xiaomi." in the first version).
     Raises:
       ValueError: as `question`.
     """
     user = f"{_IMAGE}{_IMAGE}{question(instruction, perspective)}"
-    return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
+    opening = "" if system == NO_SYSTEM else f"<|im_start|>system\n{system}<|im_end|>\n"
+    return f"{opening}<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def fixed_phrases() -> list[str]:
@@ -62,7 +74,7 @@ def _template(perspective: str) -> str:
 def _check(instruction: str) -> None:
     if not instruction.strip():
         raise ValueError(f"the instruction is empty ({instruction!r}): an edit is judged by what was asked for.")
-    if found := [token for token in _RESERVED if token in instruction]:
+    if found := [token for token in RESERVED_TOKENS if token in instruction]:
         raise ValueError(
             f"the instruction contains {', '.join(found)}, which the scorer keeps for itself: take it out of "
             f"{instruction!r}."

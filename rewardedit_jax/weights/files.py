@@ -1,7 +1,8 @@
 """Weight files of a component directory: which to read, reading them tensor by tensor, writing them.
 
 Names as diffusers and transformers write them: `diffusion_pytorch_model.safetensors` or `model.safetensors`, in one
-file or in shards with an `…index.json`, in full precision or as an fp16/bf16 variant. Pickles (`.bin`) are refused.
+file or in shards with an `…index.json`, in full precision or as an fp16/bf16 variant. Pickles (`.bin`, `.pth`) are
+refused.
 """
 
 import json
@@ -95,20 +96,27 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _no_weights(directory: Path) -> str:
-    pickles = sorted(p.name for p in directory.glob("*.bin"))
+    return refused_pickle(directory) or (
+        f"no weights in {directory}: expected {STEMS[0]}.safetensors or {STEMS[1]}.safetensors (or their shards)."
+    )
+
+
+def refused_pickle(directory: Path) -> str | None:
+    """What there is to say about the pickles of a directory; None if it has none."""
+    pickles = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pth"))
     if not pickles:
-        return (
-            f"no weights in {directory}: expected {STEMS[0]}.safetensors or {STEMS[1]}.safetensors (or their shards)."
-        )
-    unnumbered = [re.sub(r"-\d+-of-\d+", "", name) for name in pickles]
-    parts = [name for name, whole in zip(pickles, unnumbered, strict=True) if whole == unnumbered[0]]
-    stem = STEMS[0] if pickles[0].startswith(STEMS[0]) else STEMS[1]
-    # Cloned, because tensors that share memory cannot be written.
+        return None
+    # A training leaves other pickles beside its model: arguments, states of random generators.
+    first = next((name for name in pickles if "model" in name), pickles[0])
+    whole, *parts = (re.sub(r"-\d+-of-\d+", "", name) for name in (first, *pickles))
+    parts = [name for name, unnumbered in zip(pickles, parts, strict=True) if unnumbered == whole]
+    stem = STEMS[0] if first.startswith(STEMS[0]) else STEMS[1]
+    # Cloned, because tensors that share memory cannot be written. What EditReward trains may be under the key `model`.
     return (
-        f"{directory / pickles[0]} is a pickle, which may run code when it is read, so it is refused. Convert it where "
+        f"{directory / first} is a pickle, which may run code when it is read, so it is refused. Convert it where "
         f'torch is installed, in that folder: python -c "import torch, safetensors.torch as s; '
-        f"s.save_file({{k: v.contiguous().clone() for f in {parts} "
-        f"for k, v in torch.load(f, weights_only=True).items()}}, '{stem}.safetensors')\""
+        f"s.save_file({{k: v.contiguous().clone() for f in {parts} for d in [torch.load(f, weights_only=True)] "
+        f"for k, v in d.get('model', d).items()}}, '{stem}.safetensors')\""
     )
 
 

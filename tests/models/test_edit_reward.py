@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_scorers import tiny_config, tiny_scorer
 
 from rewardedit_jax.models.edit_reward import PARTITION_RULES
-from rewardedit_jax.models.reward_heads import aggregate
+from rewardedit_jax.models.reward_heads import AGGREGATIONS, RewardHeadsConfig, aggregate
 from rewardedit_jax.training.task import find_rule
 from rewardedit_jax.weights.files import WeightFileError
 from rewardedit_jax.weights.pretrained import abstract_params, load_pretrained, save_pretrained
@@ -57,6 +57,18 @@ def test_aggregates_are_the_published_ones(shared, how):
     arrays = np.load(shared / "fixtures" / "edit_reward_a.npz")
     outputs = jnp.stack([arrays["expected_head_0"], arrays["expected_head_1"]], axis=1)
     np.testing.assert_allclose(aggregate(outputs, how), arrays[f"expected_{how}"], atol=1e-6)
+
+
+@pytest.mark.parametrize("how", AGGREGATIONS)
+def test_a_shared_head_is_never_summed(shared, how):
+    """Published code takes the mean of its outputs there; a single prompt's outputs are what they are."""
+    arrays = np.load(shared / "fixtures" / "edit_reward_a.npz")
+    outputs = jnp.stack([arrays["expected_head_0"], arrays["expected_head_1"]], axis=1)
+    found = aggregate(outputs, RewardHeadsConfig("shared", aggregation=how).aggregation)
+    np.testing.assert_allclose(found, arrays["expected_mean" if how == "sum" else f"expected_{how}"], atol=1e-6)
+    assert RewardHeadsConfig("separate", aggregation=how).aggregation == how
+    alone = aggregate(outputs[:, :1], RewardHeadsConfig("single", aggregation=how).aggregation)
+    np.testing.assert_allclose(alone, outputs[:, 0], atol=1e-6)
 
 
 def test_partition_rules_cover_every_parameter():

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from rewardedit_jax.scoring.prompts import PERSPECTIVES, REWARD_TOKEN, _template, chat_prompt, question
+from rewardedit_jax.scoring.prompts import NO_SYSTEM, PERSPECTIVES, REWARD_TOKEN, _template, chat_prompt, question
 
 INSTRUCTION = "Add a green bowl on the branch"
 
@@ -52,6 +52,12 @@ def test_another_model_has_another_system_turn():
     assert "helpful" not in mimo
 
 
+def test_there_may_be_no_system_turn_or_an_empty_one():
+    qwen = chat_prompt(INSTRUCTION, "quality")
+    assert chat_prompt(INSTRUCTION, "quality", "") == qwen.replace("You are a helpful assistant.", "")
+    assert chat_prompt(INSTRUCTION, "quality", NO_SYSTEM) == qwen[qwen.index("<|im_start|>user") :]
+
+
 @pytest.mark.parametrize("instruction", ["write {x} and {", "{text_prompt}", "{0}}", "50% \\n of {{it}}", "  padded "])
 def test_instructions_are_taken_literally(instruction):
     plain = question(INSTRUCTION, "following")
@@ -59,7 +65,21 @@ def test_instructions_are_taken_literally(instruction):
 
 
 @pytest.mark.parametrize(
-    "token", [REWARD_TOKEN, "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    "token",
+    [
+        REWARD_TOKEN,
+        "<|image_pad|>",
+        "<|video_pad|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|vision_pad|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|endoftext|>",
+        "<|object_ref_start|>",
+        "<|box_end|>",
+        "<|quad_start|>",
+    ],
 )
 @pytest.mark.parametrize("perspective", PERSPECTIVES)
 def test_tokens_of_the_scorer_are_refused_in_instructions(token, perspective):

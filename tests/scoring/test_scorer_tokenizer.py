@@ -1,13 +1,37 @@
 import json
+import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pytest
-from tiny_tokenizer import write_tiny_tokenizer
+from tiny_tokenizer import SPECIAL, write_tiny_tokenizer
+from tokenizers import AddedToken
 
-from rewardedit_jax.scoring.prompts import REWARD_TOKEN, chat_prompt
-from rewardedit_jax.scoring.tokenizer import load_tokenizer
+from rewardedit_jax.scoring.prompts import NO_SYSTEM, PERSPECTIVES, QWEN_SYSTEM, REWARD_TOKEN, chat_prompt
+from rewardedit_jax.scoring.tokenizer import load_tokenizer, reward_rows
+
+# Made up, each in the manner of a published one: the text in the template, the text in a variable, no system turn.
+TURNS = """{% for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor %}"""
+IN_THE_TEXT = "{% if messages[0].role != 'system' %}<|im_start|>system\nBe {{ 'bold' }}.<|im_end|>\n{% endif %}" + TURNS
+IN_A_VARIABLE = (
+    "{%- set default = 'You are Mo,\\nmade up.' -%}"
+    "{%- set system = messages[0].content if messages[0].role == 'system' else default -%}"
+    "{{- '<|im_start|>system\\n' + system + '<|im_end|>\\n' -}}" + TURNS
+)
+EMPTY = "{{ '<|im_start|>system\\n<|im_end|>\\n' }}" + TURNS
+QWENS = (  # Qwen2.5-VL's, less its videos
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}<|vision_start|><|image_pad|>"
+    "<|vision_end|>{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +41,23 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tokenizer(directory):
-    return load_tokenizer(directory, rows=601)
+    return load_tokenizer(directory)
+
+
+@pytest.fixture
+def with_template(directory, tmp_path):
+    """Loads the tokenizer with a chat template in one of the places where it may be."""
+
+    def load(template, file="tokenizer_config.json"):
+        shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+        if file.endswith(".jinja"):
+            (tmp_path / file).write_text(template, "utf-8")
+        else:
+            told = json.loads((tmp_path / file).read_text("utf-8")) if (tmp_path / file).exists() else {}
+            (tmp_path / file).write_text(json.dumps({**told, "chat_template": template}), "utf-8")
+        return load_tokenizer(tmp_path)
+
+    return load
 
 
 def test_the_reward_token_comes_after_all_others(tokenizer):
@@ -58,20 +98,30 @@ def test_threads_may_share_a_tokenizer(directory, tmp_path):
 
 
 def test_a_checkpoint_without_tokenizer_takes_its_bases(directory, tmp_path):
-    assert load_tokenizer(tmp_path, 601, base=directory).reward_id == 600
+    assert load_tokenizer(tmp_path, base=directory).reward_id == 600
 
 
 def test_a_checkpoint_may_have_the_reward_token_already(tokenizer, tmp_path):
     tokenizer.base.save_pretrained(tmp_path)
-    again = load_tokenizer(tmp_path, 601)
+    again = load_tokenizer(tmp_path)
+    again.check_rows(601)
     prompt = chat_prompt("add a bowl", "following")
     np.testing.assert_array_equal(again.encode(prompt), tokenizer.encode(prompt))
 
 
 @pytest.mark.parametrize("rows", [600, 602, 152064])
-def test_other_embedding_rows_are_told(directory, rows):
+def test_other_embedding_rows_are_told(tokenizer, rows):
+    tokenizer.check_rows(601)
     with pytest.raises(ValueError, match=f"the id 600, but the checkpoint has {rows} embedding rows.*base=.*601 rows"):
-        load_tokenizer(directory, rows)
+        tokenizer.check_rows(rows)
+
+
+def test_rows_are_told_by_the_tensors():
+    shapes = {"model.language_model.embed_tokens.weight": (601, 8), "lm_head.weight": (601, 8)}
+    assert reward_rows(shapes) is None
+    assert reward_rows({**shapes, "rm_head.0.weight": (4, 8)}) == 601
+    assert reward_rows({**shapes, "rm_heads.head_0.0.weight": (4, 8)}) == 601
+    assert reward_rows({"rm_head.0.weight": (4, 8)}) is None
 
 
 def test_another_models_tokenizer_is_told(directory, tmp_path):
@@ -83,10 +133,10 @@ def test_another_models_tokenizer_is_told(directory, tmp_path):
 
 def test_missing_files_are_named_with_the_remedy(directory, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"lacks tokenizer\.json and tokenizer_config\.json.*give base="):
-        load_tokenizer(tmp_path, 601)
+        load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes((directory / "tokenizer.json").read_bytes())
     with pytest.raises(FileNotFoundError, match=r"lacks tokenizer_config\.json, as"):
-        load_tokenizer(tmp_path, 601)
+        load_tokenizer(tmp_path)
 
 
 def test_a_base_without_files_is_told(tmp_path):
@@ -95,16 +145,117 @@ def test_a_base_without_files_is_told(tmp_path):
         load_tokenizer(tmp_path, base=tmp_path / "base")
 
 
-@pytest.mark.parametrize("base", ["nobody/nothing-of-the-kind", "no/such/folder"])
-def test_a_base_that_is_not_here_is_told(tmp_path, base):
-    with pytest.raises(FileNotFoundError, match=f"base={base} is neither.*hf download {base} tokenizer.json"):
-        load_tokenizer(tmp_path, base=base)
+def test_a_base_that_is_no_directory_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="and base=/nowhere/base does not help: there is no directory"):
+        load_tokenizer(tmp_path, base="/nowhere/base")
 
 
-def test_a_base_that_was_downloaded_is_found(directory, tmp_path, monkeypatch):
+def test_a_base_that_is_out_of_reach_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    told = r"base=no/body does not help: .*OfflineModeIsEnabled.*without network, copy .*hf download no/body tokenizer"
+    with pytest.raises(FileNotFoundError, match=told):
+        load_tokenizer(tmp_path, base="no/body")
+
+
+def test_a_base_that_was_downloaded_is_found_without_network(directory, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     repo = tmp_path / "hub" / "models--owner--base"
     shutil.copytree(directory, repo / "snapshots" / "abc")
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("abc")
-    assert load_tokenizer(tmp_path, 601, base="owner/base").reward_id == 600
+    assert load_tokenizer(tmp_path, base="owner/base").reward_id == 600
+
+
+def test_a_base_on_the_hub_is_downloaded(directory, tmp_path, monkeypatch):
+    asked = []
+
+    def download(repo, allow_patterns):
+        asked.append((repo, *allow_patterns))
+        return str(directory)
+
+    api = SimpleNamespace(model_info=lambda repo, timeout: SimpleNamespace(siblings=[]))
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert load_tokenizer(tmp_path, base="owner/base").reward_id == 600
+    (names,) = asked
+    assert {"owner/base", "tokenizer.json", "tokenizer_config.json", "chat_template.json"} <= set(names)
+    assert not [name for name in names if "safetensors" in name or name.startswith("*")]
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "chat_template.jinja", "chat_template.json"])
+@pytest.mark.parametrize(
+    ("template", "system"),
+    [
+        (QWENS, QWEN_SYSTEM),
+        (IN_THE_TEXT, "Be bold."),
+        (IN_A_VARIABLE, "You are Mo,\nmade up."),
+        (TURNS, NO_SYSTEM),
+        (EMPTY, ""),
+    ],
+)
+def test_the_system_text_is_the_chat_templates(with_template, template, system, file):
+    assert with_template(template, file).default_system() == system
+
+
+@pytest.mark.parametrize("template", [QWENS, IN_THE_TEXT, IN_A_VARIABLE, TURNS, EMPTY])
+def test_prompts_begin_as_the_chat_template_says(with_template, template):
+    tokenizer = with_template(template)
+    rendered = tokenizer.base.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+    prompt = chat_prompt("add a bowl", PERSPECTIVES[0], tokenizer.default_system())
+    assert prompt.startswith(rendered[: rendered.index("?")] + "<|vision_start|>")
+
+
+def test_a_template_renders_published_prompts_to_the_byte(with_template):
+    tokenizer = with_template(QWENS, "chat_template.json")
+    text = chat_prompt("add a bowl", "quality").rpartition("<|vision_end|>")[2].partition("<|im_end|>")[0]
+    content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": text}]
+    rendered = tokenizer.base.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    assert chat_prompt("add a bowl", "quality", tokenizer.default_system()) == rendered
+
+
+def test_the_processors_template_goes_before_the_tokenizers(with_template):
+    with_template(TURNS, "chat_template.jinja")
+    assert with_template(IN_THE_TEXT, "chat_template.json").default_system() == "Be bold."
+
+
+def test_a_saved_tokenizer_keeps_its_template(with_template, tmp_path):
+    with_template(IN_THE_TEXT, "chat_template.json").base.save_pretrained(tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").default_system() == "Be bold."
+
+
+def test_without_a_template_qwens_text_is_taken_and_told(tokenizer, caplog):
+    with caplog.at_level(logging.WARNING, "absl"):
+        assert tokenizer.default_system() == QWEN_SYSTEM
+    assert "has no chat template" in caplog.text
+    assert "set reward_model.system in config.json" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("[INST] {{ messages[0].content }} [/INST]", r"begins with '\[INST\] - \[/INST\]', not with"),
+        ("{{ raise_exception('images only') }}", "cannot be rendered .images only."),
+        ("{{ messages[0].content + 1 }}", "cannot be rendered"),
+        ("{% if", "cannot be rendered"),
+    ],
+)
+def test_a_template_of_another_form_is_told(with_template, template, told):
+    with pytest.raises(ValueError, match=f"{told}.*set reward_model.system in config.json"):
+        with_template(template).default_system()
+
+
+@pytest.mark.parametrize("token", [*SPECIAL, REWARD_TOKEN, "[MASK]"])
+def test_special_tokens_of_the_tokenizer_are_refused_in_instructions(directory, tmp_path, token):
+    base = load_tokenizer(directory).base
+    base.add_tokens([AddedToken("[MASK]", special=True)], special_tokens=True)
+    base.save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    for system in (QWEN_SYSTEM, NO_SYSTEM):
+        tokenizer.encode(chat_prompt("add a [bowl] <|here|>", "quality", system))
+    with pytest.raises(ValueError, match="which the scorer keeps for itself: take it out") as error:
+        tokenizer.encode(chat_prompt(f"add {token} here", "quality"))
+    assert f"the instruction contains {token}, which" in str(error.value)

@@ -119,9 +119,17 @@ def test_no_weights(tmp_path):
         read_weights(tmp_path)
 
 
-def test_a_pickle_is_not_opened(tmp_path):
-    (tmp_path / f"{DIFFUSERS}.bin").write_bytes(b"anything")
-    with pytest.raises(WeightFileError, match=rf"{DIFFUSERS}\.bin is a pickle.* refused.*python -c .*safetensors"):
+@pytest.mark.parametrize("name", [f"{DIFFUSERS}.bin", "pytorch_model.bin", "model.pth", "final_model.pth", "x.pth"])
+def test_a_pickle_is_not_opened(tmp_path, name):
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(WeightFileError, match=rf"{name} is a pickle.* refused.*python -c .*'{name}'.*safetensors"):
+        read_weights(tmp_path)
+
+
+def test_of_a_trainings_pickles_the_model_is_meant(tmp_path):
+    for name in ("a_state.pth", "model.pth", "rng_state_0.pth", "training_args.bin"):
+        (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(WeightFileError, match=r"model\.pth is a pickle.* in \['model\.pth'\]"):
         read_weights(tmp_path)
 
 

@@ -40,15 +40,17 @@ def test_their_files_are_read(tmp_path, make, variant, max_shard_size):
         np.testing.assert_array_equal(read[name], expected[name.removeprefix("text_model.")].numpy())
 
 
-@pytest.mark.parametrize("sharded", [False, True])
-def test_the_printed_conversion_makes_a_readable_file(tmp_path, sharded):
+@pytest.mark.parametrize("kind", ["one file", "shards", "a training's", "under a key"])
+def test_the_printed_conversion_makes_a_readable_file(tmp_path, kind):
     state = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.ones(2)}
     state["tied"] = state["b"]  # shared memory, which safetensors refuses
-    if sharded:
+    if kind == "shards":
         torch.save({"a": state["a"]}, tmp_path / "pytorch_model-00001-of-00002.bin")
         torch.save({"b": state["b"], "tied": state["b"]}, tmp_path / "pytorch_model-00002-of-00002.bin")
-    else:
+    elif kind == "one file":
         torch.save(state, tmp_path / "pytorch_model.bin")
+    else:
+        torch.save({"model": state} if kind == "under a key" else state, tmp_path / "model.pth")
     with pytest.raises(WeightFileError) as error:
         read_weights(tmp_path)
     command = re.search(r'python -c "(.*)"$', str(error.value))[1]

@@ -14,7 +14,14 @@ from huggingface_hub.errors import (
 
 from rewardedit_jax.weights import hub
 from rewardedit_jax.weights.files import write_json
-from rewardedit_jax.weights.hub import SHIPPED, ModelNotFound, find_model, shipped_models
+from rewardedit_jax.weights.hub import (
+    SHIPPED,
+    TOKENIZER_FILES,
+    ModelNotFound,
+    find_model,
+    find_tokenizer,
+    shipped_models,
+)
 
 COMPONENTS = ("unet", "vae", "text_encoder")
 HTTP = sys.modules[HfHubHTTPError.__bases__[0].__module__.partition(".")[0]]  # the HTTP library of the hub's client
@@ -192,6 +199,62 @@ def test_the_real_client_takes_a_partial_download_without_network(tmp_path, monk
     snapshot = write_model(folder / "snapshots" / ("0" * 40))
     assert find_model("owner/name", COMPONENTS) == snapshot
     assert "OfflineModeIsEnabled" in message_of("owner/other")
+
+
+def test_a_download_without_weights(fake_hub, tmp_path):
+    fake_hub.root, fake_hub.files = tmp_path, ["config.json", "model.safetensors"]
+    (tmp_path / "config.json").write_text("{}")
+    assert find_model("owner/name", (), weights=False) == tmp_path
+    assert find_model("owner/name", ()) == tmp_path
+    small, whole = ([name for name in patterns if "safetensors" in name] for _, patterns, _ in fake_hub.asked)
+    assert (small, whole) == ([], ["model.safetensors"])
+
+
+def test_what_training_writes_lacks_a_config_and_is_a_pickle(tmp_path):
+    (tmp_path / "model.pth").write_bytes(b"anything")
+    message = message_of(tmp_path, ())
+    assert "has no config.json: copy there that of its training run or its base model" in message
+    assert "model.pth is a pickle" in message
+    assert "python -c" in message
+
+
+@pytest.mark.parametrize("folder", ["", "stage2/"])
+def test_a_tokenizer_alone_is_downloaded(fake_hub, tmp_path, folder):
+    fake_hub.root = tmp_path
+    assert find_tokenizer(f"owner/name/{folder}".rstrip("/")) == tmp_path / folder
+    ((repo, patterns, _),) = fake_hub.asked
+    wanted = (*TOKENIZER_FILES, "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
+    templates = ("chat_template.json", "chat_template.jinja", "additional_chat_templates/*.jinja")
+    assert (repo, sorted(patterns)) == ("owner/name", sorted(folder + name for name in (*wanted, *templates)))
+
+
+def test_a_tokenizer_that_was_downloaded_before_needs_no_network(fake_hub, tmp_path):
+    fake_hub.error, fake_hub.cached = OfflineModeIsEnabled("HF_HUB_OFFLINE is set"), tmp_path
+    assert find_tokenizer("owner/name") == tmp_path
+    assert fake_hub.asked == [("owner/name", TOKENIZER_FILES, True)]  # nothing that may never have been wanted
+
+
+@pytest.mark.parametrize("error", unreachable(), ids=lambda error: type(error).__name__)
+def test_a_tokenizer_out_of_reach_is_told_with_the_remedy(fake_hub, error):
+    fake_hub.error = error
+    with pytest.raises(ModelNotFound, match=rf"did not give its tokenizer \({type(error).__name__}: ") as told:
+        find_tokenizer("owner/name")
+    assert "copy tokenizer.json and tokenizer_config.json here by other means" in str(told.value)
+    assert "hf download owner/name tokenizer.json tokenizer_config.json" in str(told.value)
+
+
+@pytest.mark.parametrize("model", ["/nowhere/model", "./no/where", "no such thing", "name"])
+def test_a_tokenizer_is_in_a_directory_or_on_the_hub(fake_hub, tmp_path, model):
+    assert find_tokenizer(tmp_path) == tmp_path
+    with pytest.raises(ModelNotFound, match="there is no directory"):
+        find_tokenizer(model)
+    assert fake_hub.asked == []
+
+
+@pytest.mark.parametrize("name", ["a--b/c", "-a/b", "a/b.git"])
+def test_names_that_the_hub_does_not_allow_are_told(name):
+    with pytest.raises(ModelNotFound, match="HFValidationError"):
+        find_model(name, ())
 
 
 def test_a_single_network_is_found_by_its_config(tmp_path):
