@@ -54,7 +54,7 @@ class AutoencoderTask:
         psnr = 10 * jnp.log10(4 / error)
         return error + self.config.kl_weight * kl, {"psnr": psnr, "kl": kl}
 
-    def batches(self, start: int, split: str = "train") -> Iterator[EditBatch]:
+    def batches(self, start: int) -> Iterator[EditBatch]:
         return recipe_batches(self.config, self.source, shapes_tokenizer(), (), start)
 
     def export(self, params: Params, directory: Path) -> None:

@@ -66,7 +66,7 @@ class EditingTask:
         losses = editing_loss(networks, params, schedule, self.dropout, batch, jnp.asarray(self.null_ids), rng)
         return losses, {}
 
-    def batches(self, start: int, split: str = "train") -> Iterator[EditBatch]:
+    def batches(self, start: int) -> Iterator[EditBatch]:
         return recipe_batches(self.config, self.source, self.editor.tokenizer, self.config.reward.perspectives, start)
 
     def with_params(self, params: Params) -> Editor:

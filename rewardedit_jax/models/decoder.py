@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Part, RMSNorm
+from rewardedit_jax.models.layers import Part, RMSNorm, with_their_batch
 from rewardedit_jax.models.rotary import rotary_angles, rotate, select_axes
 
 # Column-split, then row-split: one reduction over "tensor" per attention and one per MLP. "tensor" must divide the key
@@ -172,7 +172,7 @@ class Decoder(_Part):
         self.final_norm = self.rms_norm("norm")
 
     def embed(self, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
-        return self.embed_tokens(ids)
+        return with_their_batch(self.embed_tokens(ids))
 
     def __call__(
         self,

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.initializers import Initializer, lecun_normal, ones, variance_scaling, zeros
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
@@ -30,6 +31,16 @@ class Part(nn.Module):
 
     def dense(self, features: int, name: str, use_bias: bool = True) -> "Dense":
         return Dense(features, use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+
+
+def with_their_batch(x: Float[Array, "b *rest"]) -> Float[Array, "b *rest"]:
+    """x, each row on the devices that hold its part of the batch; where no mesh is set (`jax.set_mesh`), as it is.
+
+    To be said of what was looked up in a table whose width is spread: XLA would leave x spread as the table is, and
+    would then move every activation in every layer.
+    """
+    axes = tuple(axis for axis in ("data", "fsdp") if axis in jax.sharding.get_abstract_mesh().axis_names)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes)) if axes else x
 
 
 class Dense(nn.Module):

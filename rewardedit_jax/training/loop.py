@@ -130,12 +130,18 @@ def compile_step(
         ema_decay=config.optimizer.ema_decay,
     )
     frozen_shardings = jax.tree.map(lambda x: x.sharding, frozen)
-    return jax.jit(
+    compiled = jax.jit(
         step,
         in_shardings=(state_shardings, frozen_shardings, batch_sharding(mesh)),
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnums=0,
     )
+
+    def on_mesh(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
+        with jax.set_mesh(mesh):  # for networks that say where their activations lie
+            return compiled(state, frozen, batch)
+
+    return on_mesh
 
 
 class _Run:

@@ -44,7 +44,7 @@ class Task(Protocol):
         """Loss per example, and metrics: scalars, or one number per example. Pure: it is traced."""
         ...
 
-    def batches(self, start: int, split: str = "train") -> Iterator[Batch]:
+    def batches(self, start: int) -> Iterator[Batch]:
         """This host's part of the batches of the optimizer steps start, start + 1, ..., without end.
 
         A batch is a pytree of arrays whose leading axis is batch_size · accumulate / hosts. What step n sees

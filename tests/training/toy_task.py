@@ -70,7 +70,7 @@ class ToyTask:
         error = jnp.square(y - batch["y"]).mean(axis=-1)
         return error, {"error": error, "largest": jnp.abs(y).max()}
 
-    def batches(self, start, split="train"):
+    def batches(self, start):
         n = self.config.batch_size * self.config.accumulate
         local = n // jax.process_count()
         mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
