@@ -7,7 +7,8 @@
 The paper's recipe starts from Qwen2.5-VL-7B and reads EditReward-Data under data/EditReward-Data (docs/data.md).
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
+from ml_collections.config_dict import placeholder
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -36,7 +37,7 @@ def paper() -> ConfigDict:
     config.network = {"text": {}, "vision": {}}
     config.positions = "plain"  # as published weights; "mrope" is what the base model was trained with
     config.heads = {"kind": "separate", "hidden_sizes": (1024, 16), "aggregation": "mean"}
-    config.objective = {"name": "uncertainty", "settings": {}}
+    config.objective = {"name": "uncertainty", "settings": settings()}
 
     config.data = ConfigDict()
     config.data.name = "edit_reward"
@@ -71,6 +72,17 @@ def paper() -> ConfigDict:
     config.evaluate_every = 0
     config.keep_checkpoints = 2
     return config
+
+
+def settings() -> dict[str, FieldReference]:
+    """Of all objectives; what is not set is the objective's own default."""
+    return {
+        "margin": placeholder(float),  # uncertainty, uncertainty_with_margin, uncertainty_monte_carlo, constant_margin
+        "draws": placeholder(int),  # uncertainty_monte_carlo
+        "tau": placeholder(float),  # likelihood_displacement, which has no default
+        "k": placeholder(float),  # btt, per_perspective
+        "ties": placeholder(str),  # per_perspective: btt, masked
+    }
 
 
 def shapes(config: ConfigDict) -> None:

@@ -21,7 +21,7 @@ judge answered (--answers). `evaluate.py NAME --help` says which files of the be
 import argparse
 from pathlib import Path
 
-from rewardedit_jax.command_line import complain_clearly
+from rewardedit_jax.command_line import complain_clearly, png_file
 from rewardedit_jax.evaluation.reward_benchmarks.command import add_reward_benchmarks
 from rewardedit_jax.evaluation.shapes_command import add_shapes_benchmarks
 
@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
     for name, parser in benchmarks.choices.items():
         if name not in _WITHOUT_REPORT:
             parser.add_argument("--json", type=Path, metavar="FILE", help="for every number")
-            parser.add_argument("--png", type=Path, metavar="FILE", help="for bars with their intervals")
+            parser.add_argument("--png", type=png_file, metavar="FILE", help="for bars with their intervals")
             parser.add_argument("--seed", type=int, default=0, help="of the intervals (default: %(default)s)")
     return p.parse_args()
 
@@ -45,8 +45,8 @@ def main() -> None:
     a = parse()
     with complain_clearly():
         if report := a.run(a):
-            report.write(a.json, a.png)
             print(report.to_text())
+            report.write(a.json, a.png)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
   python launch/score.py --model DIR --list edits.jsonl --output out.jsonl
 
 A line of a list: {"source": "a.png", "edited": "b.png", "instruction": "make it snow"}, paths relative to it; "edited"
-may be a list. Scores have no unit: higher is better, ± is how sure the scorer is. "improvement" (with --improvement)
-is the distance to leaving the source as it is; "calibrated" the share of the scorer's reference edits that it beats.
+may be a list. Scores have no unit: higher is better, ± is how sure the scorer is. "improvement" is the
+distance to leaving the source as it is; "calibrated" the share of the scorer's reference edits that it beats.
 A stopped run of --output goes on with the same command. Edits that cannot be scored are listed at the end, and are in
 the files with their error.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import logging
 
-from rewardedit_jax.command_line import complain_clearly
+from rewardedit_jax.command_line import complain_clearly, png_file
 from rewardedit_jax.evaluation.ranking import report_scores
 from rewardedit_jax.scoring.jobs import listed_jobs, outcomes, plan_jobs, run_jobs
 from rewardedit_jax.scoring.scorer import Scorer
@@ -32,9 +32,10 @@ def parse() -> argparse.Namespace:
     p.add_argument("--list", type=Path, help="a .jsonl instead of --source and --edited")
     p.add_argument("--instruction", help="what was asked for")
     p.add_argument("--json", type=Path, help="all scores as one JSON list, written at the end")
-    p.add_argument("--png", type=Path, help="the pictures, the best edits first, with their scores")
+    p.add_argument("--png", type=png_file, help="the pictures, the best edits first, with their scores")
     p.add_argument("--output", type=Path, help="a .jsonl, written line by line; goes on where it stopped")
-    p.add_argument("--improvement", action="store_true", help="score the unchanged sources too")
+    p.add_argument("--improvement", action=argparse.BooleanOptionalAction, default=True,
+                   help="score the unchanged sources too: one more edit for each (default: yes)")  # fmt: skip
     p.add_argument("--batch-size", type=int, default=8, help="edits at a time (default: %(default)s)")
     p.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, on a CPU float32")
     a = p.parse_args()
@@ -55,7 +56,7 @@ def main() -> None:
         if a.output:
             faults = run_jobs(scorer, jobs, a.output, **settings)
         else:
-            faults = report_scores(dict(outcomes(scorer, jobs, **settings)), a.json, a.png)
+            faults = report_scores(list(outcomes(scorer, jobs, **settings)), a.json, a.png)
     if faults:
         sys.exit("\n".join([f"error: {len(faults)} of {len(jobs)} edits were not scored:", *faults]))
 

@@ -14,15 +14,17 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from rewardedit_jax.command_line import complain_clearly, only_our_warnings
 from rewardedit_jax.editing.autoencoder import AutoencoderTask
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.evaluation.shapes import shapes_evaluator
+from rewardedit_jax.evaluation.shapes_scorer import shapes_scorer_evaluator
 from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.training.checkpoints import check_workdir
-from rewardedit_jax.training.loop import train
+from rewardedit_jax.training.loop import Evaluator, train
+from rewardedit_jax.training.task import Task
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe: configs/FILE.py or configs/FILE.py:shapes.", lock_config=True
@@ -35,6 +37,7 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts: run the s
 flags.mark_flag_as_required("config")
 
 _TASKS = {"editing": EditingTask, "scoring": ScoringTask, "autoencoder": AutoencoderTask}
+_EVALUATORS = {"editing": shapes_evaluator, "scoring": shapes_scorer_evaluator}
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -47,6 +50,18 @@ def parse(argv: list[str]) -> list[str]:
     return rest
 
 
+def evaluators(task: Task, config: ConfigDict) -> dict[str, Evaluator]:
+    """Who judges what is trained every `evaluate_every` steps: in the shapes world there is someone."""
+    if not config.evaluate_every:
+        return {}
+    if config.data.name != "shapes" or config.task not in _EVALUATORS:
+        raise ValueError(
+            f"evaluate_every={config.evaluate_every}, but nobody judges {config.task} on {config.data.name} while it "
+            "trains: set it to 0 and use launch/evaluate.py."
+        )
+    return {"shapes": _EVALUATORS[config.task](task, config)}
+
+
 def main(argv: list[str]) -> None:
     config = _CONFIG.value
     with complain_clearly():
@@ -57,9 +72,7 @@ def main(argv: list[str]) -> None:
         workdir = Path(_WORKDIR.value)
         check_workdir(workdir, _RESUME.value)  # before anything is read or made
         task = _TASKS[config.task](config)
-        judged = config.task == "editing" and config.data.name == "shapes" and config.evaluate_every
-        evaluators = {"shapes": shapes_evaluator(task, config)} if judged else {}
-        train(task, config, workdir, resume=_RESUME.value, evaluators=evaluators)
+        train(task, config, workdir, resume=_RESUME.value, evaluators=evaluators(task, config))
 
 
 if __name__ == "__main__":

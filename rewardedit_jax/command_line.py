@@ -1,5 +1,6 @@
 """What the commands under launch/ have in common: errors in one sentence, and a log of what concerns the user."""
 
+import argparse
 import logging
 import os
 import sys
@@ -13,6 +14,13 @@ from pathlib import Path
 _USER_ERRORS = (ValueError, OSError, FloatingPointError)
 _SHOW_TRACEBACK = "REWARDEDIT_TRACEBACK"
 _PACKAGE = str(Path(__file__).parent)
+
+
+def png_file(name: str) -> Path:
+    """For argparse: a picture to be written, found out to be no PNG before the work is done."""
+    if not name.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"the picture is a PNG; give a name that ends in .png, not {name}")
+    return Path(name)
 
 
 @contextmanager

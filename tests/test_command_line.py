@@ -1,11 +1,13 @@
 """How the commands tell what went wrong."""
 
+import argparse
 import warnings
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
-from rewardedit_jax.command_line import complain_clearly
+from rewardedit_jax.command_line import complain_clearly, png_file
 
 
 def complaint(error):
@@ -41,3 +43,9 @@ def test_a_warning_is_one_line():
     with complain_clearly():
         assert warnings.formatwarning("cut short", UserWarning, "file.py", 3) == "warning: cut short\n"
     assert "file.py:3" in warnings.formatwarning("cut short", UserWarning, "file.py", 3)
+
+
+def test_a_picture_that_is_no_png_is_refused_before_the_work():
+    assert png_file("out/A.PNG") == Path("out/A.PNG")
+    with pytest.raises(argparse.ArgumentTypeError, match=r"ends in \.png, not out\.jpg"):
+        png_file("out.jpg")

@@ -1,7 +1,7 @@
 """Scored edits as people read them: a table from the best to the worst, and a sheet of pictures."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,33 +25,33 @@ MOST_ROWS, MOST_EDITS = 12, 6  # of a sheet
 
 
 def report_scores(
-    outcomes: Mapping[ScoreJob, EditScore | str], json_file: Path | None, png_file: Path | None
+    outcomes: Sequence[tuple[ScoreJob, EditScore | str]], json_file: Path | None, png_file: Path | None
 ) -> list[str]:
     """Prints the table and writes the files that are asked for.
 
     Args:
-      outcomes: scores, and errors, in the order that the JSON file keeps.
+      outcomes: of every edit its score or its error, in the order that the JSON file keeps.
     Returns:
       A sentence for each edit that has no score.
     """
     if json_file:
-        write_json([to_json(job, outcome) for job, outcome in outcomes.items()], json_file)
-    ranked = best_first({job: outcome for job, outcome in outcomes.items() if isinstance(outcome, EditScore)})
+        write_json([to_json(*outcome) for outcome in outcomes], json_file)
+    ranked = best_first((job, outcome) for job, outcome in outcomes if isinstance(outcome, EditScore))
     if ranked:
         print(ranking_text(ranked))
     if ranked and png_file:
         png_file.parent.mkdir(parents=True, exist_ok=True)
         draw_ranking(ranked).save(png_file)
-    return [f"{job.edited}: {fault}" for job, fault in outcomes.items() if isinstance(fault, str)]
+    return [f"{job.edited}: {fault}" for job, fault in outcomes if isinstance(fault, str)]
 
 
-def best_first(scores: Mapping[ScoreJob, EditScore]) -> list[Scored]:
+def best_first(scores: Iterable[Scored]) -> list[Scored]:
     """By the overall mean."""
-    return sorted(scores.items(), key=lambda scored: -scored[1].overall.mean)
+    return sorted(scores, key=lambda scored: -scored[1].overall.mean)
 
 
 def ranking_text(ranked: Sequence[Scored]) -> str:
-    """The table, and a sentence for each edit whose transparent parts were laid on white."""
+    """The table, what "calibrated" means in it, and a sentence for each edit that was laid on white."""
     better = [f"{Scorer.prefer(a, b):.0%}" for (_, a), (_, b) in pairwise(ranked)] + [""]
     rows = [[job.edited, *_cells(score), won] for (job, score), won in zip(ranked, better, strict=True)]
     whites = [
@@ -59,7 +59,9 @@ def ranking_text(ranked: Sequence[Scored]) -> str:
         for job, score in ranked
         if score.composited
     ]
-    return "\n".join([*aligned(list(_HEADING), rows), *whites])
+    stated = {score.calibration: f"calibrated: share of {score.calibration} that it beats." for _, score in ranked}
+    stated.pop(None, None)
+    return "\n".join([*aligned(list(_HEADING), rows), *stated.values(), *whites])
 
 
 def _cells(score: EditScore) -> list[str]:

@@ -18,6 +18,8 @@ _MEASURES = {
 }
 # Column → value of the report.
 _STATED = {"calibration error": "expected_calibration_error", "stated on ties": "stated_on_ties"}
+_BASELINE, _CHANCE = "least change", "chance"
+RESERVED = frozenset({_BASELINE, _CHANCE})  # names of lines that every table has
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ def scorer_table(reports: Mapping[str, Sequence[Report]]) -> ScorerTable:
     values = {name: _over_seeds([_of_scorer(report) for report in of_seeds]) for name, of_seeds in reports.items()}
     first = next(iter(reports.values()))[0]
     found = _found(first)
-    values["least change"] = _over_seeds([_columns(found, "least change, ")])
-    values["chance"] = _over_seeds([{"pairs": 50.0} | {f"K = {k}": found[f"chance, K = {k}"] for k in (2, 3, 4)}])
+    values[_BASELINE] = _over_seeds([_columns(found, f"{_BASELINE}, ")])
+    values[_CHANCE] = _over_seeds([{"pairs": 50.0} | {f"K = {k}": found[f"{_CHANCE}, K = {k}"] for k in (2, 3, 4)}])
     return ScorerTable(values, first.values["groups"])
 
 

@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
+from rewardedit_jax.command_line import png_file
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.evaluation.reliability import save_reliability
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report
-from rewardedit_jax.evaluation.scorer_table import scorer_table
+from rewardedit_jax.evaluation.scorer_table import RESERVED, scorer_table
 from rewardedit_jax.evaluation.shapes import SETTINGS, evaluate_editor, held_out_scenes, references
 from rewardedit_jax.evaluation.shapes_scorer import evaluate_scorer, held_out_groups, score_groups
 from rewardedit_jax.evaluation.tables import make_table
@@ -24,7 +25,7 @@ def add_shapes_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.Argum
 
     scorer = benchmarks.add_parser("shapes_scorer", help="edits of the embedded world, ordered by a scorer")
     scorer.add_argument("--model", required=True, help="directory, training workdir, hub id, or 'shapes_scorer'")
-    scorer.add_argument("--curve", type=Path, metavar="FILE", help="for the reliability curve, a PNG")
+    scorer.add_argument("--curve", type=png_file, metavar="FILE", help="for the reliability curve, a PNG")
     scorer.set_defaults(run=_scorer)
 
     several = benchmarks.add_parser("shapes_scorers", help="the same of several scorers, as one table")
@@ -57,6 +58,9 @@ def _scorer(a: argparse.Namespace) -> Report:
 def _several(a: argparse.Namespace) -> None:
     if nameless := [words[0] for words in a.arm if len(words) < 2]:
         raise ValueError(f"--arm {nameless[0]} has no model: give a name, then a directory for each seed.")
+    names = [words[0] for words in a.arm]
+    if twice := sorted({name for name in names if names.count(name) > 1} | RESERVED.intersection(names)):
+        raise ValueError(f"--arm {', '.join(twice)}: give every line of the table a name of its own.")
     groups = held_out_groups(a.count)
     table = scorer_table(
         {
@@ -64,6 +68,6 @@ def _several(a: argparse.Namespace) -> None:
             for name, *models in a.arm
         }
     )
+    print(table.to_text())
     if a.json:
         write_json(table.to_json(), a.json)
-    print(table.to_text())

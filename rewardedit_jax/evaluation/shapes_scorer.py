@@ -5,11 +5,13 @@ beside a baseline that only looks at how much was changed; and whether the score
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from ml_collections import ConfigDict
 from PIL import Image
 
 from rewardedit_jax.data.shapes.candidates import CANDIDATES, ShapesCandidates, shapes_candidates
@@ -17,6 +19,7 @@ from rewardedit_jax.evaluation.reliability import expected_calibration_error, re
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report, Row, sound_share
 from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.scorer import Scorer
+from rewardedit_jax.scoring.task import ScoringTask
 
 _FOLLOWING, _QUALITY, _OVERALL = range(3)
 _CHANCE = {2: 1 / 2, 3: 1 / 6, 4: 1 / 24}  # of the right order
@@ -33,7 +36,7 @@ def score_groups(scorer: Scorer, groups: Sequence[ShapesCandidates], batch_size:
     edits = [(group.source, candidate, group.instruction) for group in groups for candidate in group.candidates]
     sources, edited, instructions = zip(*edits, strict=True)
     pictures = [list(map(Image.fromarray, images)) for images in (sources, edited)]
-    scores = scorer.score(*pictures, list(instructions), batch_size=batch_size)
+    scores = scorer.score(*pictures, list(instructions), batch_size=batch_size, improvement=False)
     return [scores[i : i + CANDIDATES] for i in range(0, len(scores), CANDIDATES)]
 
 
@@ -75,6 +78,20 @@ def evaluate_scorer(scores: Sequence[Sequence[EditScore]], groups: Sequence[Shap
     return Report("Scorer on held-out shapes (%)", rows, notes, values, percent=True)
 
 
+def shapes_scorer_evaluator(
+    task: ScoringTask, config: ConfigDict, count: int = 64
+) -> Callable[[Mapping[str, Any], int], dict[str, Any]]:
+    """For `training.loop.train`: accuracy of held-out pairs and calibration error."""
+    groups = held_out_groups(count)
+
+    def evaluate(params: Mapping[str, Any], step: int) -> dict[str, Any]:
+        report = evaluate_scorer(score_groups(task.with_params(params), groups), groups)
+        pairs = next(row.value for row in report.rows if row.measure == "scorer, pairs")
+        return {"pairs": pairs, "calibration_error": report.values["expected_calibration_error"]}
+
+    return evaluate
+
+
 def preferences(
     scores: Sequence[Sequence[EditScore]], ratings: Float[np.ndarray, "n 4"]
 ) -> tuple[Float[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
@@ -109,7 +126,9 @@ def _pairs(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarra
 
 
 def _strict(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"], k: int, seed: int) -> Row:
+    """Equal scores are no order."""
     distinct = np.array([len(set(rated[:k])) == k for rated in ratings])
-    order = [np.argsort(x[distinct, :k], axis=1) for x in (scores, ratings)]
-    right = (order[0] == order[1]).all(axis=1)
+    by_rating = np.argsort(ratings[distinct, :k], axis=1)
+    ordered = np.take_along_axis(scores[distinct, :k], by_rating, axis=1)
+    right = (np.diff(ordered, axis=1) > 0).all(axis=1)
     return sound_share(f"{name}, strict K = {k}", right, "groups", seed)

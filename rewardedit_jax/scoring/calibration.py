@@ -39,9 +39,10 @@ class Calibration:
         kept = np.linspace(0, len(outputs) - 1, min(len(outputs), _MOST)).round().astype(int)
         return cls(description, outputs[kept].round(_DIGITS).astype(np.float32))
 
-    def share(self, output: Float32[np.ndarray, "2"]) -> float:
-        """Of the reference edits, that an edit with this output beats: 0..1."""
-        return float(preference_probability(jnp.asarray(output), jnp.asarray(self.outputs)).mean())
+    def shares(self, outputs: Float32[np.ndarray, "m 2"]) -> list[float]:
+        """Of the reference edits, that edits with these outputs beat: 0..1 each."""
+        pairs = jnp.asarray(outputs)[:, None], jnp.asarray(self.outputs)
+        return np.asarray(preference_probability(*pairs).mean(axis=1)).tolist()
 
     def save(self, directory: Path) -> None:
         outputs = [[round(float(value), _DIGITS) for value in output] for output in self.outputs]

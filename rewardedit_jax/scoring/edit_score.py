@@ -32,6 +32,7 @@ class EditScore:
     raw_overall: Float32[np.ndarray, "2"]
     improvement: float | None = None  # overall mean above that of the unchanged source; None: not asked for
     calibrated: float | None = None  # 0..1, share of the reference edits that it beats; None: scorer not calibrated
+    calibration: str | None = None  # which edits these are
     composited: tuple[str, ...] = ()  # which of source, edited had transparent parts, which were laid on white
 
     @property
@@ -55,6 +56,7 @@ class EditScore:
             **{name: None if value is None else value._asdict() for name, value in gaussians.items()},
             "improvement": self.improvement,
             "calibrated": self.calibrated,
+            "calibration": self.calibration,
             "raw": self.raw.tolist(),
             "raw_overall": self.raw_overall.tolist(),
             "composited": list(self.composited),
@@ -63,4 +65,5 @@ class EditScore:
 
 def matrix(scores: Sequence[EditScore]) -> Float[np.ndarray, "n 3"]:
     """Means of following, quality and overall, float64; a scorer of a single question has its overall in all three."""
-    return np.array([[(g or s.overall).mean for g in (s.following, s.quality, s.overall)] for s in scores])
+    means = [[(g or s.overall).mean for g in (s.following, s.quality, s.overall)] for s in scores]
+    return np.array(means, np.float64).reshape(-1, 3)

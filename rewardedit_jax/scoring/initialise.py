@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+from absl import logging
 from jaxtyping import Float32
 from ml_collections import ConfigDict
 from PIL import Image
@@ -38,14 +39,31 @@ def starting_scorer(config: ConfigDict, source: PreferenceSource) -> Scorer:
     """
     scorer = Scorer.read(config.init, config.base or None) if config.init else _described(config, source)
     heads = RewardHeadsConfig(config.heads.kind, tuple(config.heads.hidden_sizes), config.heads.aggregation)
-    known = dict(scorer.params)
-    there = scorer.module.config.heads
-    if there is None or replace(there, aggregation=heads.aggregation) != heads:
-        known.pop("heads", None)  # heads of another kind were asked for
     network = replace(scorer.module.config, heads=heads, positions=config.positions)
+    if config.init:
+        _tell_changes(config.init, scorer.module.config, network)
+    known = dict(scorer.params)
+    if not _same_heads(scorer.module.config.heads, heads):
+        known.pop("heads", None)
     module = EditReward(network, dtype=config.compute.dtype, remat=config.compute.remat)
     params = random_params(module, jax.random.key(config.seed), known)
-    return replace(scorer, module=module, params=params, area=config.data.area)
+    # A calibration is of the scores that the old parameters give.
+    return replace(scorer, module=module, params=params, area=config.data.area, calibration=None)
+
+
+def _same_heads(there: RewardHeadsConfig | None, wanted: RewardHeadsConfig) -> bool:
+    """Whether the parameters of heads fit; how their outputs are aggregated is no matter of parameters."""
+    return there is not None and replace(there, aggregation=wanted.aggregation) == wanted
+
+
+def _tell_changes(init: str, there: EditRewardConfig, wanted: EditRewardConfig) -> None:
+    """Warns of what the recipe takes away from a scorer that it starts from. A base model has nothing to lose."""
+    if there.heads is None:
+        return
+    if not _same_heads(there.heads, wanted.heads):
+        logging.warning("%s has heads %s; the recipe wants %s, drawn anew.", init, there.heads, wanted.heads)
+    if there.positions != wanted.positions:
+        logging.warning("%s counts positions %s; the recipe says %s.", init, there.positions, wanted.positions)
 
 
 def _described(config: ConfigDict, source: PreferenceSource) -> Scorer:

@@ -1,24 +1,27 @@
 """Scores of edits from files into a file, line by line: what is in it is done, so a stopped run goes on.
 
 A line of the output is an edit with its score, or with the error that it met; errors are tried again by the next run.
+It names the scorer (`Scorer.fingerprint`), so that scores of two are not mixed.
 """
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+import numpy as np
 from absl import logging
 from tqdm import tqdm
 
 from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.scoring.packing import ScorerItem
-from rewardedit_jax.scoring.scorer import Scorer
+from rewardedit_jax.scoring.scorer import SORTED_AT_A_TIME, Scorer
 
-_AHEAD = 128  # edits read before they are needed: a megabyte each
+# A file name that is no UTF-8 holds lone surrogates, for which JSON has these very escapes.
+_ENCODING = {"encoding": "utf-8", "errors": "backslashreplace"}
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -35,22 +38,36 @@ def plan_jobs(source: Path, edited: Sequence[Path], instruction: str | None) -> 
     """The edits of a command line.
 
     Args:
-      source: an image, whose edits are `edited`; or a folder, and `edited` another with the edits under the same names.
+      source: an image, whose edits are `edited`, images or folders of them; or a folder, and `edited` another with the
+        edits under the sources' names, whatever the endings.
     Raises:
       ValueError: no instruction, no images, or edits without a source of their name.
     """
     if not instruction:
         raise ValueError("say what was asked for with --instruction.")
     if not source.is_dir():
-        return [ScoreJob(str(source), str(one), instruction) for one in edited]
+        files = [file for one in edited for file in (_images(one) if one.is_dir() else [one])]
+        return [ScoreJob(str(source), str(file), instruction) for file in files]
     if len(edited) != 1 or not edited[0].is_dir():
         raise ValueError(f"{source} is a folder: let --edited be one too, with the edits under the sources' names.")
-    names = sorted(p.name for p in edited[0].iterdir() if p.suffix.lower() in _IMAGES)
-    if missing := [name for name in names if not (source / name).is_file()]:
-        raise ValueError(f"{len(missing)} of {len(names)} edits have no source in {source}: {', '.join(missing[:5])}.")
-    if not names:
-        raise ValueError(f"there are no images in {edited[0]} (endings {', '.join(_IMAGES)}).")
-    return [ScoreJob(str(source / name), str(edited[0] / name), instruction) for name in names]
+    edits, sources = _images(edited[0]), {file.stem: file for file in _images(source)}
+    if missing := [file.name for file in edits if file.stem not in sources]:
+        raise ValueError(f"{len(missing)} of {len(edits)} edits have no source in {source}: {', '.join(missing[:5])}.")
+    if rest := sources.keys() - {file.stem for file in edits}:
+        logging.info("%d of %d sources have no edit in %s.", len(rest), len(sources), edited[0])
+    return [ScoreJob(str(_source_of(file, source, sources)), str(file), instruction) for file in edits]
+
+
+def _images(folder: Path) -> list[Path]:
+    if not (files := sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES)):
+        raise ValueError(f"there are no images in {folder} (endings {', '.join(_IMAGES)}).")
+    return files
+
+
+def _source_of(edited: Path, folder: Path, by_stem: Mapping[str, Path]) -> Path:
+    """The source of the same name, else the one that only ends otherwise."""
+    same = folder / edited.name
+    return same if same.is_file() else by_stem[edited.stem]
 
 
 def listed_jobs(listing: Path, instruction: str | None) -> list[ScoreJob]:
@@ -79,16 +96,18 @@ def _of_line(line: str, where: str, folder: Path, instruction: str | None) -> It
     yield from (ScoreJob(*pair, told) for pair in paths)
 
 
-def outcomes(scorer: Scorer, jobs: Sequence[ScoreJob], **settings: Any) -> Iterator[tuple[ScoreJob, EditScore | str]]:
+def outcomes(
+    scorer: Scorer, jobs: Sequence[ScoreJob], *, batch_size: int = 8, improvement: bool = True
+) -> Iterator[tuple[ScoreJob, EditScore | str]]:
     """For every edit its score, or the sentence that says why there is none; with a progress bar.
 
     Args:
-      settings: of `Scorer.stream`.
+      batch_size, improvement: as of `Scorer.score`.
     """
     readable, faulty = deque[ScoreJob](), deque[tuple[ScoreJob, str]]()
 
     def items() -> Iterator[ScorerItem]:
-        for job, item in _prepared(scorer, jobs):
+        for job, item in _prepared(scorer, jobs, batch_size * SORTED_AT_A_TIME):
             if isinstance(item, str):
                 faulty.append((job, item))
             else:
@@ -96,8 +115,9 @@ def outcomes(scorer: Scorer, jobs: Sequence[ScoreJob], **settings: Any) -> Itera
                 yield item
 
     def told() -> Iterator[tuple[ScoreJob, EditScore | str]]:
-        for score in scorer.stream(items(), **settings):
-            yield readable.popleft(), score
+        for score in scorer.stream(items(), batch_size=batch_size, improvement=improvement):
+            finite = np.isfinite(score.raw_overall).all()
+            yield readable.popleft(), score if finite else f"the scorer says {score.raw_overall}, which is no score."
             while faulty:
                 yield faulty.popleft()
         yield from faulty
@@ -105,8 +125,12 @@ def outcomes(scorer: Scorer, jobs: Sequence[ScoreJob], **settings: Any) -> Itera
     yield from tqdm(told(), total=len(jobs), unit="edit", disable=len(jobs) < 2)
 
 
-def _prepared(scorer: Scorer, jobs: Iterable[ScoreJob]) -> Iterator[tuple[ScoreJob, ScorerItem | str]]:
-    """Edits in their order, read by threads while the device scores those before."""
+def _prepared(scorer: Scorer, jobs: Iterable[ScoreJob], ahead: int) -> Iterator[tuple[ScoreJob, ScorerItem | str]]:
+    """Edits in their order, read by threads while the device scores those before.
+
+    Args:
+      ahead: edits to read before they are needed: a megabyte each.
+    """
 
     def prepare(job: ScoreJob) -> ScorerItem | str:
         try:
@@ -119,7 +143,7 @@ def _prepared(scorer: Scorer, jobs: Iterable[ScoreJob]) -> Iterator[tuple[ScoreJ
     try:
         for job in jobs:
             waiting.append((job, pool.submit(prepare, job)))
-            if len(waiting) > _AHEAD:
+            if len(waiting) > ahead:
                 first, item = waiting.popleft()
                 yield first, item.result()
         yield from ((job, item.result()) for job, item in waiting)
@@ -127,23 +151,29 @@ def _prepared(scorer: Scorer, jobs: Iterable[ScoreJob]) -> Iterator[tuple[ScoreJ
         pool.shutdown(cancel_futures=True)
 
 
-def run_jobs(scorer: Scorer, jobs: Sequence[ScoreJob], output: Path, **settings: Any) -> list[str]:
-    """Scores what `output` (.jsonl) does not have yet.
+def run_jobs(
+    scorer: Scorer, jobs: Sequence[ScoreJob], output: Path, *, batch_size: int = 8, improvement: bool = True
+) -> list[str]:
+    """Scores what `output` (.jsonl) does not have yet; with `improvement`, also what it has without.
 
     Args:
-      settings: of `Scorer.stream`.
+      batch_size, improvement: as of `Scorer.score`.
     Returns:
       A sentence for each edit that could not be scored; the others are scored all the same.
+    Raises:
+      ValueError: if `output` has a line that is no score, or scores of another scorer.
     """
-    done = _done(output)
+    name = scorer.fingerprint
+    done = _done(output, name, improvement)
     due = [job for job in jobs if job not in done]
     if len(due) < len(jobs):
         logging.info("%d of %d edits are scored already.", len(jobs) - len(due), len(jobs))
     faults: list[str] = []
     output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("a", encoding="utf-8") as file:
-        for job, outcome in outcomes(scorer, due, **settings):
-            _write(file, to_json(job, outcome))
+    with output.open("a", **_ENCODING) as file:
+        for job, outcome in outcomes(scorer, due, batch_size=batch_size, improvement=improvement):
+            file.write(_line({**to_json(job, outcome), "scorer": name}))
+            file.flush()
             if isinstance(outcome, str):
                 faults.append(f"{job.edited}: {outcome}")
     return faults
@@ -154,23 +184,37 @@ def to_json(job: ScoreJob, outcome: EditScore | str) -> dict[str, Any]:
     return {**asdict(job), **({"error": outcome} if isinstance(outcome, str) else outcome.to_json())}
 
 
-def _write(file: TextIO, told: dict[str, Any]) -> None:
-    file.write(json.dumps(told, ensure_ascii=False) + "\n")
-    file.flush()
+def _line(told: Mapping[str, Any]) -> str:
+    return json.dumps(told, ensure_ascii=False) + "\n"
 
 
-def _done(output: Path) -> set[ScoreJob]:
-    """The edits that have a score there. What a run that was cut off left half written is taken away."""
+def _done(output: Path, scorer: str, improvement: bool) -> set[ScoreJob]:
+    """The edits that need no scoring. Other lines, and what a run that was cut off left half written, are removed."""
     if not output.is_file():
         return set()
-    text = output.read_text("utf-8")
-    lines, half = text.split("\n")[:-1], text.rpartition("\n")[2]
-    entries = [json.loads(line) for line in lines]
-    scored = [entry for entry in entries if "error" not in entry]
-    if half or len(scored) < len(entries):
-        logging.info("%s: %d edits are tried again.", output, len(entries) - len(scored) + bool(half))
-        kept = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in scored)
+    whole, _, half = output.read_bytes().rpartition(b"\n")
+    entries = [_entry(line, n, output, scorer) for n, line in enumerate(whole.split(b"\n"), 1) if line.strip()]
+    kept = [e for e in entries if "error" not in e and (e["improvement"] is not None or not improvement)]
+    if half or len(kept) < len(entries):
+        logging.info("%s: %d edits are tried again.", output, len(entries) - len(kept) + bool(half))
         unfinished = output.with_name(f".{output.name}.part")
-        unfinished.write_text(kept, "utf-8")
+        unfinished.write_text("".join(map(_line, kept)), **_ENCODING)
         unfinished.replace(output)
-    return {ScoreJob(entry["source"], entry["edited"], entry["instruction"]) for entry in scored}
+    return {ScoreJob(entry["source"], entry["edited"], entry["instruction"]) for entry in kept}
+
+
+def _entry(line: bytes, number: int, output: Path, scorer: str) -> dict[str, Any]:
+    where = f"line {number} of {output}"
+    try:
+        entry = json.loads(line)
+        known = {"source", "edited", "instruction"} <= entry.keys() and ("error" in entry or "improvement" in entry)
+    except (ValueError, AttributeError):
+        known = False
+    if not known:
+        raise ValueError(f"{where} is no score of launch/score.py: remove it, or give another --output.")
+    if entry.get("scorer") != scorer:
+        raise ValueError(
+            f"{where} is of another scorer ({entry.get('scorer')}; this one is {scorer}, its precision included): "
+            "give another --output."
+        )
+    return entry

@@ -47,17 +47,26 @@ class Pairs:
 Objective = Callable[[Pairs, PRNGKeyArray], Float[Array, " b"]]
 
 
-def objective(name: str, **settings: Any) -> Objective:
+def objective(name: str, prompts: int = 2, **settings: Any) -> Objective:
     """The objective of that name with its settings: (pairs, rng) → float32[b].
 
     Tied rows count 0 in objectives without a term for ties (all rankings but `btt` and `per_perspective`).
 
+    Args:
+      prompts: how many a scorer is asked about an edit.
     Raises:
-      ValueError: for an unknown name; the objective raises it for data without ratings where it needs them.
+      ValueError: for an unknown name, settings that it does not take, or a scorer that does not tell enough; the
+        objective raises it for data without ratings where it needs them.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"unknown objective {name!r}; choose one of {', '.join(OBJECTIVES)}.")
-    return partial(OBJECTIVES[name], **settings)
+    chosen = partial(OBJECTIVES[name], **settings)
+    side = Side(jnp.zeros((1, 2)), jnp.zeros((1, prompts, 2)), jnp.zeros((1, 2)))
+    try:  # now, not when the weights have been read
+        jax.eval_shape(chosen, Pairs(side, side, jnp.zeros(1, bool)), jax.random.key(0))
+    except TypeError as error:
+        raise ValueError(f"objective.settings {settings} do not suit {name}: {error}.") from error
+    return chosen
 
 
 def difference(a: Float[Array, "*#b 2"], b: Float[Array, "*#b 2"]) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
@@ -150,7 +159,8 @@ def regression_per_perspective(pairs: Pairs) -> Float[Array, " b"]:
     """
 
     def error(side: Side) -> Float[Array, "b 2"]:
-        return side.perspectives[..., 0] - (2 * _ratings(side, "reg_per_perspective") - RATING_SHIFT)
+        ratings = _ratings(side, "reg_per_perspective")
+        return _perspectives(side, "reg_per_perspective")[..., 0] - (2 * ratings - RATING_SHIFT)
 
     return (error(pairs.preferred) ** 2 + error(pairs.other) ** 2).mean(axis=-1) / 2
 
@@ -179,7 +189,13 @@ def per_perspective(pairs: Pairs, ties: str = "btt", k: float = TIE_STRENGTH) ->
 
 
 def _with_overall(side: Side) -> Float[Array, "b 3 2"]:
-    return jnp.concatenate([side.perspectives, side.overall[:, None]], axis=1)
+    return jnp.concatenate([_perspectives(side, "per_perspective"), side.overall[:, None]], axis=1)
+
+
+def _perspectives(side: Side, name: str) -> Float[Array, "b 2 2"]:
+    if side.perspectives.shape[1] != 2:
+        raise ValueError(f"objective {name!r} is about two perspectives, and heads.kind single asks one question.")
+    return side.perspectives
 
 
 def _ratings(side: Side, name: str) -> Float[Array, "b 2"]:

@@ -24,10 +24,7 @@ from rewardedit_jax.scoring.images import AREA, MERGE, PATCH_WIDTH, PreparedImag
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM, chat_prompt
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer
 
-# Rows and images are padded up to multiples of these. Of the usual sizes of images all then have 1024 or 1152 patches
-# (936 to 1144 before), and only extreme aspect ratios more.
-ROW_MULTIPLE = 128  # tokens
-PATCH_MULTIPLE = 128
+_LEAST_MULTIPLE, _MOST_MULTIPLE = 4, 128  # what lengths of rows and images are padded to multiples of
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,29 +82,31 @@ def collate(
     batch_size: int,
     *,
     perspectives: Sequence[str] = PERSPECTIVES,
-    row_multiple: int = ROW_MULTIPLE,
-    patch_multiple: int = PATCH_MULTIPLE,
+    image_multiple: int = 1,
+    row_multiple: int | None = None,
+    patch_multiple: int | None = None,
 ) -> ScorerBatch:
     """The arrays of up to `batch_size` items, in their order, padded to a size that few batches differ in.
 
-    Rows: `batch_size`, of a multiple of `row_multiple` tokens. Images: each once, a multiple of half the batch size, of
-    a multiple of `patch_multiple` patches.
-
     Args:
+      batch_size: rows; those behind the items are padding.
       perspectives: the prompts to pack into each row; a single one gives that prompt whole, as published code runs it.
+      image_multiple: images, each of which is there once, are padded to a multiple of this number.
+      row_multiple, patch_multiple: tokens of a row and patches of an image are padded to a multiple of these; None: of
+        an eighth of the length, so to speak (`padded_length`).
     Raises:
       ValueError: no items, or more than the batch size.
     """
     if not 0 < len(items) <= batch_size:
         raise ValueError(f"{len(items)} items do not go into a batch of {batch_size}.")
     images = list({image.digest: image for item in items for image in (item.source, item.edited)}.values())
-    width = round_up(max(image.n_patches for image in images), patch_multiple)
+    width = padded_length(max(image.n_patches for image in images), patch_multiple)
     first_slot = {image.digest: i * width // MERGE**2 for i, image in enumerate(images)}
     chosen = [PERSPECTIVES.index(perspective) for perspective in perspectives]
     rows = [
         pack_row([item.prompts[i] for i in chosen], item.image_positions, _slots(item, first_slot)) for item in items
     ]
-    patches, grids = _stack_images(images, round_up(len(images), max(1, batch_size // 2)), width)
+    patches, grids = _stack_images(images, round_up(len(images), image_multiple), width)
     valid = np.arange(batch_size) < len(items)
     return ScorerBatch(patches, grids, stack_rows(rows, batch_size, row_multiple), valid)
 
@@ -147,9 +146,9 @@ def pack_row(
     )
 
 
-def stack_rows(rows: Sequence[PackedRow], batch_size: int, row_multiple: int = ROW_MULTIPLE) -> PackedPrompts:
-    """Rows side by side, padded to a common length and to the batch size."""
-    length = round_up(max(len(row.ids) for row in rows), row_multiple)
+def stack_rows(rows: Sequence[PackedRow], batch_size: int, row_multiple: int | None = None) -> PackedPrompts:
+    """Rows side by side, padded to a common length (`padded_length`) and to the batch size."""
+    length = padded_length(max(len(row.ids) for row in rows), row_multiple)
 
     def stacked(name: str, length: int, padding: int) -> Int32[np.ndarray, "b _"]:
         values = np.full((batch_size, length), padding, np.int32)
@@ -205,6 +204,16 @@ def _stack_images(
     patches = [to_patches(image.pixels) for image in images]
     patches.append(np.zeros((padding * MERGE**2, PATCH_WIDTH), np.float32))
     return pad_patches(np.concatenate(patches), grids, width), grids
+
+
+def padded_length(length: int, multiple: int | None = None) -> int:
+    """The next multiple; None: of an eighth of the power of two that is not below `length`, from 4 to 128.
+
+    So few lengths occur, and little is added to any. Images of the usual shapes all have 1024 or 1152 patches at the
+    published area (936 to 1144 before), and only extreme aspect ratios more.
+    """
+    eighth = 2 ** (length - 1).bit_length() // 8
+    return round_up(length, multiple or min(max(eighth, _LEAST_MULTIPLE), _MOST_MULTIPLE))
 
 
 def round_up(value: int, multiple: int) -> int:

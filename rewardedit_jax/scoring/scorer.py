@@ -1,9 +1,10 @@
 """`Scorer`: load a reward model, score edits, save."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,24 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 from PIL import Image
 
-from rewardedit_jax.models.edit_reward import EditReward
+from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.reward_heads import aggregate
 from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
 from rewardedit_jax.scoring.calibration import Calibration
 from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.images import AREA, PreparedImage
 from rewardedit_jax.scoring.objectives import preference_probability
-from rewardedit_jax.scoring.packing import ScorerBatch, ScorerItem, collate, prepare_item
+from rewardedit_jax.scoring.packing import ScorerItem, collate, prepare_item, round_up
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM
-from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_tokenizer
+from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_tokenizer, reward_rows
 from rewardedit_jax.weights.engine import Params
-from rewardedit_jax.weights.files import WeightFileError, read_json, write_json
+from rewardedit_jax.weights.files import WeightFileError, read_json, read_weights, write_json
+from rewardedit_jax.weights.fingerprint import fingerprint
 from rewardedit_jax.weights.hub import find_model
 from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
 
 Picture = str | Path | Image.Image | PreparedImage
-_SORTED_AT_A_TIME = 16  # batches whose items are put into order of size, so that few sizes compile and little is padded
+SORTED_AT_A_TIME = 16  # batches whose items are put into order of size, so that few sizes compile and little is padded
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,7 @@ class Scorer:
         Args:
           model: e.g. "runs/scorer", "TIGER-Lab/EditReward-Qwen2.5-VL-7B".
           base: the directory or hub id of the model that it was trained from, which has the tokenizer: published
-            EditReward checkpoints come without.
+            EditReward checkpoints come without. Nothing else of it is downloaded.
           dtype: of computation and parameters, except the heads; None: bfloat16 on accelerators, float32 on a CPU.
         Raises:
           ModelNotFound, WeightFileError, WeightMismatch, FileNotFoundError, ValueError: a sentence on what is missing.
@@ -72,20 +74,26 @@ class Scorer:
 
         The embedding matrix of a base model is cut to the tokens that its tokenizer knows and the reward token.
         """
+        # Small files first: what is wrong with a tokenizer is told before gigabytes are downloaded or read.
+        directory = find_model(model, (), weights=False)
+        config = read_json(directory / "config.json")
+        if not config.get("vision_config"):
+            raise WeightFileError(f"{directory} holds no reward model of edits: its config.json has no vision_config.")
+        tokenizer = load_tokenizer(directory, base)
+        told = config.get("reward_model") or {}
+        system = told.get("system")
+        if system is None:
+            system = tokenizer.default_system()
         directory = find_model(model, ())
-        module, params = load_pretrained(directory, dtype, dtype)
-        if not isinstance(module, EditReward):
-            raise WeightFileError(f"{directory} holds a {type(module).__name__}, not a reward model of edits.")
-        rows = module.config.text.vocab_size if module.config.heads else None
-        tokenizer = load_tokenizer(directory, rows, base)
-        module, params = _cut_to(tokenizer.reward_id + 1, module, params)
-        if module.config.image_token_id != tokenizer.image_id:
+        if rows := reward_rows(read_weights(directory).shapes):
+            tokenizer.check_rows(rows)
+        image_id = config.get("image_token_id", EditRewardConfig.image_token_id)
+        if image_id != tokenizer.image_id:
             raise ValueError(
                 f"the tokenizer's image token is {tokenizer.image_id}, that of {directory / 'config.json'} is "
-                f"{module.config.image_token_id}: they belong to different models; give another base=."
+                f"{image_id}: they belong to different models; give another base=."
             )
-        told = read_json(directory / "config.json").get("reward_model") or {}
-        system = told.get("system") or tokenizer.system or QWEN_SYSTEM
+        module, params = _cut_to(tokenizer.reward_id + 1, *load_pretrained(directory, dtype, dtype))
         return cls(module, params, tokenizer, system, told.get("area", AREA), Calibration.read(directory))
 
     def save(self, directory: str | Path) -> None:
@@ -104,6 +112,12 @@ class Scorer:
         """What is asked about an edit, a prompt each."""
         return PERSPECTIVES[: self.module.config.heads.prompts]
 
+    @property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits that scorers which give other scores, or mean others by them, do not share."""
+        calibration = (self.calibration.description, self.calibration.outputs.tobytes()) if self.calibration else ()
+        return fingerprint(self.params, repr(self.module.config), self.system, str(self.area), *calibration)
+
     def score(
         self,
         source: Picture | Sequence[Picture],
@@ -111,7 +125,7 @@ class Scorer:
         instruction: str | Sequence[str],
         *,
         batch_size: int = 8,
-        improvement: bool = False,
+        improvement: bool = True,
     ) -> EditScore | list[EditScore]:
         """Score one edit or many.
 
@@ -119,7 +133,8 @@ class Scorer:
           source, edited: paths or PIL images, one or a sequence.
           instruction: what was asked for. One source or instruction meets many edits, otherwise they go together.
           batch_size: edits at a time. Equal images of a batch are encoded once.
-          improvement: score the unchanged sources too, to tell how much better each edit is than doing nothing.
+          improvement: score the unchanged sources too, to tell how much better each edit is than doing nothing; that
+            is one more edit for every source.
         Returns:
           A score for one edit, else a list in the order given.
         Raises:
@@ -140,22 +155,25 @@ class Scorer:
         self, sources: Sequence[Image.Image], edited: Sequence[Image.Image], instructions: Sequence[str]
     ) -> Float[np.ndarray, "n 3"]:
         """Means of following, quality and overall: what benchmarks ask a scorer for."""
-        return matrix(self.score(list(sources), list(edited), list(instructions)))
+        return matrix(self.score(list(sources), list(edited), list(instructions), improvement=False))
 
     def prepare(self, source: Picture, edited: Picture, instruction: str) -> ScorerItem:
         """One edit ready to be scored; everything that can be wrong with it is found here."""
+        if not isinstance(instruction, str):
+            raise TypeError(f"an instruction is a text, not {instruction!r}.")
         return prepare_item(source, edited, instruction, self.tokenizer, system=self.system, area=self.area)
 
     def stream(
-        self, items: Iterable[ScorerItem], *, batch_size: int = 8, improvement: bool = False
+        self, items: Iterable[ScorerItem], *, batch_size: int = 8, improvement: bool = True
     ) -> Iterator[EditScore]:
         """Scores of prepared edits, in their order, as they come; a few batches of them are in memory at a time."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; one edit at a time is the least.")
         items = iter(items)
-        while chunk := list(islice(items, batch_size * _SORTED_AT_A_TIME)):
-            raw = self._raw(chunk, batch_size)
-            overall = self._overall(raw)
-            unchanged = self._unchanged(chunk, batch_size) if improvement else [None] * len(chunk)
-            yield from map(self._told, chunk, raw, overall, unchanged)
+        while chunk := list(islice(items, batch_size * SORTED_AT_A_TIME)):
+            unchanged = self._unchanged(chunk) if improvement else {}
+            raw = self._raw([*chunk, *unchanged.values()], batch_size)
+            yield from self._scores(chunk, raw, unchanged)
 
     def calibrate(self, scores: Sequence[EditScore], description: str) -> "Scorer":
         """This scorer with these scores, which it gave, as its reference; `description` says of which edits."""
@@ -165,52 +183,61 @@ class Scorer:
         for i, edit in enumerate(edits):
             try:
                 yield self.prepare(*edit)
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise type(error)(f"edit {i}: {error}" if len(edits) > 1 else str(error)) from error
 
-    def _unchanged(self, items: Sequence[ScorerItem], batch_size: int) -> list[float]:
-        """For each edit the overall mean of its source, left as it is; each source and instruction once."""
-        known = {(item.source.digest, item.instruction): item.source for item in items}
-        same = [self.prepare(source, source, instruction) for (_, instruction), source in known.items()]
-        means = dict(zip(known, self._overall(self._raw(same, batch_size))[:, 0].tolist(), strict=True))
-        return [means[item.source.digest, item.instruction] for item in items]
+    def _unchanged(self, items: Sequence[ScorerItem]) -> dict[tuple[bytes, str], ScorerItem]:
+        """The sources, left as they are: each once for every instruction that it came with."""
+        sources = {_asked(item): item.source for item in items}
+        return {asked: self.prepare(source, source, asked[1]) for asked, source in sources.items()}
 
-    def _told(
+    def _scores(
         self,
-        item: ScorerItem,
-        raw: Float32[np.ndarray, "k 2"],
-        overall: Float32[np.ndarray, "2"],
-        unchanged: float | None,
-    ) -> EditScore:
-        return EditScore(
-            raw=raw,
-            raw_overall=overall,
-            improvement=None if unchanged is None else float(overall[0]) - unchanged,
-            calibrated=self.calibration.share(overall) if self.calibration else None,
-            composited=tuple(name for name in ("source", "edited") if getattr(item, name).composited),
-        )
+        items: Sequence[ScorerItem],
+        raw: Float32[np.ndarray, "m k 2"],
+        unchanged: Iterable[tuple[bytes, str]],
+    ) -> Iterator[EditScore]:
+        """Of items whose network's numbers come first, those of `unchanged` behind."""
+        overall, n = self._overall(raw), len(items)
+        doing_nothing = dict(zip(unchanged, overall[n:, 0].tolist(), strict=True))
+        calibrated = self.calibration.shares(overall[:n]) if self.calibration else [None] * n
+        for i, item in enumerate(items):
+            baseline = doing_nothing.get(_asked(item))
+            yield EditScore(
+                raw=raw[i],
+                raw_overall=overall[i],
+                improvement=None if baseline is None else float(overall[i, 0]) - baseline,
+                calibrated=calibrated[i],
+                calibration=self.calibration and self.calibration.description,
+                composited=tuple(name for name in ("source", "edited") if getattr(item, name).composited),
+            )
 
     def _overall(self, raw: Float32[np.ndarray, "n k 2"]) -> Float32[np.ndarray, "n 2"]:
         return np.asarray(aggregate(jnp.asarray(raw), self.module.config.heads.aggregation))
 
     def _raw(self, items: Sequence[ScorerItem], batch_size: int) -> Float32[np.ndarray, "n k 2"]:
-        """[mean, log σ] of each prompt: items of like size go together, so that few programs compile."""
+        """[mean, log σ] of each prompt: items of like size go together, so that few programs compile.
+
+        An image is encoded once in a batch.
+        """
         raw = np.zeros((len(items), len(self.perspectives), 2), np.float32)
-        order = sorted(range(len(items)), key=lambda i: _size(items[i]))
-        rows = -(-batch_size // jax.device_count()) * jax.device_count()
-        for start in range(0, len(order), rows):
-            chosen = order[start : start + rows]
-            batch = collate([items[i] for i in chosen], rows, perspectives=self.perspectives)
-            raw[chosen] = self._run(batch)[: len(chosen)]
+        order, rows = _by_size(items), _rows(len(items), batch_size)
+        batches = [order[start : start + rows] for start in range(0, len(order), rows)]
+        runs = ((chosen, self._run([items[i] for i in chosen], rows)) for chosen in batches)
+        # Each is waited for when the next has been started, so that the device works while the host prepares.
+        for (chosen, outputs), _ in pairwise(chain(runs, [None])):
+            raw[chosen] = np.asarray(outputs)[: len(chosen)]
         return raw
 
-    def _run(self, batch: ScorerBatch) -> Float32[np.ndarray, "b k 2"]:
+    def _run(self, items: Sequence[ScorerItem], rows: int) -> Float[Array, "b k 2"]:
+        images = round_up(max(1, rows // 2), jax.device_count())
+        batch = collate(items, rows, perspectives=self.perspectives, image_multiple=images)
         plan = plan_images(batch.grids, self.module.config.vision, batch.patches.shape[1])
         images, rows = (_spread(len(x)) for x in (batch.patches, batch.valid))
         inputs = jax.device_put((batch.patches, plan, batch.prompts), (images, images, rows))
         exact = jnp.dtype(self.module.dtype) == jnp.float32  # accelerators round float32 products unless told not to
         with jax.default_matmul_precision("highest" if exact else "default"):
-            return np.asarray(_score(self.module, self.params, *inputs))
+            return _score(self.module, self.params, *inputs)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -232,8 +259,27 @@ def _aligned(*given: Any) -> list[list[Any]]:
     return [[one] * min(lengths) if x is None else x for one, x in zip(given, lists, strict=True)]
 
 
+def _rows(edits: int, batch_size: int) -> int:
+    """Of a batch: a power of two for a few edits, so that one costs no more than it should; divisible by devices."""
+    return round_up(min(batch_size, 2 ** (edits - 1).bit_length()), jax.device_count())
+
+
+def _asked(item: ScorerItem) -> tuple[bytes, str]:
+    """What an edit was made of: its source and instruction."""
+    return item.source.digest, item.instruction
+
+
+def _by_size(items: Sequence[ScorerItem]) -> list[int]:
+    """Their order for batches: the edits of a source together, sources by what their largest edit pads a batch to."""
+    of_source = defaultdict(list)
+    for i, item in enumerate(items):
+        of_source[item.source.digest].append(i)
+    together = sorted(of_source.values(), key=lambda edits: max(_size(items[i]) for i in edits))
+    return [i for edits in together for i in sorted(edits, key=lambda i: _size(items[i]))]
+
+
 def _size(item: ScorerItem) -> tuple[int, int]:
-    """What a batch is padded to by its largest item; a source's edits stay together."""
+    """Patches of the larger image and tokens, which a batch is padded to by its largest item."""
     return max(item.source.n_patches, item.edited.n_patches), sum(map(len, item.prompts))
 
 

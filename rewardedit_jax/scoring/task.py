@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rewardedit_jax.data.preference_sources import open_preferences
 from rewardedit_jax.models import edit_reward
 from rewardedit_jax.models.decoder import check_tensor_axis
-from rewardedit_jax.models.reward_heads import aggregate
+from rewardedit_jax.models.reward_heads import RewardHeadsConfig, aggregate
 from rewardedit_jax.scoring.initialise import starting_scorer
 from rewardedit_jax.scoring.objectives import Pairs, Side, objective, preference_probability
 from rewardedit_jax.scoring.pairs import TIES, PairBatch, all_images, all_prompts, pair_batches
@@ -38,7 +38,9 @@ class ScoringTask:
         self.trainable = tuple(config.trainable)
         self.source = open_preferences(config.data, "train")  # first: a mistyped folder is told before weights are read
         self.rows = self._rows()
-        self.objective = objective(config.objective.name, **config.objective.settings)
+        heads = RewardHeadsConfig(config.heads.kind)
+        settings = {name: value for name, value in config.objective.settings.items() if value is not None}
+        self.objective = objective(config.objective.name, heads.prompts, **settings)
         self.scorer = starting_scorer(config, self.source)
         check_tensor_axis(self.scorer.module.config.text, config.mesh.tensor)
 
@@ -80,7 +82,7 @@ class ScoringTask:
         )
         return outputs.reshape(-1, 2, *outputs.shape[1:])
 
-    def batches(self, start: int, split: str = "train") -> Iterator[PairBatch]:
+    def batches(self, start: int) -> Iterator[PairBatch]:
         scorer = self.scorer
         vision = scorer.module.config.vision
         return pair_batches(self.config, self.source, self.rows, scorer.tokenizer, vision, scorer.system, start)

@@ -1,5 +1,7 @@
 """Scored edits in a table and on a sheet."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,7 +24,7 @@ def red_and_blue(tmp_path):
         files[name] = str(tmp_path / f"{name}.png")
         Image.new("RGB", (20, 10), color).save(files[name])
     jobs = {name: ScoreJob(files["source"], files[name], "make it red") for name in ("blue", "red")}
-    return {jobs["blue"]: score(-1.0), jobs["red"]: score(1.0, improvement=2.0, composited=("edited",))}
+    return [(jobs["blue"], score(-1.0)), (jobs["red"], score(1.0, improvement=2.0, composited=("edited",)))]
 
 
 def test_the_table_begins_with_the_best(red_and_blue):
@@ -32,6 +34,11 @@ def test_the_table_begins_with_the_best(red_and_blue):
     assert "+2.00" in lines[2]
     assert "blue.png" in lines[3]
     assert lines[4].endswith("red.png: transparent parts of edited were laid on white.")
+
+
+def test_the_calibration_is_stated_once(red_and_blue):
+    ranked = [(job, replace(told, calibrated=0.5, calibration="our edits")) for job, told in red_and_blue]
+    assert ranking_text(ranked).splitlines().count("calibrated: share of our edits that it beats.") == 1
 
 
 def test_the_sheet_shows_source_and_edits_in_order(red_and_blue):
@@ -47,14 +54,14 @@ def test_the_sheet_shows_source_and_edits_in_order(red_and_blue):
 
 def test_the_sheet_has_a_row_for_each_source(red_and_blue, tmp_path):
     one = draw_ranking(best_first(red_and_blue))
-    other = {ScoreJob(job.source, job.edited, "make it blue"): s for job, s in red_and_blue.items()}
-    two = draw_ranking(best_first({**red_and_blue, **other}))
+    other = [(ScoreJob(job.source, job.edited, "make it blue"), told) for job, told in red_and_blue]
+    two = draw_ranking(best_first([*red_and_blue, *other]))
     assert two.width == one.width
     assert two.height - 40 == 2 * (one.height - 40)
 
 
 def test_a_sheet_is_no_wider_than_it_may_be(red_and_blue):
-    (job, _), *_ = red_and_blue.items()
+    (job, _), *_ = red_and_blue
     many = [(job, score(float(i))) for i in range(9)]
     few = many[:MOST_EDITS]
     assert draw_ranking(many).size == draw_ranking(few).size

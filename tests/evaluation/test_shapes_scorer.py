@@ -45,7 +45,7 @@ def test_the_opposite_is_wrong_everywhere(groups):
 
 def test_equal_scores_are_not_right(groups):
     found = values(evaluate_scorer(scored(groups, np.zeros((24, 4))), groups))
-    assert found["scorer, pairs"] == 0
+    assert all(found[f"scorer, {name}"] == 0 for name in ("pairs", "strict K = 2", "strict K = 3", "strict K = 4"))
 
 
 def test_what_is_not_certain_is_told(groups):

@@ -169,6 +169,17 @@ class TestByName:
         ):
             objective("scaled")
 
+    def test_settings_that_do_not_suit_are_told_at_once(self):
+        with pytest.raises(ValueError, match=r"settings \{'tau': 1\} do not suit bt: .*'tau'"):
+            objective("bt", tau=1)
+        with pytest.raises(ValueError, match=r"settings \{\} do not suit likelihood_displacement: .*'tau'"):
+            objective("likelihood_displacement")
+
+    @pytest.mark.parametrize("name", ["per_perspective", "reg_per_perspective"])
+    def test_one_question_tells_nothing_of_two_perspectives(self, name):
+        with pytest.raises(ValueError, match=f"'{name}' is about two perspectives"):
+            objective(name, prompts=1)
+
     @pytest.mark.parametrize("name", ["per_perspective", *REGRESSIONS])
     def test_missing_ratings_are_told(self, name):
         with pytest.raises(ValueError, match=f"'{name}' learns from ratings, and this data has none"):

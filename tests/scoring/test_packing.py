@@ -7,7 +7,7 @@ from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import plan_images
 from rewardedit_jax.scoring.images import prepare_image, to_patches
-from rewardedit_jax.scoring.packing import collate, pack_row, prepare_item, stack_rows
+from rewardedit_jax.scoring.packing import collate, pack_row, padded_length, prepare_item, stack_rows
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, chat_prompt
 from rewardedit_jax.scoring.tokenizer import load_tokenizer
 
@@ -120,21 +120,32 @@ def test_padding_is_marked(items):
 
 
 def test_the_vision_tower_takes_every_batch(items):
-    batch = collate(items[:1], 8)
-    assert len(batch.grids) > 2  # some are padding
+    batch = collate(items[:1], 8, image_multiple=4)
+    assert len(batch.grids) == 4  # two are padding
     plan = plan_images(batch.grids, QwenVisionConfig(), batch.patches.shape[1])
     np.testing.assert_array_equal(plan.mask.sum(1), batch.grids.prod(1))
 
 
 def test_shapes_come_in_steps(items):
-    short, long = collate(items[:2], 4), collate(items, 4)
-    assert short.patches.shape == long.patches.shape == (4, 128, 1176)
-    assert short.prompts.ids.shape[1] % 128 == 0
-    assert long.prompts.ids.shape[1] > short.prompts.ids.shape[1]
+    short, long = (collate(some, 4, image_multiple=2) for some in (items[:2], items))
+    assert short.patches.shape[0] == long.patches.shape[0] == 4
+    for batch, some in ((short, items[:2]), (long, items)):
+        most = max(image.n_patches for item in some for image in (item.source, item.edited))
+        assert batch.patches.shape[1] == padded_length(most)
+        assert batch.prompts.ids.shape[1] == padded_length(int(batch.prompts.reward_index.max()) + 1)
     one = collate(items[:1], 4, row_multiple=10, patch_multiple=8)
     assert one.patches.shape[:2] == (2, 24)
     length = max(one.prompts.reward_index[0]) + 1
     assert one.prompts.ids.shape == (4, -(-length // 10) * 10)
+
+
+def test_lengths_are_few_and_near():
+    lengths = range(1, 2049)
+    padded = [padded_length(length) for length in lengths]
+    assert all(length <= more < max(1.25 * length, length + 4) for length, more in zip(lengths, padded, strict=True))
+    assert len(set(padded)) < 40
+    assert {padded_length(patches) for patches in range(936, 1145)} == {1024, 1152}  # images of the usual shapes
+    assert padded_length(21, 10) == 30
 
 
 def test_the_arrays_have_the_types_that_networks_take(items):

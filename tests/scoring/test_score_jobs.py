@@ -1,8 +1,10 @@
 """Scores from files into files: what is done stays done, what fails is told."""
 
 import json
+import os
 import runpy
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +41,22 @@ def test_folders_meet_by_name(folder):
     jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
     found = [(job.source, job.edited) for job in jobs]
     assert found == [(str(folder / "sources" / f"{i}.png"), str(folder / "edits" / f"{i}.png")) for i in range(3)]
+
+
+def test_folders_meet_whatever_the_endings(folder):
+    (folder / "sources" / "1.png").rename(folder / "sources" / "1.bmp")
+    Image.open(folder / "sources" / "2.png").save(folder / "sources" / "2.bmp")  # the same name goes first
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    assert [job.source for job in jobs] == [str(folder / "sources" / name) for name in ("0.png", "1.bmp", "2.png")]
+
+
+def test_a_folder_of_edits_of_one_source(folder):
+    source, other = folder / "sources" / "0.png", folder / "sources" / "1.png"
+    jobs = plan_jobs(source, [other, folder / "edits"], INSTRUCTION)
+    assert [job.edited for job in jobs] == [str(other), *(str(folder / "edits" / f"{i}.png") for i in range(3))]
+    (folder / "nothing").mkdir()
+    with pytest.raises(ValueError, match=r"no images in .*nothing"):
+        plan_jobs(source, [folder / "nothing"], INSTRUCTION)
 
 
 def test_lists_name_one_edit_or_several(folder):
@@ -106,10 +124,67 @@ def test_errors_are_written_told_and_tried_again(scorer, folder):
     assert not any("error" in line for line in lines(output))
 
 
-@pytest.mark.parametrize("ahead", [0, 1, 100])
+def test_a_line_cut_within_a_letter_is_no_obstacle(scorer, folder):
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], "mach es grün")
+    output = folder / "out.jsonl"
+    run_jobs(scorer, jobs, output)
+    first, second, _ = output.read_bytes().splitlines(keepends=True)
+    output.write_bytes(first + b"\n" + second[: second.index("ü".encode()) + 1])
+    assert run_jobs(scorer, jobs, output) == []
+    assert [line["edited"] for line in lines(output)] == [job.edited for job in jobs]
+
+
+def test_a_name_that_is_no_text_is_kept(scorer, folder):
+    edited = folder / "edits" / os.fsdecode(b"caf\xe9.png")
+    try:
+        (folder / "edits" / "0.png").rename(edited)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    job = ScoreJob(str(folder / "sources" / "0.png"), str(edited), INSTRUCTION)
+    for _ in range(2):
+        assert run_jobs(scorer, [job], folder / "out.jsonl") == []
+        assert [line["edited"] for line in lines(folder / "out.jsonl")] == [job.edited]
+
+
+def test_scores_of_two_scorers_are_not_mixed(scorer, folder):
+    jobs, output = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "out.jsonl"
+    run_jobs(scorer, jobs[:1], output)
+    head = scorer.params["heads"]["head_0"]["dense_5"]["bias"]
+    moved = {**scorer.params["heads"]["head_0"], "dense_5": {**scorer.params["heads"]["head_0"]["dense_5"]}}
+    moved["dense_5"]["bias"] = head + 1e-3
+    other = replace(scorer, params={**scorer.params, "heads": {**scorer.params["heads"], "head_0": moved}})
+    with pytest.raises(ValueError, match=r"line 1 of .*out\.jsonl is of another scorer .* give another --output"):
+        run_jobs(other, jobs, output)
+    output.write_text('{"source": "a.png"}\n')
+    with pytest.raises(ValueError, match=r"line 1 of .*out\.jsonl is no score"):
+        run_jobs(scorer, jobs, output)
+
+
+def test_improvement_may_be_asked_later(scorer, folder):
+    jobs, output = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "out.jsonl"
+    run_jobs(scorer, jobs, output, improvement=False)
+    assert [line["improvement"] for line in lines(output)] == [None] * 3
+    run_jobs(scorer, jobs, output)
+    assert len(lines(output)) == 3
+    assert all(isinstance(line["improvement"], float) for line in lines(output))
+    before = output.read_bytes()
+    run_jobs(scorer, jobs, output, improvement=False)
+    assert output.read_bytes() == before
+
+
+def test_a_score_that_is_no_number_is_an_error(scorer, folder):
+    head = scorer.params["heads"]["head_0"]
+    broken = {**head, "dense_5": {**head["dense_5"], "bias": head["dense_5"]["bias"] * np.nan}}
+    broken = replace(scorer, params={**scorer.params, "heads": {**scorer.params["heads"], "head_0": broken}})
+    job = ScoreJob(str(folder / "sources" / "0.png"), str(folder / "edits" / "0.png"), INSTRUCTION)
+    ((_, told),) = outcomes(broken, [job])
+    assert told == "the scorer says [nan nan], which is no score."
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 100])
 def test_reading_ahead_changes_nothing(scorer, folder, monkeypatch, ahead):
     """However many edits wait, each gets its own score or error."""
-    monkeypatch.setattr("rewardedit_jax.scoring.jobs._AHEAD", ahead)
+    monkeypatch.setattr("rewardedit_jax.scoring.jobs.SORTED_AT_A_TIME", ahead)
     jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
     jobs.insert(1, ScoreJob(jobs[0].source, str(folder / "nothing.png"), INSTRUCTION))
     told = dict(outcomes(scorer, jobs, batch_size=2))
@@ -128,7 +203,7 @@ def test_the_command_ranks_edits(scorer, folder, monkeypatch, capsys):
     scorer.save(folder / "model")
     edits = [folder / "edits" / f"{i}.png" for i in range(3)]
     source = ("--source", folder / "sources" / "0.png", "--edited", *edits, "--instruction", INSTRUCTION)
-    command(monkeypatch, "--model", folder / "model", *source, "--improvement", "--json", folder / "out.json")
+    command(monkeypatch, "--model", folder / "model", *source, "--json", folder / "out.json")
     told = json.loads((folder / "out.json").read_text())
     assert [entry["edited"] for entry in told] == list(map(str, edits))
     best = max(told, key=lambda entry: entry["overall"]["mean"])
@@ -136,6 +211,17 @@ def test_the_command_ranks_edits(scorer, folder, monkeypatch, capsys):
     assert heading.split()[:2] == ["edited", "following"]
     assert first.startswith(best["edited"])
     assert len(rest) == 2
+    assert isinstance(best["improvement"], float)
+
+
+def test_the_command_tells_an_edit_as_often_as_it_is_given(scorer, folder, monkeypatch):
+    scorer.save(folder / "model")
+    edits = [folder / "edits" / "0.png"] * 2
+    source = ("--source", folder / "sources" / "0.png", "--edited", *edits, "--instruction", INSTRUCTION)
+    command(monkeypatch, "--model", folder / "model", *source, "--no-improvement", "--json", folder / "out.json")
+    first, second = json.loads((folder / "out.json").read_text())
+    assert first == second
+    assert first["improvement"] is None
 
 
 def test_the_command_scores_what_it_can(scorer, folder, monkeypatch, capsys):

@@ -83,10 +83,10 @@ def test_one_edit_is_one_score(scorer, edits, scores, tmp_path):
 
 def test_improvement_is_over_doing_nothing(scorer):
     source, edited = picture(0), picture(1)
-    changed, unchanged = scorer.score(source, [edited, source], INSTRUCTION, improvement=True)
+    changed, unchanged = scorer.score(source, [edited, source], INSTRUCTION)
     assert unchanged.improvement == pytest.approx(0, abs=1e-5)
     assert changed.improvement == pytest.approx(changed.overall.mean - unchanged.overall.mean, abs=1e-5)
-    assert scorer.score(source, edited, INSTRUCTION).improvement is None
+    assert scorer.score(source, edited, INSTRUCTION, improvement=False).improvement is None
 
 
 def test_preference_is_a_probability(scores):
@@ -107,7 +107,7 @@ def test_calibration_is_the_share_that_is_beaten(scores):
     outputs = np.array([[-1.0, -20.0], [0.0, -20.0], [1.0, -20.0], [2.0, -20.0]], np.float32)
     calibration = Calibration("made up", outputs)
     for mean, share in ((-5, 0), (0.5, 0.5), (1, 0.625), (5, 1)):
-        assert calibration.share(np.array([mean, -20], np.float32)) == pytest.approx(share)
+        assert calibration.shares(np.array([[mean, -20]], np.float32)) == [pytest.approx(share)]
 
 
 def test_a_calibrated_scorer_is_saved_and_read(scorer, edits, scores, tmp_path):
@@ -118,7 +118,8 @@ def test_a_calibrated_scorer_is_saved_and_read(scorer, edits, scores, tmp_path):
     found = again.score(*edits)
     for a, b in zip(found, scores, strict=True):
         np.testing.assert_allclose(a.raw, b.raw, atol=1e-5)
-    assert all(s.calibrated == again.calibration.share(s.raw_overall) for s in found)
+    assert [s.calibrated for s in found] == again.calibration.shares(np.stack([s.raw_overall for s in found]))
+    assert {s.to_json()["calibration"] for s in found} == {"four random pictures"}
     assert np.mean([s.calibrated for s in found]) == pytest.approx(0.5, abs=1e-3)  # of the reference itself
 
 

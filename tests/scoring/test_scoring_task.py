@@ -9,6 +9,7 @@ from PIL import Image
 from tiny_models import get_config
 
 from rewardedit_jax.data.shapes import prepare_shapes_preferences
+from rewardedit_jax.evaluation.shapes_scorer import shapes_scorer_evaluator
 from rewardedit_jax.scoring.pairs import all_images, all_prompts
 from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.scoring.task import ScoringTask
@@ -146,11 +147,34 @@ def test_a_scorer_is_trained_further(task, params, root, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, further["heads"], params["scorer"]["heads"])
 
 
+def test_what_the_start_loses_is_told(task, params, root, tmp_path, caplog):
+    """Other scores make a calibration meaningless, and heads of another kind are drawn anew."""
+    scorer = task.with_params(params)
+    picture = Image.fromarray(task.source[0].source)
+    scorer.calibrate([scorer.score(picture, picture, "make it snow")], "one picture").save(tmp_path)
+    config = recipe(root)
+    config.update(init=str(tmp_path), positions="mrope")
+    config.heads.kind = "shared"
+    start = ScoringTask(config).scorer
+    assert start.calibration is None
+    assert start.module.config.positions == "mrope"
+    assert "kind='separate'" in caplog.text
+    assert "counts positions plain; the recipe says mrope" in caplog.text
+
+
+def test_held_out_pairs_are_judged_in_training(task, params):
+    told = shapes_scorer_evaluator(task, task.config, count=6)(params, 7)
+    assert told.keys() == {"pairs", "calibration_error"}
+    assert all(0 <= value <= 1 for value in told.values())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"data.ties": "both"}, "unknown data.ties 'both'; choose one of disentangle"),
         ({"objective.name": "rank"}, "unknown objective 'rank'"),
+        ({"objective.name": "bt", "objective.settings.tau": 0.5}, "settings {'tau': 0.5} do not suit bt"),
+        ({"objective.name": "per_perspective", "heads.kind": "single"}, "is about two perspectives"),
         ({"positions": "rope"}, "unknown positions 'rope'"),
         ({"mesh.tensor": 3}, "mesh axis tensor=3 does not divide"),
     ],
