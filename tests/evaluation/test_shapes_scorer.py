@@ -48,6 +48,15 @@ def test_equal_scores_are_not_right(groups):
     assert all(found[f"scorer, {name}"] == 0 for name in ("pairs", "strict K = 2", "strict K = 3", "strict K = 4"))
 
 
+def test_what_does_not_occur_is_undefined(groups):
+    """No three edits of these are all rated differently."""
+    few = [replace(group, ratings=np.float32([[4, 4], [4, 4], [1, 2], [1, 2]])) for group in groups[:2]]
+    report = evaluate_scorer(scored(few, np.ones((2, 4))), few)
+    assert np.isnan(values(report)["scorer, strict K = 3"])
+    assert "undefined" in report.to_text()
+    assert {row["value"] for row in report.to_json()["rows"] if row["measure"] == "scorer, strict K = 3"} == {None}
+
+
 def test_what_is_not_certain_is_told(groups):
     totals = np.stack([group.ratings.sum(1) for group in groups])
     sure, unsure = (evaluate_scorer(scored(groups, totals, log_std), groups) for log_std in (-3.0, 4.0))

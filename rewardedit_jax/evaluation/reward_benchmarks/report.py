@@ -48,6 +48,8 @@ def sound_share(
       counted: how much there is of each item, if it is not one: pairs of a group, which are not independent.
     """
     counted = np.ones(len(right), int) if counted is None else counted
+    if not counted.sum():
+        return Row(measure, "sound", math.nan, f"0 {what}")
     interval = bootstrap_interval(lambda at: right[at].sum() / counted[at].sum(), len(right), seed)
     return Row(measure, "sound", float(right.sum() / counted.sum()), f"{counted.sum()} {what}", interval)
 
