@@ -6,7 +6,8 @@
 
 No files are read: weights, pictures and tokens are random, in the sizes that published EditReward works in (448×448
 pixels, prompts of about 950 tokens, the first 552 shared). All ways get equal inputs, and their numbers are compared.
-They take turns, so that a busy machine slows all of them. Without PyTorch (extra `oracle`) its row is left out.
+They take turns, so that a busy machine slows all of them. Without PyTorch for the same device its row is left out; the
+extra `oracle` has that of CPUs.
 """
 
 import argparse
@@ -121,28 +122,31 @@ def two_passes(module: EditReward, params: Params, inputs: Inputs) -> Way:
 
 
 def torch_passes(module: EditReward, params: Params, inputs: Inputs) -> Way | None:
-    """The same in transformers, with plain positions; None where there is no PyTorch."""
+    """The same in transformers, with plain positions; None where there is no PyTorch for the device that JAX uses."""
     try:
         import torch
         from transformers import Qwen2_5_VLForConditionalGeneration
     except ImportError:
         return None
+    device = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend(), "")
+    if not device or (device == "cuda" and not torch.cuda.is_available()):
+        return None
     bare = module.clone(config=replace(module.config, heads=None))
     with tempfile.TemporaryDirectory() as directory:
         save_pretrained(bare, {name: tree for name, tree in params.items() if name != "heads"}, directory)
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(directory).eval().model
-    pixels = torch.tensor(inputs.pixels[inputs.pictures.ravel()].reshape(-1, 1176))
-    grids = torch.tensor([_GRID] * inputs.pictures.size)
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(directory).eval().model.to(device)
+    pixels = torch.tensor(inputs.pixels[inputs.pictures.ravel()].reshape(-1, 1176), device=device)
+    grids = torch.tensor([_GRID] * inputs.pictures.size, device=device)
 
     def one(head: int) -> np.ndarray:
-        ids = torch.tensor(np.stack([prompts[head] for prompts in inputs.ids]))
-        positions = torch.arange(ids.shape[1]).expand(3, *ids.shape)
+        ids = torch.tensor(np.stack([prompts[head] for prompts in inputs.ids]), device=device)
+        positions = torch.arange(ids.shape[1], device=device).expand(3, *ids.shape)
         types = (ids == _WORDS - 2).int()
         with torch.inference_mode():
             found = model(
                 ids, pixel_values=pixels, image_grid_thw=grids, position_ids=positions, mm_token_type_ids=types
             )
-        return found.last_hidden_state[:, -1].numpy()
+        return found.last_hidden_state[:, -1].float().cpu().numpy()
 
     heads = jax.jit(lambda states: module.apply({"params": params}, states, method=lambda m, s: m.heads(s)))
     return lambda: np.asarray(heads(jnp.asarray(np.stack([one(head) for head in (0, 1)], axis=1))))

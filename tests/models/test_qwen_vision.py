@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from rewardedit_jax.models.qwen_vision import PARTITION_RULES, QwenVision, QwenVisionConfig
+from rewardedit_jax.models.qwen_vision import PARTITION_RULES, QwenVision, QwenVisionConfig, _visible
 from rewardedit_jax.models.vision_plan import pad_patches, plan_images, real_features
 from rewardedit_jax.training.task import find_rule
 from rewardedit_jax.weights.pretrained import abstract_params
@@ -80,6 +80,16 @@ def test_gradients_are_finite_where_windows_are_empty():
     patches = jnp.asarray(pad_patches(pixels(GRIDS), GRIDS, 160))
     grads = jax.grad(lambda p: (module.apply({"params": p}, patches, plan) ** 2).sum())(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_every_slot_sees_something():
+    """A softmax over nothing is no number on accelerators, whose kernels mask with -∞ (on a CPU it would not show)."""
+    plan = plan_images(GRIDS, TINY, 160)
+    held = jnp.asarray(plan.window_mask)
+    assert not held.any(axis=-1).all()
+    seen = _visible(held)
+    assert seen.any(axis=-1).all()
+    np.testing.assert_array_equal(seen[held.any(axis=-1)], held[held.any(axis=-1)])
 
 
 def test_partition_rules_cover_every_parameter():
