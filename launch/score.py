@@ -5,10 +5,10 @@
   python launch/score.py --model DIR --list edits.jsonl --output out.jsonl
 
 A line of a list: {"source": "a.png", "edited": "b.png", "instruction": "make it snow"}, paths relative to it; "edited"
-may be a list. Scores have no unit: higher is better, ± is how sure the scorer is. "improvement" is the
-distance to leaving the source as it is; "calibrated" the share of the scorer's reference edits that it beats.
-A stopped run of --output goes on with the same command. Edits that cannot be scored are listed at the end, and are in
-the files with their error.
+may be a list. Of two folders, edits meet the source of their name. Scores have no unit: higher is better, ± is how sure
+the scorer is. "improvement" is the distance to leaving the source as it is; "calibrated" the share of the scorer's
+reference edits that it beats. A stopped run of --output goes on with the same command. Edits that cannot be scored are
+listed at the end, and are in the files with their error.
 """
 
 import argparse
