@@ -77,6 +77,11 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
+def is_transparent(image: Image.Image) -> bool:
+    """Whether any part of it lets something behind it through."""
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
 def square(image: Image.Image, size: int) -> Image.Image:
     """The image resized straight to size×size, aspect not kept (bicubic): what the editor was trained on."""
     return image.resize((size, size), Image.Resampling.BICUBIC)

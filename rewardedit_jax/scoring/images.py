@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from rewardedit_jax.data.images import ImageError, load_image, naming, upright_rgb
+from rewardedit_jax.data.images import ImageError, is_transparent, load_image, naming, upright_rgb
 
 AREA = 448 * 448  # pixels
 PATCH = 14
@@ -111,11 +111,7 @@ def _open(image: str | Path | Image.Image) -> tuple[Image.Image, bool]:
     if not isinstance(image, str | Path | Image.Image):
         raise TypeError(f"an image is a path or a PIL image (Image.fromarray makes one), not {type(image).__name__}.")
     if isinstance(image, Image.Image):
-        return upright_rgb(image), _is_transparent(image)
+        return upright_rgb(image), is_transparent(image)
     with naming(str(image)):
         original = load_image(image)
-        return upright_rgb(original), _is_transparent(original)
-
-
-def _is_transparent(image: Image.Image) -> bool:
-    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+        return upright_rgb(original), is_transparent(original)

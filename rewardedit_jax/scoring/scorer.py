@@ -1,6 +1,5 @@
 """`Scorer`: load a reward model, score edits, save."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from PIL import Image
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.reward_heads import aggregate
 from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
+from rewardedit_jax.scoring.batching import batches_of
 from rewardedit_jax.scoring.calibration import Calibration
 from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.images import AREA, PreparedImage
@@ -221,8 +221,7 @@ class Scorer:
         An image is encoded once in a batch.
         """
         raw = np.zeros((len(items), len(self.perspectives), 2), np.float32)
-        order, rows = _by_size(items), _rows(len(items), batch_size)
-        batches = [order[start : start + rows] for start in range(0, len(order), rows)]
+        batches, rows = batches_of(items, batch_size)
         runs = ((chosen, self._run([items[i] for i in chosen], rows)) for chosen in batches)
         # Each is waited for when the next has been started, so that the device works while the host prepares.
         for (chosen, outputs), _ in pairwise(chain(runs, [None])):
@@ -267,20 +266,6 @@ def _rows(edits: int, batch_size: int) -> int:
 def _asked(item: ScorerItem) -> tuple[bytes, str]:
     """What an edit was made of: its source and instruction."""
     return item.source.digest, item.instruction
-
-
-def _by_size(items: Sequence[ScorerItem]) -> list[int]:
-    """Their order for batches: the edits of a source together, sources by what their largest edit pads a batch to."""
-    of_source = defaultdict(list)
-    for i, item in enumerate(items):
-        of_source[item.source.digest].append(i)
-    together = sorted(of_source.values(), key=lambda edits: max(_size(items[i]) for i in edits))
-    return [i for edits in together for i in sorted(edits, key=lambda i: _size(items[i]))]
-
-
-def _size(item: ScorerItem) -> tuple[int, int]:
-    """Patches of the larger image and tokens, which a batch is padded to by its largest item."""
-    return max(item.source.n_patches, item.edited.n_patches), sum(map(len, item.prompts))
 
 
 def _cut_to(rows: int, module: EditReward, params: Params) -> tuple[EditReward, Params]:

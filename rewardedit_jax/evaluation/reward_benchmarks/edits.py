@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from tqdm import tqdm
 
-from rewardedit_jax.data.images import decode_image, read_image
+from rewardedit_jax.data.images import decode_image, is_transparent, read_image
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import listed
 from rewardedit_jax.evaluation.reward_benchmarks.stored_scores import StoredScores
 
@@ -95,7 +95,7 @@ def note_transparent(scorer: Judge, edits: Sequence[Edit]) -> tuple[list[str], d
 
 def _is_transparent(picture: Picture) -> bool:
     with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-        return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+        return is_transparent(image)
 
 
 def _paths(edit: Edit) -> tuple[Path, Path, str]:

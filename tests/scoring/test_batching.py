@@ -1,0 +1,53 @@
+"""Which edits are scored together."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from rewardedit_jax.scoring.batching import batches_of
+from rewardedit_jax.scoring.images import PreparedImage
+from rewardedit_jax.scoring.packing import ScorerItem
+
+
+def image(height, width, name):
+    return PreparedImage(np.zeros((28 * height, 28 * width, 3), np.uint8), False, name.encode())
+
+
+def items(count, edits_each=4):
+    """Edits of sources in turn, of sizes drawn at random."""
+    rng = np.random.default_rng(0)
+    sources = [image(*rng.integers(1, 9, 2), f"source {i}") for i in range(-(-count // edits_each))]
+    prompts = tuple(np.arange(n, dtype=np.int32) for n in (5, 6))
+    edits = (image(*rng.integers(1, 9, 2), f"edit {i}") for i in range(count))
+    return [
+        ScorerItem(sources[i % len(sources)], edit, "snow", prompts, np.arange(2, dtype=np.int32))
+        for i, edit in enumerate(edits)
+    ]
+
+
+def test_every_edit_is_in_one_batch_and_those_of_a_source_follow_each_other():
+    edits = items(40)
+    batches, rows = batches_of(edits, 8)
+    order = [i for batch in batches for i in batch]
+    assert sorted(order) == list(range(40))
+    assert {len(batch) for batch in batches} == {rows}
+    digests = [edits[i].source.digest for i in order]
+    assert sum(a != b for a, b in pairwise(digests)) == 9  # ten sources, each met once
+
+
+def test_sources_follow_each_other_by_their_largest_edit():
+    edits = items(40)
+    batches, _ = batches_of(edits, 40)
+    most = {}
+    for i in batches[0]:
+        size = max(edits[i].source.n_patches, edits[i].edited.n_patches)
+        most[edits[i].source.digest] = max(size, most.get(edits[i].source.digest, 0))
+    assert list(most.values()) == sorted(most.values())
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 2), (3, 4), (5, 6), (6, 6), (7, 6)])
+def test_a_few_edits_make_a_small_batch(count, rows):
+    batches, found = batches_of(items(count), 6)
+    assert found == rows
+    assert len(batches) == -(-count // rows)
