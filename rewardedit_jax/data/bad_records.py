@@ -4,7 +4,7 @@ What can be told from the index files is told at once, all faults in one error. 
 is read (an image cut short) is an error then, which names the file. A source made with `skip_bad=True` leaves
 out what it finds at once, and puts the next readable record in the place of one that turns out bad when read.
 Which record that is depends on the data alone, not on what was read before: a resumed run sees what the first
-saw.
+saw. (Of judged pairs it is a row drawn by seed and place in line, which brings its own order: `scoring.pairs`.)
 """
 
 from abc import ABC, abstractmethod
