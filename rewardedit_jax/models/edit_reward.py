@@ -132,6 +132,15 @@ class PromptStates:
     image_features: Any  # float[features d], of all images in order
 
 
+@flax.struct.dataclass
+class ImageFeatures:
+    """What the decoder reads of n images. Leaves are `Any`: under `jax.eval_shape` they are shapes."""
+
+    values: Any  # float[n f d], zero at padding
+    rows: Any  # int32[n f], where in its image the feature lies, counted in features; 0 at padding
+    columns: Any  # int32[n f]
+
+
 class EditReward(nn.Module):
     """The scorer's network. With `remat`, blocks of both transformers are recomputed on the way back."""
 
@@ -164,16 +173,20 @@ class EditReward(nn.Module):
           head: 0 for the prompt on following, 1 for that on quality.
         """
         grids = np.asarray(image_grid_thw)
-        plan = plan_images(grids, self.config.vision)
-        features = self.visual(jnp.asarray(pad_patches(pixel_values, grids)), plan)
-        hidden = self._states(features, plan, self._one_prompt(input_ids, attention_mask, grids))
+        images = self.encode(jnp.asarray(pad_patches(pixel_values, grids)), plan_images(grids, self.config.vision))
+        hidden = self._states(images, self._one_prompt(input_ids, attention_mask, grids))
         outputs = None if self.heads is None else self.heads(hidden, head)[:, 0]
-        return PromptStates(outputs, hidden[:, 0], real_features(features, grids))
+        return PromptStates(outputs, hidden[:, 0], real_features(images.values, grids))
 
-    def score(
+    def encode(self, patches: Float[Array, "n p c"], plan: VisionPlan) -> ImageFeatures:
+        """The features of images, each of which depends on its image alone and serves every prompt that shows it."""
+        merge = self.config.vision.spatial_merge_size
+        rows, columns = (jnp.asarray(at)[:, :: merge**2] // merge for at in (plan.rows, plan.columns))
+        return ImageFeatures(self.visual(patches, plan), rows, columns)
+
+    def judge(
         self,
-        patches: Float[Array, "n p c"],
-        plan: VisionPlan,
+        images: ImageFeatures,
         prompts: PackedPrompts,
         reward_token: Float[Array, " d"] | None = None,
         deterministic: bool = True,
@@ -181,16 +194,21 @@ class EditReward(nn.Module):
         """(mean, log σ) of each of a row's prompts, from one pass; before aggregation.
 
         Args:
+          images: whose features `prompts.image_slots` counts, those at padding included.
           reward_token: stands for the reward token's embedding row, so that it can train where the others do not.
           deterministic: False in training, which drops out with the rng "dropout".
         """
-        hidden = self._states(self.visual(patches, plan), plan, prompts, reward_token)
-        return self.heads(hidden, 0, deterministic)
+        return self.heads(self._states(images, prompts, reward_token), 0, deterministic)
+
+    def score(
+        self, patches: Float[Array, "n p c"], plan: VisionPlan, *args: Any, **kwargs: Any
+    ) -> Float[Array, "b k 2"]:
+        """`judge` of the prompts that follow, on images encoded for them."""
+        return self.judge(self.encode(patches, plan), *args, **kwargs)
 
     def _states(
         self,
-        features: Float[Array, "n f d"],
-        plan: VisionPlan,
+        images: ImageFeatures,
         prompts: PackedPrompts,
         reward_token: Float[Array, " d"] | None = None,
     ) -> Float[Array, "b k d"]:
@@ -201,16 +219,14 @@ class EditReward(nn.Module):
         if reward_token is not None:
             is_reward = prompts.ids == self.config.reward_token_id
             x = jnp.where(is_reward[..., None], reward_token.astype(x.dtype), x)
-        x = jnp.where(slots >= 0, features.reshape(-1, features.shape[-1])[prompts.image_slots], x)
-        states = self.decoder(x, self._positions(plan, prompts), visible(prompts.segments))
+        x = jnp.where(slots >= 0, images.values.reshape(-1, x.shape[-1])[prompts.image_slots], x)
+        states = self.decoder(x, self._positions(images, prompts), visible(prompts.segments))
         return jnp.take_along_axis(states, prompts.reward_index[..., None], axis=1)
 
-    def _positions(self, plan: VisionPlan, prompts: PackedPrompts) -> Int[Array, "b l"] | Int[Array, "3 b l"]:
+    def _positions(self, images: ImageFeatures, prompts: PackedPrompts) -> Int[Array, "b l"] | Int[Array, "3 b l"]:
         if self.config.positions == "plain":
             return prompts.positions
-        merge = self.config.vision.spatial_merge_size
-        rows, columns = (jnp.asarray(at)[:, :: merge**2] // merge for at in (plan.rows, plan.columns))
-        return multimodal_positions(prompts, rows, columns)
+        return multimodal_positions(prompts, images.rows, images.columns)
 
     def _one_prompt(
         self,

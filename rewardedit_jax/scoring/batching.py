@@ -1,30 +1,39 @@
 """Which edits are scored together: of one source and of like size, so that little is encoded twice or padded."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import jax
 
+from rewardedit_jax.scoring.images import PreparedImage
 from rewardedit_jax.scoring.packing import ScorerItem, round_up
 
+AT_A_TIME = 16  # batches whose items are put into order, so that few sizes compile and little is padded
 
-def batches_of(items: Sequence[ScorerItem], batch_size: int) -> tuple[list[list[int]], int]:
-    """The numbers of the items of each batch, and the rows of a batch, of which the last may fill fewer.
 
-    Rows are a power of two for a few edits, so that one costs no more than it should, and divisible by the devices.
+def rows_of(edits: int, batch_size: int) -> int:
+    """Of the batches of so many edits: a power of two for a few, so that one costs no more than it should.
+
+    Divisible by the devices.
     """
-    rows = round_up(min(batch_size, 2 ** (len(items) - 1).bit_length()), jax.device_count())
-    order = _by_size(items)
-    return [order[start : start + rows] for start in range(0, len(order), rows)], rows
+    return round_up(min(batch_size, 2 ** (edits - 1).bit_length()), jax.device_count())
 
 
-def _by_size(items: Sequence[ScorerItem]) -> list[int]:
-    """The edits of a source together, sources by what their largest edit pads a batch to."""
+def batches_of(items: Sequence[ScorerItem], rows: int, encoded: Container[PreparedImage] = ()) -> list[list[int]]:
+    """The numbers of the items of each batch, of which the last may be smaller.
+
+    The edits of a source follow each other, those of sources that are `encoded` first, before these are forgotten.
+    """
     of_source = defaultdict(list)
     for i, item in enumerate(items):
         of_source[item.source.digest].append(i)
-    together = sorted(of_source.values(), key=lambda edits: max(_size(items[i]) for i in edits))
-    return [i for edits in together for i in sorted(edits, key=lambda i: _size(items[i]))]
+
+    def place(edits: Sequence[int]) -> tuple[bool, tuple[int, int]]:
+        return items[edits[0]].source not in encoded, max(_size(items[i]) for i in edits)
+
+    together = sorted(of_source.values(), key=place)
+    order = [i for edits in together for i in sorted(edits, key=lambda i: _size(items[i]))]
+    return [order[start : start + rows] for start in range(0, len(order), rows)]
 
 
 def _size(item: ScorerItem) -> tuple[int, int]:

@@ -16,9 +16,10 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from rewardedit_jax.scoring.batching import AT_A_TIME
 from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.scoring.packing import ScorerItem
-from rewardedit_jax.scoring.scorer import SORTED_AT_A_TIME, Scorer
+from rewardedit_jax.scoring.scorer import Scorer
 
 # A file name that is no UTF-8 holds lone surrogates, for which JSON has these very escapes.
 _ENCODING = {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -107,7 +108,7 @@ def outcomes(
     readable, faulty = deque[ScoreJob](), deque[tuple[ScoreJob, str]]()
 
     def items() -> Iterator[ScorerItem]:
-        for job, item in _prepared(scorer, jobs, batch_size * SORTED_AT_A_TIME):
+        for job, item in _prepared(scorer, jobs, batch_size * AT_A_TIME):
             if isinstance(item, str):
                 faulty.append((job, item))
             else:

@@ -2,19 +2,19 @@
 
 The prompts of an edit share system turn, images and opening words. A row of the batch is that common prefix followed by
 the rest of each prompt, `[prefix | rest 1 | rest 2]`; attention lets a rest see the prefix and itself, so that one pass
-gives the numbers of a pass per prompt (fact sheet 2.8). An image that occurs several times is one image of the batch.
+gives the numbers of a pass per prompt (fact sheet 2.8). Images are encoded apart (`stack_images`), and rows point to
+their features, so that an image that occurs several times is encoded once.
 
-Items are prepared one by one (`prepare_item`, where everything that is wrong with an item is raised) and then collated.
+Items are prepared one by one (`prepare_item`, where everything that is wrong with an item is raised) and then packed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import flax
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32
+from jaxtyping import Float32, Int32
 from PIL import Image
 
 from rewardedit_jax.data.images import ImageError
@@ -29,26 +29,13 @@ _LEAST_MULTIPLE, _MOST_MULTIPLE = 4, 128  # what lengths of rows and images are 
 
 @dataclass(frozen=True, eq=False)
 class ScorerItem:
-    """One edit, ready to be collated."""
+    """One edit, ready to be packed."""
 
     source: PreparedImage
     edited: PreparedImage
     instruction: str
     prompts: tuple[Int32[np.ndarray, " _"], ...]  # ids up to the reward token, in the order of PERSPECTIVES
     image_positions: Int32[np.ndarray, " m"]  # of the image tokens, source's first; the same in all prompts
-
-
-@flax.struct.dataclass
-class ScorerBatch:
-    """Arrays of one pass: b rows (edits), n images of at most P patches each.
-
-    An image slot of `prompts` is a row of the flattened features: token t of image i is `i·P/4 + t`.
-    """
-
-    patches: Float32[Array | np.ndarray, "n P 1176"]  # normalised; zeros after an image's last patch
-    grids: Int32[Array | np.ndarray, "n 3"]  # (1, rows, columns) in patches; (1, 2, 2) for padding images
-    prompts: PackedPrompts
-    valid: Bool[Array | np.ndarray, " b"]  # False for padding rows, which come last
 
 
 def prepare_item(
@@ -77,38 +64,29 @@ def prepare_item(
     return ScorerItem(*images, instruction, prompts, positions)
 
 
-def collate(
+def pack_items(
     items: Sequence[ScorerItem],
+    first_slot: Callable[[PreparedImage], int],
     batch_size: int,
     *,
     perspectives: Sequence[str] = PERSPECTIVES,
-    image_multiple: int = 1,
-    row_multiple: int | None = None,
-    patch_multiple: int | None = None,
-) -> ScorerBatch:
-    """The arrays of up to `batch_size` items, in their order, padded to a size that few batches differ in.
+) -> PackedPrompts:
+    """A row for each item, in their order, padded to a size that few batches differ in.
 
     Args:
+      first_slot: where among the flattened features of all images those of an image begin.
       batch_size: rows; those behind the items are padding.
       perspectives: the prompts to pack into each row; a single one gives that prompt whole, as published code runs it.
-      image_multiple: images, each of which is there once, are padded to a multiple of this number.
-      row_multiple, patch_multiple: tokens of a row and patches of an image are padded to a multiple of these; None: of
-        an eighth of the length, so to speak (`padded_length`).
     Raises:
       ValueError: no items, or more than the batch size.
     """
     if not 0 < len(items) <= batch_size:
         raise ValueError(f"{len(items)} items do not go into a batch of {batch_size}.")
-    images = list({image.digest: image for item in items for image in (item.source, item.edited)}.values())
-    width = padded_length(max(image.n_patches for image in images), patch_multiple)
-    first_slot = {image.digest: i * width // MERGE**2 for i, image in enumerate(images)}
     chosen = [PERSPECTIVES.index(perspective) for perspective in perspectives]
     rows = [
         pack_row([item.prompts[i] for i in chosen], item.image_positions, _slots(item, first_slot)) for item in items
     ]
-    patches, grids = _stack_images(images, round_up(len(images), image_multiple), width)
-    valid = np.arange(batch_size) < len(items)
-    return ScorerBatch(patches, grids, stack_rows(rows, batch_size, row_multiple), valid)
+    return stack_rows(rows, batch_size)
 
 
 class PackedRow(NamedTuple):
@@ -184,8 +162,8 @@ def _with_image_tokens(
     return np.repeat(ids, repeats)
 
 
-def _slots(item: ScorerItem, first_slot: Mapping[bytes, int]) -> Int32[np.ndarray, " m"]:
-    starts_and_lengths = [(first_slot[image.digest], image.n_tokens) for image in (item.source, item.edited)]
+def _slots(item: ScorerItem, first_slot: Callable[[PreparedImage], int]) -> Int32[np.ndarray, " m"]:
+    starts_and_lengths = [(first_slot(image), image.n_tokens) for image in (item.source, item.edited)]
     return np.concatenate([np.arange(start, start + n, dtype=np.int32) for start, n in starts_and_lengths])
 
 
@@ -195,15 +173,24 @@ def _common_prefix(prompts: Sequence[Int32[np.ndarray, " _"]]) -> int:
     return shortest if same.all() else int(same.argmin())
 
 
-def _stack_images(
-    images: Sequence[PreparedImage], n: int, width: int
+def stack_images(
+    images: Sequence[PreparedImage], n: int
 ) -> tuple[Float32[np.ndarray, "n P 1176"], Int32[np.ndarray, "n 3"]]:
-    """Padding images are the smallest that there are, all zeros."""
+    """Patches of images, padded with zeros to a common number (`padded_length`), and the grids that they form.
+
+    Behind the images come padding images, up to `n`: the smallest that there are, all zeros.
+    """
     padding = n - len(images)
     grids = np.array([image.grid for image in images] + [(1, MERGE, MERGE)] * padding, np.int32)
     patches = [to_patches(image.pixels) for image in images]
     patches.append(np.zeros((padding * MERGE**2, PATCH_WIDTH), np.float32))
+    width = padded_length(max(image.n_patches for image in images))
     return pad_patches(np.concatenate(patches), grids, width), grids
+
+
+def feature_width(images: Iterable[PreparedImage]) -> int:
+    """Features of the largest of these images, padded as `stack_images` pads its patches."""
+    return padded_length(max(image.n_patches for image in images)) // MERGE**2
 
 
 def padded_length(length: int, multiple: int | None = None) -> int:

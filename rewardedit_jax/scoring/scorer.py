@@ -2,28 +2,27 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain, islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Float, Float32
 from PIL import Image
 
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.reward_heads import aggregate
-from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
-from rewardedit_jax.scoring.batching import batches_of
+from rewardedit_jax.scoring.batching import AT_A_TIME, rows_of
 from rewardedit_jax.scoring.calibration import Calibration
+from rewardedit_jax.scoring.devices import everywhere
 from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.images import AREA, PreparedImage
+from rewardedit_jax.scoring.inference import Inference
 from rewardedit_jax.scoring.objectives import preference_probability
-from rewardedit_jax.scoring.packing import ScorerItem, collate, prepare_item, round_up
+from rewardedit_jax.scoring.packing import ScorerItem, prepare_item
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_tokenizer, reward_rows
 from rewardedit_jax.weights.engine import Params
@@ -33,7 +32,6 @@ from rewardedit_jax.weights.hub import find_model
 from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
 
 Picture = str | Path | Image.Image | PreparedImage
-SORTED_AT_A_TIME = 16  # batches whose items are put into order of size, so that few sizes compile and little is padded
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +64,7 @@ class Scorer:
             raise WeightFileError(
                 f"{model} has no reward heads (rm_heads.*, rm_head.*): it is a base model, no scorer."
             )
-        return replace(scorer, params=jax.device_put(scorer.params, _everywhere()))
+        return replace(scorer, params=jax.device_put(scorer.params, everywhere()))
 
     @classmethod
     def read(cls, model: str | Path, base: str | Path | None = None, dtype: DTypeLike = jnp.float32) -> "Scorer":
@@ -132,7 +130,7 @@ class Scorer:
         Args:
           source, edited: paths or PIL images, one or a sequence.
           instruction: what was asked for. One source or instruction meets many edits, otherwise they go together.
-          batch_size: edits at a time. Equal images of a batch are encoded once.
+          batch_size: edits at a time. A source is encoded once for edits that follow each other.
           improvement: score the unchanged sources too, to tell how much better each edit is than doing nothing; that
             is one more edit for every source.
         Returns:
@@ -169,15 +167,19 @@ class Scorer:
         """Scores of prepared edits, in their order, as they come; a few batches of them are in memory at a time."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; one edit at a time is the least.")
-        items = iter(items)
-        while chunk := list(islice(items, batch_size * SORTED_AT_A_TIME)):
+        items, inference = iter(items), None
+        while chunk := list(islice(items, batch_size * AT_A_TIME)):
             unchanged = self._unchanged(chunk) if improvement else {}
-            raw = self._raw([*chunk, *unchanged.values()], batch_size)
-            yield from self._scores(chunk, raw, unchanged)
+            asked = [*chunk, *unchanged.values()]
+            inference = inference or self._inference(rows_of(len(asked), batch_size))
+            yield from self._scores(chunk, inference.outputs(asked), unchanged)
 
     def calibrate(self, scores: Sequence[EditScore], description: str) -> "Scorer":
         """This scorer with these scores, which it gave, as its reference; `description` says of which edits."""
         return replace(self, calibration=Calibration.of(scores, description))
+
+    def _inference(self, rows: int) -> Inference:
+        return Inference(self.module, self.params, self.perspectives, rows)
 
     def _prepared(self, edits: Sequence[tuple[Picture, Picture, str]]) -> Iterator[ScorerItem]:
         for i, edit in enumerate(edits):
@@ -215,36 +217,6 @@ class Scorer:
     def _overall(self, raw: Float32[np.ndarray, "n k 2"]) -> Float32[np.ndarray, "n 2"]:
         return np.asarray(aggregate(jnp.asarray(raw), self.module.config.heads.aggregation))
 
-    def _raw(self, items: Sequence[ScorerItem], batch_size: int) -> Float32[np.ndarray, "n k 2"]:
-        """[mean, log σ] of each prompt: items of like size go together, so that few programs compile.
-
-        An image is encoded once in a batch.
-        """
-        raw = np.zeros((len(items), len(self.perspectives), 2), np.float32)
-        batches, rows = batches_of(items, batch_size)
-        runs = ((chosen, self._run([items[i] for i in chosen], rows)) for chosen in batches)
-        # Each is waited for when the next has been started, so that the device works while the host prepares.
-        for (chosen, outputs), _ in pairwise(chain(runs, [None])):
-            raw[chosen] = np.asarray(outputs)[: len(chosen)]
-        return raw
-
-    def _run(self, items: Sequence[ScorerItem], rows: int) -> Float[Array, "b k 2"]:
-        images = round_up(max(1, rows // 2), jax.device_count())
-        batch = collate(items, rows, perspectives=self.perspectives, image_multiple=images)
-        plan = plan_images(batch.grids, self.module.config.vision, batch.patches.shape[1])
-        images, rows = (_spread(len(x)) for x in (batch.patches, batch.valid))
-        inputs = jax.device_put((batch.patches, plan, batch.prompts), (images, images, rows))
-        exact = jnp.dtype(self.module.dtype) == jnp.float32  # accelerators round float32 products unless told not to
-        with jax.default_matmul_precision("highest" if exact else "default"):
-            return _score(self.module, self.params, *inputs)
-
-
-@partial(jax.jit, static_argnums=0)
-def _score(
-    module: EditReward, params: Params, patches: Float[Array, "n p c"], plan: VisionPlan, prompts: Any
-) -> Float[Array, "b k 2"]:
-    return module.apply({"params": params}, patches, plan, prompts, method="score")
-
 
 def _aligned(*given: Any) -> list[list[Any]]:
     """Sequences of one length; what is single is repeated. Raises ValueError for lists of different lengths."""
@@ -256,11 +228,6 @@ def _aligned(*given: Any) -> list[list[Any]]:
             f"sources, edited images and instructions are {told}: give lists of one length, or single ones."
         )
     return [[one] * min(lengths) if x is None else x for one, x in zip(given, lists, strict=True)]
-
-
-def _rows(edits: int, batch_size: int) -> int:
-    """Of a batch: a power of two for a few edits, so that one costs no more than it should; divisible by devices."""
-    return round_up(min(batch_size, 2 ** (edits - 1).bit_length()), jax.device_count())
 
 
 def _asked(item: ScorerItem) -> tuple[bytes, str]:
@@ -278,15 +245,3 @@ def _cut_to(rows: int, module: EditReward, params: Params) -> tuple[EditReward, 
     embedding = {"embedding": decoder["embed_tokens"]["embedding"][:rows]}
     config = replace(module.config, text=replace(text, vocab_size=rows))
     return module.clone(config=config), {**params, "decoder": {**decoder, "embed_tokens": embedding}}
-
-
-def _everywhere() -> NamedSharding:
-    """A copy on each device."""
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def _spread(length: int) -> NamedSharding:
-    """A part on each device, where so many can be divided evenly."""
-    everywhere = _everywhere()
-    return everywhere if length % jax.device_count() else everywhere.update(spec=PartitionSpec("data"))

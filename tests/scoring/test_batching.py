@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from rewardedit_jax.scoring.batching import batches_of
+from rewardedit_jax.scoring.batching import batches_of, rows_of
 from rewardedit_jax.scoring.images import PreparedImage
 from rewardedit_jax.scoring.packing import ScorerItem
 
@@ -28,26 +28,32 @@ def items(count, edits_each=4):
 
 def test_every_edit_is_in_one_batch_and_those_of_a_source_follow_each_other():
     edits = items(40)
-    batches, rows = batches_of(edits, 8)
+    batches = batches_of(edits, 8)
     order = [i for batch in batches for i in batch]
     assert sorted(order) == list(range(40))
-    assert {len(batch) for batch in batches} == {rows}
+    assert {len(batch) for batch in batches} == {8}
     digests = [edits[i].source.digest for i in order]
     assert sum(a != b for a, b in pairwise(digests)) == 9  # ten sources, each met once
 
 
 def test_sources_follow_each_other_by_their_largest_edit():
     edits = items(40)
-    batches, _ = batches_of(edits, 40)
+    (batch,) = batches_of(edits, 40)
     most = {}
-    for i in batches[0]:
+    for i in batch:
         size = max(edits[i].source.n_patches, edits[i].edited.n_patches)
         most[edits[i].source.digest] = max(size, most.get(edits[i].source.digest, 0))
     assert list(most.values()) == sorted(most.values())
 
 
-@pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 2), (3, 4), (5, 6), (6, 6), (7, 6)])
-def test_a_few_edits_make_a_small_batch(count, rows):
-    batches, found = batches_of(items(count), 6)
-    assert found == rows
-    assert len(batches) == -(-count // rows)
+def test_encoded_sources_come_first():
+    edits = items(40)
+    encoded = {edits[3].source, edits[7].source}
+    order = [edits[i].source for batch in batches_of(edits, 8, encoded) for i in batch]
+    assert set(order[:8]) == encoded
+    assert [source for source in order[8:] if source in encoded] == []
+
+
+@pytest.mark.parametrize(("edits", "rows"), [(1, 1), (2, 2), (3, 4), (5, 6), (6, 6), (7, 6), (1000, 6)])
+def test_a_few_edits_make_a_small_batch(edits, rows):
+    assert rows_of(edits, 6) == rows

@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 from tiny_scorers import tiny_config, tiny_scorer
 from tiny_tokenizer import write_tiny_tokenizer
+from whole_batch import whole_batch
 
 from rewardedit_jax.models.vision_plan import plan_images
 from rewardedit_jax.scoring.images import to_patches
-from rewardedit_jax.scoring.packing import collate, prepare_item
+from rewardedit_jax.scoring.packing import prepare_item
 from rewardedit_jax.scoring.tokenizer import load_tokenizer
 
 AREA = 112 * 112
@@ -35,7 +36,11 @@ def items(tokenizer):
 
 
 def scores(module, params, batch):
-    return np.asarray(run(module, params, batch))[batch.valid]
+    return np.asarray(run(module, params, batch))[real(batch)]
+
+
+def real(batch):
+    return (batch.prompts.segments >= 0).any(axis=1)
 
 
 def run(module, params, batch, reward_token=None):
@@ -47,7 +52,7 @@ def run(module, params, batch, reward_token=None):
 @pytest.mark.parametrize("positions", ["plain", "mrope"])
 def test_a_packed_pass_equals_two_passes(tokenizer, items, positions):
     module, params = tiny_scorer(tiny_config(positions=positions, image_token_id=tokenizer.image_id))
-    packed = scores(module, params, collate(items, 4))
+    packed = scores(module, params, whole_batch(items, 4))
     grids = np.concatenate([[item.source.grid, item.edited.grid] for item in items])
     pixels = np.concatenate([patches(image) for item in items for image in (item.source, item.edited)])
     for head in (0, 1):
@@ -59,7 +64,7 @@ def test_a_packed_pass_equals_two_passes(tokenizer, items, positions):
 
 def test_positions_matter(tokenizer, items):
     plain, mrope = (
-        scores(*tiny_scorer(tiny_config(positions=p, image_token_id=tokenizer.image_id)), collate(items, 4))
+        scores(*tiny_scorer(tiny_config(positions=p, image_token_id=tokenizer.image_id)), whole_batch(items, 4))
         for p in ("plain", "mrope")
     )
     assert np.abs(plain - mrope).max() > 1e-3
@@ -67,18 +72,18 @@ def test_positions_matter(tokenizer, items):
 
 def test_company_and_padding_change_nothing(tokenizer, items):
     module, params = tiny_scorer(tiny_config(image_token_id=tokenizer.image_id))
-    together = scores(module, params, collate(items, 8))
+    together = scores(module, params, whole_batch(items, 8))
     for i, item in enumerate(items):
-        alone = scores(module, params, collate([item], 1, row_multiple=1, patch_multiple=4))
+        alone = scores(module, params, whole_batch([item], 1))
         np.testing.assert_allclose(alone[0], together[i], atol=1e-5)
 
 
 def test_a_reward_token_stands_for_its_row(tokenizer, items):
     module, params = tiny_scorer(tiny_config(image_token_id=tokenizer.image_id))
-    batch = collate(items, 4)
+    batch = whole_batch(items, 4)
     own = jnp.asarray(params["decoder"]["embed_tokens"]["embedding"][-1])
-    np.testing.assert_allclose(run(module, params, batch, own)[batch.valid], scores(module, params, batch), atol=1e-6)
-    gradient = jax.grad(lambda row: run(module, params, batch, row)[batch.valid].sum())(own)
+    np.testing.assert_allclose(run(module, params, batch, own)[real(batch)], scores(module, params, batch), atol=1e-6)
+    gradient = jax.grad(lambda row: run(module, params, batch, row)[real(batch)].sum())(own)
     assert np.abs(gradient).max() > 1e-3
 
 

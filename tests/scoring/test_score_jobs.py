@@ -184,7 +184,7 @@ def test_a_score_that_is_no_number_is_an_error(scorer, folder):
 @pytest.mark.parametrize("ahead", [1, 2, 100])
 def test_reading_ahead_changes_nothing(scorer, folder, monkeypatch, ahead):
     """However many edits wait, each gets its own score or error."""
-    monkeypatch.setattr("rewardedit_jax.scoring.jobs.SORTED_AT_A_TIME", ahead)
+    monkeypatch.setattr("rewardedit_jax.scoring.jobs.AT_A_TIME", ahead)
     jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
     jobs.insert(1, ScoreJob(jobs[0].source, str(folder / "nothing.png"), INSTRUCTION))
     told = dict(outcomes(scorer, jobs, batch_size=2))
