@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from ml_collections import ConfigDict
 from PIL import Image
 
+from rewardedit_jax.data.bad_records import BadRecords
 from rewardedit_jax.data.preferences import PreferenceSource
 from rewardedit_jax.data.shapes.scorer_tokenizer import write_scorer_tokenizer
 from rewardedit_jax.models.decoder import DecoderConfig
@@ -75,15 +76,24 @@ def _described(config: ConfigDict, source: PreferenceSource) -> Scorer:
         vision=QwenVisionConfig.from_hf(config.network.vision.to_dict()),
         image_token_id=tokenizer.image_id,
     )
-    kernel = whitening_kernel(_some_patches(source, config.data.area), network.vision.hidden_size, config.seed)
+    patches = _some_patches(source, config.data.area, config.data.skip_bad)
+    kernel = whitening_kernel(patches, network.vision.hidden_size, config.seed)
     return Scorer(EditReward(network), {"visual": {"patch_embed": {"proj": {"kernel": kernel}}}}, tokenizer)
 
 
-def _some_patches(source: PreferenceSource, area: int) -> Float32[np.ndarray, "n 1176"]:
-    """Of one edit of each of some pairs, spread over the source."""
-    chosen = np.linspace(0, len(source) - 1, min(len(source), _WHITENED)).astype(int)
-    images = (prepare_image(Image.fromarray(source[int(i)].edited_a), area) for i in chosen)
-    return np.concatenate([to_patches(image.pixels) for image in images])
+def _some_patches(source: PreferenceSource, area: int, skip_bad: bool) -> Float32[np.ndarray, "n 1176"]:
+    """Of one edit of each of some pairs, spread over the source; with `skip_bad`, of those that can be read."""
+    found = []
+    for i in np.linspace(0, len(source) - 1, min(len(source), _WHITENED)).astype(int).tolist():
+        try:
+            found.append(to_patches(prepare_image(Image.fromarray(source[i].edited_a), area).pixels))
+        except ValueError as error:  # also ImageError and BadRecords; training logs it if it draws the pair
+            if not skip_bad:
+                key = source.judgements[i].key
+                raise BadRecords(f"pair {key}: {error}\ndata.skip_bad=True goes on without it.") from error
+    if not found:
+        raise BadRecords(f"of {len(source)} pairs, some were tried and none can be used.")
+    return np.concatenate(found)
 
 
 def shapes_tokenizer() -> ScorerTokenizer:
