@@ -8,6 +8,7 @@ whatever colours lie under it), and images are turned upright by their EXIF orie
 
 import hashlib
 import math
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ _MAX_ASPECT = 200
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 PATCH_WIDTH = 3 * _FRAMES * PATCH**2
+_LOADING = threading.Lock()  # one picture may be given for many edits, and Pillow reads its file when it is first used
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +113,8 @@ def _open(image: str | Path | Image.Image) -> tuple[Image.Image, bool]:
     if not isinstance(image, str | Path | Image.Image):
         raise TypeError(f"an image is a path or a PIL image (Image.fromarray makes one), not {type(image).__name__}.")
     if isinstance(image, Image.Image):
-        return upright_rgb(image), is_transparent(image)
+        with _LOADING:
+            return upright_rgb(image), is_transparent(image)
     with naming(str(image)):
         original = load_image(image)
         return upright_rgb(original), is_transparent(original)

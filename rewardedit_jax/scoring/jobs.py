@@ -6,9 +6,8 @@ It names the scorer (`Scorer.fingerprint`), so that scores of two are not mixed.
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from rewardedit_jax.scoring.batching import AT_A_TIME
 from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.scoring.packing import ScorerItem
+from rewardedit_jax.scoring.reading import read_ahead
 from rewardedit_jax.scoring.scorer import Scorer
 
 # A file name that is no UTF-8 holds lone surrogates, for which JSON has these very escapes.
@@ -108,12 +108,15 @@ def outcomes(
     readable, faulty = deque[ScoreJob](), deque[tuple[ScoreJob, str]]()
 
     def items() -> Iterator[ScorerItem]:
-        for job, item in _prepared(scorer, jobs, batch_size * AT_A_TIME):
-            if isinstance(item, str):
-                faulty.append((job, item))
+        read = read_ahead(scorer.prepare, map(astuple, jobs), batch_size * AT_A_TIME)
+        for job, item in zip(jobs, read, strict=True):
+            try:
+                prepared = item.result()
+            except ValueError as error:
+                faulty.append((job, str(error)))
             else:
                 readable.append(job)
-                yield item
+                yield prepared
 
     def told() -> Iterator[tuple[ScoreJob, EditScore | str]]:
         for score in scorer.stream(items(), batch_size=batch_size, improvement=improvement):
@@ -124,32 +127,6 @@ def outcomes(
         yield from faulty
 
     yield from tqdm(told(), total=len(jobs), unit="edit", disable=len(jobs) < 2)
-
-
-def _prepared(scorer: Scorer, jobs: Iterable[ScoreJob], ahead: int) -> Iterator[tuple[ScoreJob, ScorerItem | str]]:
-    """Edits in their order, read by threads while the device scores those before.
-
-    Args:
-      ahead: edits to read before they are needed: a megabyte each.
-    """
-
-    def prepare(job: ScoreJob) -> ScorerItem | str:
-        try:
-            return scorer.prepare(job.source, job.edited, job.instruction)
-        except ValueError as error:
-            return str(error)
-
-    waiting = deque[tuple[ScoreJob, Future[ScorerItem | str]]]()
-    pool = ThreadPoolExecutor()
-    try:
-        for job in jobs:
-            waiting.append((job, pool.submit(prepare, job)))
-            if len(waiting) > ahead:
-                first, item = waiting.popleft()
-                yield first, item.result()
-        yield from ((job, item.result()) for job, item in waiting)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def run_jobs(

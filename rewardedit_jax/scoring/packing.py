@@ -57,11 +57,21 @@ def prepare_item(
       ImageError: an image cannot be read or is too narrow; says which.
       ValueError: an instruction that is empty or contains tokens of the scorer.
     """
-    images = _image(source, "source", area), _image(edited, "edited", area)
+    images = prepared(source, "source", area), prepared(edited, "edited", area)
     prompts = [tokenizer.encode(chat_prompt(instruction, perspective, system)) for perspective in PERSPECTIVES]
     prompts = tuple(_with_image_tokens(ids, images, tokenizer.image_id) for ids in prompts)
     positions = np.flatnonzero(prompts[0] == tokenizer.image_id).astype(np.int32)
     return ScorerItem(*images, instruction, prompts, positions)
+
+
+def prepared(image: str | Path | Image.Image | PreparedImage, role: str, area: int) -> PreparedImage:
+    """`prepare_image`, unless it was before. Raises ImageError, which says in which `role` the image is."""
+    if isinstance(image, PreparedImage):
+        return image
+    try:
+        return prepare_image(image, area)
+    except ImageError as error:
+        raise ImageError(f"{role}: {error}") from error
 
 
 def pack_items(
@@ -142,15 +152,6 @@ def stack_rows(rows: Sequence[PackedRow], batch_size: int, row_multiple: int | N
         image_slots=stacked("image_slots", length, -1),
         reward_index=stacked("reward_index", len(rows[0].reward_index), 0),
     )
-
-
-def _image(image: str | Path | Image.Image | PreparedImage, role: str, area: int) -> PreparedImage:
-    if isinstance(image, PreparedImage):
-        return image
-    try:
-        return prepare_image(image, area)
-    except ImageError as error:
-        raise ImageError(f"{role}: {error}") from error
 
 
 def _with_image_tokens(

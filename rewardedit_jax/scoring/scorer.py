@@ -22,8 +22,9 @@ from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.images import AREA, PreparedImage
 from rewardedit_jax.scoring.inference import Inference
 from rewardedit_jax.scoring.objectives import preference_probability
-from rewardedit_jax.scoring.packing import ScorerItem, prepare_item
+from rewardedit_jax.scoring.packing import ScorerItem, prepare_item, prepared
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM
+from rewardedit_jax.scoring.reading import read_ahead
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_tokenizer, reward_rows
 from rewardedit_jax.weights.engine import Params
 from rewardedit_jax.weights.files import WeightFileError, read_json, read_weights, write_json
@@ -140,8 +141,11 @@ class Scorer:
             that contains tokens of the scorer, or lists of different lengths.
         """
         single = not any(isinstance(x, list | tuple) for x in (source, edited, instruction))
+        if not isinstance(source, list | tuple):
+            source = prepared(source, "source", self.area)  # once for all its edits
         edits = list(zip(*_aligned(source, edited, instruction), strict=True))
-        scores = list(self.stream(self._prepared(edits), batch_size=batch_size, improvement=improvement))
+        items = self._read(edits, batch_size * AT_A_TIME)
+        scores = list(self.stream(items, batch_size=batch_size, improvement=improvement))
         return scores[0] if single else scores
 
     @staticmethod
@@ -181,10 +185,10 @@ class Scorer:
     def _inference(self, rows: int) -> Inference:
         return Inference(self.module, self.params, self.perspectives, rows)
 
-    def _prepared(self, edits: Sequence[tuple[Picture, Picture, str]]) -> Iterator[ScorerItem]:
-        for i, edit in enumerate(edits):
+    def _read(self, edits: Sequence[tuple[Picture, Picture, str]], ahead: int) -> Iterator[ScorerItem]:
+        for i, item in enumerate(read_ahead(self.prepare, edits, ahead)):
             try:
-                yield self.prepare(*edit)
+                yield item.result()
             except (ValueError, TypeError) as error:
                 raise type(error)(f"edit {i}: {error}" if len(edits) > 1 else str(error)) from error
 

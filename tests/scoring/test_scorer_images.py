@@ -1,5 +1,6 @@
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -113,3 +114,13 @@ def test_digests_tell_images_apart(tmp_path):
     same = [prepare_image(image).digest for image in (tmp_path / "a.png", Image.fromarray(_noise(60, 90)))]
     assert same[0] == same[1]
     assert len({*blank, same[0]}) == 3
+
+
+def test_threads_may_share_an_opened_file(tmp_path):
+    """Pillow reads a file into the picture when it is first used, by whichever thread."""
+    Image.fromarray(_noise(1500, 1500)).save(tmp_path / "a.png")
+    expected = prepare_image(tmp_path / "a.png").digest
+    for _ in range(3):
+        shared = Image.open(tmp_path / "a.png")
+        with ThreadPoolExecutor(8) as pool:
+            assert {image.digest for image in pool.map(prepare_image, [shared] * 16)} == {expected}
