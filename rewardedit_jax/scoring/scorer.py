@@ -175,15 +175,13 @@ class Scorer:
         while chunk := list(islice(items, batch_size * AT_A_TIME)):
             unchanged = self._unchanged(chunk) if improvement else {}
             asked = [*chunk, *unchanged.values()]
-            inference = inference or self._inference(rows_of(len(asked), batch_size))
+            rows = rows_of(len(asked), batch_size)
+            inference = inference or Inference(self.module, self.params, self.perspectives, rows)
             yield from self._scores(chunk, inference.outputs(asked), unchanged)
 
     def calibrate(self, scores: Sequence[EditScore], description: str) -> "Scorer":
         """This scorer with these scores, which it gave, as its reference; `description` says of which edits."""
         return replace(self, calibration=Calibration.of(scores, description))
-
-    def _inference(self, rows: int) -> Inference:
-        return Inference(self.module, self.params, self.perspectives, rows)
 
     def _read(self, edits: Sequence[tuple[Picture, Picture, str]], ahead: int) -> Iterator[ScorerItem]:
         for i, item in enumerate(read_ahead(self.prepare, edits, ahead)):

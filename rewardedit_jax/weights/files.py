@@ -123,7 +123,11 @@ def refused_pickle(directory: Path) -> str | None:
 def write_weights(tensors: Mapping[str, np.ndarray], directory: Path, stem: str) -> None:
     """Write `<stem>.safetensors`, marked as torch tensors so that diffusers and transformers take it."""
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(dict(tensors), directory / f"{stem}.safetensors", metadata={"format": "pt"})
+    file = directory / f"{stem}.safetensors"
+    file.touch()
+    mode = file.stat().st_mode
+    save_file(dict(tensors), file, metadata={"format": "pt"})
+    file.chmod(mode)  # safetensors puts another file there, which its writer alone may read
 
 
 def read_json(file: Path) -> dict:

@@ -90,6 +90,16 @@ def test_what_is_written_is_read_by_torch_libraries(tmp_path):
     assert_read(tmp_path / "new" / "unet", tensors())
 
 
+def test_who_may_read_other_files_may_read_the_weights(tmp_path):
+    (tmp_path / "other").write_text("")
+    write_weights(tensors(), tmp_path, TRANSFORMERS)
+    file = tmp_path / f"{TRANSFORMERS}.safetensors"
+    assert file.stat().st_mode == (tmp_path / "other").stat().st_mode
+    file.chmod(0o640)
+    write_weights(tensors(), tmp_path, TRANSFORMERS)
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
 def test_a_missing_shard_is_named(tmp_path):
     write_shards(tmp_path)
     (tmp_path / f"{DIFFUSERS}-00002-of-00002.safetensors").unlink()
