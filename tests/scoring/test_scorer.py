@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_scorers import shapes_scorer, tiny_config, tiny_scorer
+from tiny_scorers import shapes_scorer, tiny_config, tiny_scorer, two_passes
 
 from rewardedit_jax import EditScore, Scorer
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.models.reward_heads import aggregate
 from rewardedit_jax.scoring.calibration import Calibration
-from rewardedit_jax.scoring.images import to_patches
 from rewardedit_jax.weights.files import WeightFileError
 from rewardedit_jax.weights.pretrained import save_pretrained
 
@@ -49,13 +48,7 @@ def scores(scorer, edits):
 
 def test_a_score_is_the_networks(scorer, edits, scores):
     for i in (0, 2):
-        item = scorer.prepare(*(column[i] for column in edits))
-        pixels = np.concatenate([to_patches(image.pixels) for image in (item.source, item.edited)])
-        grids = np.array([item.source.grid, item.edited.grid])
-        for head, ids in enumerate(item.prompts):
-            arguments = ids[None], np.ones_like(ids)[None], pixels, grids
-            found = scorer.module.apply({"params": scorer.params}, *arguments, head=head)
-            np.testing.assert_allclose(scores[i].raw[head], found.outputs[0], atol=1e-5)
+        np.testing.assert_allclose(scores[i].raw, two_passes(scorer, *(column[i] for column in edits)), atol=1e-5)
 
 
 def test_batches_and_order_change_nothing(scorer, edits, scores):
