@@ -37,6 +37,8 @@ def parse() -> argparse.Namespace:
     p.add_argument("--improvement", action=argparse.BooleanOptionalAction, default=True,
                    help="score the unchanged sources too: one more edit for each (default: yes)")  # fmt: skip
     p.add_argument("--batch-size", type=int, default=8, help="edits at a time (default: %(default)s)")
+    p.add_argument("--tensor", type=int, default=1, metavar="N",
+                   help="devices that share one copy of a model too large for one (default: %(default)s)")  # fmt: skip
     p.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, on a CPU float32")
     a = p.parse_args()
     if (a.list is None) == (a.source is None or a.edited is None):
@@ -51,7 +53,7 @@ def main() -> None:
     logging.set_verbosity(logging.INFO)
     with complain_clearly():
         jobs = listed_jobs(a.list, a.instruction) if a.list else plan_jobs(a.source, a.edited, a.instruction)
-        scorer = Scorer.load(a.model, a.base, a.dtype)
+        scorer = Scorer.load(a.model, a.base, a.dtype, a.tensor)
         settings = {"batch_size": a.batch_size, "improvement": a.improvement}
         if a.output:
             faults = run_jobs(scorer, jobs, a.output, **settings)

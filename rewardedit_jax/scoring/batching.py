@@ -3,20 +3,18 @@
 from collections import defaultdict
 from collections.abc import Container, Sequence
 
-import jax
-
 from rewardedit_jax.scoring.images import PreparedImage
 from rewardedit_jax.scoring.packing import ScorerItem, round_up
 
 AT_A_TIME = 16  # batches whose items are put into order, so that few sizes compile and little is padded
 
 
-def rows_of(edits: int, batch_size: int) -> int:
-    """Of the batches of so many edits: a power of two for a few, so that one costs no more than it should.
+def rows_of(edits: int, batch_size: int, ways: int = 1) -> int:
+    """Of the batches of so many edits, divisible by `ways`.
 
-    Divisible by the devices.
+    A power of two for a few, so that they cost no more than they should.
     """
-    return round_up(min(batch_size, 2 ** (edits - 1).bit_length()), jax.device_count())
+    return round_up(min(batch_size, 2 ** (edits - 1).bit_length()), ways)
 
 
 def batches_of(items: Sequence[ScorerItem], rows: int, encoded: Container[PreparedImage] = ()) -> list[list[int]]:

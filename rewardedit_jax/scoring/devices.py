@@ -1,15 +1,36 @@
-"""Where a scorer's arrays lie: the network on every device, rows and images dealt out."""
+"""Which devices a scorer works on: copies of its weights, each on one device or divided over several."""
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
+from ml_collections import ConfigDict
+
+from rewardedit_jax.models.edit_reward import PARTITION_RULES
+from rewardedit_jax.training.sharding import infer_shardings, make_mesh, place
+from rewardedit_jax.weights.engine import Params
 
 
-def everywhere() -> NamedSharding:
-    """A copy on each device."""
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    return NamedSharding(mesh, PartitionSpec())
+def scorer_mesh(tensor: int = 1) -> Mesh:
+    """All devices, in groups of `tensor` that share a copy of the weights. Raises ValueError if there are no such.
+
+    Weights are divided, not gathered where they are used (fsdp): a group needs room for one copy and no more.
+    """
+    devices = jax.device_count()
+    if tensor < 1 or devices % tensor:
+        raise ValueError(f"tensor={tensor}: of {devices} devices here, so many cannot share a copy of the weights.")
+    return make_mesh(ConfigDict({"data": -1, "fsdp": 1, "tensor": tensor}))
 
 
-def spread() -> NamedSharding:
-    """A part of the leading axis, which the devices must divide, on each."""
-    return everywhere().update(spec=PartitionSpec("data"))
+def divide_weights(params: Params, mesh: Mesh) -> Params:
+    """Each weight in as many parts as a copy has devices."""
+    return place(params, infer_shardings(params, PARTITION_RULES, mesh))
+
+
+def mesh_of(params: Params) -> Mesh:
+    """The devices that the weights lie on; where they are in host memory, all."""
+    sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    return sharding.mesh if isinstance(sharding, NamedSharding) else scorer_mesh()
+
+
+def ways(mesh: Mesh) -> int:
+    """In how many parts a batch is dealt out."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]

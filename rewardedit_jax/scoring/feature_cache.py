@@ -12,25 +12,26 @@ from itertools import chain, islice
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int32
 
 from rewardedit_jax.models.edit_reward import EditReward, ImageFeatures
 from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
-from rewardedit_jax.scoring.devices import everywhere, spread
 from rewardedit_jax.scoring.images import PreparedImage
 from rewardedit_jax.scoring.packing import feature_width, round_up, stack_images
+from rewardedit_jax.training.sharding import batch_sharding, replicated
 from rewardedit_jax.weights.engine import Params
 
 
 class FeatureCache:
     """Features of up to `capacity` images, of which the ones used longest ago make room."""
 
-    def __init__(self, module: EditReward, params: Params, at_a_time: int, capacity: int):
-        """Empty; `at_a_time` images are encoded by one program, and the devices must divide that number."""
-        self._module, self._params = module, params
+    def __init__(self, module: EditReward, params: Params, mesh: Mesh, at_a_time: int, capacity: int):
+        """Empty; `at_a_time` images are encoded by one program, and the mesh must divide that number."""
+        self._module, self._params, self._mesh = module, params, mesh
         self._at_a_time, self._capacity = at_a_time, capacity
         self._slots: OrderedDict[bytes, int] = OrderedDict()  # by digest, used longest ago first
-        self.features = _no_features(module, capacity)
+        self.features = jax.device_put(_no_features(module, capacity), replicated(mesh))
 
     def __contains__(self, image: PreparedImage) -> bool:
         return image.digest in self._slots
@@ -43,7 +44,7 @@ class FeatureCache:
         """Make room for images as large as these. What is held stays; told early, it saves programs."""
         wanted = feature_width(images)
         if (more := wanted - self.features.values.shape[1]) > 0:
-            self.features = jax.device_put(_wider(self.features, more), everywhere())
+            self.features = jax.device_put(_wider(self.features, more), replicated(self._mesh))
 
     def hold(self, needed: Sequence[PreparedImage], afterwards: Iterable[PreparedImage] = ()) -> None:
         """Encode what is missing of `needed`, and until a program is full what comes `afterwards`.
@@ -74,8 +75,9 @@ class FeatureCache:
         plan = plan_images(grids, self._module.config.vision, patches.shape[1])
         slots = np.full(self._at_a_time, self._capacity, np.int32)  # of padding images: none, what is written is lost
         slots[: len(images)] = [self._slot_for(image) for image in images]
-        inputs = jax.device_put((slots, patches, plan), (everywhere(), spread(), spread()))
-        self.features = _encoded(self._module, self._params, self.features, *inputs)
+        everywhere, spread = replicated(self._mesh), batch_sharding(self._mesh)
+        inputs = jax.device_put((slots, patches, plan), (everywhere, spread, spread))
+        self.features = _encoded(self._module, everywhere, self._params, self.features, *inputs)
 
     def _slot_for(self, image: PreparedImage) -> int:
         full = len(self._slots) == self._capacity
@@ -87,7 +89,7 @@ class FeatureCache:
 def _no_features(module: EditReward, capacity: int) -> ImageFeatures:
     values = np.zeros((capacity, 0, module.config.text.hidden_size), module.dtype)
     at = np.zeros((capacity, 0), np.int32)
-    return jax.device_put(ImageFeatures(values, at, at), everywhere())
+    return ImageFeatures(values, at, at)
 
 
 def _wider(features: ImageFeatures, more: int) -> ImageFeatures:
@@ -95,9 +97,10 @@ def _wider(features: ImageFeatures, more: int) -> ImageFeatures:
     return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, more), *[(0, 0)] * (x.ndim - 2))), features)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _encoded(
     module: EditReward,
+    everywhere: NamedSharding,
     params: Params,
     held: ImageFeatures,
     slots: Int32[Array, " n"],
@@ -108,4 +111,4 @@ def _encoded(
     new = module.apply({"params": params}, patches, plan, method="encode")
     new = _wider(new, held.values.shape[1] - new.values.shape[1])
     both = jax.tree.map(lambda old, x: old.at[slots].set(x, mode="drop"), held, new)
-    return jax.lax.with_sharding_constraint(both, everywhere())
+    return jax.lax.with_sharding_constraint(both, everywhere)

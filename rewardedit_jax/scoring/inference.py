@@ -11,11 +11,12 @@ from jaxtyping import Array, Float, Float32
 
 from rewardedit_jax.models.edit_reward import EditReward, ImageFeatures
 from rewardedit_jax.models.packed_prompts import PackedPrompts
-from rewardedit_jax.scoring.batching import batches_of
-from rewardedit_jax.scoring.devices import spread
+from rewardedit_jax.scoring.batching import batches_of, rows_of
+from rewardedit_jax.scoring.devices import mesh_of, ways
 from rewardedit_jax.scoring.feature_cache import FeatureCache
 from rewardedit_jax.scoring.images import PreparedImage
 from rewardedit_jax.scoring.packing import ScorerItem, pack_items
+from rewardedit_jax.training.sharding import batch_sharding
 from rewardedit_jax.weights.engine import Params
 
 # Images held for a row of a batch, of which two are its own. One of the published area is 2 MB for 7B in bfloat16.
@@ -25,17 +26,19 @@ _IMAGES_A_ROW = 8
 class Inference:
     """One run over edits that come chunk by chunk; what it has encoded for one serves the next."""
 
-    def __init__(self, module: EditReward, params: Params, perspectives: Sequence[str], rows: int):
-        """`rows` edits at a time, which the devices must divide."""
-        self._module, self._params, self._perspectives, self._rows = module, params, perspectives, rows
-        self._cache = FeatureCache(module, params, rows, _IMAGES_A_ROW * rows)
+    def __init__(self, module: EditReward, params: Params, perspectives: Sequence[str], edits: int, batch_size: int):
+        """For `edits` or more, up to `batch_size` at a time, or the next number that the devices divide."""
+        self._module, self._params, self._perspectives = module, params, perspectives
+        self._mesh = mesh_of(params)
+        self._rows = rows = rows_of(edits, batch_size, ways(self._mesh))
+        self._cache = FeatureCache(module, params, self._mesh, rows, _IMAGES_A_ROW * rows)
 
     def outputs(self, items: Sequence[ScorerItem]) -> Float32[np.ndarray, "n k 2"]:
         """(mean, log σ) of each prompt, in the order of the items."""
         self._cache.widen(_images(items))
         found = np.zeros((len(items), len(self._perspectives), 2), np.float32)
         exact = jnp.dtype(self._module.dtype) == jnp.float32  # accelerators round float32 products unless told not to
-        with jax.default_matmul_precision("highest" if exact else "default"):
+        with jax.default_matmul_precision("highest" if exact else "default"), jax.set_mesh(self._mesh):
             # Each is waited for when the next has been started, so that the device works while the host prepares.
             for (chosen, outputs), _ in pairwise(chain(self._runs(items), [None])):
                 found[chosen] = np.asarray(outputs)[: len(chosen)]
@@ -51,7 +54,8 @@ class Inference:
     def _run(self, items: Sequence[ScorerItem], afterwards: Iterable[ScorerItem]) -> Float[Array, "b k 2"]:
         self._cache.hold(list(_images(items)), _images(afterwards))
         prompts = pack_items(items, self._cache.first_slot, self._rows, perspectives=self._perspectives)
-        return _judged(self._module, self._params, self._cache.features, jax.device_put(prompts, spread()))
+        prompts = jax.device_put(prompts, batch_sharding(self._mesh))
+        return _judged(self._module, self._params, self._cache.features, prompts)
 
 
 def _images(items: Iterable[ScorerItem]) -> Iterator[PreparedImage]:

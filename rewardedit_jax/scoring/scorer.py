@@ -13,11 +13,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Float32
 from PIL import Image
 
+from rewardedit_jax.models.decoder import check_tensor_axis
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.reward_heads import aggregate
-from rewardedit_jax.scoring.batching import AT_A_TIME, rows_of
+from rewardedit_jax.scoring.batching import AT_A_TIME
 from rewardedit_jax.scoring.calibration import Calibration
-from rewardedit_jax.scoring.devices import everywhere
+from rewardedit_jax.scoring.devices import divide_weights, scorer_mesh
 from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.images import AREA, PreparedImage
 from rewardedit_jax.scoring.inference import Inference
@@ -47,7 +48,9 @@ class Scorer:
     calibration: Calibration | None = None
 
     @classmethod
-    def load(cls, model: str | Path, base: str | Path | None = None, dtype: DTypeLike | None = None) -> "Scorer":
+    def load(
+        cls, model: str | Path, base: str | Path | None = None, dtype: DTypeLike | None = None, tensor: int = 1
+    ) -> "Scorer":
         """A scorer from a directory, a training workdir or a hub id.
 
         Args:
@@ -55,9 +58,12 @@ class Scorer:
           base: the directory or hub id of the model that it was trained from, which has the tokenizer: published
             EditReward checkpoints come without. Nothing else of it is downloaded.
           dtype: of computation and parameters, except the heads; None: bfloat16 on accelerators, float32 on a CPU.
+          tensor: devices that share one copy of the weights, for models that are too large for one. It must divide the
+            number of devices and the model's key heads (4 of Qwen2.5-VL-7B). Edits are dealt out over the copies.
         Raises:
           ModelNotFound, WeightFileError, WeightMismatch, FileNotFoundError, ValueError: a sentence on what is missing.
         """
+        mesh = scorer_mesh(tensor)  # first: what does not fit is told before gigabytes are read
         if dtype is None:
             dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         scorer = cls.read(model, base, dtype)
@@ -65,7 +71,8 @@ class Scorer:
             raise WeightFileError(
                 f"{model} has no reward heads (rm_heads.*, rm_head.*): it is a base model, no scorer."
             )
-        return replace(scorer, params=jax.device_put(scorer.params, everywhere()))
+        check_tensor_axis(scorer.module.config.text, tensor)
+        return replace(scorer, params=divide_weights(scorer.params, mesh))
 
     @classmethod
     def read(cls, model: str | Path, base: str | Path | None = None, dtype: DTypeLike = jnp.float32) -> "Scorer":
@@ -175,13 +182,15 @@ class Scorer:
         while chunk := list(islice(items, batch_size * AT_A_TIME)):
             unchanged = self._unchanged(chunk) if improvement else {}
             asked = [*chunk, *unchanged.values()]
-            rows = rows_of(len(asked), batch_size)
-            inference = inference or Inference(self.module, self.params, self.perspectives, rows)
+            inference = inference or self._inference(len(asked), batch_size)
             yield from self._scores(chunk, inference.outputs(asked), unchanged)
 
     def calibrate(self, scores: Sequence[EditScore], description: str) -> "Scorer":
         """This scorer with these scores, which it gave, as its reference; `description` says of which edits."""
         return replace(self, calibration=Calibration.of(scores, description))
+
+    def _inference(self, edits: int, batch_size: int) -> Inference:
+        return Inference(self.module, self.params, self.perspectives, edits, batch_size)
 
     def _read(self, edits: Sequence[tuple[Picture, Picture, str]], ahead: int) -> Iterator[ScorerItem]:
         for i, item in enumerate(read_ahead(self.prepare, edits, ahead)):

@@ -57,3 +57,7 @@ def test_encoded_sources_come_first():
 @pytest.mark.parametrize(("edits", "rows"), [(1, 1), (2, 2), (3, 4), (5, 6), (6, 6), (7, 6), (1000, 6)])
 def test_a_few_edits_make_a_small_batch(edits, rows):
     assert rows_of(edits, 6) == rows
+
+
+def test_devices_divide_a_batch():
+    assert [rows_of(edits, 8, ways=3) for edits in (1, 4, 100)] == [3, 6, 9]

@@ -9,6 +9,7 @@ from PIL import Image
 from tiny_scorers import shapes_scorer, tiny_scorer, two_passes
 
 from rewardedit_jax.scoring import feature_cache
+from rewardedit_jax.scoring.devices import scorer_mesh
 from rewardedit_jax.scoring.feature_cache import FeatureCache
 from rewardedit_jax.scoring.images import prepare_image, to_patches
 
@@ -31,7 +32,7 @@ def scorer():
 
 @pytest.fixture(scope="module")
 def tower(scorer):
-    return scorer.module, scorer.params
+    return scorer.module, scorer.params, scorer_mesh()
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def encoded(monkeypatch):
     """How many images each call encodes, padding left out."""
     counts, encode = [], feature_cache._encoded
 
-    def counted(module, params, held, slots, *rest):
+    def counted(module, everywhere, params, held, slots, *rest):
         counts.append(int((np.asarray(slots) < held.values.shape[0]).sum()))
-        return encode(module, params, held, slots, *rest)
+        return encode(module, everywhere, params, held, slots, *rest)
 
     monkeypatch.setattr(feature_cache, "_encoded", counted)
     return counts
@@ -53,7 +54,7 @@ def features(cache, one):
 
 
 def assert_own_features(cache, tower, one):
-    module, params = tower
+    module, params, _ = tower
     ids = np.array([[module.config.reward_token_id] + [module.config.image_token_id] * one.n_tokens])
     inputs = ids, np.ones_like(ids), to_patches(one.pixels), np.array([one.grid])
     alone = jax.jit(lambda: module.apply({"params": params}, *inputs).image_features)()

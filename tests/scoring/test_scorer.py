@@ -162,26 +162,36 @@ def test_a_tokenizer_of_another_size_is_told(scorer, tmp_path):
 
 
 @pytest.mark.slow
-def test_devices_share_the_work(scorer, edits, scores, tmp_path):
-    """Three of them, which divide neither the four edits nor the images evenly."""
+@pytest.mark.parametrize(("devices", "tensor"), [(3, 1), (4, 2)])
+def test_devices_share_the_work(scorer, edits, scores, tmp_path, devices, tensor):
+    """Three of them divide neither the four edits nor the images evenly; groups of `tensor` share the weights too."""
     scorer.save(tmp_path / "model")
     for kind, column in zip(("source", "edited"), edits, strict=False):
         for i, image in enumerate(column):
             image.save(tmp_path / f"{kind}{i}.png")
     program = (
         "import sys, json, jax; from rewardedit_jax import Scorer;"
-        "folder, instructions = sys.argv[1], json.loads(sys.argv[2]);"
+        "folder, tensor, instructions = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]);"
         "images = [[f'{folder}/{kind}{i}.png' for i in range(4)] for kind in ('source', 'edited')];"
-        "scores = Scorer.load(f'{folder}/model').score(*images, instructions);"
-        "print(json.dumps([jax.device_count(), [score.raw.tolist() for score in scores]]))"
+        "scorer = Scorer.load(f'{folder}/model', tensor=tensor);"
+        "kernel = scorer.params['decoder']['layers_0']['mlp']['up_proj']['kernel'];"
+        "parts = [jax.device_count(), kernel.shape[1] // kernel.sharding.shard_shape(kernel.shape)[1]];"
+        "print(json.dumps([parts, [score.raw.tolist() for score in scorer.score(*images, instructions)]]))"
     )
     told = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path), json.dumps(edits[2])],
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "3"},
+        [sys.executable, "-c", program, str(tmp_path), str(tensor), json.dumps(edits[2])],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)},
         capture_output=True,
         text=True,
         check=True,
     )
-    devices, raw = json.loads(told.stdout)
-    assert devices == 3
+    parts, raw = json.loads(told.stdout)
+    assert parts == [devices, tensor]
     np.testing.assert_allclose(raw, [score.raw for score in scores], atol=1e-5)
+
+
+def test_a_copy_of_the_weights_is_on_devices_that_there_are(scorer, tmp_path):
+    scorer.save(tmp_path)
+    for tensor in (0, 2):
+        with pytest.raises(ValueError, match=f"tensor={tensor}: of 1 devices here, so many cannot share"):
+            Scorer.load(tmp_path, tensor=tensor)

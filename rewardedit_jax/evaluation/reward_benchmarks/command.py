@@ -72,6 +72,9 @@ def _benchmark(
     parser = benchmarks.add_parser(name, help=about)
     parser.add_argument("--model", metavar="DIR", help="a scorer: directory, training workdir or hub id")
     parser.add_argument("--base", metavar="DIR", help="where the tokenizer is, if the model has none: published ones")
+    parser.add_argument(
+        "--tensor", type=int, default=1, metavar="N", help="devices that share one copy of a model too large for one"
+    )
     _file(parser, "--scores", "instead of a scorer: what launch/score.py --output wrote about the edits")
     parser.set_defaults(run=run)
     return parser
@@ -170,4 +173,4 @@ def _refuse_scores(a: argparse.Namespace, inside_parquet: bool) -> None:
 
 
 def _judge(a: argparse.Namespace) -> Judge:
-    return read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base).score_matrix
+    return read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base, tensor=a.tensor).score_matrix
