@@ -26,10 +26,15 @@ def settle(faults: Sequence[str], where: str, skip_bad: bool) -> None:
     """Raises `BadRecords` with the faults of an index, a line each; with `skip_bad`, logs them."""
     if not faults:
         return
-    message = indented(f"{where}: {len(faults)} bad records", faults)
+    message = indented(f"{where}: {counted(len(faults), 'bad record')}", faults)
     if not skip_bad:
         raise BadRecords(message + "\nskip_bad=True leaves them out.")
     logging.warning("%s\nleft out, as asked.", message)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 pair`, `2 pairs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def indented(heading: str, lines: Sequence[str]) -> str:

@@ -10,12 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# What Pillow raises on files that are no image, cut short, broken inside, or too large to be meant seriously.
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
 
 class ImageError(ValueError):
-    """An image could not be read; the message names it."""
+    """An image could not be read; the message names it where it has a name."""
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -41,34 +38,46 @@ def load_image(path: str | Path) -> Image.Image:
 
 
 def _load(data: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(data)) as image:
+    with _decoding(), Image.open(io.BytesIO(data)) as image:
         image.load()
         return image
 
 
 @contextmanager
+def _decoding() -> Iterator[None]:
+    """Turns what Pillow raises on a bad image into an `ImageError` that says why, not yet of which image."""
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise ImageError("it is in no image format that Pillow knows") from error
+    # Decoders are foreign code. On broken bytes AVIF's raises RuntimeError, DDS's NotImplementedError, others assert,
+    # or unpack or index past the end: no list of types stays complete.
+    except Exception as error:
+        raise ImageError(str(error) or f"its decoder raised {type(error).__name__}") from error
+
+
+@contextmanager
 def naming(name: str) -> Iterator[None]:
     """Turns what reading an image raises into an `ImageError` that names it."""
+    told = f"image {name} cannot be read: "
     try:
         yield
     except ImageError as error:
-        raise error if name in str(error) else ImageError(f"image {name} cannot be read: {error}") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"image {name} cannot be read: it is in no image format that Pillow knows") from error
-    except _UNREADABLE as error:
-        raise ImageError(f"image {name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        if str(error).startswith(told):
+            raise
+        raise ImageError(f"{told}{error}") from error
+    except (OSError, ValueError) as error:  # of the file, not of the image: missing, a folder, a name with a zero byte
+        raise ImageError(f"{told}{getattr(error, 'strerror', None) or error}") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The image as RGB, upright (EXIF orientation applied), transparent parts on white.
 
     Raises:
-      ImageError: for pixels that are no colours (32-bit integers or floats).
+      ImageError: for pixels that are no colours (32-bit integers or floats), or an opened file that turns out
+        unreadable, as Pillow reads it here.
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow's own conversion would clip at 255
-        grey = np.asarray(image.convert("I;16"))
-        image = Image.fromarray((grey >> 8).astype(np.uint8))
+    image = _plain(image)
     if image.mode in ("I", "F"):
         raise ImageError(f"pixels of mode {image.mode} have no defined white; convert them to 8 bits")
     if not image.has_transparency_data:
@@ -78,8 +87,28 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def is_transparent(image: Image.Image) -> bool:
-    """Whether any part of it lets something behind it through."""
+    """Whether any part of it lets something behind it through. Raises `ImageError` for an unreadable file."""
+    image = _plain(image)
     return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The image read in full, upright, and with 8 bits where it had 16; what is transparent by its value stays so.
+
+    Pillow would clip 16-bit grey at 255. Colours it has cut to their high bytes already, but not the transparent one.
+    """
+    with _decoding():
+        # A copy: of a palette image inside an icon file (ICNS), only that has the palette object Pillow counts on.
+        image = ImageOps.exif_transpose(image)
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I;16"):
+        deep = np.asarray(image)  # in whichever byte order
+        image = Image.fromarray((deep >> 8).astype(np.uint8))
+        if transparent is not None:
+            image.putalpha(Image.fromarray(np.where(deep == transparent, 0, 255).astype(np.uint8)))
+    elif isinstance(transparent, tuple) and max(transparent) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+    return image
 
 
 def square(image: Image.Image, size: int) -> Image.Image:

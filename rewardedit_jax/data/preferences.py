@@ -5,14 +5,14 @@ The file is EditReward's training list, a JSON list with one object per pair (ot
     {"prompt": "make it snow", "path_src": "1.png", "path1": "1_a.png", "path2": "1_b.png",
      "model1_dim1_score": 4, "model1_dim2_score": 3, "model2_dim1_score": 2, "model2_dim2_score": 3}
 
-`path1` is the preferred edit; dim1 is following, dim2 is quality, 1..4, and they may be missing. A pair whose ratings
-have equal sums, or with `"tie_case": true`, is a tie. One that is there in both orders (disentangled) is one pair here:
-`scoring.ties` decides what rows it becomes. Other sources of pairs: `preferences_parquet`.
+`path1` is the preferred edit; dim1 is following, dim2 is quality, 1..4, and all four may be missing. A pair whose
+ratings have equal sums, or with `"tie_case": true`, is a tie. One that is there in both orders (disentangled) is one
+pair here: `scoring.ties` decides what rows it becomes. Other sources of pairs: `preferences_parquet`.
 """
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -21,15 +21,17 @@ import numpy as np
 from absl import logging
 from jaxtyping import UInt8
 
-from rewardedit_jax.data.bad_records import BadRecords, indented, settle
+from rewardedit_jax.data.bad_records import BadRecords, counted, indented, settle
 from rewardedit_jax.data.images import read_image
 
 Ratings = tuple[int | float, int | float]  # following and quality, 1..4
 _EXPECTED = """[{"prompt": "make it snow", "path_src": "1.png", "path1": "1_a.png", "path2": "1_b.png",
   "model1_dim1_score": 4, "model1_dim2_score": 3, "model2_dim1_score": 2, "model2_dim2_score": 3}, ...]
-path1 is the preferred edit, unless both are rated alike or "tie_case" is true; the scores may be missing."""
+path1 is the preferred edit, unless both are rated alike or "tie_case" is true; all four scores may be missing."""
 _PATHS = ("path_src", "path1", "path2")
 _SCORES = tuple(f"model{side}_dim{dim}_score" for side in (1, 2) for dim in (1, 2))
+# EditReward's validation list has these in every pair: they say which edit is preferred, and rate nothing.
+_PLACEHOLDER = {"model1_dim1_score": 4, "model2_dim1_score": 2}
 
 
 @dataclass(frozen=True)
@@ -65,21 +67,22 @@ class PreferenceSource(Protocol):
 
 
 def contradictions(judgements: Iterable[Judgement]) -> list[tuple[str, ...]]:
-    """The keys of judgements that prefer opposite sides of the same pair (instruction and images), a tuple per pair.
-
-    Pairs rated equal overall are left out: their two orders are a disentangled tie.
-    """
+    """The keys of judgements of the same pair (instruction and images) that cannot all be right, a tuple per pair."""
     by_pair = defaultdict(list)
     for judgement in judgements:
-        if judgement.preferred != "tie" and not rated_equal(judgement):
-            source, a, b = judgement.names
-            by_pair[judgement.instruction, source, frozenset((a, b))].append(judgement)
-    groups = [group for group in by_pair.values() if len({_winner(judgement) for judgement in group}) > 1]
+        source, a, b = judgement.names
+        by_pair[judgement.instruction, source, frozenset((a, b))].append(judgement)
+    groups = [group for group in by_pair.values() if not frozenset.intersection(*map(_verdicts, group))]
     return [tuple(judgement.key for judgement in group) for group in groups]
 
 
-def _winner(judgement: Judgement) -> str:
-    return judgement.names[1 if judgement.preferred == "a" else 2]
+def _verdicts(judgement: Judgement) -> frozenset[str | None]:
+    """What it may mean: the name of the better edit, None for a tie."""
+    if judgement.preferred == "tie":
+        return frozenset({None})
+    winner = judgement.names[1 if judgement.preferred == "a" else 2]
+    # A preference between edits rated equal may be one of the two rows of a disentangled tie.
+    return frozenset({winner, None} if rated_equal(judgement) else {winner})
 
 
 def rated_equal(judgement: Judgement) -> bool:
@@ -102,10 +105,10 @@ def against_ratings(judgements: Iterable[Judgement]) -> list[str]:
 def tell_contradictions(judgements: Sequence[Judgement], where: str) -> None:
     """Logs `contradictions` and `against_ratings`. They stay: people may well disagree, and both have been asked."""
     if groups := contradictions(judgements):
-        heading = f"{where}: {len(groups)} pairs with opposite preferences, all kept:"
+        heading = f"{where}: {counted(len(groups), 'pair')} with contradictory judgements, all kept:"
         logging.warning("%s", indented(heading, [", ".join(keys) for keys in groups]))
     if keys := against_ratings(judgements):
-        heading = f"{where}: {len(keys)} pairs whose preferred edit is rated lower, all kept as preferred:"
+        heading = f"{where}: {counted(len(keys), 'pair')} whose preferred edit is rated lower, all kept as preferred:"
         logging.warning("%s", indented(heading, keys))
 
 
@@ -195,13 +198,22 @@ def _fault(entry: Any) -> str | None:
         return f"no text under {', '.join(lacking)}"
     if not entry["prompt"].strip():
         return "blank prompt"
-    scores = {key: entry[key] for key in _SCORES if entry.get(key) is not None}
-    if wrong := [key for key, score in scores.items() if not is_rating(score)]:
+    if not isinstance(entry.get("tie_case"), bool | None):
+        return f"tie_case is {entry['tie_case']!r}, not true or false"
+    scores = {key: entry.get(key) for key in _SCORES}
+    is_placeholder = {key: score for key, score in scores.items() if score is not None} == _PLACEHOLDER
+    return None if is_placeholder else rating_fault(scores)
+
+
+def rating_fault(ratings: Mapping[str, Any]) -> str | None:
+    """What is wrong with the four ratings of a pair, None if nothing: they are numbers in 1..4, or all missing."""
+    missing = [key for key, rating in ratings.items() if rating is None]
+    if wrong := [key for key, rating in ratings.items() if rating is not None and not _is_rating(rating)]:
         return f"{', '.join(wrong)} is no number in 1..4"
-    return None
+    return f"rated in part, without {', '.join(missing)}" if 0 < len(missing) < len(ratings) else None
 
 
-def is_rating(value: Any) -> bool:
+def _is_rating(value: Any) -> bool:
     """Whether it is a number in 1..4, as raters give; means of several raters included."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= 4
 

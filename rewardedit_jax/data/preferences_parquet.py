@@ -9,7 +9,7 @@ from typing import Any
 
 from rewardedit_jax.data.bad_records import settle
 from rewardedit_jax.data.parquet_rows import ParquetRows, embedded_image
-from rewardedit_jax.data.preferences import Judgement, Preference, is_rating, tell_contradictions
+from rewardedit_jax.data.preferences import Judgement, Preference, rating_fault, tell_contradictions
 
 _PREFERRED = {"leftvote": "a", "rightvote": "b", "tie": "tie"}
 _IMAGES = ("source_img", "left_output_image", "right_output_image")
@@ -20,7 +20,7 @@ _SCORES = tuple(
 _EXPECTED = f"""expected:
   <root>/
     *.parquet   columns {", ".join(_TEXTS)}, vote_type ({" | ".join(_PREFERRED)}),
-                {", ".join(_SCORES)} (1..4),
+                {", ".join(_SCORES)} (1..4, or all four null),
                 {", ".join(_IMAGES)} (each {{bytes, path}})
 Hugging Face hub: TIGER-Lab/EditReward-Data."""
 
@@ -34,8 +34,9 @@ class PreferenceParquet:
         Raises:
           FileNotFoundError: if the directory, its parquet files or a named file are missing.
           BadRecords: naming a file that is not parquet or lacks a column; listing every row with an unknown vote, a
-            missing text, a blank instruction or a rating outside 1..4, unless `skip_bad`, which leaves them out and
-            logs their number. An image that is missing or unreadable shows at access (`scoring.pairs`).
+            missing text, a blank instruction, a rating outside 1..4 or only some of the four, unless `skip_bad`, which
+            leaves them out and logs their number. An image that is missing or unreadable shows at access
+            (`scoring.pairs`).
         """
         self._rows = ParquetRows(files, (*_TEXTS, "vote_type", *_SCORES, *_IMAGES), _EXPECTED)
         told = self._rows.only((*_TEXTS, "vote_type", *_SCORES))
@@ -63,9 +64,7 @@ def _fault(row: dict[str, Any]) -> str | None:
         return "blank instruction"
     if row["vote_type"] not in _PREFERRED:
         return f"unknown vote_type {row['vote_type']!r}, known are {', '.join(_PREFERRED)}"
-    if wrong := [column for column in _SCORES if row[column] is not None and not is_rating(row[column])]:
-        return f"{', '.join(wrong)} is no number in 1..4"
-    return None
+    return rating_fault({column: row[column] for column in _SCORES})
 
 
 def _key(number: int, row: dict[str, Any]) -> str:

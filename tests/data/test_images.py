@@ -1,21 +1,38 @@
 import io
+import struct
+from unittest.mock import Mock
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
-from rewardedit_jax.data.images import ImageError, decode_image, fit, fit_size, read_image, square, to_unit
+from rewardedit_jax.data.images import (
+    ImageError,
+    decode_image,
+    fit,
+    fit_size,
+    is_transparent,
+    read_image,
+    square,
+    to_unit,
+    upright_rgb,
+)
 
 
 def _ramp(width=6, height=4):
     return Image.fromarray(np.arange(width * height * 3, dtype=np.uint8).reshape(height, width, 3))
 
 
-def _png(array):
+def _encoded(image, form, **options):
     data = io.BytesIO()
-    Image.fromarray(array).save(data, "PNG")
+    image.save(data, form, **options)
     return data.getvalue()
+
+
+def _png(array, **options):
+    return _encoded(Image.fromarray(array), "PNG", **options)
 
 
 def test_rgb_is_read_as_it_is(tmp_path):
@@ -49,9 +66,31 @@ def test_half_transparent_is_mixed_with_white():
     assert np.asarray(decode_image(_png(np.array([[[0, 0, 0, 51]]], np.uint8)), "a"))[0, 0].tolist() == [204] * 3
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped():
-    image = decode_image(_png(np.array([[0, 32768, 65535]], np.uint16)), "a")
-    assert np.asarray(image)[0, :, 0].tolist() == [0, 128, 255]
+@pytest.mark.parametrize(("mode", "order"), [("I;16", "<u2"), ("I;16L", "<u2"), ("I;16B", ">u2"), ("I;16N", "=u2")])
+def test_sixteen_bit_grey_is_scaled_not_clipped(mode, order):
+    image = Image.frombytes(mode, (4, 1), np.array([0, 256, 32768, 65535], order).tobytes())
+    assert np.asarray(upright_rgb(image))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(("mode", "order", "form"), [("I;16", "<u2", "PNG"), ("I;16B", ">u2", "TIFF")])
+def test_sixteen_bit_grey_of_a_file(mode, order, form):
+    image = Image.frombytes(mode, (2, 1), np.array([258, 65535], order).tobytes())
+    assert np.asarray(decode_image(_encoded(image, form), "a"))[0, :, 0].tolist() == [1, 255]
+
+
+def test_the_transparent_value_of_sixteen_bit_grey_is_white():
+    grey = np.array([[0, 300, 301]], np.uint16)
+    hole = Image.open(io.BytesIO(_png(grey, transparency=300)))
+    assert np.asarray(upright_rgb(hole))[0, :, 0].tolist() == [0, 255, 1]
+    assert is_transparent(hole)
+    assert not is_transparent(Image.open(io.BytesIO(_png(grey, transparency=302))))
+
+
+def test_the_transparent_colour_of_sixteen_bits_is_white():
+    image = Image.fromarray(np.array([[[1, 2, 3], [1, 2, 4]]], np.uint8))
+    image.info["transparency"] = (0x0155, 0x0255, 0x0355)  # as Pillow opens a PNG of 16 bits per channel
+    assert is_transparent(image)
+    assert np.asarray(upright_rgb(image))[0].tolist() == [[255, 255, 255], [1, 2, 4]]
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", _png(np.zeros((40, 40, 3), np.uint8))[:60]])
@@ -61,9 +100,50 @@ def test_an_unreadable_file_is_named(tmp_path, content):
         read_image(tmp_path / "broken.png")
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ImageError, match=r"nowhere\.jpg cannot be read: No such file"):
-        read_image(tmp_path / "nowhere.jpg")
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("bad tile"), "bad tile"),
+        (struct.error("too few bytes"), "too few bytes"),
+        (AssertionError(), "its decoder raised AssertionError"),
+        (MemoryError(), "its decoder raised MemoryError"),
+    ],
+)
+def test_whatever_a_decoder_raises_the_file_is_named(tmp_path, monkeypatch, error, reason):
+    _ramp().save(tmp_path / "a.png")
+    monkeypatch.setattr(PngImageFile, "load", Mock(side_effect=error))
+    with pytest.raises(ImageError, match=rf"a\.png cannot be read: {reason}"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_decoder_that_fails_on_opening_is_told():
+    """Names that are part of the reason are named too."""
+    header = b"DDS " + struct.pack("<I", 124) + bytes(120)
+    with pytest.raises(ImageError, match=r"image pixel cannot be read: .*pixel format"):
+        decode_image(header, "pixel")
+
+
+def test_a_palette_image_without_its_palette_object_is_read():
+    image = _ramp().quantize(8)
+    expected = np.asarray(image.convert("RGB"))
+    image.palette = None  # as Pillow leaves it after loading an ICNS file
+    assert not is_transparent(image)
+    np.testing.assert_array_equal(np.asarray(upright_rgb(image)), expected)
+
+
+@pytest.mark.parametrize("use", [upright_rgb, is_transparent])
+def test_an_opened_file_that_is_cut_short_is_told(use):
+    image = Image.open(io.BytesIO(_encoded(_ramp(64, 64), "JPEG")[:-200]))
+    with pytest.raises(ImageError, match="truncated"):
+        use(image)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("nowhere.jpg", "No such file"), ("", "Is a directory"), ("a\0.jpg", "embedded null byte")]
+)
+def test_a_file_that_cannot_be_had_is_named(tmp_path, name, reason):
+    with pytest.raises(ImageError, match=rf"{tmp_path / name} cannot be read: {reason}"):
+        read_image(tmp_path / name)
 
 
 def test_pixels_without_a_white_are_refused(tmp_path):

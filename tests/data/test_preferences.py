@@ -61,10 +61,19 @@ class TestContradictions:
     def test_other_images_or_words_are_another_pair(self, other):
         assert contradictions([self._judged("x"), self._judged("y", preferred="b", **other)]) == []
 
-    def test_ties_contradict_nothing(self):
-        assert contradictions([self._judged("x"), self._judged("y", preferred="tie")]) == []
+    def test_a_tie_contradicts_a_preference(self):
+        tie, turned = (self._judged("y", "tie", names) for names in (("s", "1", "2"), ("s", "2", "1")))
+        assert contradictions([self._judged("x"), turned]) == [("x", "y")]
+        assert contradictions([tie, turned]) == []
+
+    def test_a_disentangled_tie_is_a_tie(self):
         rated = {"a": (4.0, 2.0), "b": (3.0, 3.0)}
-        assert contradictions([self._judged("x", **rated), self._judged("y", preferred="b", **rated)]) == []
+        rows = [self._judged("x", **rated), self._judged("y", preferred="b", **rated)]
+        assert contradictions([*rows, self._judged("z", preferred="tie")]) == []
+        assert contradictions([*rows, self._judged("z")]) == [("x", "y", "z")]
+
+    def test_one_winner_is_no_contradiction_however_rated(self):
+        assert contradictions([self._judged("x", a=(4.0, 2.0), b=(3.0, 3.0)), self._judged("y")]) == []
 
 
 def test_preferences_against_their_ratings_are_told():
@@ -101,7 +110,9 @@ class TestPreferenceFile:
         return folder / "pairs.json"
 
     def test_a_pair_with_its_images(self, folder):
-        source = PreferenceFile(self._write(folder, [self._pair(), self._pair(10, 40, 20, (4, 1, None, 2))]))
+        placeholder = (4, None, 2, None)  # of the published validation list
+        unrated = self._pair(10, 40, 20, placeholder, model1_dim2_score=None)
+        source = PreferenceFile(self._write(folder, [self._pair(), unrated]))
         assert isinstance(source, PreferenceSource)
         first, second = source[0], pickle.loads(pickle.dumps(source))[-1]
         assert (first.key, first.instruction, first.preferred) == ("0:images/20.png", "brighter", "a")
@@ -144,8 +155,8 @@ class TestPreferenceFile:
         with caplog.at_level(logging.WARNING):
             source = PreferenceFile(path)
         assert len(source) == 3
-        assert "1 pairs with opposite preferences" in caplog.text
-        assert "0:images/20.png, 2:images/30.png" in caplog.text
+        told = "1 pair with contradictory judgements, all kept:\n  0:images/20.png, 2:images/30.png"
+        assert told in caplog.text
 
     def test_equal_sums_and_tie_cases_are_ties(self, folder):
         entries = [
@@ -153,12 +164,13 @@ class TestPreferenceFile:
             self._pair(scores=(4, 2, 4, 2)),  # full
             {**self._pair(scores=(4, 2, 2, 2)), "tie_case": True},
             {**self._pair(scores=(4, 2, 2, 2)), "tie_case": False},
-            {**self._pair(), "tie_case": True},
+            self._pair(scores=[None] * 4, tie_case=True),
+            self._pair(scores=[None] * 4, tie_case=None),
         ]
         judgements = PreferenceFile(self._write(folder, entries)).judgements
-        assert [j.preferred for j in judgements] == ["tie", "tie", "tie", "a", "tie"]
+        assert [j.preferred for j in judgements] == ["tie", "tie", "tie", "a", "tie", "a"]
         rows = {name: len(treat(judgements)) for name, treat in TIES.items()}
-        assert rows == {"disentangle": 3, "both orders": 9, "strict only": 1, "marked": 5}
+        assert rows == {"disentangle": 4, "both orders": 10, "strict only": 2, "marked": 6}
 
     def test_a_tie_in_both_orders_is_one_pair(self, folder):
         """Only in opposite orders: what is listed twice was asked twice. Strict pairs are not touched."""
@@ -177,12 +189,16 @@ class TestPreferenceFile:
             ("0, 1, 1, 1", "model1_dim1_score is no number in 1..4"),
             ("1, 1, 5, 1", "model2_dim1_score is no"),
             ("1, true, 1, NaN", "model1_dim2_score, model2_dim2_score is no"),
+            ("4, 3, null, null", "rated in part, without model2_dim1_score, model2_dim2_score"),
+            ("4, null, 3, null", "rated in part, without model1_dim2_score, model2_dim2_score"),
+            ("null, 4, null, 2", "rated in part, without model1_dim1_score, model2_dim1_score"),
+            ({"prompt": "a", "path_src": "a", "path1": "b", "path2": "c", "tie_case": "false"}, "tie_case is 'false'"),
         ],
     )
     def test_a_malformed_pair_is_named_or_left_out(self, folder, bad, fault):
         entry = self._pair(scores=json.loads(f"[{bad}]")) if isinstance(bad, str) else bad
         path = self._write(folder, [self._pair(), entry])
-        with pytest.raises(BadRecords, match=rf"(?s)1 bad records.*pair 1 .*{fault}"):
+        with pytest.raises(BadRecords, match=rf"(?s)1 bad record\n.*pair 1 .*{fault}"):
             PreferenceFile(path)
         assert len(PreferenceFile(path, skip_bad=True)) == 1
 
@@ -250,7 +266,7 @@ class TestPreferenceParquet:
     def root(self, tmp_path):
         votes = ["leftvote", "rightvote", "tie"]
         self._write(tmp_path / "data" / "train-0.parquet", [self._row(i, vote) for i, vote in enumerate(votes)])
-        self._write(tmp_path / "data" / "train-1.parquet", [self._row(3, scores=(4.0, None, 3.0, 1.0)), self._row(4)])
+        self._write(tmp_path / "data" / "train-1.parquet", [self._row(3, scores=[None] * 4), self._row(4)])
         return tmp_path
 
     def test_rows_in_any_order(self, root):
@@ -276,23 +292,28 @@ class TestPreferenceParquet:
 
     def test_unknown_votes_and_wrong_ratings_are_listed_or_left_out(self, root, caplog):
         rows = [self._row(3, "tievote"), self._row(4), self._row(5, scores=(9.0, 1.0, 1.0, 1.0))]
-        rows += [self._row(6, instruction=None), self._row(7, instruction=" \t")]
+        rows += [
+            self._row(6, instruction=None),
+            self._row(7, instruction=" \t"),
+            self._row(8, scores=(4.0, None, 3.0, 1.0)),
+        ]
         self._write(root / "data" / "train-1.parquet", rows)
         expected = (
-            r"(?s)4 bad records.*3:scene3_pair: unknown vote_type 'tievote', known are leftvote, rightvote, tie"
+            r"(?s)5 bad records.*3:scene3_pair: unknown vote_type 'tievote', known are leftvote, rightvote, tie"
             r".*5:scene5_pair: left_instruction_following_score is no number.*6:scene6_pair: no text under instruction"
-            r".*7:scene7_pair: blank instruction"
+            r".*7:scene7_pair: blank instruction.*8:scene8_pair: rated in part, without left_quality_aesthetic_score"
         )
         with pytest.raises(BadRecords, match=expected):
             PreferenceParquet(root)
         with caplog.at_level(logging.WARNING):
             source = PreferenceParquet(root, skip_bad=True)
-        assert "4 bad records" in caplog.text
+        assert "5 bad records" in caplog.text
         assert len(source) == 4
         assert (source[3].key, _values(source[3])) == ("4:scene4_pair", [40, 41, 42])
 
-    def test_contradictory_rows_are_told_by_key(self, root, caplog):
-        again = self._row(0, "rightvote", unique_key="again")
+    @pytest.mark.parametrize("vote", ["rightvote", "tie"])
+    def test_contradictory_rows_are_told_by_key(self, root, caplog, vote):
+        again = self._row(0, vote, unique_key="again")
         self._write(root / "data" / "train-1.parquet", [again])
         with caplog.at_level(logging.WARNING):
             PreferenceParquet(root)

@@ -87,7 +87,7 @@ class TestInstructPix2PixFolder:
         with caplog.at_level(logging.WARNING):
             source = InstructPix2PixFolder(ip2p, skip_bad=True)
         assert [source[i].key for i in range(len(source))] == ["0000001/11"]
-        assert "1 bad records" in caplog.text
+        assert "1 bad record\n" in caplog.text
         assert "gone" in caplog.text
 
     @pytest.mark.parametrize("prompt", ["{", "{}", '{"edit": []}', '{"edit": ["a", 1]}', "[]"])
@@ -290,7 +290,7 @@ class TestTripletFile:
     )
     def test_a_malformed_triplet_is_named(self, folder, bad, fault):
         bad = bad if "input" in bad else self._triplet(**bad)
-        with pytest.raises(BadRecords, match=rf"(?s)1 bad records.*triplet 1 .*{fault}"):
+        with pytest.raises(BadRecords, match=rf"(?s)1 bad record\n.*triplet 1 .*{fault}"):
             TripletFile(self._write(folder, [self._triplet(), bad]))
 
     def test_lines_that_are_not_json_are_listed_or_left_out(self, folder, caplog):
