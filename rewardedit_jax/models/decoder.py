@@ -72,9 +72,10 @@ class DecoderConfig:
         rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
         _refuse_unlike(config, rope)
         given = {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
-        given["rope_theta"] = rope.get("rope_theta", config.get("rope_theta", 10_000.0))
+        qwen = "qwen2" in config.get("model_type", "")
+        given["rope_theta"] = rope.get("rope_theta", config.get("rope_theta", 1_000_000.0 if qwen else 10_000.0))
         given["mrope_section"] = tuple(rope["mrope_section"]) if rope.get("mrope_section") else None
-        given["qkv_bias"] = "qwen2" in config.get("model_type", "") or bool(config.get("attention_bias"))
+        given["qkv_bias"] = qwen or bool(config.get("attention_bias"))
         return cls(**given)
 
     def to_hf(self) -> dict[str, Any]:

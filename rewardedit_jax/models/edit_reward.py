@@ -128,8 +128,8 @@ class PromptStates:
     """What one prompt yields, for every row of a batch. Leaves are `Any`: under `jax.eval_shape` they are shapes."""
 
     outputs: Any  # float32[b 2], (mean, log σ) of the head; None in a model without heads
-    hidden: Any  # float[b d], after the final norm, at the reward token
-    image_features: Any  # float[features d], of all images in order
+    hidden: Any  # float32[b d], after the final norm, at the reward token
+    image_features: Any  # float32[features d], of all images in order
 
 
 @flax.struct.dataclass
@@ -171,12 +171,17 @@ class EditReward(nn.Module):
           pixel_values: normalised patches of all images, one after the other.
           image_grid_thw: their (1, rows, columns) in patches; concrete, as shapes follow from it.
           head: 0 for the prompt on following, 1 for that on quality.
+        Raises:
+          ValueError: no such head; no reward token in a row; image tokens that are not as many as there are features.
+            Of ids that `jax.jit` traces nothing can be told but the head.
         """
         grids = np.asarray(image_grid_thw)
+        self._check(input_ids, attention_mask, grids, head)
         images = self.encode(jnp.asarray(pad_patches(pixel_values, grids)), plan_images(grids, self.config.vision))
         hidden = self._states(images, self._one_prompt(input_ids, attention_mask, grids))
         outputs = None if self.heads is None else self.heads(hidden, head)[:, 0]
-        return PromptStates(outputs, hidden[:, 0], real_features(images.values, grids))
+        told = hidden[:, 0], real_features(images.values, grids)
+        return PromptStates(outputs, *(x.astype(jnp.float32) for x in told))
 
     def encode(self, patches: Float[Array, "n p c"], plan: VisionPlan) -> ImageFeatures:
         """The features of images, each of which depends on its image alone and serves every prompt that shows it."""
@@ -227,6 +232,21 @@ class EditReward(nn.Module):
         if self.config.positions == "plain":
             return prompts.positions
         return multimodal_positions(prompts, images.rows, images.columns)
+
+    def _check(self, ids: Any, mask: Any, grids: Int[np.ndarray, "n 3"], head: int) -> None:
+        """Refuses what would give numbers all the same: of a row's first state, of features at the wrong tokens."""
+        c = self.config
+        if c.heads is not None and not 0 <= head < c.heads.prompts:
+            raise ValueError(f"there is no head {head}: this scorer has {c.heads.prompts} prompts, the first is 0")
+        if isinstance(ids, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
+            return
+        seen = np.where(np.asarray(mask) > 0, np.asarray(ids), -1)
+        lacking = np.flatnonzero((seen != c.reward_token_id).all(axis=1)).tolist()
+        if c.heads is not None and lacking:
+            raise ValueError(f"rows {lacking} have no reward token, whose id is {c.reward_token_id}")
+        tokens, features = (seen == c.image_token_id).sum(), grids.prod(axis=1).sum() // c.vision.spatial_merge_size**2
+        if tokens != features:
+            raise ValueError(f"{tokens} image tokens of id {c.image_token_id}, but the grids make {features} features")
 
     def _one_prompt(
         self,

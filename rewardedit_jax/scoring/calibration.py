@@ -31,9 +31,15 @@ class Calibration:
 
     @classmethod
     def of(cls, scores: Sequence[EditScore], description: str) -> "Calibration":
-        """Of more edits than are kept, evenly spaced ones of their order by mean are. Raises ValueError for none."""
+        """Of more edits than are kept, evenly spaced ones of their order by mean are.
+
+        Raises:
+          ValueError: for no edits, or no word on what they are.
+        """
         if not scores:
             raise ValueError("a calibration needs reference edits, and there are none.")
+        if not description.strip():
+            raise ValueError("a calibration says of which edits it is: describe them, '1,000 edits of our release'.")
         outputs = np.stack([score.raw_overall for score in scores])
         outputs = outputs[outputs[:, 0].argsort()]
         kept = np.linspace(0, len(outputs) - 1, min(len(outputs), _MOST)).round().astype(int)

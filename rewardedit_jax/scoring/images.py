@@ -111,7 +111,8 @@ def to_patches(pixels: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "n 117
 def _open(image: str | Path | Image.Image) -> tuple[Image.Image, bool]:
     """The image as upright RGB, and whether any of it was transparent."""
     if not isinstance(image, str | Path | Image.Image):
-        raise TypeError(f"an image is a path or a PIL image (Image.fromarray makes one), not {type(image).__name__}.")
+        kind = type(image).__name__
+        raise TypeError(f"an image is a path or a PIL image (Image.fromarray makes one), several a list: not {kind}.")
     if isinstance(image, Image.Image):
         with _LOADING:
             return upright_rgb(image), is_transparent(image)

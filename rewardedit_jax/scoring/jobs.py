@@ -5,7 +5,7 @@ It names the scorer (`Scorer.fingerprint`), so that scores of two are not mixed.
 """
 
 import json
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ def plan_jobs(source: Path, edited: Sequence[Path], instruction: str | None) -> 
       source: an image, whose edits are `edited`, images or folders of them; or a folder, and `edited` another with the
         edits under the sources' names, whatever the endings.
     Raises:
-      ValueError: no instruction, no images, or edits without a source of their name.
+      ValueError: no instruction, no images, or edits without a source of their name, or with several.
     """
     if not instruction:
         raise ValueError("say what was asked for with --instruction.")
@@ -51,12 +51,14 @@ def plan_jobs(source: Path, edited: Sequence[Path], instruction: str | None) -> 
         return [ScoreJob(str(source), str(file), instruction) for file in files]
     if len(edited) != 1 or not edited[0].is_dir():
         raise ValueError(f"{source} is a folder: let --edited be one too, with the edits under the sources' names.")
-    edits, sources = _images(edited[0]), {file.stem: file for file in _images(source)}
+    edits, sources = _images(edited[0]), defaultdict[str, list[Path]](list)
+    for file in _images(source):
+        sources[file.stem].append(file)
     if missing := [file.name for file in edits if file.stem not in sources]:
         raise ValueError(f"{len(missing)} of {len(edits)} edits have no source in {source}: {', '.join(missing[:5])}.")
     if rest := sources.keys() - {file.stem for file in edits}:
         logging.info("%d of %d sources have no edit in %s.", len(rest), len(sources), edited[0])
-    return [ScoreJob(str(_source_of(file, source, sources)), str(file), instruction) for file in edits]
+    return [ScoreJob(str(_source_of(file, sources)), str(file), instruction) for file in edits]
 
 
 def _images(folder: Path) -> list[Path]:
@@ -65,10 +67,13 @@ def _images(folder: Path) -> list[Path]:
     return files
 
 
-def _source_of(edited: Path, folder: Path, by_stem: Mapping[str, Path]) -> Path:
+def _source_of(edited: Path, by_stem: Mapping[str, Sequence[Path]]) -> Path:
     """The source of the same name, else the one that only ends otherwise."""
-    same = folder / edited.name
-    return same if same.is_file() else by_stem[edited.stem]
+    found = by_stem[edited.stem]
+    same = [file for file in found if file.name == edited.name]
+    if not same and len(found) > 1:
+        raise ValueError(f"{edited} may be an edit of {' or of '.join(map(str, found))}: name it like one of them.")
+    return (same or found)[0]
 
 
 def listed_jobs(listing: Path, instruction: str | None) -> list[ScoreJob]:
@@ -77,9 +82,12 @@ def listed_jobs(listing: Path, instruction: str | None) -> list[ScoreJob]:
     Paths are relative to the list; `instruction` stands in where a line has none.
 
     Raises:
-      ValueError: naming the line that is no such object.
+      ValueError: no line at all, or naming the one that is no such object.
     """
-    lines = [(n, line) for n, line in enumerate(listing.read_text("utf-8").split("\n"), 1) if line.strip()]
+    text = listing.read_text("utf-8-sig")  # editors on Windows put a mark before it
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise ValueError(f"{listing} lists no edits.")
     return [job for n, line in lines for job in _of_line(line, f"line {n} of {listing}", listing.parent, instruction)]
 
 
@@ -94,37 +102,39 @@ def _of_line(line: str, where: str, folder: Path, instruction: str | None) -> It
         raise ValueError(f"{where} is no edit such as {form}: {error!r}.") from error
     if not isinstance(told, str):
         raise ValueError(f"{where} has no instruction: write one there or give --instruction.")
+    if not paths:
+        raise ValueError(f"{where} has no edited image: name one, or take the line out.")
     yield from (ScoreJob(*pair, told) for pair in paths)
 
 
 def outcomes(
     scorer: Scorer, jobs: Sequence[ScoreJob], *, batch_size: int = 8, improvement: bool = True
 ) -> Iterator[tuple[ScoreJob, EditScore | str]]:
-    """For every edit its score, or the sentence that says why there is none; with a progress bar.
+    """For every edit, in their order, its score or the sentence that says why there is none; with a progress bar.
 
     Args:
       batch_size, improvement: as of `Scorer.score`.
     """
-    readable, faulty = deque[ScoreJob](), deque[tuple[ScoreJob, str]]()
+    read = deque[tuple[ScoreJob, str | None]]()  # what was read and not yet told of; None: a score will come
 
     def items() -> Iterator[ScorerItem]:
-        read = read_ahead(scorer.prepare, map(astuple, jobs), batch_size * AT_A_TIME)
-        for job, item in zip(jobs, read, strict=True):
+        prepared = read_ahead(scorer.prepare, map(astuple, jobs), batch_size * AT_A_TIME)
+        for job, item in zip(jobs, prepared, strict=True):
             try:
-                prepared = item.result()
+                found = item.result()
             except ValueError as error:
-                faulty.append((job, str(error)))
+                read.append((job, str(error)))
             else:
-                readable.append(job)
-                yield prepared
+                read.append((job, None))
+                yield found
 
     def told() -> Iterator[tuple[ScoreJob, EditScore | str]]:
         for score in scorer.stream(items(), batch_size=batch_size, improvement=improvement):
+            while read[0][1] is not None:
+                yield read.popleft()
             finite = np.isfinite(score.raw_overall).all()
-            yield readable.popleft(), score if finite else f"the scorer says {score.raw_overall}, which is no score."
-            while faulty:
-                yield faulty.popleft()
-        yield from faulty
+            yield read.popleft()[0], score if finite else f"the scorer says {score.raw_overall}, which is no score."
+        yield from read
 
     yield from tqdm(told(), total=len(jobs), unit="edit", disable=len(jobs) < 2)
 

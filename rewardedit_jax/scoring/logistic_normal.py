@@ -14,9 +14,10 @@ small, values and gradients are finite wherever m and v are.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import log_ndtr
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
+
+from rewardedit_jax.scoring.normal import log_ndtr
 
 
 def _scales(low: float = -0.7, step: float = 0.15, count: int = 23) -> tuple[np.ndarray, np.ndarray]:

@@ -16,10 +16,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid
-from jax.scipy.special import log_ndtr, ndtr
+from jax.scipy.special import ndtr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rewardedit_jax.scoring.logistic_normal import expected_logistic_loss, log_expected_sigmoid
+from rewardedit_jax.scoring.normal import log_ndtr
 
 MARGIN = 0.57
 TIE_STRENGTH = 5.0  # k of Bradley-Terry with ties: equal scores tie with probability (k - 1) / (k + 1)
@@ -78,7 +79,7 @@ def difference(a: Float[Array, "*#b 2"], b: Float[Array, "*#b 2"]) -> tuple[Floa
 def preference_probability(a: Float[Array, "*#b 2"], b: Float[Array, "*#b 2"]) -> Float[Array, "*b"]:
     """Probability that a drawn score of `a` exceeds one of `b`, Φ(d/s), 0..1; outputs as (mean, log σ)."""
     d, variance = difference(a, b)
-    return ndtr(d / jnp.sqrt(variance))
+    return ndtr(d / jnp.maximum(jnp.sqrt(variance), jnp.finfo(jnp.float32).tiny))  # equal means, no variance: a half
 
 
 def uncertainty(

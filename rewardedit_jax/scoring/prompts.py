@@ -35,8 +35,8 @@ def question(instruction: str, perspective: str) -> str:
     """The text after the two images: template, instruction (as it is, braces too), request for the rating.
 
     Raises:
-      ValueError: for an empty instruction, one that contains the reward token or a special token of Qwen2.5-VL, or a
-        perspective that has no template.
+      ValueError: for an empty instruction, one that is no Unicode text (half a surrogate pair), one that contains the
+        reward token or a special token of Qwen2.5-VL, or a perspective that has no template.
     """
     if perspective not in PERSPECTIVES:
         raise ValueError(f"the scorer has no prompt for {perspective!r}; it has {', '.join(PERSPECTIVES)}.")
@@ -74,6 +74,10 @@ def _template(perspective: str) -> str:
 def _check(instruction: str) -> None:
     if not instruction.strip():
         raise ValueError(f"the instruction is empty ({instruction!r}): an edit is judged by what was asked for.")
+    try:
+        instruction.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the instruction is no Unicode text ({error}): write {instruction!r} anew.") from error
     if found := [token for token in RESERVED_TOKENS if token in instruction]:
         raise ValueError(
             f"the instruction contains {', '.join(found)}, which the scorer keeps for itself: take it out of "

@@ -34,6 +34,7 @@ from rewardedit_jax.weights.hub import find_model
 from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
 
 Picture = str | Path | Image.Image | PreparedImage
+_SETTINGS = ("kind", "aggregation", "positions", "system", "area")  # under "reward_model" in config.json
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,11 @@ class Scorer:
             raise WeightFileError(f"{directory} holds no reward model of edits: its config.json has no vision_config.")
         tokenizer = load_tokenizer(directory, base)
         told = config.get("reward_model") or {}
+        if unknown := told.keys() - _SETTINGS:
+            raise WeightFileError(
+                f"{directory / 'config.json'}: reward_model has {', '.join(sorted(unknown))}; known are "
+                f"{', '.join(_SETTINGS)}."
+            )
         system = told.get("system")
         if system is None:
             system = tokenizer.default_system()

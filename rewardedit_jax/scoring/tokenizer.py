@@ -97,10 +97,13 @@ def load_tokenizer(directory: str | Path, base: str | Path | None = None) -> Sco
       base: the base model's directory or hub id, of which the tokenizer is downloaded.
     Raises:
       FileNotFoundError: saying which files are missing, and where.
-      ValueError: the tokenizer is of another model: it has no image token.
+      ValueError: the files are damaged, or the tokenizer is of another model: it has no image token.
     """
     found = _find(Path(directory), base)
-    tokenizer = AutoTokenizer.from_pretrained(found, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(found, local_files_only=True)
+    except Exception as error:  # of several libraries, one of which raises nothing more special
+        raise ValueError(f"the tokenizer files in {found} cannot be read ({error}): copy them there again.") from error
     # Settings of tokenizer.json would be undone at the first call, under the feet of other threads.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()

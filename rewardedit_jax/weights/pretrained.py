@@ -14,7 +14,7 @@ from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.weights.clip import text_table, vision_table
-from rewardedit_jax.weights.engine import Params, WeightTable, export_tensors, import_tensors
+from rewardedit_jax.weights.engine import Params, WeightMismatch, WeightTable, export_tensors, import_tensors
 from rewardedit_jax.weights.files import (
     STEMS,
     WeightFileError,
@@ -85,7 +85,10 @@ def load_pretrained(
     except ValueError as error:
         raise WeightFileError(f"{directory / 'config.json'}: {error}") from error
     module = kind.module(network, dtype=dtype, param_dtype=param_dtype)
-    return module, import_tensors(tensors, kind.table(network), abstract_params(module))
+    try:
+        return module, import_tensors(tensors, kind.table(network), abstract_params(module))
+    except WeightMismatch as error:
+        raise WeightMismatch(f"{directory}: {error}") from error
 
 
 def save_pretrained(module: nn.Module, params: Params, directory: str | Path) -> None:

@@ -43,6 +43,13 @@ def test_llama_has_no_biases_and_no_axes():
     assert DecoderConfig.from_hf(config.to_hf()) == config
 
 
+@pytest.mark.parametrize(("model_type", "theta"), [("qwen2_5_vl", 1e6), ("llama", 1e4)])
+def test_without_a_base_of_its_rotations_a_model_has_that_of_its_kind(model_type, theta):
+    """As in transformers."""
+    config = {k: v for k, v in QWEN_7B.items() if k != "rope_theta"} | {"model_type": model_type}
+    assert DecoderConfig.from_hf(config).rope_theta == theta
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -52,6 +52,43 @@ def test_states_are_those_of_the_published_class(reference, prompt, head):
     np.testing.assert_allclose(found.image_features, arrays["expected_image_features"], atol=5e-5)
 
 
+def _few_tokens(module):
+    """A row of text, four image tokens and the reward token, with the image: a call that is right."""
+    ids = np.array([[5, *[module.config.image_token_id] * 4, 6, module.config.reward_token_id]])
+    return [ids, np.ones_like(ids), np.zeros((16, 1176), np.float32), np.array([[1, 4, 4]])]
+
+
+def _masked(module, call):
+    call[1][0, -1] = 0
+
+
+def _one_image_fewer(module, call):
+    call[2], call[3] = call[2][:4], np.array([[1, 2, 2]])
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (_masked, r"rows \[0\] have no reward token, whose id is 600"),
+        (_one_image_fewer, "4 image tokens of id 599, but the grids make 1 features"),
+    ],
+)
+def test_prompts_that_cannot_be_judged_are_told(harm, message):
+    module, params = tiny_scorer()
+    call = _few_tokens(module)
+    assert np.isfinite(module.apply({"params": params}, *call).outputs).all()
+    harm(module, call)
+    with pytest.raises(ValueError, match=message):
+        module.apply({"params": params}, *call)
+
+
+@pytest.mark.parametrize(("kind", "head"), [("separate", 2), ("separate", -1), ("single", 1)])
+def test_there_are_no_other_heads(kind, head):
+    module, params = tiny_scorer(tiny_config(kind))
+    with pytest.raises(ValueError, match=rf"there is no head {head}: this scorer has \d prompts"):
+        module.apply({"params": params}, *_few_tokens(module), head=head)
+
+
 @pytest.mark.parametrize("how", ["mean", "min", "sum"])
 def test_aggregates_are_the_published_ones(shared, how):
     arrays = np.load(shared / "fixtures" / "edit_reward_a.npz")

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from rewardedit_jax.scoring.objectives import (
     OBJECTIVES,
@@ -268,13 +269,21 @@ class TestPreferenceProbability:
         assert preference_probability(a, b) == pytest.approx(np.mean(draws[0] > draws[1]), abs=0.004)
 
     def test_the_two_orders_add_up_to_one_and_the_same_edit_is_even(self):
-        a, b = jnp.float32([[3, -9], [1, 2], [-50, 0]]), jnp.float32([[-3, -9], [0, 1], [60, 0]])
+        a, b = jnp.float32([[3, -9], [1, 2], [-50, -60]]), jnp.float32([[-3, -9], [0, 1], [60, -60]])
         np.testing.assert_allclose(preference_probability(a, b) + preference_probability(b, a), 1, atol=1e-6)
         np.testing.assert_array_equal(preference_probability(a, a), 0.5)
 
     def test_thurstone_is_the_surprise_at_it(self):
         a, b = jnp.float32([[1, -1], [0, 0.5], [-4, 0]]), jnp.float32([[0, 0], [0.5, 0], [4, 0]])
         np.testing.assert_allclose(jnp.exp(-thurstone(a, b)), preference_probability(a, b), rtol=1e-5)
+
+    def test_thurstones_gradient_is_right_far_out(self):
+        """φ/Φ by the scaled complementary error function, which has no cancellation."""
+        ratios = np.array([-1e6, -1e4, -3e3, -100, -11, -10.001, -9.99, -5, 0, 5, 10], np.float32)
+        expected = np.sqrt(2 / np.pi) / special.erfcx(-ratios.astype(np.float64) / np.sqrt(2))
+        b = jnp.zeros(2) - jnp.log(2) / 2  # two variances of 1/2: the difference is its own ratio
+        found = [-jax.grad(lambda d: thurstone(b.at[0].set(d), b.at[0].set(0)))(d) for d in ratios]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
     def test_thurstone_learns_what_is_true(self):
         """Of pairs that come true in 7 of 10 cases, it is least where 0.7 is stated, whatever σ was given."""

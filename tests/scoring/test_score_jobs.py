@@ -76,12 +76,31 @@ def test_lists_name_one_edit_or_several(folder):
         ("[1]", "line 1 of .* is no edit"),
         ("{", "line 1 of .* is no edit"),
         ('{"source": "a.png", "edited": "b.png"}', "line 1 of .* has no instruction"),
+        ('{"source": "a.png", "edited": [], "instruction": "x"}', "line 1 of .* has no edited image"),
+        (" \n", r"list\.jsonl lists no edits"),
     ],
 )
 def test_malformed_lines_are_told(tmp_path, line, message):
     (tmp_path / "list.jsonl").write_text(line)
     with pytest.raises(ValueError, match=message):
         listed_jobs(tmp_path / "list.jsonl", None)
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
+    line = '{"source": "a.png", "edited": "b.png"}'
+    (tmp_path / "list.jsonl").write_text(line, "utf-8-sig")
+    assert listed_jobs(tmp_path / "list.jsonl", "x") == [
+        ScoreJob(str(tmp_path / "a.png"), str(tmp_path / "b.png"), "x")
+    ]
+
+
+def test_two_sources_of_one_name_are_told_apart_by_their_endings_or_not_at_all(folder):
+    (folder / "sources" / "1.jpg").write_bytes(b"")
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    assert jobs[1].source == str(folder / "sources" / "1.png")
+    (folder / "edits" / "1.png").rename(folder / "edits" / "1.webp")
+    with pytest.raises(ValueError, match=r"1\.webp may be an edit of .*1\.jpg or of .*1\.png: name it like one"):
+        plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
 
 
 def test_what_does_not_fit_is_told(folder):
@@ -117,11 +136,19 @@ def test_errors_are_written_told_and_tried_again(scorer, folder):
     output = folder / "out.jsonl"
     (fault,) = run_jobs(scorer, jobs, output)
     assert "1.png" in fault
-    assert sorted("error" in line for line in lines(output)) == [False, False, True]
+    assert ["error" in line for line in lines(output)] == [False, True, False]  # in the order of the edits
     (folder / "edits" / "1.png").write_bytes(good)
     assert run_jobs(scorer, jobs, output) == []
     assert sorted(line["edited"] for line in lines(output)) == sorted(job.edited for job in jobs)
     assert not any("error" in line for line in lines(output))
+
+
+def test_an_instruction_that_is_no_text_is_an_error_of_its_edit(scorer, folder):
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs.insert(1, replace(jobs[0], instruction="a\ud800b"))
+    (fault,) = run_jobs(scorer, jobs, folder / "out.jsonl")
+    assert "the instruction is no Unicode text" in fault
+    assert ["error" in line for line in lines(folder / "out.jsonl")] == [False, True, False, False]
 
 
 def test_a_line_cut_within_a_letter_is_no_obstacle(scorer, folder):

@@ -100,6 +100,12 @@ def test_another_network_is_told(published):
         Scorer.load(*published)
 
 
+def test_an_unknown_setting_is_told(published):
+    change_config(published[0], reward_model={"aggregaton": "min", "area": 784})
+    with pytest.raises(WeightFileError, match="reward_model has aggregaton; known are kind, aggregation, positions"):
+        Scorer.load(*published)
+
+
 def test_pickles_of_published_training_are_refused(published):
     (published[0] / "model.safetensors").rename(published[0] / "model.pth")
     with pytest.raises(WeightFileError, match=r"model\.pth is a pickle.*python -c"):

@@ -131,6 +131,13 @@ def test_another_models_tokenizer_is_told(directory, tmp_path):
         load_tokenizer(tmp_path)
 
 
+def test_damaged_files_are_told(directory, tmp_path):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((directory / name).read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"the tokenizer files in .* cannot be read .*: copy them there again"):
+        load_tokenizer(tmp_path)
+
+
 def test_missing_files_are_named_with_the_remedy(directory, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"lacks tokenizer\.json and tokenizer_config\.json.*give base="):
         load_tokenizer(tmp_path)

@@ -140,7 +140,9 @@ def test_a_setting_that_is_not_supported(tmp_path, name, setting):
 
 def test_weights_of_another_size(tmp_path):
     save(NETWORKS["vae"], tmp_path, latent_channels=2)
-    with pytest.raises(WeightMismatch, match=r"parameter quant_conv/kernel: .* the network wants"):
+    with pytest.raises(
+        WeightMismatch, match=rf"(?s){tmp_path}: weights .*parameter quant_conv/kernel: .* the network wants"
+    ):
         load_pretrained(tmp_path)
 
 
