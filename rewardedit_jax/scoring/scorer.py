@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from PIL import Image
 
 from rewardedit_jax.models.decoder import check_tensor_axis
@@ -19,7 +19,7 @@ from rewardedit_jax.models.reward_heads import aggregate
 from rewardedit_jax.scoring.batching import AT_A_TIME
 from rewardedit_jax.scoring.calibration import Calibration
 from rewardedit_jax.scoring.devices import divide_weights, scorer_mesh
-from rewardedit_jax.scoring.edit_score import EditScore, matrix
+from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.scoring.images import AREA, PreparedImage
 from rewardedit_jax.scoring.inference import Inference
 from rewardedit_jax.scoring.objectives import preference_probability
@@ -165,12 +165,6 @@ class Scorer:
     def prefer(a: EditScore, b: EditScore) -> float:
         """Probability 0..1 that `a` is better than `b` under the Gaussians that one scorer predicts, Φ(d/s)."""
         return float(preference_probability(jnp.asarray(a.raw_overall), jnp.asarray(b.raw_overall)))
-
-    def score_matrix(
-        self, sources: Sequence[Image.Image], edited: Sequence[Image.Image], instructions: Sequence[str]
-    ) -> Float[np.ndarray, "n 3"]:
-        """Means of following, quality and overall: what benchmarks ask a scorer for."""
-        return matrix(self.score(list(sources), list(edited), list(instructions), improvement=False))
 
     def prepare(self, source: Picture, edited: Picture, instruction: str) -> ScorerItem:
         """One edit ready to be scored; everything that can be wrong with it is found here."""

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -33,15 +34,20 @@ def test_genai_bench(evaluate, shared, tmp_path, capsys, judge, accuracy):
 
 
 def test_imagenhub(evaluate, shared, tmp_path, capsys):
+    """The judge also answered about a model that nobody rated, which changes no number and is told of."""
     out = tmp_path / "out.json"
-    data = shared / "data"
-    answers = data / "viescore" / "gpt4o_0shot"
+    data, answers = shared / "data", tmp_path / "gpt4o_0shot"
+    shutil.copytree(data / "viescore" / "gpt4o_0shot", answers)
+    shutil.copytree(answers / "DiffEdit", answers / "NewModel")
     evaluate("imagenhub", "--ratings", data / "imagenhub", "--answers", answers, "--json", out)
     told = json.loads(out.read_text())
     found = {aspect: told[aspect] for aspect in ("overall", "semantic", "perceptual")}
     assert [round(of["mean_spearman"], 4) for of in found.values()] == [0.4025, 0.4311, 0.5313]
     assert [round(of["tanh_mean"], 4) for of in found.values()] == [0.3821, 0.4062, 0.4864]
-    assert "0.3821" in capsys.readouterr().out
+    assert told["unrated"] == ["NewModel"]
+    text = capsys.readouterr().out
+    assert "0.3821" in text
+    assert "Not measured, for nobody rated them: NewModel." in text
 
 
 def test_editreward_bench(evaluate, tmp_path, capsys):
@@ -100,6 +106,13 @@ def test_a_scorer_on_pairs(evaluate, scorer, write, tmp_path, capsys, benchmark)
     told = json.loads((tmp_path / "out.json").read_text())
     assert (told["pairs"], told["ties"]) == (5, 2)
     assert "accuracy with ties" in capsys.readouterr().out
+
+
+def test_an_edit_that_cannot_be_scored_is_called_by_its_item(evaluate, scorer, write):
+    records = [_pair(1, 2, 4, 1) for _ in range(50)]
+    records[45]["prompt"] = "make it <|Reward|>"
+    with pytest.raises(SystemExit, match=r"items\.json, item 45, path1: the instruction contains <\|Reward\|>"):
+        evaluate("genai_bench", "--model", scorer, "--pairs", write(records))
 
 
 @pytest.mark.parametrize("benchmark", ["imagenhub", "aurora"])

@@ -159,7 +159,7 @@ def test_contradictory_pairs_are_named_and_left_out_on_demand(tmp_path):
     agreeing = hub_row("g1", "AvsB", "B>A", (10, 90), ("m2", "m1"))
     other = hub_row("g2", "AvsB", "A>B", (50, 50))
     write_hub(tmp_path, [*TWO, agreeing, other, *THREE])
-    with pytest.raises(BadRecords, match=r"1 bad records\n.*2pair g2 \(m1, m2\): contradictory rankings of m1 and m2"):
+    with pytest.raises(BadRecords, match=r"1 bad record\n.*2pair g2 \(m1, m2\): contradictory rankings of m1 and m2"):
         read_hub_groups(tmp_path)
     read = read_hub_groups(tmp_path, skip_bad=True)
     assert [g.key for g in read.groups] == ["2pair g1 (m1, m2)", "3pair g3"]

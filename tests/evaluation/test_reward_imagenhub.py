@@ -10,6 +10,7 @@ import pytest
 from rewardedit_jax.evaluation.reward_benchmarks.imagenhub import (
     evaluate_ratings,
     judged_aspects,
+    note_unrated,
     read_answers,
     read_ratings,
 )
@@ -127,19 +128,28 @@ def test_uids_that_disagree_are_counted_and_listed(folders):
         evaluate(*folders)
 
 
-@pytest.mark.parametrize("score", [[], [11], [-1, 3], ["7"], [None], "n/a", True, [float("nan")]])
+@pytest.mark.parametrize("score", [[], [11], [-1, 3], [1, 2, 3], ["7"], [None], "n/a", True, [float("nan")]])
 def test_answers_that_are_no_scores(folders, score):
     rewrite(folders[1] / "One" / "SC.json", lambda answers: answers["c.jpg"].update(score=score))
     with pytest.raises(ValueError, match=r"One/SC\.json, c\.jpg: the score is"):
         evaluate(*folders)
 
 
-@pytest.mark.parametrize("cell", ["[0, 2]", "[1]", "", "[0.5, x]", "1"])
+@pytest.mark.parametrize("cell", ["[0, 2]", "[0, 0.7]", "[0, true]", "[1]", "", "[0.5, x]", "1"])
 def test_ratings_that_are_none(folders, cell):
     file = folders[0] / "IE_rater2.tsv"
     file.write_text(file.read_text().replace("b.jpg\t[0.5, 0.5]", f"b.jpg\t{cell}"))
     with pytest.raises(ValueError, match=r"IE_rater2\.tsv, b\.jpg, One: the rating is"):
         evaluate(*folders)
+
+
+def test_models_that_nobody_rated_are_told_of(folders):
+    """Imagic is rated, and told of as left out whether it is there or not."""
+    for name in ("New", "Imagic", ".cache"):
+        shutil.copytree(folders[1] / "One", folders[1] / name)
+    ratings = read_ratings(folders[0])
+    assert note_unrated(folders[1], ratings) == (["Not measured, for nobody rated them: New."], {"unrated": ["New"]})
+    assert note_unrated(folders[1], ratings, besides=("New",)) == ([], {})
 
 
 def test_raters_of_other_edits_or_models(folders):

@@ -82,6 +82,22 @@ def test_pairs_judged_more_than_once_are_told_of(tmp_path, grey):
     assert "count every item as it stands" in text
 
 
+def test_points_rated_more_than_once_are_told_of(tmp_path, grey):
+    """The edit is the same, whichever model it is said to be of; an instruction of its own makes it another."""
+    levels, scores, models = (1, 2, 1, 2, 3, 2), (1, 2, 3, 2, 3, 2), "aaabbb"
+    records = [
+        {"prompt": "p", "input": grey(0), "gen": grey(level), "score": score, "model": model}
+        for level, score, model in zip(levels, scores, models, strict=True)
+    ]
+    records[-1]["prompt"] = "another"
+    report = evaluate_points(read_points(write(tmp_path, records), tmp_path, "aurora"), brightness, "aurora")
+    told = report.to_json()
+    assert told["edits"] == 6
+    assert told["contradictory"] == {"edits": 1, "first": [[0, 2]]}
+    assert told["repeated"] == {"edits": 1, "first": [[1, 3]]}
+    assert "1 edits are contradictory: items 0 = 2." in report.to_text()
+
+
 def test_transparent_pictures_are_counted(tmp_path, grey):
     """One file of two edits, which both see; an alpha channel that hides nothing is no transparency."""
     Image.new("RGBA", (4, 4), (9, 9, 9, 100)).save(tmp_path / "glass.png")
@@ -190,12 +206,27 @@ def test_many_edits_are_scored_in_their_order(tmp_path, grey):
 
 @pytest.mark.parametrize(
     ("scores", "told"),
-    [(np.zeros((2, 2)), r"returned \(2, 2\) for 2 edits"), ([[0, 0, 0], [0, 0, np.nan]], "1 of 2 edits .*: number 1")],
+    [
+        (np.zeros((2, 2)), r"returned \(2, 2\) for 2 edits"),
+        ([[0, 0, 0], [0, 0, np.nan]], r"1 of 2 edits .* not finite: items\.json, item 4, path2\."),
+    ],
 )
 def test_scorers_that_return_something_else(tmp_path, grey, scores, told):
-    edits = [Edit(tmp_path / grey(0), tmp_path / grey(1), "x")] * 2
+    edits = [Edit(tmp_path / grey(0), tmp_path / grey(1), "x", f"items.json, item 4, path{n}") for n in (1, 2)]
     with pytest.raises(ValueError, match=told):
         score_edits(lambda *_: scores, edits)
+
+
+def test_what_a_callable_raises_is_counted_from_an_edit_with_a_name(tmp_path, grey):
+    def picky(sources, edited, instructions):
+        if "bad" in instructions:
+            raise ValueError(f"edit {instructions.index('bad')}: I do not like it")
+        return brightness(sources, edited, instructions)
+
+    records = [{**pair(grey, 1, 2, 4, 2), "prompt": "bad" if i == 45 else "x"} for i in range(46)]
+    pairs = read_pairs(write(tmp_path, records), tmp_path)
+    with pytest.raises(ValueError, match=r"counting from .*items\.json, item 32, path1: edit 26: I do not"):
+        evaluate_pairs(pairs, picky, "AURORA")
 
 
 def test_missing_images_are_told_before_scoring(tmp_path, grey):

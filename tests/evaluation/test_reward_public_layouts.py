@@ -3,6 +3,7 @@
 import io
 import json
 import runpy
+import shutil
 import sys
 
 import numpy as np
@@ -75,6 +76,7 @@ def test_a_folder_without_parquet(tmp_path):
 
 def test_the_command_measures_a_scorer_on_both(hub, museum, monkeypatch, tmp_path):
     folder, results = museum
+    shutil.copytree(results / "Two", results / "Three")
     shapes_scorer().save(tmp_path / "scorer")
     hub(vote("leftvote", 90, 10), vote("rightvote", 10, 90), vote("tievote", 50, 50))
 
@@ -88,6 +90,7 @@ def test_the_command_measures_a_scorer_on_both(hub, museum, monkeypatch, tmp_pat
     assert evaluate("genai_bench", "--pairs", tmp_path)["pairs"] == 3
     told = evaluate("imagenhub", "--ratings", folder, "--results", results)
     assert -1 <= told["overall"]["per_model"]["One"] <= 1
+    assert told["unrated"] == ["Three"]
 
 
 @pytest.fixture

@@ -47,12 +47,20 @@ def test_the_same_score_twice_is_no_contradiction(write):
         (["a.png"], "line 1 is no score such as"),
         (line(overall="good"), "overall is {'mean': 'good'}, not of the form"),
         (line(overall=float("nan")), "overall is"),
-        ({**line(), "error": "no image"}, r"b\.png was not scored: no image"),
     ],
 )
 def test_a_line_that_is_no_score_is_named(write, entry, message):
     with pytest.raises(ValueError, match=message):
         read_scores(write(entry))
+
+
+def test_an_error_matters_only_to_whom_asks_for_its_edit(write):
+    error = {key: value for key, value in line("c.png").items() if key != "overall"} | {"error": "no image"}
+    stored = read_scores(write(line(), error, {**error, "edited": "b.png"}))
+    asked = [edit(Path("a.png"), Path(name)) for name in ("b.png", "c.png")]
+    np.testing.assert_array_equal(score_edits(stored, asked[:1]), [[0.5] * 3])  # b.png has its score in line 1
+    with pytest.raises(ValueError, match=r"1 of 2 edits .*: /.*c\.png was not scored \(line 2: no image\)\.$"):
+        score_edits(stored, asked)
 
 
 def test_images_inside_a_file_have_no_stored_scores(write):

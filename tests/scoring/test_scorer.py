@@ -16,6 +16,7 @@ from rewardedit_jax import EditScore, Scorer
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.models.reward_heads import aggregate
 from rewardedit_jax.scoring.calibration import Calibration
+from rewardedit_jax.scoring.edit_score import matrix
 from rewardedit_jax.weights.files import WeightFileError
 from rewardedit_jax.weights.pretrained import save_pretrained
 
@@ -92,8 +93,8 @@ def test_a_scorer_of_one_question_tells_no_perspectives(edits):
     scorer = shapes_scorer("single")
     score = scorer.score(*(column[0] for column in edits))
     assert (score.following, score.quality, score.raw.shape) == (None, None, (1, 2))
-    matrix = scorer.score_matrix(*(column[:2] for column in edits))
-    np.testing.assert_array_equal(matrix, np.repeat(matrix[:, :1], 3, axis=1))
+    means = matrix([score, score])
+    np.testing.assert_array_equal(means, np.full((2, 3), score.overall.mean))
 
 
 def test_calibration_is_the_share_that_is_beaten(scores):

@@ -11,5 +11,6 @@ denominator, 95 % bootstrap intervals with their seed. Facts: section 7 of the E
   points            AURORA and ImagenHub points, any scorer
   editreward_bench  rankings of two, three or four edits, any scorer, or stored answers of a judge
 
-A scorer is a plain callable: see `edits.ScoreEdits`. Wherever one goes, scores from a file go too: `stored_scores`.
+A scorer is a `Scorer` or a plain callable: see `edits.ScoreEdits`. Wherever one goes, scores from a file go too:
+`stored_scores`.
 """

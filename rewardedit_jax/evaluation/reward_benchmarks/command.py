@@ -16,7 +16,7 @@ from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_hub import rea
 from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_json import read_groups
 from rewardedit_jax.evaluation.reward_benchmarks.edits import INSIDE_PARQUET, Judge, note_transparent, score_edits
 from rewardedit_jax.evaluation.reward_benchmarks.genai_bench_hub import read_hub_pairs
-from rewardedit_jax.evaluation.reward_benchmarks.imagenhub_results import rated_edits, scored_aspects
+from rewardedit_jax.evaluation.reward_benchmarks.imagenhub_results import SOURCES, rated_edits, scored_aspects
 from rewardedit_jax.evaluation.reward_benchmarks.pairs import Pair, evaluate_pairs, read_pairs
 from rewardedit_jax.evaluation.reward_benchmarks.points import evaluate_points, read_points
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report
@@ -113,9 +113,11 @@ def _imagenhub(a: argparse.Namespace) -> Report:
     if way == "results":
         edits, judge = rated_edits(a.results, ratings), _judge(a)
         report = imagenhub.evaluate_ratings(ratings, scored_aspects(score_edits(judge, edits), ratings), a.seed)
+        report = report.noting(*imagenhub.note_unrated(a.results, ratings, besides=(SOURCES,)))
         return report.noting(*note_transparent(judge, edits))
     answers = imagenhub.read_answers(a.answers, ratings)
-    return imagenhub.evaluate_ratings(ratings, imagenhub.judged_aspects(answers), a.seed)
+    report = imagenhub.evaluate_ratings(ratings, imagenhub.judged_aspects(answers), a.seed)
+    return report.noting(*imagenhub.note_unrated(a.answers, ratings))
 
 
 def _editreward_bench(a: argparse.Namespace) -> Report:
@@ -173,4 +175,4 @@ def _refuse_scores(a: argparse.Namespace, inside_parquet: bool) -> None:
 
 
 def _judge(a: argparse.Namespace) -> Judge:
-    return read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base, tensor=a.tensor).score_matrix
+    return read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base, tensor=a.tensor)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from absl import logging
 
-from rewardedit_jax.data.bad_records import BadRecords, indented
+from rewardedit_jax.data.bad_records import BadRecords, counted, indented
 from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import listed
 
@@ -38,7 +38,7 @@ def settle_groups(
       BadRecords: with all faults, a line each; with `skip_bad` they are logged.
     """
     lines = [line for told in faults.values() for line in told]
-    message = indented(f"{where}: {len(lines)} bad records", lines)
+    message = indented(f"{where}: {counted(len(lines), 'bad record')}", lines)
     if faults and not skip_bad:
         raise BadRecords(f"{message}\n--skip-bad (skip_bad=True) leaves their groups out, and says so in the report.")
     if faults:

@@ -93,8 +93,8 @@ class _Draft:
             raise ValueError(f"{key}: {'; '.join(faults)}")
         if self.repeated:
             logging.warning("%s: %d pairs are there once more with the same ranking.", key, self.repeated)
-        edits = tuple(Edit(self.source, self.images[name], self.instruction) for name in names)
-        return Group(key, edits, None if None in winners else tuple(map(names.index, best_first)))
+        edits = [Edit(self.source, self.images[name], self.instruction, f"{key}, edit {name}") for name in names]
+        return Group(key, tuple(edits), None if None in winners else tuple(map(names.index, best_first)))
 
     def _order_faults(self, names: list[str]) -> list[str]:
         pairs = {frozenset(pair) for pair in combinations(names, 2)}

@@ -58,7 +58,11 @@ def _group(record: dict[str, Any], name: str, images: Path) -> Group:
     if not all(isinstance(text, str) and text for text in (prompt, path, *paths)):
         raise ValueError(f"{name}: prompt, path_src or one of paths_generated is empty or no text")
     order = _order(vote.get("ranking") if isinstance(vote, dict) else None, len(paths), name)
-    return Group(name, tuple(Edit(images / path, images / edited, prompt) for edited in paths), order)
+    edits = [
+        Edit(images / path, images / edited, prompt, f"{name}, edit {letter}")
+        for letter, edited in zip(LETTERS, paths, strict=False)
+    ]
+    return Group(name, tuple(edits), order)
 
 
 def _order(ranking: Any, size: int, name: str) -> tuple[int, ...] | None:

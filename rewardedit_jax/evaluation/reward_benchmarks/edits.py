@@ -1,8 +1,8 @@
-"""What a scorer is asked: edits, and how their scores are got from any callable."""
+"""What a scorer is asked: edits, and how their scores are got from a `Scorer`, any callable or a file."""
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +14,11 @@ from tqdm import tqdm
 from rewardedit_jax.data.images import decode_image, is_transparent, read_image
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import listed
 from rewardedit_jax.evaluation.reward_benchmarks.stored_scores import StoredScores
+from rewardedit_jax.scoring.batching import AT_A_TIME
+from rewardedit_jax.scoring.edit_score import matrix
+from rewardedit_jax.scoring.packing import ScorerItem
+from rewardedit_jax.scoring.reading import read_ahead
+from rewardedit_jax.scoring.scorer import Scorer
 
 Picture = Path | bytes  # a file, or an encoded image
 
@@ -23,12 +28,13 @@ INSIDE_PARQUET = (
     "measure a scorer with --model; or write the pictures to files, list them in EditReward's JSON layout of this "
     "benchmark, score those files, and give that list with --scores."
 )
-_AT_A_TIME = 64  # edits whose images are in memory together
+_BATCH = 8  # edits that a `Scorer` scores at once
+_CALL = 64  # edits that a callable gets at once
 
 
 @runtime_checkable
 class ScoreEdits(Protocol):
-    """What is measured: anything that scores edits.
+    """What is measured beside a `Scorer`: anything that scores edits.
 
     It is called with upright RGB images (transparent parts on white) and instructions, all of one length, and returns
     float64[n, 3]: for each edit the score of following, of quality, and overall. Only order and differences count.
@@ -40,7 +46,7 @@ class ScoreEdits(Protocol):
     ) -> Float[np.ndarray, "n 3"]: ...
 
 
-Judge = ScoreEdits | StoredScores  # makes scores, or has them
+Judge = Scorer | ScoreEdits | StoredScores  # makes scores, or has them
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Edit:
     source: Picture
     edited: Picture
     instruction: str
+    name: str = field(default="", compare=False)  # where its benchmark has it, for errors; the edit is what it is
 
 
 def score_edits(scorer: Judge, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
@@ -57,28 +64,58 @@ def score_edits(scorer: Judge, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"
 
     Raises:
       FileNotFoundError: if image files are missing, before any edit is scored; counted, the first ones listed.
-      ImageError: naming an image that cannot be read.
-      ValueError: if the scorer returns another shape, or scores that are not finite, or stored ones lack an edit.
+      ImageError: naming an image that a callable cannot be shown.
+      ValueError: naming an edit that a `Scorer` cannot score, or those whose scores are not finite or not in the file;
+        what a callable raises, saying from which edit on it counts; or if it returns another shape.
     """
     if isinstance(scorer, StoredScores):
         return scorer.of([_paths(edit) for edit in edits])
     _check_files(edits)
-    parts = []
-    for start in tqdm(
-        range(0, len(edits), _AT_A_TIME), unit=f" × {_AT_A_TIME} edits", disable=len(edits) <= _AT_A_TIME
-    ):
-        chunk = edits[start : start + _AT_A_TIME]
-        sources = [_open(edit.source, f"source of edit {start + i}") for i, edit in enumerate(chunk)]
-        edited = [_open(edit.edited, f"edited of edit {start + i}") for i, edit in enumerate(chunk)]
-        scores = np.asarray(scorer(sources, edited, [edit.instruction for edit in chunk]), np.float64)
+    edits = [edit if edit.name else replace(edit, name=f"edit {i}") for i, edit in enumerate(edits)]
+    scores = _streamed(scorer, edits) if isinstance(scorer, Scorer) else _called(scorer, edits)
+    bad = [edits[i].name for i in np.flatnonzero(~np.isfinite(scores).all(1))]
+    if bad:
+        told = listed(bad, between="; ")
+        raise ValueError(f"{len(bad)} of {len(edits)} edits got scores that are not finite: {told}.")
+    return scores
+
+
+def _streamed(scorer: Scorer, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
+    scores = scorer.stream(_prepared(scorer, edits), batch_size=_BATCH, improvement=False)
+    return matrix(list(tqdm(scores, total=len(edits), unit="edit", disable=len(edits) <= _CALL)))
+
+
+def _prepared(scorer: Scorer, edits: Sequence[Edit]) -> Iterator[ScorerItem]:
+    """Here and not in `Scorer.score`, which knows of an edit only its number among those it is given."""
+
+    def prepare(edit: Edit) -> ScorerItem:
+        try:
+            source, edited = (
+                decode_image(picture, role) if isinstance(picture, bytes) else picture
+                for role, picture in (("source", edit.source), ("edited", edit.edited))
+            )
+            return scorer.prepare(source, edited, edit.instruction)
+        except ValueError as error:
+            raise ValueError(f"{edit.name}: {error}") from error
+
+    for item in read_ahead(prepare, zip(edits, strict=True), _BATCH * AT_A_TIME):
+        yield item.result()
+
+
+def _called(scorer: ScoreEdits, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
+    parts = [np.zeros((0, 3))]
+    for start in tqdm(range(0, len(edits), _CALL), unit=f" × {_CALL} edits", disable=len(edits) <= _CALL):
+        chunk = edits[start : start + _CALL]
+        sources = [_open(edit.source, f"source of {edit.name}") for edit in chunk]
+        edited = [_open(edit.edited, f"edited of {edit.name}") for edit in chunk]
+        try:
+            scores = np.asarray(scorer(sources, edited, [edit.instruction for edit in chunk]), np.float64)
+        except ValueError as error:  # numbers in it are those of the chunk
+            raise ValueError(f"counting from {chunk[0].name}: {error}") from error
         if scores.shape != (len(chunk), 3):
             raise ValueError(f"the scorer returned {scores.shape} for {len(chunk)} edits; it should be [n, 3].")
         parts.append(scores)
-    scores = np.concatenate(parts) if parts else np.zeros((0, 3))
-    bad = np.flatnonzero(~np.isfinite(scores).all(1))
-    if len(bad):
-        raise ValueError(f"{len(bad)} of {len(edits)} edits got scores that are not finite: number {listed(bad)}.")
-    return scores
+    return np.concatenate(parts)
 
 
 def note_transparent(scorer: Judge, edits: Sequence[Edit]) -> tuple[list[str], dict[str, Any]]:

@@ -32,7 +32,7 @@ def read_hub_pairs(directory: Path) -> list[Pair]:
     found = [rows[i] for i in range(len(rows))]
     if faults := [f"{rows.name(i)}: {fault}" for i, row in enumerate(found) if (fault := _fault(row))]:
         raise BadRecords(indented(f"{directory}: {len(faults)} of {len(found)} rows cannot be measured:", faults))
-    return [_pair(row) for row in found]
+    return [_pair(row, rows.name(i)) for i, row in enumerate(found)]
 
 
 def _fault(row: dict[str, Any]) -> str | None:
@@ -44,7 +44,7 @@ def _fault(row: dict[str, Any]) -> str | None:
     return f"no image in {', '.join(lacking)}" if lacking else None
 
 
-def _pair(row: dict[str, Any]) -> Pair:
-    source, left, right = (row[name]["bytes"] for name in _IMAGES)
-    edits = (Edit(source, edited, row["instruct_prompt"]) for edited in (left, right))
+def _pair(row: dict[str, Any], name: str) -> Pair:
+    source, *edited = _IMAGES
+    edits = (Edit(row[source]["bytes"], row[e]["bytes"], row["instruct_prompt"], f"{name}, {e}") for e in edited)
     return Pair(*edits, _HUMAN[row["vote_type"]])

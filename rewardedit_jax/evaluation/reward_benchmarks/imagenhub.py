@@ -31,7 +31,7 @@ ASPECTS: Mapping[str, Callable[[Pair], Float[np.ndarray, "*batch"]]] = MappingPr
 _NOT_ASKED = "Imagic"  # rated, but in none of the published correlations
 _PARTS = ("SC", "PQ")
 _EXACT = 9  # decimals: what differs only in the order of summing raters is a tie
-_CELL = "[SC, PQ] with numbers from 0 to 1"
+_LEVELS = (0, 0.5, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Ratings:
 
     models: tuple[str, ...]
     uids: tuple[str, ...]
-    values: Float[np.ndarray, "raters models uids 2"]  # 0..1
+    values: Float[np.ndarray, "raters models uids 2"]  # 0, 0.5 or 1
     left_out: tuple[str, ...]  # models that were rated too
 
     def mean(self, aspect: str, leave_out: int | None = None) -> Float[np.ndarray, "models uids"]:
@@ -53,7 +53,8 @@ def read_ratings(directory: Path) -> Ratings:
     """The ratings of all `*_rater*.tsv` in a directory, without the model that published results leave out.
 
     Raises:
-      FileNotFoundError, ValueError: if there are fewer than two files, or they are not of the same models and uids.
+      FileNotFoundError, ValueError: if there are fewer than two files, they are not of the same models and uids, or a
+        rating is none.
     """
     files = sorted(directory.glob("*_rater*.tsv"))
     if len(files) < 2:
@@ -89,13 +90,9 @@ def _cell(text: str, name: str) -> list[float]:
         pair = json.loads(text)
     except ValueError:
         pair = None
-    if not isinstance(pair, list) or len(pair) != 2 or not all(_is_within(value, 1) for value in pair):
-        raise ValueError(f"{name}: the rating is {text!r}; it should be {_CELL}.")
+    if not isinstance(pair, list) or len(pair) != 2 or not all(is_number(v) and v in _LEVELS for v in pair):
+        raise ValueError(f"{name}: the rating is {text!r}; it should be [SC, PQ], each of them 0, 0.5 or 1.")
     return [float(value) for value in pair]
-
-
-def _is_within(value: Any, most: int) -> bool:
-    return is_number(value) and 0 <= value <= most
 
 
 def _expect_same(known, found, file: Path, what: str) -> None:
@@ -135,9 +132,25 @@ def _read_part(file: Path, uids: Sequence[str]) -> list[float]:
 def _smaller(answer: Any, name: str) -> float:
     score = answer.get("score") if isinstance(answer, dict) else None
     scores = score if isinstance(score, list) else [score]
-    if not scores or not all(_is_within(value, 10) for value in scores):
+    if len(scores) not in (1, 2) or not all(is_number(value) and 0 <= value <= 10 for value in scores):
         raise ValueError(f"{name}: the score is {score!r}; it should be one or two numbers from 0 to 10.")
     return float(min(scores))
+
+
+def note_unrated(
+    directory: Path, ratings: Ratings, besides: Sequence[str] = ()
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Note and value of a report: the models of a directory that nobody rated. Empty if there are none.
+
+    Args:
+      directory: with a folder for each model.
+      besides: folders in it that are no model's; hidden ones never are.
+    """
+    known = {*ratings.models, *ratings.left_out, *besides}
+    folders = sorted(path.name for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
+    unrated = [name for name in folders if name not in known]
+    note = f"Not measured, for nobody rated them: {listed(unrated)}."
+    return ([note], {"unrated": unrated}) if unrated else ([], {})
 
 
 def judged_aspects(answers: Float[np.ndarray, "models uids 2"]) -> dict[str, Float[np.ndarray, "models uids"]]:

@@ -18,6 +18,7 @@ from rewardedit_jax.evaluation.reward_benchmarks.imagenhub import Ratings
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import listed, read_json
 
 _LOOKUP = 'uid → {"instruction": text}'
+SOURCES = "input"  # the folder that is no model's
 # Aspect that people rated → column of a scorer: semantic consistency is following.
 _COLUMNS: Mapping[str, int] = {"overall": OVERALL, "semantic": 0, "perceptual": 1}
 
@@ -36,7 +37,7 @@ def rated_edits(results: Path, ratings: Ratings) -> list[Edit]:
         many = f"{len(lacking)} of {len(ratings.uids)} rated uids"
         raise ValueError(f"{file} has no instruction for {many}: {listed(lacking)}; it should hold {_LOOKUP}.")
     return [
-        Edit(results / "input" / uid, results / model / uid, instructions[uid])
+        Edit(results / SOURCES / uid, results / model / uid, instructions[uid], f"{model}, {uid}")
         for model in ratings.models
         for uid in ratings.uids
     ]

@@ -20,7 +20,8 @@ from rewardedit_jax.evaluation.reward_benchmarks.agreement import (
     right_without_ties,
 )
 from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, Judge, note_transparent, score_edits
-from rewardedit_jax.evaluation.reward_benchmarks.json_records import MOST_LISTED, is_number, listed, read_records
+from rewardedit_jax.evaluation.reward_benchmarks.json_records import is_number, read_records
+from rewardedit_jax.evaluation.reward_benchmarks.repeated import note_repeated
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report, Row, sound_share
 
 _PATHS = ("path_src", "path1", "path2")
@@ -55,7 +56,8 @@ def _pair(record: dict[str, Any], name: str, images: Path) -> Pair:
         if not isinstance(record[key], str) or not record[key]:
             raise ValueError(f"{name}: {key} is {record[key]!r}, not a text.")
     source, first, second = (images / record[key] for key in _PATHS)
-    edits = (Edit(source, edited, record["prompt"]) for edited in (first, second))
+    told = zip((first, second), _PATHS[1:], strict=True)
+    edits = (Edit(source, edited, record["prompt"], f"{name}, {key}") for edited, key in told)
     return Pair(*edits, int(np.sign(record[_SCORES[0]] - record[_SCORES[1]])))
 
 
@@ -68,32 +70,9 @@ def evaluate_pairs(pairs: Sequence[Pair], scorer: Judge, title: str, seed: int =
     edits = [edit for pair in pairs for edit in (pair.first, pair.second)]
     scores = score_edits(scorer, edits)[:, OVERALL]
     report = measure_pairs(np.array([pair.human for pair in pairs]), scores[::2] - scores[1::2], title, seed)
-    return report.noting(*_note_repeated(pairs)).noting(*note_transparent(scorer, edits))
-
-
-def _note_repeated(pairs: Sequence[Pair]) -> tuple[list[str], dict[str, Any]]:
-    """Which two edits were judged more than once, shown in whichever order."""
-    items: dict[frozenset[Edit], list[int]] = {}
-    for i, pair in enumerate(pairs):
-        items.setdefault(frozenset((pair.first, pair.second)), []).append(i)
-    told: dict[str, list[list[int]]] = {"contradictory": [], "repeated": []}
-    for same in items.values():
-        if len(same) > 1:
-            verdicts = {_preferred(pairs[i]) for i in same}
-            told["contradictory" if len(verdicts) > 1 else "repeated"].append(same)
-    values = {kind: {"pairs": len(found), "first": found[:MOST_LISTED]} for kind, found in told.items()}
-    notes = [f"{len(found)} pairs are {kind}: items {_numbers(found)}." for kind, found in told.items() if found]
-    if notes:
-        # They may be the votes of two people, so that none is worth less than another.
-        notes.append(
-            "Repeated: judged more than once, always alike; contradictory: not alike, so that nobody can be right "
-            "on all. Published and sound count every item as it stands."
-        )
-    return notes, values
-
-
-def _numbers(found: Sequence[Sequence[int]]) -> str:
-    return listed((" = ".join(map(str, same)) for same in found), between="; ")
+    asked = [frozenset((pair.first, pair.second)) for pair in pairs]  # in whichever order they were shown
+    repeated = note_repeated(asked, list(map(_preferred, pairs)), "pairs")
+    return report.noting(*repeated).noting(*note_transparent(scorer, edits))
 
 
 def _preferred(pair: Pair) -> Edit | None:

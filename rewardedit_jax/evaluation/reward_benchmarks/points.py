@@ -24,6 +24,7 @@ from rewardedit_jax.evaluation.reward_benchmarks.correlation import (
 )
 from rewardedit_jax.evaluation.reward_benchmarks.edits import OVERALL, Edit, Judge, note_transparent, score_edits
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import is_number, listed, read_records
+from rewardedit_jax.evaluation.reward_benchmarks.repeated import note_repeated
 from rewardedit_jax.evaluation.reward_benchmarks.report import Report, Row
 
 # Benchmark → keys of instruction, source and edited.
@@ -60,7 +61,8 @@ def _point(record: dict[str, Any], keys: tuple[str, str, str], name: str, images
         if not isinstance(record[key], str) or not record[key]:
             raise ValueError(f"{name}: {key} is {record[key]!r}, not a text.")
     instruction, source, edited = (record[key] for key in keys)
-    return Point(Edit(images / source, images / edited, instruction), float(record["score"]), record["model"])
+    edit = Edit(images / source, images / edited, instruction, name)
+    return Point(edit, float(record["score"]), record["model"])
 
 
 def evaluate_points(points: Sequence[Point], scorer: Judge, benchmark: str, seed: int = 0) -> Report:
@@ -71,7 +73,8 @@ def evaluate_points(points: Sequence[Point], scorer: Judge, benchmark: str, seed
     """
     edits = [point.edit for point in points]
     report = measure_points(points, score_edits(scorer, edits)[:, OVERALL], benchmark, seed)
-    return report.noting(*note_transparent(scorer, edits))
+    repeated = note_repeated(edits, [point.human for point in points], "edits")
+    return report.noting(*repeated).noting(*note_transparent(scorer, edits))
 
 
 def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], benchmark: str, seed: int = 0) -> Report:

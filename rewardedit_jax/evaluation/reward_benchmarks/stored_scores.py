@@ -1,13 +1,13 @@
 """Scores of edits from a file instead of from a network: what `launch/score.py` wrote, or any judge in that form.
 
 A line for each edit: {"source": path, "edited": path, "instruction": text, "overall": {"mean": number}}, and optionally
-"following" and "quality" likewise. Paths are compared as files, so they may be written in any way. More keys, and
-lines of edits that are not asked for, do no harm.
+"following" and "quality" likewise; or "error" instead, where an edit could not be scored. Paths are compared as files,
+so they may be written in any way. More keys, and lines of edits that are not asked for, do no harm.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from rewardedit_jax.scoring.prompts import PERSPECTIVES
 _FORM = '{"source": "a.png", "edited": "b.png", "instruction": "make it snow", "overall": {"mean": 0.5}}'
 
 Key = tuple[Path, Path, str]  # source, edited, instruction
+Told = tuple[float, float, float]  # following, quality, overall
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,19 @@ class StoredScores:
     """Scores of following, quality and overall by edit; a perspective that was not told has the overall score."""
 
     file: Path
-    scores: Mapping[Key, tuple[float, float, float]]
+    scores: Mapping[Key, Told]
+    errors: Mapping[Key, str] = field(default_factory=dict)  # why there is no score; one that is there counts
 
     def of(self, edits: Sequence[Key]) -> Float[np.ndarray, "n 3"]:
         """Raises ValueError, counting and naming them, if edits have no score: none leaves the denominator."""
         keys = [_key(*edit) for edit in edits]
-        missing = [key[1] for key in keys if key not in self.scores]
-        if missing:
-            raise ValueError(f"{self.file}: {len(missing)} of {len(keys)} edits have no score: {listed(missing)}.")
+        if missing := [self._lacking(key) for key in keys if key not in self.scores]:
+            told = listed(missing, between="; ")
+            raise ValueError(f"{self.file}: {len(missing)} of {len(keys)} edits have no score: {told}.")
         return np.array([self.scores[key] for key in keys], np.float64).reshape(-1, 3)
+
+    def _lacking(self, key: Key) -> str:
+        return f"{key[1]} was not scored ({self.errors[key]})" if key in self.errors else str(key[1])
 
 
 def read_scores(file: Path) -> StoredScores:
@@ -45,29 +50,35 @@ def read_scores(file: Path) -> StoredScores:
       FileNotFoundError: if there is no such file.
       ValueError: naming the line that is no score, or two lines that contradict each other.
     """
-    scores: dict[Key, tuple[float, float, float]] = {}
+    scores: dict[Key, Told] = {}
+    errors: dict[Key, str] = {}
     for n, line in enumerate(file.read_text("utf-8").split("\n"), 1):
         if not line.strip():
             continue
-        key, told = _read_line(line, f"{file}, line {n}")
+        key, entry = _read_line(line, f"{file}, line {n}")
+        if "error" in entry:
+            errors[key] = f"line {n}: {entry['error']}"
+            continue
+        told = _told(entry, f"{file}, line {n}")
         if scores.setdefault(key, told) != told:
             raise ValueError(f"{file}, line {n}: {key[1]} has another score further up.")
-    return StoredScores(file, scores)
+    return StoredScores(file, scores, errors)
 
 
-def _read_line(line: str, name: str) -> tuple[Key, tuple[float, float, float]]:
+def _read_line(line: str, name: str) -> tuple[Key, dict[str, Any]]:
     try:
         entry = json.loads(line)
-        key = _key(Path(entry["source"]), Path(entry["edited"]), entry["instruction"])
+        return _key(Path(entry["source"]), Path(entry["edited"]), entry["instruction"]), entry
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{name} is no score such as {_FORM}: {error!r}.") from error
-    if "error" in entry:
-        raise ValueError(f"{name}: {key[1]} was not scored: {entry['error']}")
+
+
+def _told(entry: Mapping[str, Any], name: str) -> Told:
     overall = _mean(entry.get("overall"))
     if overall is None:
         raise ValueError(f"{name}: overall is {entry.get('overall')!r}, not of the form {{'mean': number}}.")
     following, quality = (overall if (mean := _mean(entry.get(p))) is None else mean for p in PERSPECTIVES)
-    return key, (following, quality, overall)
+    return following, quality, overall
 
 
 def _mean(told: Any) -> float | None:
