@@ -73,7 +73,8 @@ class DecoderConfig:
         _refuse_unlike(config, rope)
         given = {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
         qwen = "qwen2" in config.get("model_type", "")
-        given["rope_theta"] = rope.get("rope_theta", config.get("rope_theta", 1_000_000.0 if qwen else 10_000.0))
+        usual = 1_000_000.0 if qwen else 10_000.0
+        given["rope_theta"] = rope.get("rope_theta") or config.get("rope_theta") or usual
         given["mrope_section"] = tuple(rope["mrope_section"]) if rope.get("mrope_section") else None
         given["qkv_bias"] = qwen or bool(config.get("attention_bias"))
         return cls(**given)
@@ -205,5 +206,5 @@ def check_tensor_axis(config: DecoderConfig, tensor: int) -> None:
     if config.num_key_value_heads % tensor:
         raise ValueError(
             f"mesh axis tensor={tensor} does not divide the decoder's {config.num_key_value_heads} key heads, which "
-            "grouped queries share: take a divisor of them, and fsdp for the other devices"
+            "grouped queries share: take a divisor of them (in training, fsdp for the other devices)"
         )

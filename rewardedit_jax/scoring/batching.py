@@ -20,14 +20,17 @@ def rows_of(edits: int, batch_size: int, ways: int = 1) -> int:
 def batches_of(items: Sequence[ScorerItem], rows: int, encoded: Container[PreparedImage] = ()) -> list[list[int]]:
     """The numbers of the items of each batch, of which the last may be smaller.
 
-    The edits of a source follow each other, those of sources that are `encoded` first, before these are forgotten.
+    The edits of a source follow each other: those of sources that are `encoded` first, before these are forgotten, and
+    of the last item's last, as more of them may come.
     """
     of_source = defaultdict(list)
     for i, item in enumerate(items):
         of_source[item.source.digest].append(i)
 
-    def place(edits: Sequence[int]) -> tuple[bool, tuple[int, int]]:
-        return items[edits[0]].source not in encoded, max(_size(items[i]) for i in edits)
+    def place(edits: Sequence[int]) -> tuple[bool, bool, tuple[int, int]]:
+        source = items[edits[0]].source
+        is_last = source.digest == items[-1].source.digest
+        return is_last, source not in encoded, max(_size(items[i]) for i in edits)
 
     together = sorted(of_source.values(), key=place)
     order = [i for edits in together for i in sorted(edits, key=lambda i: _size(items[i]))]

@@ -35,10 +35,10 @@ class Inference:
 
     def outputs(self, items: Sequence[ScorerItem]) -> Float32[np.ndarray, "n k 2"]:
         """(mean, log σ) of each prompt, in the order of the items."""
-        self._cache.widen(_images(items))
         found = np.zeros((len(items), len(self._perspectives), 2), np.float32)
         exact = jnp.dtype(self._module.dtype) == jnp.float32  # accelerators round float32 products unless told not to
         with jax.default_matmul_precision("highest" if exact else "default"), jax.set_mesh(self._mesh):
+            self._cache.widen(_images(items))
             # Each is waited for when the next has been started, so that the device works while the host prepares.
             for (chosen, outputs), _ in pairwise(chain(self._runs(items), [None])):
                 found[chosen] = np.asarray(outputs)[: len(chosen)]

@@ -5,7 +5,7 @@ It names the scorer (`Scorer.fingerprint`), so that scores of two are not mixed.
 """
 
 import json
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -115,28 +115,19 @@ def outcomes(
     Args:
       batch_size, improvement: as of `Scorer.score`.
     """
-    read = deque[tuple[ScoreJob, str | None]]()  # what was read and not yet told of; None: a score will come
 
-    def items() -> Iterator[ScorerItem]:
-        prepared = read_ahead(scorer.prepare, map(astuple, jobs), batch_size * AT_A_TIME)
-        for job, item in zip(jobs, prepared, strict=True):
+    def items() -> Iterator[ScorerItem | str]:
+        for item in read_ahead(scorer.prepare, map(astuple, jobs), batch_size * AT_A_TIME):
             try:
-                found = item.result()
+                yield item.result()
             except ValueError as error:
-                read.append((job, str(error)))
-            else:
-                read.append((job, None))
-                yield found
+                yield str(error)
 
-    def told() -> Iterator[tuple[ScoreJob, EditScore | str]]:
-        for score in scorer.stream(items(), batch_size=batch_size, improvement=improvement):
-            while read[0][1] is not None:
-                yield read.popleft()
-            finite = np.isfinite(score.raw_overall).all()
-            yield read.popleft()[0], score if finite else f"the scorer says {score.raw_overall}, which is no score."
-        yield from read
-
-    yield from tqdm(told(), total=len(jobs), unit="edit", disable=len(jobs) < 2)
+    found = scorer.stream(items(), batch_size=batch_size, improvement=improvement)
+    for job, outcome in tqdm(zip(jobs, found, strict=True), total=len(jobs), unit="edit", disable=len(jobs) < 2):
+        if isinstance(outcome, EditScore) and not np.isfinite(outcome.raw_overall).all():
+            outcome = f"the scorer says {outcome.raw_overall}, which is no score."
+        yield job, outcome
 
 
 def run_jobs(

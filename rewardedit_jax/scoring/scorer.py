@@ -173,17 +173,23 @@ class Scorer:
         return prepare_item(source, edited, instruction, self.tokenizer, system=self.system, area=self.area)
 
     def stream(
-        self, items: Iterable[ScorerItem], *, batch_size: int = 8, improvement: bool = True
-    ) -> Iterator[EditScore]:
-        """Scores of prepared edits, in their order, as they come; a few batches of them are in memory at a time."""
+        self, items: Iterable[ScorerItem | str], *, batch_size: int = 8, improvement: bool = True
+    ) -> Iterator[EditScore | str]:
+        """Scores of prepared edits, in their order, as they come; 16 batches of edits are in memory at a time.
+
+        A text that stands for an edit which cannot be prepared, and says why, comes out in its place.
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; one edit at a time is the least.")
         items, inference = iter(items), None
         while chunk := list(islice(items, batch_size * AT_A_TIME)):
-            unchanged = self._unchanged(chunk) if improvement else {}
-            asked = [*chunk, *unchanged.values()]
-            inference = inference or self._inference(len(asked), batch_size)
-            yield from self._scores(chunk, inference.outputs(asked), unchanged)
+            edits = [item for item in chunk if not isinstance(item, str)]
+            unchanged = self._unchanged(edits) if improvement else {}
+            asked, scores = [*edits, *unchanged.values()], iter(())
+            if asked:
+                inference = inference or self._inference(len(asked), batch_size)
+                scores = self._scores(edits, inference.outputs(asked), unchanged)
+            yield from (item if isinstance(item, str) else next(scores) for item in chunk)
 
     def calibrate(self, scores: Sequence[EditScore], description: str) -> "Scorer":
         """This scorer with these scores, which it gave, as its reference; `description` says of which edits."""

@@ -166,6 +166,15 @@ def test_contradictory_pairs_are_named_and_left_out_on_demand(tmp_path):
     assert read.left_out == ["2pair g2 (m1, m2)"]
 
 
+def test_rows_of_a_group_that_show_other_pictures_are_told(tmp_path, caplog):
+    write_hub(tmp_path, [THREE[0], hub_row("g3", "AvsC", "C>A", (60, 20), size=3), THREE[2]])
+    with caplog.at_level("WARNING"):
+        (group,) = read_hub_groups(tmp_path).groups
+    assert "3pair g3: rows differ in A; the first counts." in caplog.text
+    write_hub(tmp_path / "alike", THREE)
+    assert read_hub_groups(tmp_path / "alike").groups == [group]
+
+
 def test_a_group_with_a_faulty_row_is_left_out_once(tmp_path):
     """Its other rows make no group; a row that does not say whose it is goes by its place."""
     write_hub(tmp_path, [*TWO, *THREE[:2], {**THREE[2], "comparison_type": "BvsD"}, {**TWO[0], "id": ""}])

@@ -77,8 +77,8 @@ def test_pairs_judged_more_than_once_are_told_of(tmp_path, grey):
     assert told["contradictory"] == {"pairs": 2, "first": [[0, 1], [4, 5]]}
     assert told["repeated"] == {"pairs": 1, "first": [[2, 3]]}
     text = report.to_text()
-    assert "2 pairs are contradictory: items 0 = 1; 4 = 5." in text
-    assert "1 pairs are repeated: items 2 = 3." in text
+    assert "contradictory pairs, 2: items 0 = 1; 4 = 5." in text
+    assert "repeated pairs, 1: items 2 = 3." in text
     assert "count every item as it stands" in text
 
 
@@ -95,7 +95,7 @@ def test_points_rated_more_than_once_are_told_of(tmp_path, grey):
     assert told["edits"] == 6
     assert told["contradictory"] == {"edits": 1, "first": [[0, 2]]}
     assert told["repeated"] == {"edits": 1, "first": [[1, 3]]}
-    assert "1 edits are contradictory: items 0 = 2." in report.to_text()
+    assert "contradictory edits, 1: items 0 = 2." in report.to_text()
 
 
 def test_transparent_pictures_are_counted(tmp_path, grey):

@@ -43,15 +43,26 @@ def test_the_same_score_twice_is_no_contradiction(write):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"source": "a.png"}, r"line 1 is no score such as .*KeyError\('edited'\)"),
+        ({"source": "a.png", "instruction": "x"}, r"line 1 is no score such as .*KeyError\('edited'\)"),
         (["a.png"], "line 1 is no score such as"),
         (line(overall="good"), "overall is {'mean': 'good'}, not of the form"),
         (line(overall=float("nan")), "overall is"),
+        (line(following={"mean": "a"}), "line 1: following is {'mean': 'a'}, not of the form"),
+        ({**line(), "instruction": ["x"]}, "line 1 is no score such as .*the instruction is no text"),
     ],
 )
 def test_a_line_that_is_no_score_is_named(write, entry, message):
     with pytest.raises(ValueError, match=message):
         read_scores(write(entry))
+
+
+def test_a_file_may_begin_with_a_byte_order_mark_but_is_utf_8(tmp_path):
+    file = tmp_path / "scores.jsonl"
+    file.write_text(json.dumps(line()), "utf-8-sig")
+    assert len(read_scores(file).scores) == 1
+    file.write_bytes("café".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"scores\.jsonl is no UTF-8 text"):
+        read_scores(file)
 
 
 def test_an_error_matters_only_to_whom_asks_for_its_edit(write):

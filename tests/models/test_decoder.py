@@ -48,6 +48,7 @@ def test_without_a_base_of_its_rotations_a_model_has_that_of_its_kind(model_type
     """As in transformers."""
     config = {k: v for k, v in QWEN_7B.items() if k != "rope_theta"} | {"model_type": model_type}
     assert DecoderConfig.from_hf(config).rope_theta == theta
+    assert DecoderConfig.from_hf({**config, "rope_theta": None}).rope_theta == theta
 
 
 @pytest.mark.parametrize(

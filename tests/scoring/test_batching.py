@@ -1,5 +1,6 @@
 """Which edits are scored together."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -43,7 +44,16 @@ def test_sources_follow_each_other_by_their_largest_edit():
     for i in batch:
         size = max(edits[i].source.n_patches, edits[i].edited.n_patches)
         most[edits[i].source.digest] = max(size, most.get(edits[i].source.digest, 0))
+    last = most.pop(edits[-1].source.digest)  # more of them may come
     assert list(most.values()) == sorted(most.values())
+    assert last < max(most.values())
+
+
+def test_the_last_items_source_comes_last():
+    edits = items(40)
+    edits.append(replace(edits[0], source=image(1, 1, "small")))
+    order = [edits[i].source for batch in batches_of(edits, 8, {edits[-1].source}) for i in batch]
+    assert order[-1] is edits[-1].source
 
 
 def test_encoded_sources_come_first():

@@ -121,6 +121,14 @@ def test_too_many_images_are_told(tower):
         cache.hold([image(i) for i in range(3)])
 
 
+def test_a_source_that_goes_on_in_the_next_chunk_stays(scorer, encoded):
+    """It is the smallest, so that it would come first in its chunk, and be forgotten by the end."""
+    sources = [picture(i, (200, 60)) for i in range(10) for _ in range(7)] + [picture(99, (56, 56))] * 100
+    edited = [picture(1000 + i, (56, 56)) for i in range(len(sources))]
+    scorer.score(sources, edited, INSTRUCTION, improvement=False)
+    assert sum(encoded) == 11 + len(edited)
+
+
 @pytest.mark.parametrize(("sources", "edits_each"), [(1, 20), (10, 4), (3, 70)])
 def test_a_scorer_encodes_every_image_once(scorer, encoded, sources, edits_each):
     """Whatever the batches (8 edits) and the chunks (128) that cut a source's edits."""

@@ -221,6 +221,32 @@ def test_reading_ahead_changes_nothing(scorer, folder, monkeypatch, ahead):
         np.testing.assert_allclose(score.raw, alone.raw, atol=1e-5)
 
 
+def test_errors_are_told_before_all_is_read(scorer, folder):
+    jobs = [ScoreJob(str(folder / "sources" / "0.png"), f"none{i}.png", INSTRUCTION) for i in range(200)]
+    met = []
+
+    def counted():
+        for job in jobs:
+            met.append(job)
+            yield job
+
+    found = outcomes(scorer, Counted(jobs, counted), batch_size=1)
+    assert "none0.png" in next(found)[1]
+    assert len(met) < 50
+    assert len(list(found)) == 199
+
+
+class Counted(list):
+    """A list that is iterated over as `iterate` does."""
+
+    def __init__(self, entries, iterate):
+        super().__init__(entries)
+        self.iterate = iterate
+
+    def __iter__(self):
+        return self.iterate()
+
+
 def command(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["score.py", *map(str, arguments)])
     runpy.run_path(str(ROOT / "launch" / "score.py"), run_name="__main__")

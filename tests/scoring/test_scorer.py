@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -81,6 +82,12 @@ def test_improvement_is_over_doing_nothing(scorer):
     assert unchanged.improvement == pytest.approx(0, abs=1e-5)
     assert changed.improvement == pytest.approx(changed.overall.mean - unchanged.overall.mean, abs=1e-5)
     assert scorer.score(source, edited, INSTRUCTION, improvement=False).improvement is None
+
+
+def test_it_works_wherever_another_mesh_is_set(scorer, edits, scores):
+    with jax.set_mesh(jax.make_mesh((1,), ("x",))):  # of explicit axes
+        found = scorer.score(*edits)
+    np.testing.assert_allclose([s.raw for s in found], [s.raw for s in scores], atol=1e-5)
 
 
 def test_preference_is_a_probability(scores):

@@ -6,6 +6,7 @@ repetitions count once.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -69,12 +70,12 @@ class _Draft:
     winner: dict[frozenset[str], str | None] = field(default_factory=dict)  # of a pair; None for a tie
     faults: list[str] = field(default_factory=list)
     repeated: int = 0
+    differing: set[str] = field(default_factory=set)  # what not all rows show alike
 
     def add(self, row: dict[str, Any]) -> None:
         letters = compared_letters(row["comparison_type"], self.size)
         names = edit_names(row, letters, self.size)
-        for name, column in zip(names, _IMAGES[1:], strict=True):
-            self.images.setdefault(name, row[column]["bytes"])
+        self._add_shown(row, names)
         won = _winner(row["ranking"], letters)
         if won == "" or (won is None and self.size > 2):
             self.faults.append(f"unknown ranking {row['ranking']!r} of {row['comparison_type']}")
@@ -83,6 +84,14 @@ class _Draft:
         self.repeated += pair in self.winner
         if self.winner.setdefault(pair, winner) != winner:
             self.faults.append(f"contradictory rankings of {row['model_1']} and {row['model_2']}")
+
+    def _add_shown(self, row: dict[str, Any], names: Sequence[str]) -> None:
+        pictures = {name: row[column]["bytes"] for name, column in zip(names, _IMAGES[1:], strict=True)}
+        for name, picture in pictures.items():
+            self.images.setdefault(name, picture)
+        first = {"source": self.source, "instruction": self.instruction, **self.images}
+        shown = {"source": row["source_image"]["bytes"], "instruction": row["instruction"], **pictures}
+        self.differing |= {name for name, value in shown.items() if first[name] != value}
 
     def group(self, key: str) -> Group:
         """Raises ValueError, with all faults, if the rows do not make a group."""
@@ -93,6 +102,8 @@ class _Draft:
             raise ValueError(f"{key}: {'; '.join(faults)}")
         if self.repeated:
             logging.warning("%s: %d pairs are there once more with the same ranking.", key, self.repeated)
+        if self.differing:
+            logging.warning("%s: rows differ in %s; the first counts.", key, ", ".join(sorted(self.differing)))
         edits = [Edit(self.source, self.images[name], self.instruction, f"{key}, edit {name}") for name in names]
         return Group(key, tuple(edits), None if None in winners else tuple(map(names.index, best_first)))
 

@@ -24,7 +24,7 @@ def note_repeated(
         if len(same) > 1:
             told["contradictory" if len({verdicts[i] for i in same}) > 1 else "repeated"].append(same)
     values = {kind: {what: len(found), "first": found[:MOST_LISTED]} for kind, found in told.items()}
-    notes = [f"{len(found)} {what} are {kind}: items {_numbers(found)}." for kind, found in told.items() if found]
+    notes = [f"{kind} {what}, {len(found)}: items {_numbers(found)}." for kind, found in told.items() if found]
     if notes:
         # They may be the votes of two people, so that none is worth less than another.
         notes.append(

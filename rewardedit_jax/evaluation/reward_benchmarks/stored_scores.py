@@ -52,7 +52,7 @@ def read_scores(file: Path) -> StoredScores:
     """
     scores: dict[Key, Told] = {}
     errors: dict[Key, str] = {}
-    for n, line in enumerate(file.read_text("utf-8").split("\n"), 1):
+    for n, line in enumerate(_text(file).split("\n"), 1):
         if not line.strip():
             continue
         key, entry = _read_line(line, f"{file}, line {n}")
@@ -68,22 +68,32 @@ def read_scores(file: Path) -> StoredScores:
 def _read_line(line: str, name: str) -> tuple[Key, dict[str, Any]]:
     try:
         entry = json.loads(line)
-        return _key(Path(entry["source"]), Path(entry["edited"]), entry["instruction"]), entry
+        source, edited, instruction = (entry[name] for name in ("source", "edited", "instruction"))
+        if not isinstance(instruction, str):
+            raise TypeError("the instruction is no text")
+        return _key(Path(source), Path(edited), instruction), entry
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{name} is no score such as {_FORM}: {error!r}.") from error
 
 
 def _told(entry: Mapping[str, Any], name: str) -> Told:
-    overall = _mean(entry.get("overall"))
-    if overall is None:
-        raise ValueError(f"{name}: overall is {entry.get('overall')!r}, not of the form {{'mean': number}}.")
-    following, quality = (overall if (mean := _mean(entry.get(p))) is None else mean for p in PERSPECTIVES)
+    overall = _mean(entry, "overall", name)
+    following, quality = (overall if entry.get(p) is None else _mean(entry, p, name) for p in PERSPECTIVES)
     return following, quality, overall
 
 
-def _mean(told: Any) -> float | None:
-    mean = told.get("mean") if isinstance(told, dict) else None
-    return float(mean) if is_number(mean) else None
+def _mean(entry: Mapping[str, Any], what: str, name: str) -> float:
+    told = entry.get(what)
+    if not isinstance(told, dict) or not is_number(told.get("mean")):
+        raise ValueError(f"{name}: {what} is {told!r}, not of the form {{'mean': number}}.")
+    return float(told["mean"])
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig")  # editors on Windows put a mark before it
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no UTF-8 text ({error}): save it as such.") from error
 
 
 def _key(source: Path, edited: Path, instruction: str) -> Key:
