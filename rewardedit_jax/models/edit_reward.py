@@ -241,7 +241,8 @@ class EditReward(nn.Module):
         if isinstance(ids, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
             return
         seen = np.where(np.asarray(mask) > 0, np.asarray(ids), -1)
-        if (seen < -1).any() or (seen > c.reward_token_id).any():
+        words = seen[seen != c.image_token_id]
+        if ((words < -1) | (words > c.reward_token_id)).any():
             raise ValueError(f"there are ids outside 0..{c.reward_token_id}, the rows of the embedding matrix")
         lacking = np.flatnonzero((seen != c.reward_token_id).all(axis=1)).tolist()
         if c.heads is not None and lacking:

@@ -186,8 +186,8 @@ class Scorer:
             edits = [item for item in chunk if not isinstance(item, str)]
             unchanged = self._unchanged(edits) if improvement else {}
             asked, scores = [*edits, *unchanged.values()], iter(())
-            if asked:
-                inference = inference or self._inference(len(asked), batch_size)
+            if asked:  # how large a run it is, the first chunk says, with those that cannot be scored
+                inference = inference or self._inference(max(len(asked), len(chunk)), batch_size)
                 scores = self._scores(edits, inference.outputs(asked), unchanged)
             yield from (item if isinstance(item, str) else next(scores) for item in chunk)
 
