@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from rewardedit_jax.data.images import ImageError
+from rewardedit_jax.data.json_lines import numbered_lines
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.requests import in_batches
 from rewardedit_jax.editing.reward import Reward
@@ -59,8 +60,7 @@ def plan_jobs(image: Path, instruction: str | None, reward: Reward | None, outpu
 def _listed_jobs(
     listing: Path, instruction: str | None, reward: Reward | None, output: Path, seed: int
 ) -> Iterator[EditJob]:
-    lines = [(n, line) for n, line in enumerate(listing.read_text("utf-8").split("\n"), 1) if line.strip()]
-    for i, (n, line) in enumerate(lines):
+    for i, (n, line) in enumerate(numbered_lines(listing)):
         try:
             entry = json.loads(line)
             path = listing.parent / entry["image"]

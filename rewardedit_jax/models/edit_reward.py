@@ -240,14 +240,15 @@ class EditReward(nn.Module):
             raise ValueError(f"there is no head {head}: this scorer has {c.heads.prompts} prompts, the first is 0")
         if isinstance(ids, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
             return
-        seen = np.where(np.asarray(mask) > 0, np.asarray(ids), -1)
-        words = seen[seen != c.image_token_id]
-        if ((words < -1) | (words > c.reward_token_id)).any():
+        ids, seen = np.asarray(ids), np.asarray(mask) > 0
+        is_image, is_reward = (seen & (ids == token) for token in (c.image_token_id, c.reward_token_id))
+        words = ids[seen & ~is_image]
+        if ((words < 0) | (words > c.reward_token_id)).any():
             raise ValueError(f"there are ids outside 0..{c.reward_token_id}, the rows of the embedding matrix")
-        lacking = np.flatnonzero((seen != c.reward_token_id).all(axis=1)).tolist()
+        lacking = np.flatnonzero(~is_reward.any(axis=1)).tolist()
         if c.heads is not None and lacking:
             raise ValueError(f"rows {lacking} have no reward token, whose id is {c.reward_token_id}")
-        tokens, features = (seen == c.image_token_id).sum(), grids.prod(axis=1).sum() // c.vision.spatial_merge_size**2
+        tokens, features = is_image.sum(), grids.prod(axis=1).sum() // c.vision.spatial_merge_size**2
         if tokens != features:
             raise ValueError(f"{tokens} image tokens of id {c.image_token_id}, but the grids make {features} features")
 

@@ -41,7 +41,10 @@ class FeatureCache:
         return self._slots[image.digest] * self.features.values.shape[1]
 
     def widen(self, images: Iterable[PreparedImage]) -> None:
-        """Make room for images as large as these. What is held stays; told early, it saves programs."""
+        """Make room for images as large as these, before they are held; what is held stays.
+
+        Of all that will come rather than of each, as every width compiles programs of its own.
+        """
         wanted = feature_width(images)
         if (more := wanted - self.features.values.shape[1]) > 0:
             self.features = jax.device_put(_wider(self.features, more), replicated(self._mesh))

@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from rewardedit_jax.data.json_lines import numbered_lines
 from rewardedit_jax.scoring.batching import AT_A_TIME
 from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.scoring.packing import ScorerItem
@@ -84,9 +85,7 @@ def listed_jobs(listing: Path, instruction: str | None) -> list[ScoreJob]:
     Raises:
       ValueError: no line at all, or naming the one that is no such object.
     """
-    text = listing.read_text("utf-8-sig")  # editors on Windows put a mark before it
-    lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not lines:
+    if not (lines := numbered_lines(listing)):
         raise ValueError(f"{listing} lists no edits.")
     return [job for n, line in lines for job in _of_line(line, f"line {n} of {listing}", listing.parent, instruction)]
 

@@ -70,10 +70,15 @@ def _unknown_token(module, call):
     call[0][0, 0] = 601
 
 
+def _negative_token(module, call):
+    call[0][0, 0] = -1
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
         (_unknown_token, r"there are ids outside 0\.\.600"),
+        (_negative_token, r"there are ids outside 0\.\.600"),
         (_masked, r"rows \[0\] have no reward token, whose id is 600"),
         (_one_image_fewer, "4 image tokens of id 599, but the grids make 1 features"),
     ],

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from rewardedit_jax.data.json_lines import numbered_lines
 from rewardedit_jax.evaluation.reward_benchmarks.json_records import is_number, listed
 from rewardedit_jax.scoring.prompts import PERSPECTIVES
 
@@ -52,9 +53,7 @@ def read_scores(file: Path) -> StoredScores:
     """
     scores: dict[Key, Told] = {}
     errors: dict[Key, str] = {}
-    for n, line in enumerate(_text(file).split("\n"), 1):
-        if not line.strip():
-            continue
+    for n, line in numbered_lines(file):
         key, entry = _read_line(line, f"{file}, line {n}")
         if "error" in entry:
             errors[key] = f"line {n}: {entry['error']}"
@@ -87,13 +86,6 @@ def _mean(entry: Mapping[str, Any], what: str, name: str) -> float:
     if not isinstance(told, dict) or not is_number(told.get("mean")):
         raise ValueError(f"{name}: {what} is {told!r}, not of the form {{'mean': number}}.")
     return float(told["mean"])
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text("utf-8-sig")  # editors on Windows put a mark before it
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is no UTF-8 text ({error}): save it as such.") from error
 
 
 def _key(source: Path, edited: Path, instruction: str) -> Key:
