@@ -23,7 +23,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rewardedit_jax.data.pipeline import EditBatch
-from rewardedit_jax.data.shapes.tokenizer import shapes_tokenizer
 from rewardedit_jax.diffusion.schedule import Schedule
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.initialise import reward_condition
@@ -33,12 +32,12 @@ from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
+from rewardedit_jax.params import Params, abstract_params
+from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
+from rewardedit_jax.sharding import global_batch, infer_shardings, make_mesh
 from rewardedit_jax.training.loop import compile_step, initial_params
 from rewardedit_jax.training.optimizer import make_optimizer
-from rewardedit_jax.training.sharding import global_batch, infer_shardings, make_mesh
 from rewardedit_jax.training.state import TrainState, create_state
-from rewardedit_jax.training.task import Params
-from rewardedit_jax.weights.pretrained import abstract_params
 
 RECIPE = Path(__file__).parents[1] / "configs" / "reward_ip2p.py"
 
@@ -100,7 +99,7 @@ def full_size_networks(config: ConfigDict) -> Networks:
 
 def measure(networks: Networks, config: ConfigDict) -> Measured:
     """Two steps, the first of which compiles; placed, sharded and donated as the trainer does it."""
-    task, mesh = RandomEditing(networks, config), make_mesh(config.mesh)
+    task, mesh = RandomEditing(networks, config), make_mesh(**config.mesh)
     tell("drawing weights")
     trained, frozen = initial_params(task, config, mesh)
     sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (trained, frozen)]

@@ -27,9 +27,9 @@ from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.packed_prompts import PackedPrompts
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import plan_images
+from rewardedit_jax.params import Params, abstract_params
 from rewardedit_jax.scoring.packing import pack_row, stack_rows
-from rewardedit_jax.weights.engine import Params
-from rewardedit_jax.weights.pretrained import abstract_params, save_pretrained
+from rewardedit_jax.weights.pretrained import save_pretrained
 
 Way = Callable[[], np.ndarray]  # → float32[edits, prompts, 2]
 

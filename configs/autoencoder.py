@@ -22,7 +22,7 @@ def get_config(variant: str = "shapes") -> ConfigDict:
 
 def shapes() -> ConfigDict:
     config = ConfigDict()
-    config.task = "autoencoder"
+    config.task = "shapes_autoencoder"
     config.seed = 0
     config.steps = 7_000
     config.batch_size = 4  # pairs: each gives two pictures

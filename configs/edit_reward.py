@@ -44,7 +44,6 @@ def paper() -> ConfigDict:
     config.data.root = "data/EditReward-Data"
     config.data.images = ""  # what paths of a preference file are relative to; empty: its folder
     config.data.ties = "disentangle"  # "both orders": full ties too; "strict only"; "marked": for btt, per_perspective
-    config.data.train, config.data.test = 0, 0  # sizes of made-up worlds
     config.data.area = 448 * 448  # pixels
     config.data.row_tokens = 1536  # rows and images are padded to these, larger ones to the next multiple
     config.data.image_patches = 1152
@@ -90,7 +89,8 @@ def shapes(config: ConfigDict) -> None:
 
     A ranking goes on from it, with --config.init=runs/scorer and an objective and ties of its own: see `make scorers`.
     """
-    config.init = ""
+    config.task = "shapes_scoring"
+    config.init, config.base = "", "shapes_scorer"  # the tokenizer that ships with the package
     config.objective.name = "reg_per_perspective"
     config.network.text = {
         "model_type": "qwen2_5_vl_text",

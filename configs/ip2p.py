@@ -49,7 +49,6 @@ def full() -> ConfigDict:
     config.data.name = "instruct_pix2pix"
     config.data.root = "data/instruct-pix2pix"
     config.data.rewards = ""
-    config.data.train, config.data.test = 0, 0  # sizes of made-up worlds
     config.data.resolution = 256
     config.data.flip = True
     config.data.skip_bad = False
@@ -80,6 +79,7 @@ def full() -> ConfigDict:
 
 def shapes(config: ConfigDict) -> None:
     """The embedded world from scratch: 32 px, about an hour and a half on two cores."""
+    config.task = "shapes_editing"
     config.init = "shapes"  # for its autoencoder
     config.network.unet = {
         "in_channels": 16,

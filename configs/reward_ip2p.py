@@ -48,7 +48,6 @@ def paper() -> ConfigDict:
     config.data.name = "reward_edit"
     config.data.root = "data/RewardEdit"
     config.data.rewards = "data/RewardEdit/RewardEdit_20K.json"
-    config.data.train, config.data.test = 0, 0  # sizes of made-up worlds
     config.data.resolution = 256
     config.data.flip = True
     config.data.skip_bad = False
@@ -79,6 +78,7 @@ def paper() -> ConfigDict:
 
 def shapes(config: ConfigDict) -> None:
     """The embedded world: 32 px, a 2.5 M-parameter editor that this project pretrained, minutes on a laptop."""
+    config.task = "shapes_editing"
     config.init = "shapes"
     config.steps = 500
     config.batch_size, config.accumulate = 32, 1

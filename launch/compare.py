@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from rewardedit_jax.command_line import complain_clearly
-from rewardedit_jax.evaluation.arms import ARMS
-from rewardedit_jax.evaluation.comparison import Comparison, JobsFailed, compare
+from rewardedit_jax.shapes.arms import ARMS
+from rewardedit_jax.shapes.comparison import Comparison, JobsFailed, compare
 
 
 def parse() -> Comparison:

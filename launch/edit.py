@@ -19,8 +19,8 @@ from absl import logging
 from rewardedit_jax.command_line import complain_clearly
 from rewardedit_jax.diffusion.samplers import SAMPLERS
 from rewardedit_jax.editing.editor import NATIVE, Editor
-from rewardedit_jax.editing.jobs import plan_jobs, run_jobs
-from rewardedit_jax.editing.reward import Reward
+from rewardedit_jax.editing.files import plan_jobs, run_jobs
+from rewardedit_jax.reward import Reward
 
 # Arguments of `Editor.edit` that flags of the same name give as they are.
 _SETTINGS = ("steps", "sampler", "text_guidance", "image_guidance", "reward_guidance")

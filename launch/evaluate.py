@@ -22,8 +22,8 @@ import argparse
 from pathlib import Path
 
 from rewardedit_jax.command_line import complain_clearly, png_file
-from rewardedit_jax.evaluation.reward_benchmarks.command import add_reward_benchmarks
-from rewardedit_jax.evaluation.shapes_command import add_shapes_benchmarks
+from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
+from rewardedit_jax.shapes.command import add_shapes_benchmarks
 
 _WITHOUT_REPORT = ("shapes", "shapes_scorers")  # have tables and files of their own
 

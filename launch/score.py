@@ -19,7 +19,7 @@ from absl import logging
 
 from rewardedit_jax.command_line import complain_clearly, png_file
 from rewardedit_jax.evaluation.ranking import report_scores
-from rewardedit_jax.scoring.jobs import listed_jobs, outcomes, plan_jobs, run_jobs
+from rewardedit_jax.scoring.files import listed_jobs, outcomes, plan_jobs, run_jobs
 from rewardedit_jax.scoring.scorer import Scorer
 
 

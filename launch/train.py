@@ -14,17 +14,15 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from rewardedit_jax.command_line import complain_clearly, only_our_warnings
-from rewardedit_jax.editing.autoencoder import AutoencoderTask
 from rewardedit_jax.editing.task import EditingTask
-from rewardedit_jax.evaluation.shapes import shapes_evaluator
-from rewardedit_jax.evaluation.shapes_scorer import shapes_scorer_evaluator
 from rewardedit_jax.scoring.task import ScoringTask
+from rewardedit_jax.shapes.autoencoder import AutoencoderTask
+from rewardedit_jax.shapes.tasks import ShapesEditingTask, ShapesScoringTask
 from rewardedit_jax.training.checkpoints import check_workdir
-from rewardedit_jax.training.loop import Evaluator, train
-from rewardedit_jax.training.task import Task
+from rewardedit_jax.training.loop import train
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe: configs/FILE.py or configs/FILE.py:shapes.", lock_config=True
@@ -36,8 +34,13 @@ _RESUME = flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in 
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts: run the same command on each with this flag.")
 flags.mark_flag_as_required("config")
 
-_TASKS = {"editing": EditingTask, "scoring": ScoringTask, "autoencoder": AutoencoderTask}
-_EVALUATORS = {"editing": shapes_evaluator, "scoring": shapes_scorer_evaluator}
+_TASKS = {
+    "editing": EditingTask,
+    "scoring": ScoringTask,
+    "shapes_editing": ShapesEditingTask,
+    "shapes_scoring": ShapesScoringTask,
+    "shapes_autoencoder": AutoencoderTask,
+}
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -50,18 +53,6 @@ def parse(argv: list[str]) -> list[str]:
     return rest
 
 
-def evaluators(task: Task, config: ConfigDict) -> dict[str, Evaluator]:
-    """Who judges what is trained every `evaluate_every` steps: in the shapes world there is someone."""
-    if not config.evaluate_every:
-        return {}
-    if config.data.name != "shapes" or config.task not in _EVALUATORS:
-        raise ValueError(
-            f"evaluate_every={config.evaluate_every}, but nobody judges {config.task} on {config.data.name} while it "
-            "trains: set it to 0 and use launch/evaluate.py."
-        )
-    return {"shapes": _EVALUATORS[config.task](task, config)}
-
-
 def main(argv: list[str]) -> None:
     config = _CONFIG.value
     with complain_clearly():
@@ -72,7 +63,7 @@ def main(argv: list[str]) -> None:
         workdir = Path(_WORKDIR.value)
         check_workdir(workdir, _RESUME.value)  # before anything is read or made
         task = _TASKS[config.task](config)
-        train(task, config, workdir, resume=_RESUME.value, evaluators=evaluators(task, config))
+        train(task, config, workdir, resume=_RESUME.value)
 
 
 if __name__ == "__main__":

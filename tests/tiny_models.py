@@ -7,7 +7,6 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rewardedit_jax.data.shapes.tokenizer import shapes_tokenizer
 from rewardedit_jax.diffusion.schedule import Schedule
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.networks import Networks
@@ -15,7 +14,8 @@ from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVision
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
-from rewardedit_jax.weights.pretrained import abstract_params
+from rewardedit_jax.params import abstract_params
+from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
 
 TEXT_WIDTH = 12
 ROOT = Path(__file__).parents[1]

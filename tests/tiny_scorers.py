@@ -7,10 +7,10 @@ from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.reward_heads import RewardHeadsConfig
+from rewardedit_jax.params import abstract_params
 from rewardedit_jax.scoring.images import to_patches
-from rewardedit_jax.scoring.initialise import shapes_tokenizer
 from rewardedit_jax.scoring.scorer import Scorer
-from rewardedit_jax.weights.pretrained import abstract_params
+from rewardedit_jax.shapes.scorer_tokenizer import shapes_scorer_tokenizer
 
 TOKENS = 600  # of the tiny tokenizer; the reward token comes on top
 
@@ -49,7 +49,7 @@ def tiny_scorer(config=None, seed=0):
 
 def shapes_scorer(kind="separate", aggregation="mean", seed=0):
     """A tiny scorer with the tokenizer of the shapes world, whose prompts are short."""
-    tokenizer = shapes_tokenizer()
+    tokenizer = shapes_scorer_tokenizer()
     config = tiny_config(kind, aggregation=aggregation, tokens=tokenizer.reward_id, image_token_id=tokenizer.image_id)
     module, params = tiny_scorer(config, seed)
     return Scorer(module, params, tokenizer, area=112 * 112)

@@ -14,7 +14,8 @@ from PIL import Image
 from rewardedit_jax.data.images import square
 from rewardedit_jax.data.order import ordered_batches
 from rewardedit_jax.data.records import EditRecord, Source
-from rewardedit_jax.data.tokenize import CLIPTokenizer, Tokens, encode, reward_text
+from rewardedit_jax.data.tokenize import CLIPTokenizer, Tokens, encode
+from rewardedit_jax.reward import join_feedback
 
 
 @flax.struct.dataclass
@@ -59,7 +60,7 @@ def edit_batches(
     Raises:
       ValueError: if the numbers do not fit each other. Errors of reading come from the iterator.
     """
-    reward_text(("", "", ""), perspectives)  # an unknown perspective is told here, not by a thread
+    join_feedback(("", "", ""), perspectives)  # an unknown perspective is told here, not by a thread
     return ordered_batches(source, _Prepare(resolution, flip, tuple(perspectives)), _Collate(tokenizer), **order)
 
 
@@ -74,7 +75,7 @@ class _Prepare:
     def __call__(self, record: EditRecord, rng: np.random.Generator) -> _Example:
         mirrored = self.flip and rng.random() < 0.5
         source, edited = (self._sized(image, mirrored) for image in (record.source, record.edited))
-        reward = None if record.feedback is None else reward_text(record.feedback, self.perspectives)
+        reward = None if record.feedback is None else join_feedback(record.feedback, self.perspectives)
         return _Example(record.key, source, edited, record.instruction, reward, record.scores)
 
     def _sized(self, image: UInt8[np.ndarray, "h w 3"], mirrored: bool) -> UInt8[np.ndarray, "s s 3"]:

@@ -35,7 +35,7 @@ _PLACEHOLDER = {"model1_dim1_score": 4, "model2_dim1_score": 2}
 
 
 @dataclass(frozen=True)
-class Judgement:
+class PreferenceLabel:
     """A pair of edits a, b of one source and what was said of it, without its images."""
 
     key: str  # unique within its source
@@ -47,7 +47,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, eq=False)
-class Preference(Judgement):
+class Preference(PreferenceLabel):
     """A judged pair with its images, RGB; the three sizes may differ."""
 
     source: UInt8[np.ndarray, "h w 3"]
@@ -57,64 +57,64 @@ class Preference(Judgement):
 
 @runtime_checkable
 class PreferenceSource(Protocol):
-    """Random access to judged pairs; `judgements[i]` is what is known of pair i without reading its images."""
+    """Random access to judged pairs; `labels[i]` is what is known of pair i without reading its images."""
 
-    judgements: Sequence[Judgement]
+    labels: Sequence[PreferenceLabel]
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Preference: ...
 
 
-def contradictions(judgements: Iterable[Judgement]) -> list[tuple[str, ...]]:
-    """The keys of judgements of the same pair (instruction and images) that cannot all be right, a tuple per pair."""
+def contradictions(labels: Iterable[PreferenceLabel]) -> list[tuple[str, ...]]:
+    """The keys of labels of the same pair (instruction and images) that cannot all be right, a tuple per pair."""
     by_pair = defaultdict(list)
-    for judgement in judgements:
-        source, a, b = judgement.names
-        by_pair[judgement.instruction, source, frozenset((a, b))].append(judgement)
+    for label in labels:
+        source, a, b = label.names
+        by_pair[label.instruction, source, frozenset((a, b))].append(label)
     groups = [group for group in by_pair.values() if not frozenset.intersection(*map(_verdicts, group))]
-    return [tuple(judgement.key for judgement in group) for group in groups]
+    return [tuple(label.key for label in group) for group in groups]
 
 
-def _verdicts(judgement: Judgement) -> frozenset[str | None]:
+def _verdicts(label: PreferenceLabel) -> frozenset[str | None]:
     """What it may mean: the name of the better edit, None for a tie."""
-    if judgement.preferred == "tie":
+    if label.preferred == "tie":
         return frozenset({None})
-    winner = judgement.names[1 if judgement.preferred == "a" else 2]
+    winner = label.names[1 if label.preferred == "a" else 2]
     # A preference between edits rated equal may be one of the two rows of a disentangled tie.
-    return frozenset({winner, None} if rated_equal(judgement) else {winner})
+    return frozenset({winner, None} if rated_equal(label) else {winner})
 
 
-def rated_equal(judgement: Judgement) -> bool:
+def rated_equal(label: PreferenceLabel) -> bool:
     """Whether both edits have the same overall rating, following + quality; False where ratings are missing."""
-    return judgement.ratings_a is not None and _rating_gap(judgement) == 0
+    return label.ratings_a is not None and _rating_gap(label) == 0
 
 
-def _rating_gap(judgement: Judgement) -> float:
+def _rating_gap(label: PreferenceLabel) -> float:
     """Overall rating of a above that of b; means of several raters are equal where only their rounding differs."""
-    gap = sum(judgement.ratings_a) - sum(judgement.ratings_b)
+    gap = sum(label.ratings_a) - sum(label.ratings_b)
     return 0.0 if abs(gap) < 1e-6 else gap
 
 
-def against_ratings(judgements: Iterable[Judgement]) -> list[str]:
-    """The keys of judgements whose preferred edit has the lower overall rating."""
+def against_ratings(labels: Iterable[PreferenceLabel]) -> list[str]:
+    """The keys of labels whose preferred edit has the lower overall rating."""
     lower = {"a": -1, "b": 1, "tie": None}
-    return [j.key for j in judgements if j.ratings_a and np.sign(_rating_gap(j)) == lower[j.preferred]]
+    return [j.key for j in labels if j.ratings_a and np.sign(_rating_gap(j)) == lower[j.preferred]]
 
 
-def tell_contradictions(judgements: Sequence[Judgement], where: str) -> None:
+def warn_contradictions(labels: Sequence[PreferenceLabel], where: str) -> None:
     """Logs `contradictions` and `against_ratings`. They stay: people may well disagree, and both have been asked."""
-    if groups := contradictions(judgements):
-        heading = f"{where}: {counted(len(groups), 'pair')} with contradictory judgements, all kept:"
+    if groups := contradictions(labels):
+        heading = f"{where}: {counted(len(groups), 'pair')} with contradictory labels, all kept:"
         logging.warning("%s", indented(heading, [", ".join(keys) for keys in groups]))
-    if keys := against_ratings(judgements):
+    if keys := against_ratings(labels):
         heading = f"{where}: {counted(len(keys), 'pair')} whose preferred edit is rated lower, all kept as preferred:"
         logging.warning("%s", indented(heading, keys))
 
 
-def missing_images(judgements: Iterable[Judgement], root: str | Path) -> dict[str, list[str]]:
+def missing_images(labels: Iterable[PreferenceLabel], root: str | Path) -> dict[str, list[str]]:
     """Key → those of its names that are no file under `root`; only keys that miss one."""
-    found = {judgement.key: [n for n in judgement.names if not (Path(root) / n).is_file()] for judgement in judgements}
+    found = {label.key: [n for n in label.names if not (Path(root) / n).is_file()] for label in labels}
     return {key: names for key, names in found.items() if names}
 
 
@@ -132,24 +132,24 @@ class PreferenceFile:
             them out and logs their number. A file that is there but unreadable shows at access (`scoring.pairs`).
         """
         self.root = Path(path).parent if root is None else Path(root)
-        judgements = read_judgements(path, skip_bad=skip_bad)
-        missing = missing_images(judgements, self.root)
+        labels = read_labels(path, skip_bad=skip_bad)
+        missing = missing_images(labels, self.root)
         told = [f"{key}: no image {', '.join(names)}" for key, names in missing.items()]
         settle(told, f"{path}, images under {self.root}", skip_bad)
-        self.judgements = [judgement for judgement in judgements if judgement.key not in missing]
-        tell_contradictions(self.judgements, str(path))
+        self.labels = [label for label in labels if label.key not in missing]
+        warn_contradictions(self.labels, str(path))
 
     def __len__(self) -> int:
-        return len(self.judgements)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Preference:
         """Raises `ImageError`, naming the file, if an image cannot be read."""
-        judgement = self.judgements[index]
-        images = (np.asarray(read_image(self.root / name)) for name in judgement.names)
-        return Preference(**vars(judgement), **dict(zip(("source", "edited_a", "edited_b"), images, strict=True)))
+        label = self.labels[index]
+        images = (np.asarray(read_image(self.root / name)) for name in label.names)
+        return Preference(**vars(label), **dict(zip(("source", "edited_a", "edited_b"), images, strict=True)))
 
 
-def read_judgements(path: str | Path, *, skip_bad: bool = False) -> list[Judgement]:
+def read_labels(path: str | Path, *, skip_bad: bool = False) -> list[PreferenceLabel]:
     """The pairs of a list file, whether or not their images are there.
 
     Raises:
@@ -167,21 +167,21 @@ def read_judgements(path: str | Path, *, skip_bad: bool = False) -> list[Judgeme
     faults = [_fault(entry) for entry in entries]
     told = [f"pair {i} ({_called(i, entries[i])}): {fault}" for i, fault in enumerate(faults) if fault]
     settle(told, str(path), skip_bad)
-    good = (_judgement(i, entry) for i, (entry, fault) in enumerate(zip(entries, faults, strict=True)) if not fault)
+    good = (_label(i, entry) for i, (entry, fault) in enumerate(zip(entries, faults, strict=True)) if not fault)
     return _ties_once(good)
 
 
-def _ties_once(judgements: Iterable[Judgement]) -> list[Judgement]:
+def _ties_once(labels: Iterable[PreferenceLabel]) -> list[PreferenceLabel]:
     """Without the second of two ties that are the same pair in opposite orders."""
     kept, open_ties = [], Counter()
-    for judgement in judgements:
-        source, a, b = judgement.names
-        turned = judgement.instruction, source, b, a
-        if judgement.preferred == "tie" and open_ties[turned]:
+    for label in labels:
+        source, a, b = label.names
+        turned = label.instruction, source, b, a
+        if label.preferred == "tie" and open_ties[turned]:
             open_ties[turned] -= 1
             continue
-        open_ties[judgement.instruction, source, a, b] += judgement.preferred == "tie"
-        kept.append(judgement)
+        open_ties[label.instruction, source, a, b] += label.preferred == "tie"
+        kept.append(label)
     return kept
 
 
@@ -222,11 +222,11 @@ def _key(number: int, entry: dict[str, Any]) -> str:
     return f"{number}:{entry['path1']}"
 
 
-def _judgement(number: int, entry: dict[str, Any]) -> Judgement:
+def _label(number: int, entry: dict[str, Any]) -> PreferenceLabel:
     scores = [entry.get(key) for key in _SCORES]
     rated = all(score is not None for score in scores)
     a, b = (tuple(map(float, scores[:2])), tuple(map(float, scores[2:]))) if rated else (None, None)
     names = tuple(entry[key] for key in _PATHS)
-    judgement = Judgement(_key(number, entry), entry["prompt"], names, "a", a, b)
-    tied = entry.get("tie_case") is True or rated_equal(judgement)
-    return replace(judgement, preferred="tie") if tied else judgement
+    label = PreferenceLabel(_key(number, entry), entry["prompt"], names, "a", a, b)
+    tied = entry.get("tie_case") is True or rated_equal(label)
+    return replace(label, preferred="tie") if tied else label

@@ -9,7 +9,7 @@ from typing import Any
 
 from rewardedit_jax.data.bad_records import settle
 from rewardedit_jax.data.parquet_rows import ParquetRows, embedded_image
-from rewardedit_jax.data.preferences import Judgement, Preference, rating_fault, tell_contradictions
+from rewardedit_jax.data.preferences import Preference, PreferenceLabel, rating_fault, warn_contradictions
 
 _PREFERRED = {"leftvote": "a", "rightvote": "b", "tie": "tie"}
 _IMAGES = ("source_img", "left_output_image", "right_output_image")
@@ -43,18 +43,18 @@ class PreferenceParquet:
         faults = [_fault(row) for row in told]
         settle([f"{_key(i, told[i])}: {fault}" for i, fault in enumerate(faults) if fault], str(files), skip_bad)
         self._kept = [i for i, fault in enumerate(faults) if not fault]
-        self.judgements = [_judgement(i, told[i]) for i in self._kept]
-        tell_contradictions(self.judgements, str(files))
+        self.labels = [_label(i, told[i]) for i in self._kept]
+        warn_contradictions(self.labels, str(files))
 
     def __len__(self) -> int:
-        return len(self.judgements)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Preference:
         """Raises `BadRecords` or `ImageError`, naming column, key and file, if an image is missing or unreadable."""
-        judgement, number = self.judgements[index], self._kept[index]
-        row, name = self._rows[number], f"{judgement.key} ({self._rows.name(number)})"
+        label, number = self.labels[index], self._kept[index]
+        row, name = self._rows[number], f"{label.key} ({self._rows.name(number)})"
         images = (embedded_image(row[column], f"{column} of {name}") for column in _IMAGES)
-        return Preference(**vars(judgement), **dict(zip(("source", "edited_a", "edited_b"), images, strict=True)))
+        return Preference(**vars(label), **dict(zip(("source", "edited_a", "edited_b"), images, strict=True)))
 
 
 def _fault(row: dict[str, Any]) -> str | None:
@@ -71,9 +71,9 @@ def _key(number: int, row: dict[str, Any]) -> str:
     return f"{number}:{row['unique_key']}"
 
 
-def _judgement(number: int, row: dict[str, Any]) -> Judgement:
+def _label(number: int, row: dict[str, Any]) -> PreferenceLabel:
     scores = [row[column] for column in _SCORES]
     a, b = (None, None) if None in scores else (tuple(scores[:2]), tuple(scores[2:]))
     # The source has no path of its own among the columns; rows of one key share it.
     names = (row["key"], row["left_img_rel"], row["right_img_rel"])
-    return Judgement(_key(number, row), row["instruction"], names, _PREFERRED[row["vote_type"]], a, b)
+    return PreferenceLabel(_key(number, row), row["instruction"], names, _PREFERRED[row["vote_type"]], a, b)

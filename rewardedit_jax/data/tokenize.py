@@ -10,8 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from rewardedit_jax.models.reward_condition import PERSPECTIVES
-
 
 @contextmanager
 def without_torch_advisory() -> Iterator[None]:
@@ -88,15 +86,3 @@ def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Int32[np.ndarray
             limit = f"the text encoder takes {tokenizer.model_max_length}, start and end included"
             warnings.warn(f"{cut} tokens cut ({limit}) from: {text}", TruncationWarning, stacklevel=2)
     return tokens.ids
-
-
-def reward_text(feedback: Sequence[str], perspectives: Sequence[str] = PERSPECTIVES) -> str:
-    """The chosen feedback texts as the reward's one text: joined with "; ", in the order of PERSPECTIVES.
-
-    Raises:
-      ValueError: on an unknown perspective, or another number of texts than three.
-    """
-    if unknown := sorted(set(perspectives) - set(PERSPECTIVES)):
-        raise ValueError(f"unknown perspectives {', '.join(unknown)}; there are {', '.join(PERSPECTIVES)}.")
-    named = zip(PERSPECTIVES, feedback, strict=True)
-    return "; ".join(text for perspective, text in named if perspective in perspectives)

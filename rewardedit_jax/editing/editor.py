@@ -13,16 +13,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 from PIL import Image
 
-from rewardedit_jax.data.tokenize import CLIPTokenizer, load_tokenizer, reward_text, tokenize
+from rewardedit_jax.data.tokenize import CLIPTokenizer, load_tokenizer, tokenize
 from rewardedit_jax.diffusion.guidance import Guidance
 from rewardedit_jax.diffusion.samplers import sampler_table
 from rewardedit_jax.diffusion.schedule import Schedule
 from rewardedit_jax.editing.networks import COMPONENTS, Networks
 from rewardedit_jax.editing.requests import EditRequest, in_batches, make_requests, prepare_image
-from rewardedit_jax.editing.reward import Reward
 from rewardedit_jax.editing.sampling import EditInputs, RewardInputs, edit_batch
 from rewardedit_jax.editing.starting_noise import StartingNoise
-from rewardedit_jax.weights.engine import Params
+from rewardedit_jax.params import Params
+from rewardedit_jax.reward import Reward, join_feedback
 from rewardedit_jax.weights.files import WeightFileError, read_json, write_json
 from rewardedit_jax.weights.hub import find_model
 from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
@@ -192,7 +192,7 @@ class Editor:
         told = [reward or Reward() for reward in rewards]
         return RewardInputs(
             scores=np.stack([reward.scores for reward in told]),
-            ids=tokenize(self.tokenizer, [reward_text(reward.texts, perspectives) for reward in told]),
+            ids=tokenize(self.tokenizer, [join_feedback(reward.texts, perspectives) for reward in told]),
             keep=np.asarray([reward is not None for reward in rewards], np.float32),
         )
 

@@ -14,17 +14,15 @@ from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 from ml_collections import ConfigDict
 
-from rewardedit_jax.data.shapes.tokenizer import shapes_tokenizer
 from rewardedit_jax.data.tokenize import CLIPTokenizer, load_tokenizer
 from rewardedit_jax.diffusion.schedule import Schedule
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.networks import COMPONENTS, Networks
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet
-from rewardedit_jax.weights.engine import Params
+from rewardedit_jax.params import Params, random_params
 from rewardedit_jax.weights.files import read_json
 from rewardedit_jax.weights.hub import find_model
-from rewardedit_jax.weights.missing import random_params
 from rewardedit_jax.weights.pretrained import CLIP_TEXT, UNET, VAE, load_pretrained
 from rewardedit_jax.weights.unet import widen_conv_in
 
@@ -35,7 +33,8 @@ def starting_editor(config: ConfigDict) -> Editor:
     """The editor of a recipe, parameters in host memory except those drawn from `config.seed`."""
     directory = find_model(config.init, _components_read(config)) if config.init else None
     rng = jax.random.key(config.seed)
-    tokenizer = shapes_tokenizer() if config.network.tokenizer == "shapes" else load_tokenizer(directory / "tokenizer")
+    told = config.network.tokenizer
+    tokenizer = load_tokenizer((find_model(told, COMPONENTS) if told else directory) / "tokenizer")
     schedule = _schedule(directory, config)
     parts = {}
     for i, name in enumerate(COMPONENTS):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from rewardedit_jax.models.clip import CLIPTextModel, TextStates
 from rewardedit_jax.models.unet import UNet
 from rewardedit_jax.models.vae import AutoencoderKL, Posterior
-from rewardedit_jax.weights.engine import Params
+from rewardedit_jax.params import Params
 
 COMPONENTS = ("unet", "vae", "text_encoder")
 

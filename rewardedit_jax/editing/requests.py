@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from rewardedit_jax.data.images import ImageError, fit, read_image, to_unit, upright_rgb
-from rewardedit_jax.editing.reward import Reward
+from rewardedit_jax.reward import Reward
 
 Item = TypeVar("Item")
 

@@ -19,7 +19,7 @@ from rewardedit_jax.editing.networks import (
     predict,
     reward_states,
 )
-from rewardedit_jax.weights.engine import Params
+from rewardedit_jax.params import Params
 
 
 @flax.struct.dataclass

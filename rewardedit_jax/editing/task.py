@@ -18,7 +18,8 @@ from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.initialise import starting_editor
 from rewardedit_jax.editing.objective import Dropout, editing_loss
 from rewardedit_jax.models import clip, unet, vae
-from rewardedit_jax.weights.engine import Params
+from rewardedit_jax.params import Params
+from rewardedit_jax.training.task import Evaluator
 
 # The partition rules of the three networks, under the component's name.
 PARTITION_RULES: tuple[tuple[str, PartitionSpec], ...] = tuple(
@@ -40,11 +41,16 @@ class EditingTask:
     def __init__(self, config: ConfigDict):
         self.config = config
         self.trainable = tuple(config.trainable)
-        self.source = open_source(config.data, "train")  # first: a mistyped folder is told before weights are read
+        # Before the weights: a mistyped folder shows within a second.
+        self.source = self.open_source(config.data)
         self.editor = starting_editor(config)
         self.dropout = Dropout(config.conditioning_dropout, config.reward.dropout)
         self.null_ids = tokenize(self.editor.tokenizer, [""])[0]
         self._check_rewards()
+
+    def open_source(self, data: ConfigDict) -> Source:
+        """The training records; a task on data of its own overrides this."""
+        return open_source(data)
 
     def _check_rewards(self) -> None:
         record = self.source[0]
@@ -72,6 +78,10 @@ class EditingTask:
     def with_params(self, params: Params) -> Editor:
         """The editor in its present state, for evaluation and export."""
         return replace(self.editor, params=params)
+
+    def evaluators(self) -> Mapping[str, Evaluator]:
+        """None: public training data has no judge that runs within a training step's time."""
+        return {}
 
     def export(self, params: Params, directory: Path) -> None:
         self.with_params(params).save(directory)

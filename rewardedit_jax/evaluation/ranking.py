@@ -8,10 +8,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from rewardedit_jax.data.images import read_image
-from rewardedit_jax.evaluation.pictures import FAINT, INK, PAPER
-from rewardedit_jax.evaluation.tables import aligned
-from rewardedit_jax.scoring.edit_score import EditScore, Gaussian
-from rewardedit_jax.scoring.jobs import ScoreJob, to_json
+from rewardedit_jax.evaluation.report import aligned
+from rewardedit_jax.evaluation.sheets import FAINT, INK, PAPER
+from rewardedit_jax.scoring.edit_score import EditScore, Gaussian, Unscorable
+from rewardedit_jax.scoring.files import ScoreJob, to_json
 from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.weights.files import write_json
 
@@ -25,7 +25,7 @@ MOST_ROWS, MOST_EDITS = 12, 6  # of a sheet
 
 
 def report_scores(
-    outcomes: Sequence[tuple[ScoreJob, EditScore | str]], json_file: Path | None, png_file: Path | None
+    outcomes: Sequence[tuple[ScoreJob, EditScore | Unscorable]], json_file: Path | None, png_file: Path | None
 ) -> list[str]:
     """Prints the table and writes the files that are asked for.
 
@@ -42,7 +42,7 @@ def report_scores(
     if ranked and png_file:
         png_file.parent.mkdir(parents=True, exist_ok=True)
         draw_ranking(ranked).save(png_file)
-    return [f"{job.edited}: {fault}" for job, fault in outcomes if isinstance(fault, str)]
+    return [f"{job.edited}: {outcome.reason}" for job, outcome in outcomes if isinstance(outcome, Unscorable)]
 
 
 def best_first(scores: Iterable[Scored]) -> list[Scored]:

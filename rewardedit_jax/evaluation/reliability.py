@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
-from rewardedit_jax.evaluation.pictures import FAINT, INK, PAPER, RULE
+from rewardedit_jax.evaluation.sheets import FAINT, INK, PAPER, RULE
 
 BINS = 10
 _SIDE, _MARGIN, _LEFT = 360, 24, 64  # pixels

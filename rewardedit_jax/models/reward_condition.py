@@ -31,8 +31,8 @@ from jaxtyping import Array, Bool, Float
 
 from rewardedit_jax.models.attention import attention
 from rewardedit_jax.models.layers import Dense, EmbeddingMLP, GroupNorm, LayerNorm, sinusoid, torch_default
+from rewardedit_jax.reward import PERSPECTIVES
 
-PERSPECTIVES = ("following", "preserving", "quality")
 LAYOUTS = ("released", "paper")
 SOURCES = ("scores", "text")
 PATHS = ("attention", "addition")

@@ -2,11 +2,10 @@
 
 import jax
 from jax.sharding import Mesh, NamedSharding
-from ml_collections import ConfigDict
 
 from rewardedit_jax.models.edit_reward import PARTITION_RULES
-from rewardedit_jax.training.sharding import infer_shardings, make_mesh, place
-from rewardedit_jax.weights.engine import Params
+from rewardedit_jax.params import Params
+from rewardedit_jax.sharding import infer_shardings, make_mesh, place
 
 
 def scorer_mesh(tensor: int = 1) -> Mesh:
@@ -17,7 +16,7 @@ def scorer_mesh(tensor: int = 1) -> Mesh:
     devices = jax.device_count()
     if tensor < 1 or devices % tensor:
         raise ValueError(f"tensor={tensor}: of {devices} devices here, so many cannot share a copy of the weights.")
-    return make_mesh(ConfigDict({"data": -1, "fsdp": 1, "tensor": tensor}))
+    return make_mesh(tensor=tensor)
 
 
 def divide_weights(params: Params, mesh: Mesh) -> Params:
@@ -29,8 +28,3 @@ def mesh_of(params: Params) -> Mesh:
     """The devices that the weights lie on; where they are in host memory, all."""
     sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
     return sharding.mesh if isinstance(sharding, NamedSharding) else scorer_mesh()
-
-
-def ways(mesh: Mesh) -> int:
-    """In how many parts a batch is dealt out."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]

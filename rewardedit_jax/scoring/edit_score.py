@@ -20,6 +20,13 @@ class Gaussian(NamedTuple):
         return cls(float(output[0]), float(np.exp(output[1])))
 
 
+@dataclass(frozen=True)
+class Unscorable:
+    """Stands in the place of the score of an edit that has none."""
+
+    reason: str  # a sentence that names the image or the instruction at fault
+
+
 @dataclass(frozen=True, eq=False)
 class EditScore:
     """Scores of one edit; higher is better.

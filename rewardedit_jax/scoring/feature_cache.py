@@ -17,10 +17,10 @@ from jaxtyping import Array, Float, Int32
 
 from rewardedit_jax.models.edit_reward import EditReward, ImageFeatures
 from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
+from rewardedit_jax.params import Params
 from rewardedit_jax.scoring.images import PreparedImage
 from rewardedit_jax.scoring.packing import feature_width, round_up, stack_images
-from rewardedit_jax.training.sharding import batch_sharding, replicated
-from rewardedit_jax.weights.engine import Params
+from rewardedit_jax.sharding import batch_sharding, replicated
 
 
 class FeatureCache:

@@ -11,13 +11,13 @@ from jaxtyping import Array, Float, Float32
 
 from rewardedit_jax.models.edit_reward import EditReward, ImageFeatures
 from rewardedit_jax.models.packed_prompts import PackedPrompts
+from rewardedit_jax.params import Params
 from rewardedit_jax.scoring.batching import batches_of, rows_of
-from rewardedit_jax.scoring.devices import mesh_of, ways
+from rewardedit_jax.scoring.devices import mesh_of
 from rewardedit_jax.scoring.feature_cache import FeatureCache
 from rewardedit_jax.scoring.images import PreparedImage
 from rewardedit_jax.scoring.packing import ScorerItem, pack_items
-from rewardedit_jax.training.sharding import batch_sharding
-from rewardedit_jax.weights.engine import Params
+from rewardedit_jax.sharding import batch_parts, batch_sharding
 
 # Images held for a row of a batch, of which two are its own. One of the published area is 2 MB for 7B in bfloat16.
 _IMAGES_A_ROW = 8
@@ -30,7 +30,7 @@ class Inference:
         """For `edits` or more, up to `batch_size` at a time, or the next number that the devices divide."""
         self._module, self._params, self._perspectives = module, params, perspectives
         self._mesh = mesh_of(params)
-        self._rows = rows = rows_of(edits, batch_size, ways(self._mesh))
+        self._rows = rows = rows_of(edits, batch_size, batch_parts(self._mesh))
         self._cache = FeatureCache(module, params, self._mesh, rows, _IMAGES_A_ROW * rows)
 
     def outputs(self, items: Sequence[ScorerItem]) -> Float32[np.ndarray, "n k 2"]:

@@ -1,11 +1,10 @@
 """The scorer that a training run starts from.
 
 Read from `config.init`: a scorer, whose heads go on, or a base model, which gets heads. Without `config.init`, from
-scratch: the network that `config.network` describes, with the tokenizer of the shapes world and a patch embedding that
+scratch: the network that `config.network` describes, with the tokenizer of `config.base` and a patch embedding that
 whitens the patches of some pairs.
 """
 
-import tempfile
 from dataclasses import replace
 
 import jax
@@ -17,17 +16,16 @@ from PIL import Image
 
 from rewardedit_jax.data.bad_records import BadRecords
 from rewardedit_jax.data.preferences import PreferenceSource
-from rewardedit_jax.data.shapes.scorer_tokenizer import write_scorer_tokenizer
 from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.reward_heads import RewardHeadsConfig
+from rewardedit_jax.params import random_params
 from rewardedit_jax.scoring.images import prepare_image, to_patches
-from rewardedit_jax.scoring.prompts import fixed_phrases
 from rewardedit_jax.scoring.scorer import Scorer
-from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_tokenizer
+from rewardedit_jax.scoring.tokenizer import load_tokenizer
 from rewardedit_jax.scoring.whitening import whitening_kernel
-from rewardedit_jax.weights.missing import random_params
+from rewardedit_jax.weights.hub import find_tokenizer
 
 _WHITENED = 512  # edits whose patches are whitened: thousands of patches
 
@@ -69,7 +67,7 @@ def _tell_changes(init: str, there: EditRewardConfig, wanted: EditRewardConfig) 
 
 def _described(config: ConfigDict, source: PreferenceSource) -> Scorer:
     """A network of which nothing is known but its sizes, and what its images look like."""
-    tokenizer = shapes_tokenizer()
+    tokenizer = load_tokenizer(find_tokenizer(config.base))
     text = {**config.network.text.to_dict(), "vocab_size": tokenizer.reward_id + 1}
     network = EditRewardConfig(
         text=DecoderConfig.from_hf(text),
@@ -89,15 +87,8 @@ def _some_patches(source: PreferenceSource, area: int, skip_bad: bool) -> Float3
             found.append(to_patches(prepare_image(Image.fromarray(source[i].edited_a), area).pixels))
         except ValueError as error:  # also ImageError and BadRecords; training logs it if it draws the pair
             if not skip_bad:
-                key = source.judgements[i].key
+                key = source.labels[i].key
                 raise BadRecords(f"pair {key}: {error}\ndata.skip_bad=True goes on without it.") from error
     if not found:
         raise BadRecords(f"of {len(source)} pairs, some were tried and none can be used.")
     return np.concatenate(found)
-
-
-def shapes_tokenizer() -> ScorerTokenizer:
-    """Of scorers of the shapes world, to which prompts are about 20 tokens."""
-    with tempfile.TemporaryDirectory() as directory:
-        write_scorer_tokenizer(directory, fixed_phrases())
-        return load_tokenizer(directory)

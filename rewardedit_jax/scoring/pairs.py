@@ -25,7 +25,7 @@ from PIL import Image
 
 from rewardedit_jax.data.bad_records import BadRecords
 from rewardedit_jax.data.order import ordered_batches, recipe_order
-from rewardedit_jax.data.preferences import Judgement, PreferenceSource
+from rewardedit_jax.data.preferences import PreferenceLabel, PreferenceSource
 from rewardedit_jax.models.packed_prompts import PackedPrompts
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import VisionPlan, pad_patches, plan_images
@@ -35,9 +35,9 @@ from rewardedit_jax.scoring.ties import Row, disentangle, one_row_each, strict_o
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer
 
 # What becomes of ties: `ties` says how.
-TIES: dict[str, Callable[[Sequence[Judgement]], list[Row]]] = {
+TIES: dict[str, Callable[[Sequence[PreferenceLabel]], list[Row]]] = {
     "disentangle": disentangle,
-    "both orders": lambda judgements: disentangle(judgements, "both orders"),
+    "both orders": lambda labels: disentangle(labels, "both orders"),
     "strict only": strict_only,
     "marked": one_row_each,
 }
@@ -105,7 +105,7 @@ class _Prepare:
             try:
                 return self._pair(row)
             except ValueError as error:  # also ImageError and BadRecords
-                fault = f"pair {self.source.judgements[row.index].key}: {error}"
+                fault = f"pair {self.source.labels[row.index].key}: {error}"
                 if not self.skip_bad:
                     raise BadRecords(f"{fault}\ndata.skip_bad=True goes on without it.") from error
                 self._note(row.index, fault)

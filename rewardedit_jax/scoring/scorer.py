@@ -16,10 +16,11 @@ from PIL import Image
 from rewardedit_jax.models.decoder import check_tensor_axis
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.reward_heads import aggregate
+from rewardedit_jax.params import Params, fingerprint
 from rewardedit_jax.scoring.batching import AT_A_TIME
 from rewardedit_jax.scoring.calibration import Calibration
 from rewardedit_jax.scoring.devices import divide_weights, scorer_mesh
-from rewardedit_jax.scoring.edit_score import EditScore
+from rewardedit_jax.scoring.edit_score import EditScore, Unscorable
 from rewardedit_jax.scoring.images import AREA, PreparedImage
 from rewardedit_jax.scoring.inference import Inference
 from rewardedit_jax.scoring.objectives import preference_probability
@@ -27,9 +28,7 @@ from rewardedit_jax.scoring.packing import ScorerItem, prepare_item, prepared
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM
 from rewardedit_jax.scoring.reading import read_ahead
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_tokenizer, reward_rows
-from rewardedit_jax.weights.engine import Params
 from rewardedit_jax.weights.files import WeightFileError, read_json, read_weights, write_json
-from rewardedit_jax.weights.fingerprint import fingerprint
 from rewardedit_jax.weights.hub import find_model
 from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
 
@@ -173,23 +172,23 @@ class Scorer:
         return prepare_item(source, edited, instruction, self.tokenizer, system=self.system, area=self.area)
 
     def stream(
-        self, items: Iterable[ScorerItem | str], *, batch_size: int = 8, improvement: bool = True
-    ) -> Iterator[EditScore | str]:
+        self, items: Iterable[ScorerItem | Unscorable], *, batch_size: int = 8, improvement: bool = True
+    ) -> Iterator[EditScore | Unscorable]:
         """Scores of prepared edits, in their order, as they come; 16 batches of edits are in memory at a time.
 
-        A text that stands for an edit which cannot be prepared, and says why, comes out in its place.
+        `Unscorable` in the place of an edit that could not be prepared comes out in the same place.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; one edit at a time is the least.")
         items, inference = iter(items), None
         while chunk := list(islice(items, batch_size * AT_A_TIME)):
-            edits = [item for item in chunk if not isinstance(item, str)]
+            edits = [item for item in chunk if not isinstance(item, Unscorable)]
             unchanged = self._unchanged(edits) if improvement else {}
             asked, scores = [*edits, *unchanged.values()], iter(())
             if asked:  # how large a run it is, the first chunk says, with those that cannot be scored
                 inference = inference or self._inference(max(len(asked), len(chunk)), batch_size)
                 scores = self._scores(edits, inference.outputs(asked), unchanged)
-            yield from (item if isinstance(item, str) else next(scores) for item in chunk)
+            yield from (item if isinstance(item, Unscorable) else next(scores) for item in chunk)
 
     def calibrate(self, scores: Sequence[EditScore], description: str) -> "Scorer":
         """This scorer with these scores, which it gave, as its reference; `description` says of which edits."""

@@ -10,16 +10,18 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from rewardedit_jax.data.preference_sources import open_preferences
+from rewardedit_jax.data.preferences import PreferenceSource
+from rewardedit_jax.data.sources import open_preferences
 from rewardedit_jax.models import edit_reward
 from rewardedit_jax.models.decoder import check_tensor_axis
 from rewardedit_jax.models.reward_heads import RewardHeadsConfig, aggregate
+from rewardedit_jax.params import Params
 from rewardedit_jax.scoring.initialise import starting_scorer
 from rewardedit_jax.scoring.objectives import Pairs, Side, objective, preference_probability
 from rewardedit_jax.scoring.pairs import TIES, PairBatch, all_images, all_prompts, pair_batches
 from rewardedit_jax.scoring.prompts import PERSPECTIVES
 from rewardedit_jax.scoring.scorer import Scorer
-from rewardedit_jax.weights.engine import Params
+from rewardedit_jax.training.task import Evaluator
 
 # The reward token's embedding row lies beside the network, so that it trains where the matrix does not.
 PARTITION_RULES = (
@@ -36,7 +38,8 @@ class ScoringTask:
     def __init__(self, config: ConfigDict):
         self.config = config
         self.trainable = tuple(config.trainable)
-        self.source = open_preferences(config.data, "train")  # first: a mistyped folder is told before weights are read
+        # Before the weights: a mistyped folder shows within a second.
+        self.source = self.open_source(config.data)
         self.rows = self._rows()
         heads = RewardHeadsConfig(config.heads.kind)
         settings = {name: value for name, value in config.objective.settings.items() if value is not None}
@@ -44,10 +47,14 @@ class ScoringTask:
         self.scorer = starting_scorer(config, self.source)
         check_tensor_axis(self.scorer.module.config.text, config.mesh.tensor)
 
+    def open_source(self, data: ConfigDict) -> PreferenceSource:
+        """The judged pairs; a task on data of its own overrides this."""
+        return open_preferences(data)
+
     def _rows(self) -> list:
         if self.config.data.ties not in TIES:
             raise ValueError(f"unknown data.ties {self.config.data.ties!r}; choose one of {', '.join(TIES)}.")
-        rows = TIES[self.config.data.ties](self.source.judgements)
+        rows = TIES[self.config.data.ties](self.source.labels)
         if not rows:
             raise ValueError(f"none of the {len(self.source)} pairs of {self.config.data.name} has a preferred edit.")
         return rows
@@ -93,6 +100,10 @@ class ScoringTask:
         embedding = jnp.asarray(tree["decoder"]["embed_tokens"]["embedding"]).at[-1].set(row)
         decoder = {**tree["decoder"], "embed_tokens": {"embedding": embedding}}
         return replace(self.scorer, params={**tree, "decoder": decoder})
+
+    def evaluators(self) -> Mapping[str, Evaluator]:
+        """None: public training data has no judge that runs within a training step's time."""
+        return {}
 
     def export(self, params: Params, directory: Path) -> None:
         self.with_params(params).save(directory)

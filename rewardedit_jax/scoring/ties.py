@@ -12,7 +12,7 @@ paper says nothing. A tie vote without ratings, or against them, counts as full:
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from rewardedit_jax.data.preferences import Judgement
+from rewardedit_jax.data.preferences import PreferenceLabel
 
 Kind = Literal["strict", "crossing", "full"]
 
@@ -25,34 +25,32 @@ class Row(NamedTuple):
     tied: bool = False  # the order means nothing
 
 
-def kind(judgement: Judgement) -> Kind:
+def kind(label: PreferenceLabel) -> Kind:
     """Whether one edit won, or how the two tie."""
-    if judgement.preferred != "tie":
+    if label.preferred != "tie":
         return "strict"
-    if judgement.ratings_a is None or judgement.ratings_b is None:
+    if label.ratings_a is None or label.ratings_b is None:
         return "full"
-    following, quality = (a - b for a, b in zip(judgement.ratings_a, judgement.ratings_b, strict=True))
+    following, quality = (a - b for a, b in zip(label.ratings_a, label.ratings_b, strict=True))
     return "crossing" if following * quality < 0 else "full"
 
 
-def disentangle(judgements: Sequence[Judgement], full_ties: str = "drop") -> list[Row]:
+def disentangle(labels: Sequence[PreferenceLabel], full_ties: str = "drop") -> list[Row]:
     """A row per winner, two per crossing tie, and per full tie none ("drop") or two ("both orders"); in their order."""
     if full_ties not in ("drop", "both orders"):
         raise ValueError(f"unknown full_ties {full_ties!r}; choose one of drop, both orders.")
     sides = {"crossing": ("a", "b"), "full": ("a", "b") if full_ties == "both orders" else ()}
     return [
-        Row(index, side)
-        for index, judgement in enumerate(judgements)
-        for side in sides.get(kind(judgement), (judgement.preferred,))
+        Row(index, side) for index, label in enumerate(labels) for side in sides.get(kind(label), (label.preferred,))
     ]
 
 
-def one_row_each(judgements: Sequence[Judgement]) -> list[Row]:
+def one_row_each(labels: Sequence[PreferenceLabel]) -> list[Row]:
     """A row per pair, ties marked as such: for objectives with a term for ties (`btt`, `per_perspective`)."""
     orders = {"a": ("a", False), "b": ("b", False), "tie": ("a", True)}
-    return [Row(index, *orders[judgement.preferred]) for index, judgement in enumerate(judgements)]
+    return [Row(index, *orders[label.preferred]) for index, label in enumerate(labels)]
 
 
-def strict_only(judgements: Sequence[Judgement]) -> list[Row]:
+def strict_only(labels: Sequence[PreferenceLabel]) -> list[Row]:
     """A row per winner; ties are left out."""
-    return [row for row in one_row_each(judgements) if not row.tied]
+    return [row for row in one_row_each(labels) if not row.tied]

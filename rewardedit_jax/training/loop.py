@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,11 +16,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rewardedit_jax.training.checkpoints import Checkpoints, open_workdir, record_config, with_shardings
-from rewardedit_jax.training.metrics import MetricWriter
-from rewardedit_jax.training.optimizer import make_optimizer, make_schedule
-from rewardedit_jax.training.prefetch import prefetched
-from rewardedit_jax.training.sharding import (
+from rewardedit_jax.params import Params, merge_params, split_params
+from rewardedit_jax.sharding import (
     batch_sharding,
     check_batch_size,
     global_batch,
@@ -31,12 +26,14 @@ from rewardedit_jax.training.sharding import (
     place,
     replicated,
 )
+from rewardedit_jax.training.checkpoints import Checkpoints, open_workdir, record_config, with_shardings
+from rewardedit_jax.training.metrics import MetricWriter
+from rewardedit_jax.training.optimizer import make_optimizer, make_schedule
+from rewardedit_jax.training.prefetch import prefetched
 from rewardedit_jax.training.state import TrainState, create_state
 from rewardedit_jax.training.step import train_step
-from rewardedit_jax.training.task import Batch, Metrics, Params, Task, merge_params, split_params
+from rewardedit_jax.training.task import Batch, Evaluator, Metrics, Task
 
-# (complete parameters, step) → named numbers, or pictures uint8[h, w, 3]. Called on every host.
-Evaluator = Callable[[Params, int], Mapping[str, Any]]
 StepFn = Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
 
 _INIT = 2**32 - 1  # folded into the seed for the initial parameters: a step that never comes
@@ -56,17 +53,14 @@ def train(
     workdir: Path,
     *,
     resume: bool = False,
-    evaluators: Mapping[str, Evaluator] = MappingProxyType({}),
 ) -> TrainState:
     """Trains `task` for `config.steps` optimizer steps and exports the result to workdir/model.
 
     Args:
       config: `seed`, `steps`, `batch_size` (examples of a micro-batch over all hosts), `accumulate`
-        (micro-batches per step), `log_every`, `checkpoint_every`, `evaluate_every` (0: only at the end),
+        (micro-batches per step), `log_every`, `checkpoint_every`, `evaluate_every` (0: never),
         `keep_checkpoints`, `mesh` (see `make_mesh`), `optimizer` (see `make_optimizer`; and `ema_decay`,
         None: no average).
-      evaluators: asked every `evaluate_every` steps and at the end, about the averaged parameters where there
-        are any. They must not keep the parameters: the next step reuses their memory.
     Raises:
       NonFiniteLoss: nothing is saved after the last good checkpoint.
       Interrupted: on SIGTERM or Ctrl-C, after the running step is done and saved.
@@ -74,8 +68,9 @@ def train(
       ValueError: if batch, mesh, rules, parameters and checkpoint do not fit each other.
     """
     workdir = open_workdir(workdir, resume)
-    mesh = make_mesh(config.mesh)
+    mesh = make_mesh(**config.mesh)
     check_batch_size(config.batch_size, mesh)
+    evaluators = _evaluators(task, config)
     optimizer = make_optimizer(config.optimizer, config.steps)
     trained, frozen = initial_params(task, config, mesh)
     create = partial(create_state, optimizer=optimizer, ema=config.optimizer.ema_decay is not None)
@@ -101,6 +96,16 @@ def train(
             state = _Run(config, checkpoints, writer, evaluators, frozen).go(step, state, batches)
     _export(task, _complete(state, frozen), workdir / "model")
     return state
+
+
+def _evaluators(task: Task, config: ConfigDict) -> Mapping[str, Evaluator]:
+    evaluators = task.evaluators() if config.evaluate_every else {}
+    if config.evaluate_every and not evaluators:
+        raise ValueError(
+            f"evaluate_every={config.evaluate_every}, but {type(task).__name__} has no evaluator for this data: set "
+            "evaluate_every to 0 and use launch/evaluate.py on the trained model"
+        )
+    return evaluators
 
 
 def initial_params(task: Task, config: ConfigDict, mesh: Mesh) -> tuple[Params, Params]:

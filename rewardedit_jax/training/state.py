@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from rewardedit_jax.training.task import Params
+from rewardedit_jax.params import Params
 
 
 @flax.struct.dataclass

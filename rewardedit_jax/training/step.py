@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
+from rewardedit_jax.params import Params, merge_params
 from rewardedit_jax.training.state import TrainState, update_ema
-from rewardedit_jax.training.task import Batch, Metrics, Params, merge_params
+from rewardedit_jax.training.task import Batch, Metrics
 
 LossFn = Callable[[Params, Batch, Key[Array, ""]], tuple[Float[Array, " b"], Mapping[str, Array]]]
 

@@ -1,25 +1,19 @@
-"""What one trainer trains: the protocol of a task, and rules that are addressed by parameter path.
+"""What a trainer trains: the protocol of a task."""
 
-A path is the keys of the nested parameter dict joined by "/", such as "unet/conv_in/kernel". A rule is a pair
-(regex, value); the first rule whose regex matches the whole path decides; a parameter that no rule covers is
-an error.
-"""
-
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import jax
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Key
 
-Params = dict[str, Any]
+from rewardedit_jax.params import Params
+
 Batch = Any
 Metrics = dict[str, Array]
-Value = TypeVar("Value")
-Rules = Sequence[tuple[str, Value]]
+# (complete parameters, step) → named numbers, or images uint8[h, w, 3]. Called on every host. It must not keep the
+# parameters: the next step reuses their memory.
+Evaluator = Callable[[Params, int], Mapping[str, Any]]
 
 
 @runtime_checkable
@@ -52,42 +46,10 @@ class Task(Protocol):
         """
         ...
 
+    def evaluators(self) -> Mapping[str, Evaluator]:
+        """What measures the model while it trains, by the name that its metrics get. May be empty."""
+        ...
+
     def export(self, params: Params, directory: Path) -> None:
         """Writes the complete tree as the model directory that users load."""
         ...
-
-
-def find_rule(rules: Rules, path: str) -> tuple[str, Value] | None:
-    """The first rule whose regex matches the whole path, or None."""
-    return next((rule for rule in rules if re.fullmatch(rule[0], path)), None)
-
-
-def split_params(params: Params, trainable: Rules) -> tuple[Params, Params]:
-    """(trained, frozen): the two parts of a nested dict, each a nested dict with what the other has left out.
-
-    Raises:
-      ValueError: naming every parameter that no rule covers; or if nothing trains.
-    """
-    flat = flatten_dict(params, sep="/")
-    rules = {path: find_rule(trainable, path) for path in flat}
-    if uncovered := [path for path, rule in rules.items() if rule is None]:
-        raise ValueError("no rule of `trainable` covers these parameters:\n  " + "\n  ".join(uncovered))
-    trained = {path: leaf for path, leaf in flat.items() if rules[path][1]}
-    if not trained:
-        raise ValueError("nothing would train: `trainable` says False for every parameter")
-    frozen = {path: leaf for path, leaf in flat.items() if path not in trained}
-    return unflatten_dict(trained, sep="/"), unflatten_dict(frozen, sep="/")
-
-
-def merge_params(trained: Params, frozen: Params) -> Params:
-    """The complete tree again: the inverse of `split_params`."""
-    return unflatten_dict({**flatten_dict(trained), **flatten_dict(frozen)})
-
-
-def path_of(key_path: tuple[Any, ...]) -> str:
-    """The parameter path in the key path of a leaf: its dictionary keys.
-
-    In a training state only parameters lie in dicts, so that a parameter, its moments and its average share
-    one path, and a counter has the empty path.
-    """
-    return "/".join(str(key.key) for key in key_path if isinstance(key, jax.tree_util.DictKey))

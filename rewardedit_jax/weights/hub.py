@@ -59,13 +59,14 @@ def find_tokenizer(model: str | Path) -> Path:
     """The local directory of a model's tokenizer; of a hub id only the tokenizer's files are downloaded.
 
     Args:
-      model: a directory, in which `TOKENIZER_FILES` may be missing; or a hub id as `find_model`'s.
+      model: a directory, in which `TOKENIZER_FILES` may be missing; a shipped model; or a hub id as `find_model`'s.
     Raises:
       ModelNotFound: there is no such directory, nor did the hub give those files.
     """
     path = Path(model).expanduser()
-    if path.is_dir():
-        return path
+    for candidate in (path, SHIPPED / path):
+        if candidate.is_dir():
+            return candidate
     hub_id = _hub_id(model)
     if hub_id is None:
         raise ModelNotFound(f"there is no directory {path}.")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -13,8 +12,9 @@ from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVision
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
+from rewardedit_jax.params import Params, abstract_params
 from rewardedit_jax.weights.clip import text_table, vision_table
-from rewardedit_jax.weights.engine import Params, WeightMismatch, WeightTable, export_tensors, import_tensors
+from rewardedit_jax.weights.engine import WeightMismatch, WeightTable, export_tensors, import_tensors
 from rewardedit_jax.weights.files import (
     STEMS,
     WeightFileError,
@@ -97,11 +97,6 @@ def save_pretrained(module: nn.Module, params: Params, directory: str | Path) ->
     directory = Path(directory)
     write_weights(export_tensors(params, kind.table(module.config)), directory, kind.stem)
     write_json(module.config.to_hf(), directory / "config.json")
-
-
-def abstract_params(module: nn.Module) -> Params:
-    """Shapes and dtypes of a network's parameters, without computing them."""
-    return jax.eval_shape(lambda: module.init(jax.random.key(0), *module.example_inputs()))["params"]
 
 
 def _read_config(directory: Path) -> dict:

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 
 from rewardedit_jax.models.unet import UNetConfig
-from rewardedit_jax.weights.engine import COPY, LINEAR, POINTWISE, Params, Rule, WeightTable, conv, linear, norm
+from rewardedit_jax.params import Params
+from rewardedit_jax.weights.engine import COPY, LINEAR, POINTWISE, Rule, WeightTable, conv, linear, norm
 
 
 def unet_table(config: UNetConfig) -> WeightTable:

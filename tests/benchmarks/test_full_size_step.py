@@ -8,7 +8,7 @@ import pytest
 from tiny_models import ROOT, tiny_text_encoder, tiny_unet, tiny_vae
 
 from rewardedit_jax.editing.networks import Networks
-from rewardedit_jax.weights.pretrained import abstract_params
+from rewardedit_jax.params import abstract_params
 
 
 @pytest.fixture(scope="module")

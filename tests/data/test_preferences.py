@@ -11,13 +11,13 @@ from pyarrow import parquet
 from rewardedit_jax.data.bad_records import BadRecords
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.data.preferences import (
-    Judgement,
     PreferenceFile,
+    PreferenceLabel,
     PreferenceSource,
     against_ratings,
     contradictions,
     missing_images,
-    read_judgements,
+    read_labels,
 )
 from rewardedit_jax.data.preferences_parquet import PreferenceParquet
 from rewardedit_jax.scoring.pairs import TIES
@@ -35,17 +35,17 @@ def _values(preference):
 
 class TestContradictions:
     def _judged(self, key, preferred="a", names=("s", "1", "2"), a=None, b=None, instruction="snow"):
-        return Judgement(key, instruction, names, preferred, a, b)
+        return PreferenceLabel(key, instruction, names, preferred, a, b)
 
     def test_opposite_winners_of_one_pair_are_told_by_key(self):
-        judgements = [
+        labels = [
             self._judged("x"),
             self._judged("y", preferred="b"),
             self._judged("same pair, sides changed", preferred="b", names=("s", "2", "1")),
             self._judged("other"),
         ]
-        assert contradictions(judgements) == [("x", "y", "same pair, sides changed", "other")]
-        assert contradictions([judgements[0], judgements[2]]) == []
+        assert contradictions(labels) == [("x", "y", "same pair, sides changed", "other")]
+        assert contradictions([labels[0], labels[2]]) == []
 
     def test_sides_changed_is_the_same_pair(self):
         assert contradictions([self._judged("x"), self._judged("y", names=("s", "2", "1"))]) == [("x", "y")]
@@ -86,8 +86,8 @@ def test_preferences_against_their_ratings_are_told():
         ("b", low, high),
         ("a", None, None),
     ]
-    judgements = [Judgement(str(i), "snow", ("s", "1", "2"), *told) for i, told in enumerate(rated)]
-    assert against_ratings(judgements) == ["1", "2"]
+    labels = [PreferenceLabel(str(i), "snow", ("s", "1", "2"), *told) for i, told in enumerate(rated)]
+    assert against_ratings(labels) == ["1", "2"]
 
 
 class TestPreferenceFile:
@@ -119,7 +119,7 @@ class TestPreferenceFile:
         assert (first.ratings_a, first.ratings_b) == ((4.0, 3.0), (2.0, 3.0))
         assert (_values(first), _values(second)) == ([10, 20, 30], [10, 40, 20])
         assert (second.ratings_a, second.ratings_b) == (None, None)
-        assert [j.key for j in source.judgements] == [first.key, second.key]
+        assert [j.key for j in source.labels] == [first.key, second.key]
         with pytest.raises(IndexError):
             source[2]
 
@@ -134,13 +134,13 @@ class TestPreferenceFile:
         )
         with pytest.raises(BadRecords, match=expected):
             PreferenceFile(path)
-        assert missing_images(read_judgements(path), folder) == {
+        assert missing_images(read_labels(path), folder) == {
             "0:images/20.png": ["images/11.png"],
             "2:images/21.png": ["images/21.png", "images/31.png"],
         }
         with caplog.at_level(logging.WARNING):
             source = PreferenceFile(path, skip_bad=True)
-        assert [j.key for j in source.judgements] == ["1:images/20.png"]
+        assert [j.key for j in source.labels] == ["1:images/20.png"]
         assert _values(source[0]) == [10, 20, 30]
         assert "2 bad records" in caplog.text
 
@@ -155,7 +155,7 @@ class TestPreferenceFile:
         with caplog.at_level(logging.WARNING):
             source = PreferenceFile(path)
         assert len(source) == 3
-        told = "1 pair with contradictory judgements, all kept:\n  0:images/20.png, 2:images/30.png"
+        told = "1 pair with contradictory labels, all kept:\n  0:images/20.png, 2:images/30.png"
         assert told in caplog.text
 
     def test_equal_sums_and_tie_cases_are_ties(self, folder):
@@ -167,17 +167,17 @@ class TestPreferenceFile:
             self._pair(scores=[None] * 4, tie_case=True),
             self._pair(scores=[None] * 4, tie_case=None),
         ]
-        judgements = PreferenceFile(self._write(folder, entries)).judgements
-        assert [j.preferred for j in judgements] == ["tie", "tie", "tie", "a", "tie", "a"]
-        rows = {name: len(treat(judgements)) for name, treat in TIES.items()}
+        labels = PreferenceFile(self._write(folder, entries)).labels
+        assert [j.preferred for j in labels] == ["tie", "tie", "tie", "a", "tie", "a"]
+        rows = {name: len(treat(labels)) for name, treat in TIES.items()}
         assert rows == {"disentangle": 4, "both orders": 10, "strict only": 2, "marked": 6}
 
     def test_a_tie_in_both_orders_is_one_pair(self, folder):
         """Only in opposite orders: what is listed twice was asked twice. Strict pairs are not touched."""
         tie, turned = self._pair(scores=(4, 2, 2, 4)), self._pair(10, 30, 20, scores=(2, 4, 4, 2))
         strict, opposite = self._pair(scores=(4, 4, 1, 1)), self._pair(10, 30, 20, scores=(4, 4, 1, 1))
-        judgements = read_judgements(self._write(folder, [tie, strict, tie, turned, opposite, turned, turned]))
-        assert [j.key.split(":")[0] for j in judgements] == ["0", "1", "2", "4", "6"]
+        labels = read_labels(self._write(folder, [tie, strict, tie, turned, opposite, turned, turned]))
+        assert [j.key.split(":")[0] for j in labels] == ["0", "1", "2", "4", "6"]
 
     @pytest.mark.parametrize(
         ("bad", "fault"),
@@ -225,12 +225,12 @@ class TestPreferenceFile:
         path = shared / "data" / "editreward" / "valid_dataset_1.json"
         if not path.is_file():
             pytest.skip(f"there is no {path}")
-        judgements = read_judgements(path)
-        assert len(judgements) == len({j.key for j in judgements}) == 503
-        assert {(j.preferred, j.ratings_a, j.ratings_b) for j in judgements} == {("a", None, None)}
-        assert judgements[1].instruction == "Put popcorn in the plate."
-        assert contradictions(judgements) == []
-        assert len(missing_images(judgements, path.parent)) == 503  # the file comes without its images
+        labels = read_labels(path)
+        assert len(labels) == len({j.key for j in labels}) == 503
+        assert {(j.preferred, j.ratings_a, j.ratings_b) for j in labels} == {("a", None, None)}
+        assert labels[1].instruction == "Put popcorn in the plate."
+        assert contradictions(labels) == []
+        assert len(missing_images(labels, path.parent)) == 503  # the file comes without its images
         with pytest.raises(BadRecords, match="503 bad records"):
             PreferenceFile(path)
 
@@ -276,9 +276,9 @@ class TestPreferenceParquet:
         for i in (4, 0, 2, 1, 3, 3, -1):
             number = i % 5
             assert _values(source[i]) == [10 * number, 10 * number + 1, 10 * number + 2]
-            assert source[i].key == source.judgements[i].key == f"{number}:scene{number}_pair"
+            assert source[i].key == source.labels[i].key == f"{number}:scene{number}_pair"
             assert source[i].instruction == f"edit {number}"
-        assert [j.preferred for j in source.judgements] == ["a", "b", "tie", "a", "a"]
+        assert [j.preferred for j in source.labels] == ["a", "b", "tie", "a", "a"]
         assert (source[0].ratings_a, source[0].ratings_b) == ((4.0, 2.5), (3.0, 1.0))
         assert (source[3].ratings_a, source[3].ratings_b) == (None, None)
 
@@ -287,7 +287,7 @@ class TestPreferenceParquet:
         parquet.write_table(parquet.read_table(old), root / "new.parquet", row_group_size=1)
         assert [parquet.read_metadata(path).num_row_groups for path in (old, root / "new.parquet")] == [2, 3]
         before, after = PreferenceParquet(old), PreferenceParquet(root / "new.parquet")
-        assert before.judgements == after.judgements
+        assert before.labels == after.labels
         assert [_values(before[i]) for i in range(3)] == [_values(after[i]) for i in range(3)]
 
     def test_unknown_votes_and_wrong_ratings_are_listed_or_left_out(self, root, caplog):

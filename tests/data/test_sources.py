@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 from pyarrow import parquet
 
@@ -14,6 +15,7 @@ from rewardedit_jax.data.bad_records import BadRecords
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.data.instruct_pix2pix import InstructPix2PixFolder, RewardEditFolder
 from rewardedit_jax.data.instruct_pix2pix_parquet import InstructPix2PixParquet
+from rewardedit_jax.data.sources import open_preferences, open_source
 from rewardedit_jax.data.triplets import TripletFile
 
 AURORA = Path(__file__).parents[3] / "shared" / "data" / "aurora"
@@ -330,3 +332,9 @@ class TestTripletFile:
         assert source[0].instruction == "Put a cat on the seat."
         assert source[0].source.shape == (500, 500, 3)
         assert source[0].edited.shape == (1024, 1024, 3)  # the two sizes may differ
+
+
+@pytest.mark.parametrize("opened", [open_source, open_preferences])
+def test_an_unknown_name_of_data_is_refused_with_those_there_are(opened):
+    with pytest.raises(ValueError, match=r"data\.name='shape'.*(triplets|preference_file)"):
+        opened(ConfigDict({"name": "shape", "root": "."}))

@@ -13,9 +13,9 @@ from rewardedit_jax.data.tokenize import (
     TruncationWarning,
     encode,
     load_tokenizer,
-    reward_text,
     tokenize,
 )
+from rewardedit_jax.reward import join_feedback
 
 EDITOR_A = Path(__file__).parents[3] / "shared" / "fixtures" / "editor_a"
 
@@ -104,16 +104,16 @@ def test_a_tokenizer_must_say_its_length(tokenizer_dir, tmp_path):
 
 def test_reward_text_joins_the_chosen_perspectives():
     feedback = ("no snow", "None", "grainy")
-    assert reward_text(feedback) == "no snow; None; grainy"
-    assert reward_text(feedback, ("quality", "following")) == "no snow; grainy"
-    assert reward_text(feedback, ("preserving",)) == "None"
+    assert join_feedback(feedback) == "no snow; None; grainy"
+    assert join_feedback(feedback, ("quality", "following")) == "no snow; grainy"
+    assert join_feedback(feedback, ("preserving",)) == "None"
 
 
 def test_reward_text_knows_its_perspectives():
     with pytest.raises(ValueError, match="unknown perspectives beauty"):
-        reward_text(("a", "b", "c"), ("beauty", "quality"))
+        join_feedback(("a", "b", "c"), ("beauty", "quality"))
     with pytest.raises(ValueError, match="zip"):
-        reward_text(("a", "b"))
+        join_feedback(("a", "b"))
 
 
 def test_a_machine_without_torch_is_not_told_so():

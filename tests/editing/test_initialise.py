@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tiny_models import assert_same, draw, get_config, tiny_editor, tiny_text_encoder, tiny_unet, tiny_vae
 
-from rewardedit_jax.data.shapes.tokenizer import shapes_tokenizer
 from rewardedit_jax.editing.initialise import starting_editor
+from rewardedit_jax.params import random_params
+from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
 from rewardedit_jax.weights.hub import ModelNotFound
-from rewardedit_jax.weights.missing import random_params
 from rewardedit_jax.weights.unet import widen_conv_in
 
 

@@ -5,16 +5,16 @@ import numpy as np
 from tiny_models import draw
 
 from rewardedit_jax.data.pipeline import EditBatch
-from rewardedit_jax.data.shapes.tokenizer import shapes_tokenizer
-from rewardedit_jax.data.tokenize import reward_text, tokenize
+from rewardedit_jax.data.tokenize import tokenize
 from rewardedit_jax.diffusion.schedule import Schedule
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.networks import Networks
-from rewardedit_jax.editing.reward import Reward
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
+from rewardedit_jax.reward import Reward, join_feedback
+from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
 
 SIDE, GRID = 16, 8  # of pictures and latents
 WIDTH = 16  # of the text encoder
@@ -89,6 +89,6 @@ def train_batch(editor, n=4):
         source=pictures[:n],
         edited=pictures[n:],
         instruction_ids=tokenize(editor.tokenizer, (instructions * n)[:n]),
-        reward_ids=tokenize(editor.tokenizer, [reward_text(Reward().texts)] * n),
+        reward_ids=tokenize(editor.tokenizer, [join_feedback(Reward().texts)] * n),
         scores=np.linspace(0, 5, 3 * n, dtype=np.float32).reshape(n, 3),
     )

@@ -8,7 +8,7 @@ from PIL import Image
 
 from rewardedit_jax.evaluation.ranking import MOST_EDITS, best_first, draw_ranking, ranking_text
 from rewardedit_jax.scoring.edit_score import EditScore
-from rewardedit_jax.scoring.jobs import ScoreJob
+from rewardedit_jax.scoring.files import ScoreJob
 
 
 def score(mean, **more):

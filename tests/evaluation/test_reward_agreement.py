@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from rewardedit_jax.evaluation.reward_benchmarks.agreement import (
+from rewardedit_jax.evaluation.reward_models.agreement import (
     NEVER,
     cross_validated,
     published_accuracy_with_ties,
@@ -12,8 +12,8 @@ from rewardedit_jax.evaluation.reward_benchmarks.agreement import (
     right,
     right_without_ties,
 )
-from rewardedit_jax.evaluation.reward_benchmarks.bootstrap import bootstrap_interval
-from rewardedit_jax.evaluation.reward_benchmarks.correlation import (
+from rewardedit_jax.evaluation.reward_models.bootstrap import bootstrap_interval
+from rewardedit_jax.evaluation.reward_models.correlation import (
     fisher_mean,
     per_prompt_spearman,
     published_mean,
@@ -65,7 +65,7 @@ def test_margin_of_zero_prefers_nobody():
 
 
 def test_no_accuracy_without_ties_where_all_are():
-    with pytest.raises(ValueError, match="all 2 human judgements are ties"):
+    with pytest.raises(ValueError, match="all 2 human labels are ties"):
         right_without_ties(np.zeros(2, int), np.ones(2))
 
 

@@ -10,11 +10,11 @@ from PIL import Image
 from pyarrow import parquet
 
 from rewardedit_jax.data.bad_records import BadRecords
-from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench import evaluate_groups, measure_groups
-from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_groups import Group, ReadGroups, join_groups
-from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_hub import read_hub_groups
-from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_json import read_groups
-from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit
+from rewardedit_jax.evaluation.reward_models.editreward_bench import evaluate_groups, measure_groups
+from rewardedit_jax.evaluation.reward_models.editreward_bench_groups import Group, ReadGroups, join_groups
+from rewardedit_jax.evaluation.reward_models.editreward_bench_hub import read_hub_groups
+from rewardedit_jax.evaluation.reward_models.editreward_bench_json import read_groups
+from rewardedit_jax.evaluation.reward_models.edits import Edit
 
 
 def group(order, size=2):

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from rewardedit_jax.evaluation.reward_benchmarks.genai_bench import ANSWER_OF, evaluate_votes, read_votes
-from rewardedit_jax.evaluation.reward_benchmarks.votes import turned
+from rewardedit_jax.evaluation.reward_models.genai_bench import ANSWER_OF, evaluate_votes, read_votes
+from rewardedit_jax.evaluation.reward_models.votes import turned
 
 HUMANS = ("leftvote", "rightvote", "tievote", "bothbad_vote")
 

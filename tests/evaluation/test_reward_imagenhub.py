@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from rewardedit_jax.evaluation.reward_benchmarks.imagenhub import (
+from rewardedit_jax.evaluation.reward_models.imagenhub import (
     evaluate_ratings,
     judged_aspects,
     note_unrated,

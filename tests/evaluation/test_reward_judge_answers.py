@@ -6,8 +6,8 @@ import re
 import pytest
 
 from rewardedit_jax.data.bad_records import BadRecords
-from rewardedit_jax.evaluation.reward_benchmarks.editreward_bench_answers import evaluate_answers, read_answers
-from rewardedit_jax.evaluation.reward_benchmarks.votes import turned
+from rewardedit_jax.evaluation.reward_models.editreward_bench_answers import evaluate_answers, read_answers
+from rewardedit_jax.evaluation.reward_models.votes import turned
 
 
 def result(group, pair, human, judged, models=("m1", "m2")):

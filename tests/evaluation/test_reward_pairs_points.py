@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from rewardedit_jax.data.images import ImageError
-from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit, score_edits
-from rewardedit_jax.evaluation.reward_benchmarks.pairs import evaluate_pairs, measure_pairs, read_pairs
-from rewardedit_jax.evaluation.reward_benchmarks.points import evaluate_points, measure_points, read_points
+from rewardedit_jax.evaluation.reward_models.edits import Edit, score_edits
+from rewardedit_jax.evaluation.reward_models.pairs import evaluate_pairs, measure_pairs, read_pairs
+from rewardedit_jax.evaluation.reward_models.points import evaluate_points, measure_points, read_points
 
 
 def brightness(sources, edited, instructions):

@@ -15,11 +15,11 @@ from tiny_models import ROOT
 from tiny_scorers import shapes_scorer
 
 from rewardedit_jax.data.bad_records import BadRecords
-from rewardedit_jax.evaluation.reward_benchmarks.edits import score_edits
-from rewardedit_jax.evaluation.reward_benchmarks.genai_bench_hub import read_hub_pairs
-from rewardedit_jax.evaluation.reward_benchmarks.imagenhub import evaluate_ratings, read_ratings
-from rewardedit_jax.evaluation.reward_benchmarks.imagenhub_results import rated_edits, scored_aspects
-from rewardedit_jax.evaluation.reward_benchmarks.pairs import evaluate_pairs
+from rewardedit_jax.evaluation.reward_models.edits import score_edits
+from rewardedit_jax.evaluation.reward_models.genai_bench_hub import read_hub_pairs
+from rewardedit_jax.evaluation.reward_models.imagenhub import evaluate_ratings, read_ratings
+from rewardedit_jax.evaluation.reward_models.imagenhub_results import rated_edits, scored_aspects
+from rewardedit_jax.evaluation.reward_models.pairs import evaluate_pairs
 
 UIDS = ("sample_1_1.jpg", "sample_2_1.jpg", "sample_3_2.jpg", "sample_4_1.jpg")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rewardedit_jax.evaluation.reward_benchmarks.edits import Edit, score_edits
-from rewardedit_jax.evaluation.reward_benchmarks.stored_scores import read_scores
+from rewardedit_jax.evaluation.reward_models.edits import Edit, score_edits
+from rewardedit_jax.evaluation.reward_models.stored_scores import read_scores
 
 
 def line(edited="b.png", overall=0.5, **more):

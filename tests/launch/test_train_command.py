@@ -151,7 +151,7 @@ def test_a_loss_that_is_no_number_stops_the_run(place, four_steps):
         ),
         (
             ["--config.init=start", "--config.data.name=shape"],
-            "unknown data 'shape'; choose one of shapes, reward_edit,",
+            "data.name='shape': expected one of reward_edit,",
         ),
         (["--resume", "--config.init=start"], "holds no checkpoint to resume from: start without --resume"),
     ],

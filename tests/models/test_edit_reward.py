@@ -14,9 +14,9 @@ from tiny_scorers import tiny_config, tiny_scorer
 
 from rewardedit_jax.models.edit_reward import PARTITION_RULES
 from rewardedit_jax.models.reward_heads import AGGREGATIONS, RewardHeadsConfig, aggregate
-from rewardedit_jax.training.task import find_rule
+from rewardedit_jax.params import abstract_params, find_rule
 from rewardedit_jax.weights.files import WeightFileError
-from rewardedit_jax.weights.pretrained import abstract_params, load_pretrained, save_pretrained
+from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
 
 PROMPTS = (("dim1", 0), ("dim2", 1))
 

@@ -15,12 +15,11 @@ from rewardedit_jax.models.decoder import DecoderConfig, check_tensor_axis
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.reward_heads import RewardHeadsConfig
+from rewardedit_jax.params import abstract_params, find_rule, split_params
 from rewardedit_jax.scoring.task import PARTITION_RULES
+from rewardedit_jax.sharding import AXES, infer_shardings
 from rewardedit_jax.training.optimizer import make_optimizer
-from rewardedit_jax.training.sharding import AXES, infer_shardings
 from rewardedit_jax.training.state import create_state
-from rewardedit_jax.training.task import find_rule, split_params
-from rewardedit_jax.weights.pretrained import abstract_params
 
 # What the hub's files say, as far as it is read here (fact sheet 2.7). They have their text settings at the top.
 VISION = {

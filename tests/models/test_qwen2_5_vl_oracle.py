@@ -8,8 +8,9 @@ from flax.traverse_util import flatten_dict
 
 from rewardedit_jax.models.decoder import Decoder, DecoderConfig, causal_mask
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
+from rewardedit_jax.params import abstract_params
 from rewardedit_jax.weights.engine import export_tensors, import_tensors
-from rewardedit_jax.weights.pretrained import abstract_params, save_pretrained
+from rewardedit_jax.weights.pretrained import save_pretrained
 from rewardedit_jax.weights.qwen2_5_vl import edit_reward_table
 
 torch = pytest.importorskip("torch")

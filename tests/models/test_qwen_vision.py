@@ -8,8 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from rewardedit_jax.models.qwen_vision import PARTITION_RULES, QwenVision, QwenVisionConfig, _visible
 from rewardedit_jax.models.vision_plan import pad_patches, plan_images, real_features
-from rewardedit_jax.training.task import find_rule
-from rewardedit_jax.weights.pretrained import abstract_params
+from rewardedit_jax.params import abstract_params, find_rule
 
 TINY = QwenVisionConfig(
     depth=2, hidden_size=16, num_heads=2, intermediate_size=24, out_hidden_size=12, fullatt_block_indexes=(1,)

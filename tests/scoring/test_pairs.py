@@ -15,8 +15,8 @@ from rewardedit_jax.data.bad_records import BadRecords
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.data.preferences import Preference, PreferenceFile
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
-from rewardedit_jax.scoring.initialise import shapes_tokenizer
 from rewardedit_jax.scoring.pairs import TIES, pair_batches
+from rewardedit_jax.shapes.scorer_tokenizer import shapes_scorer_tokenizer
 
 VISION = QwenVisionConfig.from_hf({"depth": 1, "hidden_size": 32, "num_heads": 2, "fullatt_block_indexes": (0,)})
 SIZE = 56
@@ -27,15 +27,15 @@ class Greys:
 
     def __init__(self, size, broken=(), instructions=None):
         self.broken = broken
-        self.judgements = [self._preference(i, (instructions or {}).get(i, "make it grey")) for i in range(size)]
+        self.labels = [self._preference(i, (instructions or {}).get(i, "make it grey")) for i in range(size)]
 
     def __len__(self):
-        return len(self.judgements)
+        return len(self.labels)
 
     def __getitem__(self, index):
         if index in self.broken:
             raise ImageError(f"image {index}.png cannot be read")
-        return self.judgements[index]
+        return self.labels[index]
 
     @staticmethod
     def _preference(i, instruction):
@@ -46,13 +46,13 @@ class Greys:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return shapes_tokenizer()
+    return shapes_scorer_tokenizer()
 
 
 def _line(source, tokenizer, start=0, *, skip_bad=True, threads=0, ties="disentangle"):
     data = {"area": SIZE**2, "row_tokens": 8, "image_patches": 16, "threads": threads, "skip_bad": skip_bad}
     config = ConfigDict({"batch_size": 4, "accumulate": 1, "seed": 5, "data": data})
-    rows = TIES[ties](source.judgements)
+    rows = TIES[ties](source.labels)
     return pair_batches(config, source, rows, tokenizer, VISION, "be fair", start)
 
 
@@ -143,5 +143,5 @@ class TestFaults:
     @pytest.mark.parametrize("image", ["source", "edited_a"])
     def test_an_image_too_narrow_to_be_scored(self, tokenizer, image):
         source = Greys(6)
-        source.judgements[1] = Preference(**{**vars(source[1]), image: np.zeros((1, 300, 3), np.uint8)})
+        source.labels[1] = Preference(**{**vars(source[1]), image: np.zeros((1, 300, 3), np.uint8)})
         self._check(source, tokenizer, r"pair pair1: .*300×1 pixels .* cannot be scored", 1)

@@ -8,12 +8,13 @@ from flax.traverse_util import flatten_dict
 from PIL import Image
 from tiny_models import get_config
 
-from rewardedit_jax.data.shapes import prepare_shapes_preferences
-from rewardedit_jax.evaluation.shapes_scorer import shapes_scorer_evaluator
+from rewardedit_jax.params import find_rule, split_params
 from rewardedit_jax.scoring.pairs import all_images, all_prompts
 from rewardedit_jax.scoring.scorer import Scorer
-from rewardedit_jax.scoring.task import ScoringTask
-from rewardedit_jax.training.task import Task, find_rule, split_params
+from rewardedit_jax.shapes import prepare_shapes_preferences
+from rewardedit_jax.shapes.scorer_benchmark import shapes_scorer_evaluator
+from rewardedit_jax.shapes.tasks import ShapesScoringTask
+from rewardedit_jax.training.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def recipe(root, **data):
 
 @pytest.fixture(scope="module")
 def task(root):
-    return ScoringTask(recipe(root))
+    return ShapesScoringTask(recipe(root))
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +86,10 @@ def test_the_preferred_edit_comes_first(task):
 @pytest.mark.parametrize(("ties", "per_kind"), [("disentangle", (1, 2, 0)), ("both orders", (1, 2, 2)),
                                                 ("strict only", (1, 0, 0)), ("marked", (1, 1, 1))])  # fmt: skip
 def test_ties_become_as_many_rows_as_told(root, ties, per_kind):
-    task = ScoringTask(recipe(root, ties=ties))
+    task = ShapesScoringTask(recipe(root, ties=ties))
     kinds = {"strict": 0, "crossing": 0, "full": 0}
-    for judgement in task.source.judgements:
-        (f_a, q_a), (f_b, q_b) = judgement.ratings_a, judgement.ratings_b
+    for label in task.source.labels:
+        (f_a, q_a), (f_b, q_b) = label.ratings_a, label.ratings_b
         tie = f_a + q_a == f_b + q_b
         kinds["strict" if not tie else "full" if f_a == f_b else "crossing"] += 1
     assert len(task.rows) == sum(n * k for n, k in zip(kinds.values(), per_kind, strict=True))
@@ -99,7 +100,7 @@ def test_ties_become_as_many_rows_as_told(root, ties, per_kind):
 def test_losses_and_gradients_are_finite(root, name, params):
     config = recipe(root, ties="marked")
     config.objective.name = name
-    task = ScoringTask(config)
+    task = ShapesScoringTask(config)
     task.init(jax.random.key(0))
     batch = jax.tree.map(jnp.asarray, next(task.batches(0)))
     losses, metrics = task.loss(params, batch, jax.random.key(1))
@@ -143,7 +144,7 @@ def test_a_scorer_is_trained_further(task, params, root, tmp_path):
     task.export(params, tmp_path)
     config = recipe(root)
     config.init = str(tmp_path)
-    further = ScoringTask(config).scorer.params
+    further = ShapesScoringTask(config).scorer.params
     jax.tree.map(np.testing.assert_array_equal, further["heads"], params["scorer"]["heads"])
 
 
@@ -155,7 +156,7 @@ def test_what_the_start_loses_is_told(task, params, root, tmp_path, caplog):
     config = recipe(root)
     config.update(init=str(tmp_path), positions="mrope")
     config.heads.kind = "shared"
-    start = ScoringTask(config).scorer
+    start = ShapesScoringTask(config).scorer
     assert start.calibration is None
     assert start.module.config.positions == "mrope"
     assert "kind='separate'" in caplog.text
@@ -163,7 +164,7 @@ def test_what_the_start_loses_is_told(task, params, root, tmp_path, caplog):
 
 
 def test_held_out_pairs_are_judged_in_training(task, params):
-    told = shapes_scorer_evaluator(task, task.config, count=6)(params, 7)
+    told = shapes_scorer_evaluator(task, count=6)(params, 7)
     assert told.keys() == {"pairs", "calibration_error"}
     assert all(0 <= value <= 1 for value in told.values())
 
@@ -183,7 +184,7 @@ def test_what_does_not_fit_is_told(root, change, message):
     config = recipe(root)
     config.update_from_flattened_dict(change)
     with pytest.raises(ValueError, match=message):
-        ScoringTask(config)
+        ShapesScoringTask(config)
 
 
 def test_the_data_are_those_of_the_shapes_world(root, task):

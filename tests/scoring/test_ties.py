@@ -5,20 +5,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rewardedit_jax.data.preferences import Judgement, rated_equal
+from rewardedit_jax.data.preferences import PreferenceLabel, rated_equal
 from rewardedit_jax.scoring.objectives import uncertainty
 from rewardedit_jax.scoring.ties import Row, disentangle, kind, one_row_each, strict_only
 
 
-def _judgement(preferred, a=None, b=None):
-    return Judgement("key", "make it snow", ("source", "a", "b"), preferred, a, b)
+def _label(preferred, a=None, b=None):
+    return PreferenceLabel("key", "make it snow", ("source", "a", "b"), preferred, a, b)
 
 
-LEFT = _judgement("a", (4, 3), (2, 3))
-RIGHT = _judgement("b", (1, 4), (3, 3))
-CROSSING = _judgement("tie", (4, 2), (3, 3))
-FULL = _judgement("tie", (4, 2), (4, 2))
-UNRATED = _judgement("tie")
+LEFT = _label("a", (4, 3), (2, 3))
+RIGHT = _label("b", (1, 4), (3, 3))
+CROSSING = _label("tie", (4, 2), (3, 3))
+FULL = _label("tie", (4, 2), (4, 2))
+UNRATED = _label("tie")
 ALL = [LEFT, CROSSING, FULL, RIGHT, UNRATED]
 
 
@@ -35,7 +35,7 @@ class TestDisentangle:
     def test_a_winner_gives_one_row_whatever_the_ratings_cross(self):
         # Overall 5 to 6: the second wins although the first has the better quality.
         assert disentangle([RIGHT]) == [Row(0, "b")]
-        assert disentangle([_judgement("a", (4, 2), (3, 3))]) == [Row(0, "a")]  # a vote against equal sums
+        assert disentangle([_label("a", (4, 2), (3, 3))]) == [Row(0, "a")]  # a vote against equal sums
 
     def test_an_unknown_choice_is_told(self):
         with pytest.raises(ValueError, match="unknown full_ties 'keep'; choose one of drop, both orders"):
@@ -62,12 +62,12 @@ class TestOtherRows:
 
 class TestKind:
     def test_by_hand(self):
-        assert [kind(judgement) for judgement in ALL] == ["strict", "crossing", "full", "strict", "full"]
+        assert [kind(label) for label in ALL] == ["strict", "crossing", "full", "strict", "full"]
 
     def test_a_tie_vote_against_the_ratings_is_no_crossing(self):
-        assert kind(_judgement("tie", (4, 3), (2, 3))) == "full"
-        assert kind(_judgement("tie", (4, 3), (2, 2))) == "full"
-        assert kind(_judgement("tie", (4, 1), (2, 2))) == "crossing"  # 5 to 4, but voted a tie
+        assert kind(_label("tie", (4, 3), (2, 3))) == "full"
+        assert kind(_label("tie", (4, 3), (2, 2))) == "full"
+        assert kind(_label("tie", (4, 1), (2, 2))) == "crossing"  # 5 to 4, but voted a tie
 
     def test_equal_sums_cross_or_are_equal_and_nothing_else(self):
         # All ratings that are means of three raters: thirds, 1..4. With d the difference in following, that in
@@ -78,7 +78,7 @@ class TestKind:
             quality_b = following_a + quality_a - following_b
             if quality_b not in thirds:
                 continue
-            tie = _judgement("tie", (following_a / 3, quality_a / 3), (following_b / 3, quality_b / 3))
+            tie = _label("tie", (following_a / 3, quality_a / 3), (following_b / 3, quality_b / 3))
             assert rated_equal(tie)
             assert (kind(tie) == "full") == (following_a == following_b)
             seen[kind(tie)] += 1

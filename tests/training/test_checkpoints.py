@@ -9,8 +9,8 @@ import optax
 import pytest
 from toy_task import ToyTask, toy_config
 
+from rewardedit_jax.sharding import infer_shardings, make_mesh
 from rewardedit_jax.training.checkpoints import Checkpoints, open_workdir, record_config, with_shardings
-from rewardedit_jax.training.sharding import infer_shardings, make_mesh
 from rewardedit_jax.training.state import create_state
 
 
@@ -20,7 +20,7 @@ def a_state(optimizer=None, ema=True, **changes):
 
 
 def described(state):
-    mesh = make_mesh(toy_config().mesh)
+    mesh = make_mesh(**toy_config().mesh)
     abstract = jax.eval_shape(lambda: state)
     return with_shardings(abstract, infer_shardings(abstract, ToyTask.partition_rules, mesh))
 

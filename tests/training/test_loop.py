@@ -20,10 +20,10 @@ def metrics(workdir, *, timed=False):
     return records if timed else [{k: v for k, v in r.items() if k != "examples_per_second"} for r in records]
 
 
-def toy_train(workdir, task=None, resume=False, evaluators=None, **changes):
+def toy_train(workdir, task=None, resume=False, evaluator=None, **changes):
     config = toy_config(**CONFIG | changes)
-    task = task or ToyTask(config, noise=0.1)
-    return train(task, config, workdir, resume=resume, evaluators=evaluators or {})
+    task = task or ToyTask(config, noise=0.1, evaluator=evaluator)
+    return train(task, config, workdir, resume=resume)
 
 
 def assert_equal(a, b):
@@ -94,7 +94,7 @@ def test_evaluators_see_the_averaged_complete_parameters(tmp_path):
         seen[step] = jax.tree.map(np.array, params)
         return {"score": step / 2, "picture": np.zeros((2, 2, 3), np.uint8)}
 
-    state = toy_train(tmp_path, steps=5, log_every=5, evaluate_every=2, evaluators={"val": evaluator})
+    state = toy_train(tmp_path, steps=5, log_every=5, evaluate_every=2, evaluator=evaluator)
     assert sorted(seen) == [2, 4, 5]
     assert_equal({"head": seen[5]["head"]}, state.ema)
     assert "features" in seen[5]
@@ -110,7 +110,7 @@ def test_without_average_the_parameters_are_evaluated_and_exported(tmp_path):
         seen.append(jax.tree.map(np.array, params))
         return {}
 
-    state = toy_train(tmp_path, steps=2, evaluators={"val": evaluator}, **{"optimizer.ema_decay": None})
+    state = toy_train(tmp_path, steps=2, evaluate_every=2, evaluator=evaluator, **{"optimizer.ema_decay": None})
     assert state.ema is None
     assert_equal({"head": seen[-1]["head"]}, state.params)
     exported = np.load(tmp_path / "model" / "params.npz")
@@ -143,7 +143,7 @@ def test_told_to_stop_it_finishes_the_step_and_saves(tmp_path, number):
 
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match=r"stopped after step 5, .*--resume"):
-        toy_train(tmp_path, evaluate_every=2, evaluators={"val": evaluator})
+        toy_train(tmp_path, evaluate_every=2, evaluator=evaluator)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
     assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] == ["3", "5"]
     assert not (tmp_path / "model").exists()
@@ -178,7 +178,7 @@ def test_speed_leaves_out_the_first_step_and_the_evaluation(tmp_path, monkeypatc
         return {}
 
     monkeypatch.setattr("rewardedit_jax.training.loop.time.perf_counter", look)
-    toy_train(tmp_path, steps=4, log_every=2, evaluate_every=2, checkpoint_every=0, evaluators={"val": evaluator})
+    toy_train(tmp_path, steps=4, log_every=2, evaluate_every=2, checkpoint_every=0, evaluator=evaluator)
     # Looks: start, step 1 done, step 2 done; evaluation over, step 3 done, step 4 done. A step has two times eight
     # examples.
     assert [r["examples_per_second"] for r in metrics(tmp_path, timed=True)] == [1 * 16 / 10, 2 * 16 / 20]
@@ -191,7 +191,7 @@ def test_each_step_takes_over_the_memory_of_the_state_before(tmp_path):
         kept.append(params)
         return {}
 
-    toy_train(tmp_path, steps=2, evaluate_every=1, evaluators={"val": evaluator}, **{"optimizer.ema_decay": None})
+    toy_train(tmp_path, steps=2, evaluate_every=1, evaluator=evaluator, **{"optimizer.ema_decay": None})
     assert [params["head"]["out"]["kernel"].is_deleted() for params in kept] == [True, False]
     assert not kept[0]["features"]["kernel"].is_deleted()
 

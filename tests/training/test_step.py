@@ -9,10 +9,10 @@ import optax
 import pytest
 from toy_task import ToyTask, toy_config
 
+from rewardedit_jax.params import split_params
 from rewardedit_jax.training.optimizer import make_optimizer, make_schedule
 from rewardedit_jax.training.state import create_state, update_ema
 from rewardedit_jax.training.step import train_step
-from rewardedit_jax.training.task import split_params
 
 
 def setup(config, **toy):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rewardedit_jax.weights.fingerprint import fingerprint
+from rewardedit_jax.params import fingerprint
 
 TREE = {"a": {"kernel": np.arange(12, dtype=np.float32).reshape(3, 4)}, "b": np.ones(3, np.float32)}
 

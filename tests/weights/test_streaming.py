@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
+from rewardedit_jax.params import abstract_params
 from rewardedit_jax.weights.engine import export_tensors
-from rewardedit_jax.weights.pretrained import abstract_params
 from rewardedit_jax.weights.qwen2_5_vl import edit_reward_table
 
 SHARDS = 4

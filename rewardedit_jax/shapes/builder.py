@@ -1,0 +1,161 @@
+"""The shapes world on disk: TFDS builders that write array_record files, and the source that reads edits back."""
+
+import io
+import os
+import sys
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from rewardedit_jax.shapes.edits import EDIT_TYPES, Split
+from rewardedit_jax.shapes.example import ShapesExample, shapes_example
+from rewardedit_jax.shapes.render import SIZE
+
+PICTURES = ("source", "edited", "ideal")
+PICTURE = tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png")
+_WORTH_A_POOL = 3000  # examples; starting the workers takes as long as making about a thousand
+
+
+@dataclass(kw_only=True)
+class ShapesConfig(tfds.core.BuilderConfig):
+    """How many examples of each split, and the seed of both."""
+
+    train: int
+    test: int
+    seed: int = 0
+
+
+class Generated(tfds.core.GeneratorBasedBuilder):
+    """A data set that is made, not downloaded: a builder names its features, and what makes one example."""
+
+    # Nothing is downloaded; to look for checksums, TFDS would need `importlib_resources`, which it does not install.
+    url_infos = None
+    unit: str  # what is counted by the progress bar
+
+    @abstractmethod
+    def make(self, index: int, split: Split, seed: int) -> dict[str, Any]:
+        """Example number `index`, its pictures as PNG; a static method, as worker processes call it."""
+
+    @property
+    @abstractmethod
+    def features(self) -> dict[str, tfds.features.FeatureConnector | type]: ...
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features.FeaturesDict(self.features)
+        return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=features, disable_shuffling=True)
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in ("train", "test")}
+
+    def _generate_examples(self, split: Split):
+        config = self.builder_config
+        count = getattr(config, split)
+        patience = 0.5 if sys.stderr.isatty() else 30  # seconds between two lines of a log
+        examples = _make_examples(self.make, split, count, config.seed)
+        yield from enumerate(tqdm(examples, f"{self.name}, {split}", count, unit=self.unit, mininterval=patience))
+
+
+class ShapesBuilder(Generated):
+    """Edits of procedural scenes, with the ideal edit and the oracle's reward of the imperfect one."""
+
+    name = "shapes"
+    unit = " scenes"
+    # The first number changes with the pictures, the second with their scores: stale files are then not reused.
+    VERSION = tfds.core.Version("1.1.0")
+
+    @property
+    def features(self) -> dict[str, Any]:
+        return {
+            "key": tfds.features.Text(),
+            "instruction": tfds.features.Text(),
+            **dict.fromkeys(PICTURES, PICTURE),
+            "scores": tfds.features.Tensor(shape=(3,), dtype=np.float32),
+            "feedback": tfds.features.Sequence(tfds.features.Text(), length=3),
+            "edit_type": tfds.features.ClassLabel(names=EDIT_TYPES),
+            "severity": tfds.features.Tensor(shape=(3,), dtype=np.int32),
+        }
+
+    @staticmethod
+    def make(index: int, split: Split, seed: int) -> dict[str, Any]:
+        example = shapes_example(index, split, seed)
+        return {**vars(example), **{name: to_png(getattr(example, name)) for name in PICTURES}}
+
+
+def prepare_shapes(data_dir: str | Path, train: int, test: int, seed: int = 0) -> Path:
+    """Writes the data set unless it is there, and returns its folder, which names the three numbers."""
+    return prepare(ShapesBuilder, data_dir, train, test, seed)
+
+
+def prepare(builder: type[Generated], data_dir: str | Path, train: int, test: int, seed: int = 0) -> Path:
+    """Writes a made data set unless it is there, and returns its folder, which names the three numbers.
+
+    An interrupted run leaves nothing under that name, so it is done again. Thousands of examples are made by worker
+    processes, which are spawned: a script that calls this needs `if __name__ == "__main__"`.
+    """
+    config = ShapesConfig(name=f"train{train}_test{test}_seed{seed}", train=train, test=test, seed=seed)
+    prepared = builder(config=config, data_dir=str(data_dir), file_format="array_record")
+    with _quiet_tfds():
+        prepared.download_and_prepare()
+    return Path(prepared.data_dir)
+
+
+@contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Without its talk of downloads of unknown size: one bar for each split says all."""
+    tfds.disable_progress_bar()
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+
+
+class ShapesSource:
+    """One split of a prepared data set: random access to `ShapesExample`s, which are `EditRecord`s."""
+
+    def __init__(self, path: str | Path, split: Split):
+        self._rows = tfds.builder_from_directory(str(path)).as_data_source(split)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> ShapesExample:
+        row = self._rows[index]
+        return ShapesExample(
+            key=row["key"].decode(),
+            instruction=row["instruction"].decode(),
+            scores=row["scores"],
+            feedback=tuple(text.decode() for text in row["feedback"]),
+            edit_type=EDIT_TYPES[row["edit_type"]],
+            severity=tuple(row["severity"].tolist()),
+            **{name: row[name] for name in PICTURES},
+        )
+
+
+def _make_examples(make: Callable[[int, Split, int], dict], split: Split, count: int, seed: int) -> Iterator[dict]:
+    make = partial(make, split=split, seed=seed)
+    if count < _WORTH_A_POOL:
+        yield from map(make, range(count))
+        return
+    # Spawned, not forked: JAX's threads do not survive a fork.
+    with ProcessPoolExecutor(min(8, os.cpu_count() or 1), get_context("spawn")) as pool:
+        yield from pool.map(make, range(count), chunksize=64)
+
+
+def to_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """TFDS writes pictures without TensorFlow only if they come encoded."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png", compress_level=1)
+    return file.getvalue()

@@ -1,0 +1,177 @@
+"""Imperfect edits, as automatic triplets have them: each perspective is spoiled on its own, with a graded severity.
+
+Severity 5 is clean, 0 the worst. Following is spoiled by doing a part of the edit, nothing, or another edit; preserving
+by a change that nobody asked for; quality by blur, noise or coarse blocks. The first two are bilinear mixtures of
+drawings, so each grade is a picture between two clean ones.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from rewardedit_jax.shapes.edits import Edit
+from rewardedit_jax.shapes.render import EFFECTS, render
+from rewardedit_jax.shapes.scene import BACKGROUNDS, SHAPES, TEXTURES, Scene, Shape, choose
+
+CLEAN = 5
+_SEVERITIES = (0.08, 0.12, 0.15, 0.17, 0.18, 0.30)  # the share of 0, 1, ... 5
+_WRONG_SHARE = (0.6, 0.4, 0.0, 0.0, 0.0)  # how often a failed edit is another edit, by severity
+_WRONG_SUBJECT_SHARE = 0.2
+# Wanted size of an unasked change, by severity: root-mean-square difference in the two worst 8×8 patches.
+_UNASKED = (0.55, 0.42, 0.33, 0.24, 0.15)
+_UNASKED_TRIES = 5
+_BLUR = (1.45, 1.15, 0.95, 0.78, 0.62)  # standard deviation, pixels
+_NOISE = (0.16, 0.12, 0.085, 0.055, 0.032)  # standard deviation
+_BLOCKS = ((1.0, 0.16), (0.9, 0.12), (0.75, 0.10), (0.6, 0.08), (0.5, 0.065))  # share; deviation of a block's colour
+_BLOCK = 4
+
+Picture = Float[np.ndarray, "32 32 3"]
+
+
+@dataclass(frozen=True)
+class Spoil:
+    """What goes wrong with one edit."""
+
+    severity: tuple[int, int, int]  # following, preserving, quality
+    made: Edit  # the edit that is made: the one asked for, or another
+    done: float  # how much of it: 0..1
+    unasked: Edit | None
+    unasked_share: float  # how much of that change is there: 0..1
+    damage: str | None  # blur, noise, blocks
+
+
+def sample_spoil(rng: np.random.Generator, scene: Scene, edit: Edit) -> Spoil:
+    """Draws each severity on its own."""
+    severity = tuple(rng.choice(len(_SEVERITIES), 3, p=_SEVERITIES).tolist())
+    following, preserving, quality = severity
+    made, done = edit, following / CLEAN
+    if following < CLEAN and rng.random() < _WRONG_SHARE[following]:
+        wrong = _wrong_edit(rng, scene, edit)
+        made, done = (wrong, 1.0) if wrong else (edit, done)
+    unasked, share = None, 0.0
+    if preserving < CLEAN:
+        unasked, share = _sample_unasked(rng, scene, edit, made, _UNASKED[preserving])
+    damage = None if quality == CLEAN else choose(rng, ("blur", "noise", "blocks"))
+    return Spoil(severity, made, done, unasked, share, damage)
+
+
+def render_spoiled(rng: np.random.Generator, scene: Scene, spoil: Spoil) -> Picture:
+    """The imperfect picture, float32; noise may leave 0..1."""
+    picture = _mix(render(scene), render(spoil.made.apply(scene)), spoil.done)
+    if spoil.unasked:
+        other = spoil.unasked.apply(scene)
+        also = _mix(render(other), render(spoil.made.apply(other)), spoil.done)
+        picture = _mix(picture, also, spoil.unasked_share)
+    return _damage(rng, picture, spoil.damage, spoil.severity[2]) if spoil.damage else picture
+
+
+def _mix(a: Picture, b: Picture, share: float) -> Picture:
+    return a + np.float32(share) * (b - a)
+
+
+def _wrong_edit(rng: np.random.Generator, scene: Scene, edit: Edit) -> Edit | None:
+    """Another edit of the same type that changes the scene; None where there is none."""
+    if edit.type == "add":
+        return replace(edit, subject=_wrong_addition(rng, scene, edit.subject))
+    if edit.subject:
+        # Only a shape that the edit would change can be mistaken for the one that is meant.
+        others = [s for s in scene.shapes if s != edit.subject and edit.would_change(s)]
+        if edit.type == "remove":
+            return replace(edit, subject=choose(rng, others)) if others else None
+        if others and rng.random() < _WRONG_SUBJECT_SHARE:
+            return replace(edit, subject=choose(rng, others))
+    present = getattr(edit.subject or scene, edit.attribute)
+    allowed = scene.free_colors() if edit.attribute == "color" else _WRONG_VALUES[edit.attribute]
+    values = [value for value in allowed if value not in (present, edit.value)]
+    return replace(edit, value=choose(rng, values)) if values else None
+
+
+_WRONG_VALUES = {
+    "form": SHAPES,
+    "texture": TEXTURES,
+    "background": BACKGROUNDS,
+    "effect": EFFECTS,
+    "style": ("gray photo",),  # the one style that the oracle can make of a source to see that its layout is kept
+}
+
+
+def _wrong_addition(rng: np.random.Generator, scene: Scene, shape: Shape) -> Shape:
+    """The shape in another free cell, or in another colour."""
+    cells = [cell for cell in scene.free_cells() if cell != shape.cell]
+    if cells and rng.random() < 0.5:
+        return replace(shape, cell=choose(rng, cells))
+    return replace(shape, color=choose(rng, [color for color in scene.free_colors() if color != shape.color]))
+
+
+def _sample_unasked(
+    rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit, wanted: float
+) -> tuple[Edit, float]:
+    """A change beside what was asked and made, and the share of it that shows as much as wanted.
+
+    Of a few changes it is the first that is large enough, or the largest.
+    """
+    before, changes = render(scene), []
+    for _ in range(_UNASKED_TRIES):
+        change = _any_unasked(rng, scene, edit, made)
+        size = _difference(before, render(change.apply(scene)))
+        if size >= wanted:
+            return change, wanted / size
+        changes.append((size, change))
+    return max(changes, key=lambda sized: sized[0])[1], 1.0
+
+
+def _any_unasked(rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit) -> Edit:
+    busy = {e.subject.cell for e in (edit, made) if e.subject}
+    others = [shape for shape in scene.shapes if shape.cell not in busy]
+    cells = [cell for cell in scene.free_cells() if cell not in busy]
+    used = {edit.value, made.value} | {e.subject.color for e in (edit, made) if e.subject}
+    colors = [color for color in scene.free_colors() if color not in used]
+    match choose(rng, _unasked_kinds(edit.type, bool(others), bool(cells))):
+        case "add":
+            return Edit("add", Shape(choose(rng, SHAPES), choose(rng, colors), cell=choose(rng, cells)))
+        case "background":
+            grounds = [ground for ground in BACKGROUNDS if ground != scene.background]
+            return Edit("background", None, "background", choose(rng, grounds))
+        case "remove":
+            return Edit("remove", choose(rng, others))
+    return Edit("local", choose(rng, others), "color", choose(rng, colors))
+
+
+def _unasked_kinds(edit_type: str, has_others: bool, has_room: bool) -> list[str]:
+    """Edit types that can happen beside an edit without touching what it changes."""
+    kinds = ["remove"] * has_others
+    if has_others and edit_type != "style":  # some styles hide colours
+        kinds.append("local")
+    if has_room and edit_type != "background":  # a new shape would lie where the background changes
+        kinds.append("add")
+    if edit_type in ("local", "add", "texture"):  # elsewhere the background is, or shows in, what is edited
+        kinds.append("background")
+    return kinds
+
+
+def _difference(a: Picture, b: Picture) -> float:
+    """Root-mean-square difference in the two worst 8×8 patches."""
+    patches = ((a - b) ** 2).reshape(4, 8, 4, 8, 3).mean((1, 3, 4))
+    return float(np.sqrt(np.sort(patches, axis=None)[-2:].mean()))
+
+
+def _damage(rng: np.random.Generator, picture: Picture, kind: str, severity: int) -> Picture:
+    if kind == "noise":
+        return picture + np.float32(_NOISE[severity]) * rng.standard_normal(picture.shape, np.float32)
+    if kind == "blur":
+        return _blur(picture, _BLUR[severity])
+    share, deviation = _BLOCKS[severity]
+    size = len(picture) // _BLOCK
+    means = picture.reshape(size, _BLOCK, size, _BLOCK, 3).mean((1, 3))
+    means = means + np.float32(deviation) * rng.standard_normal(means.shape, np.float32)
+    return _mix(picture, means.repeat(_BLOCK, 0).repeat(_BLOCK, 1), share)
+
+
+def _blur(picture: Picture, sigma: float) -> Picture:
+    """Gaussian, as one matrix product along each axis; beyond the border the picture's edge repeats."""
+    offset = np.arange(len(picture))[:, None] - np.arange(-8, len(picture) + 8)
+    kernel = np.exp(-0.5 * (offset / sigma) ** 2).astype(np.float32)
+    kernel /= kernel.sum(1, keepdims=True)
+    wide = np.pad(picture, ((8, 8), (8, 8), (0, 0)), mode="edge")
+    return np.einsum("yi,ijc,xj->yxc", kernel, wide, kernel, optimize=True)

@@ -1,0 +1,176 @@
+"""Words for what is asked and for what failed: about a hundred words, all in lower case and without punctuation.
+
+Every function gives all wordings of one fact; the example draws one of them.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+
+from rewardedit_jax.shapes.edits import Edit
+from rewardedit_jax.shapes.render import EFFECTS, STYLES
+from rewardedit_jax.shapes.scene import BACKGROUNDS, COLORS, PLACES, SHAPES, TEXTURES, Shape
+
+Wordings = tuple[str, ...]
+NOTHING_FAILED = "None"
+# For a score below 5 that no spoil of its own perspective explains.
+INEXACT = ("the edit is not exact", "the edit is not quite right")
+DISTURBED = ("other parts changed slightly", "the other parts are not the same")
+UNCLEAN = ("the picture is not clean", "the picture is slightly damaged")
+
+
+def instructions(edit: Edit) -> Wordings:
+    """What is asked for, at most sixteen words."""
+    match edit:
+        case Edit("background", value=color):
+            return (
+                f"make the background {color}",
+                f"change the background to {color}",
+                f"paint the background {color}",
+                f"turn the background {color}",
+            )
+        case Edit("global", value=effect):
+            return (
+                f"make it a {effect} scene",
+                f"turn the picture into a {effect} scene",
+                f"make it look like {effect}",
+                f"change the light to {effect}",
+            )
+        case Edit("style", value=style):
+            return (
+                f"make it a {style}",
+                f"turn the picture into a {style}",
+                f"change the style to a {style}",
+                f"make it look like a {style}",
+            )
+    name = _name(edit.subject)
+    match edit:
+        case Edit("add", subject=Shape(cell=cell)):
+            place = PLACES[cell]
+            return (
+                f"add a {name} at the {place}",
+                f"put a {name} in the {place}",
+                f"draw a {name} at the {place}",
+                f"add a {name} in the {place} corner",
+            )
+        case Edit("remove"):
+            return f"remove the {name}", f"delete the {name}", f"take the {name} away", f"erase the {name}"
+        case Edit("texture", value=texture):
+            return (
+                f"make the {name} {texture}",
+                f"give the {name} a {texture} texture",
+                f"change the texture of the {name} to {texture}",
+                f"turn the {name} {texture}",
+            )
+        case Edit(attribute="color", value=color):
+            return (
+                f"make the {name} {color}",
+                f"change the color of the {name} to {color}",
+                f"paint the {name} {color}",
+                f"turn the {name} {color}",
+            )
+    return (
+        f"turn the {name} into a {edit.value}",
+        f"make the {name} a {edit.value}",
+        f"replace the {name} with a {edit.value}",
+        f"change the {name} to a {edit.value}",
+    )
+
+
+def edit_missing(edit: Edit) -> Wordings:
+    """Nothing of the edit was done."""
+    it, goal = _topic(edit), _goal(edit)
+    match edit.type:
+        case "add":
+            return f"no {_name(edit.subject)} was added", f"{it} is missing"
+        case "remove":
+            return f"{it} was not removed", f"{it} is still there"
+    return f"{it} is not {goal}", f"{it} was not changed"
+
+
+def edit_partial(edit: Edit, done: float) -> Wordings:
+    """The share `done`, below 1, of the edit was done."""
+    degree = "almost" if done > 0.7 else "only partly" if done > 0.3 else "hardly"
+    it, goal = _topic(edit), _goal(edit)
+    match edit.type:
+        case "add":
+            return f"{it} was {degree} added", f"{it} is {degree} there"
+        case "remove":
+            return f"{it} was {degree} removed", f"{it} is {degree} gone"
+    return f"{it} is {degree} {goal}", f"{it} turned {degree} {goal}"
+
+
+def edit_wrong(edit: Edit, done: Edit) -> Wordings:
+    """Another edit was done: another value, another shape or another place."""
+    if edit.type == "add":
+        if done.subject.cell != edit.subject.cell:
+            return f"{_topic(edit)} is in the wrong place", f"{_topic(edit)} is at the {PLACES[done.subject.cell]}"
+        return f"a {_name(done.subject)} was added instead", f"the added {done.subject.form} is {done.subject.color}"
+    if edit.type == "remove":
+        return f"{_topic(done)} was removed instead", f"{_topic(done)} is gone instead"
+    return f"{_topic(done)} turned {_goal(done)} instead", f"{_topic(done)} is {_goal(done)} instead"
+
+
+def unasked_change(change: Edit, slight: bool) -> Wordings:
+    """Something changed that the instruction does not speak of."""
+    match change.type:
+        case "add":
+            kind = "faint" if slight else "new"
+            return f"a {kind} {_name(change.subject)} appeared", f"there is a {kind} {_name(change.subject)}"
+        case "remove":
+            degree = "partly " if slight else ""
+            return f"{_topic(change)} {degree}disappeared", f"{_topic(change)} is {degree}gone"
+    degree = "slightly " if slight else ""
+    return f"{_topic(change)} turned {degree}{_goal(change)}", f"{_topic(change)} became {degree}{_goal(change)}"
+
+
+def damage(kind: str, severity: int) -> Wordings:
+    """`kind` is blur, noise or blocks."""
+    degree = ("very ", "very ", "", "", "slightly ")[severity]
+    looks = {"blur": ("blurred", "soft"), "noise": ("noisy", "grainy"), "blocks": ("blocky", "coarse")}
+    return tuple(f"the picture is {degree}{look}" for look in looks[kind])
+
+
+def vocabulary_texts() -> Iterator[str]:
+    """Texts that hold every word and every wording, in a fixed order: a corpus for a tokenizer."""
+    yield NOTHING_FAILED
+    yield from (*INEXACT, *DISTURBED, *UNCLEAN)
+    for kind, severity in product(("blur", "noise", "blocks"), range(5)):
+        yield from damage(kind, severity)
+    for edit in _all_edits():
+        yield from (*instructions(edit), *edit_missing(edit), *edit_wrong(edit, edit))
+        for done in (0.2, 0.5, 0.8):
+            yield from edit_partial(edit, done)
+        for slight in (True, False):
+            yield from unasked_change(edit, slight)
+        if edit.type == "add":
+            elsewhere = Edit("add", Shape(edit.subject.form, edit.subject.color, cell=3 - edit.subject.cell))
+            yield from edit_wrong(edit, elsewhere)
+
+
+def _all_edits() -> Iterator[Edit]:
+    for color, form in product(COLORS, SHAPES):
+        shape = Shape(form, color)
+        yield Edit("remove", shape)
+        yield from (Edit("add", Shape(form, color, cell=cell)) for cell in range(len(PLACES)))
+        yield from (Edit("local", shape, "color", new) for new in COLORS if new != color)
+        yield from (Edit("local", shape, "form", new) for new in SHAPES if new != form)
+        yield from (Edit("texture", shape, "texture", texture) for texture in TEXTURES)
+    yield from (Edit("background", None, "background", color) for color in BACKGROUNDS)
+    yield from (Edit("global", None, "effect", effect) for effect in EFFECTS)
+    yield from (Edit("style", None, "style", style) for style in STYLES)
+
+
+def _name(shape: Shape) -> str:
+    return f"{shape.color} {shape.form}"
+
+
+def _topic(edit: Edit) -> str:
+    if edit.subject is not None:
+        return f"the {_name(edit.subject)}"
+    return "the background" if edit.type == "background" else "the picture"
+
+
+def _goal(edit: Edit) -> str:
+    if edit.type == "global":
+        return f"a {edit.value} scene"
+    return f"a {edit.value}" if edit.attribute in ("form", "style") else f"{edit.value}"

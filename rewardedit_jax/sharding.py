@@ -1,0 +1,132 @@
+"""Device meshes and shardings: which device holds which part of the parameters and of a batch.
+
+`jax.experimental.pjit` was merged into `jax.jit`; the shardings made here are its `in_shardings` and `out_shardings`.
+"""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from rewardedit_jax.params import Rules, find_rule, path_of
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh data × fsdp × tensor over all devices; one size may be -1 and takes the remaining devices.
+
+    Examples are divided over data and fsdp. Parameters are divided over fsdp (gathered where they are used) and over
+    tensor (used in parts).
+
+    Raises:
+      ValueError: if the sizes do not multiply to the number of devices, or a tensor group would span hosts.
+    """
+    sizes, devices = [data, fsdp, tensor], jax.device_count()
+    fixed = math.prod(size for size in sizes if size != -1)
+    filled = [max(devices // fixed, 1) if size == -1 else size for size in sizes]
+    if sizes.count(-1) > 1 or min(filled) < 1 or math.prod(filled) != devices:
+        wanted = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+        raise ValueError(
+            f"mesh {wanted} does not fit {devices} device(s): the sizes must multiply to {devices}; "
+            "set one of them, and only one, to -1 to let it take the rest"
+        )
+    # Auto axes: the compiler places what lies between our annotations. The default of jax.make_mesh is Explicit,
+    # under which convolutions with a sharded kernel fail.
+    mesh = jax.make_mesh(filled, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    for group in mesh.devices.reshape(-1, mesh.shape["tensor"]):
+        if len({device.process_index for device in group}) > 1:
+            raise ValueError(
+                f"mesh axis tensor={mesh.shape['tensor']} spans hosts, which read different examples; "
+                f"it must divide the {jax.local_device_count()} device(s) of a host"
+            )
+    return mesh
+
+
+def infer_shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
+    """The sharding of every leaf, by the first rule that matches its parameter path.
+
+    Works for a parameter tree and for a whole training state, whose optimizer moments and averages have the paths of
+    their parameters (`path_of`). Counters have the empty path and are replicated.
+
+    Args:
+      tree: leaves with a shape.
+      rules: (path regex, PartitionSpec).
+    Raises:
+      ValueError: naming every parameter that no rule covers, or whose shape its spec does not divide.
+    """
+    # An ordered set: optimizer moments would repeat the fault of their parameter.
+    faults: dict[str, None] = {}
+
+    def assign(key_path, leaf):
+        path = path_of(key_path)
+        rule = find_rule(rules, path) if path else ("", PartitionSpec())
+        if fault := _fault(leaf.shape, rule, mesh):
+            faults[f"{path}: {fault}"] = None
+            return None
+        return NamedSharding(mesh, rule[1])
+
+    shardings = jax.tree_util.tree_map_with_path(assign, tree)
+    if faults:
+        raise ValueError("the partition rules do not fit these parameters:\n  " + "\n  ".join(faults))
+    return shardings
+
+
+def _fault(shape: tuple[int, ...], rule: tuple[str, PartitionSpec] | None, mesh: Mesh | AbstractMesh) -> str | None:
+    """Why a rule cannot shard an array of this shape; None if it can."""
+    if rule is None:
+        return "no rule covers it"
+    regex, spec = rule
+    if len(spec) > len(shape):
+        return f"{spec} of rule {regex!r} has more axes than its shape {shape}"
+    for size, axes in zip(shape, spec, strict=False):
+        axes = (axes,) if isinstance(axes, str) else axes or ()
+        parts = math.prod(mesh.shape[axis] for axis in axes)
+        if size % parts:
+            return f"{spec} of rule {regex!r} cannot divide {size} of its shape {shape} by {parts} ({' × '.join(axes)})"
+    return None
+
+
+def batch_parts(mesh: Mesh | AbstractMesh) -> int:
+    """The number of parts that a batch is divided into: data × fsdp."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
+    """Raises ValueError if a batch cannot be divided evenly over the mesh."""
+    if batch_size % batch_parts(mesh):
+        raise ValueError(
+            f"batch_size={batch_size} is not divisible by the mesh's data={mesh.shape['data']} × "
+            f"fsdp={mesh.shape['fsdp']}: take a multiple of {batch_parts(mesh)}, or give more of the devices to tensor"
+        )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis divided over data and fsdp; all members of a tensor group hold the same examples."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def global_batch(batch: Any, mesh: Mesh) -> Any:
+    """Global arrays of a batch, assembled from the examples that each host has read."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Arrays that every host holds in full, laid out on the mesh by `shardings` (a tree of the same structure)."""
+
+    def put(x, sharding):
+        if sharding.is_fully_addressable:
+            return jax.device_put(x, sharding)
+        # device_put to devices of other hosts is a collective; each host can supply its own shards without one.
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, tree, shardings)

@@ -1,0 +1,306 @@
+"""Scores from files into files: what is done stays done, what fails is told."""
+
+import json
+import os
+import runpy
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import ROOT
+from tiny_scorers import shapes_scorer
+
+from rewardedit_jax.scoring.files import ScoreJob, listed_jobs, outcomes, plan_jobs, run_jobs
+
+INSTRUCTION = "make it snow"
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return shapes_scorer()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """sources/ and edits/ with the pictures 0.png, 1.png, 2.png each."""
+    for k, kind in enumerate(("sources", "edits")):
+        (tmp_path / kind).mkdir()
+        for i in range(3):
+            pixels = np.random.default_rng([k, i]).integers(0, 256, (56, 56, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / kind / f"{i}.png")
+    return tmp_path
+
+
+def lines(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_folders_meet_by_name(folder):
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    found = [(job.source, job.edited) for job in jobs]
+    assert found == [(str(folder / "sources" / f"{i}.png"), str(folder / "edits" / f"{i}.png")) for i in range(3)]
+
+
+def test_folders_meet_whatever_the_endings(folder):
+    (folder / "sources" / "1.png").rename(folder / "sources" / "1.bmp")
+    Image.open(folder / "sources" / "2.png").save(folder / "sources" / "2.bmp")  # the same name goes first
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    assert [job.source for job in jobs] == [str(folder / "sources" / name) for name in ("0.png", "1.bmp", "2.png")]
+
+
+def test_a_folder_of_edits_of_one_source(folder):
+    source, other = folder / "sources" / "0.png", folder / "sources" / "1.png"
+    jobs = plan_jobs(source, [other, folder / "edits"], INSTRUCTION)
+    assert [job.edited for job in jobs] == [str(other), *(str(folder / "edits" / f"{i}.png") for i in range(3))]
+    (folder / "nothing").mkdir()
+    with pytest.raises(ValueError, match=r"no images in .*nothing"):
+        plan_jobs(source, [folder / "nothing"], INSTRUCTION)
+
+
+def test_lists_name_one_edit_or_several(folder):
+    listing = folder / "list.jsonl"
+    several = {"source": "sources/0.png", "edited": ["edits/0.png", "edits/1.png"]}
+    single = {**several, "edited": "edits/2.png", "instruction": "other"}
+    listing.write_text("\n".join(map(json.dumps, [several, single])))
+    jobs = listed_jobs(listing, INSTRUCTION)
+    assert [job.instruction for job in jobs] == [INSTRUCTION, INSTRUCTION, "other"]
+    assert jobs[1] == ScoreJob(str(folder / "sources/0.png"), str(folder / "edits/1.png"), INSTRUCTION)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"source": "a.png"}', "line 1 of .* is no edit such as .*'edited'"),
+        ("[1]", "line 1 of .* is no edit"),
+        ("{", "line 1 of .* is no edit"),
+        ('{"source": "a.png", "edited": "b.png"}', "line 1 of .* has no instruction"),
+        ('{"source": "a.png", "edited": [], "instruction": "x"}', "line 1 of .* has no edited image"),
+        (" \n", r"list\.jsonl lists no edits"),
+    ],
+)
+def test_malformed_lines_are_told(tmp_path, line, message):
+    (tmp_path / "list.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=message):
+        listed_jobs(tmp_path / "list.jsonl", None)
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
+    line = '{"source": "a.png", "edited": "b.png"}'
+    (tmp_path / "list.jsonl").write_text(line, "utf-8-sig")
+    assert listed_jobs(tmp_path / "list.jsonl", "x") == [
+        ScoreJob(str(tmp_path / "a.png"), str(tmp_path / "b.png"), "x")
+    ]
+
+
+def test_two_sources_of_one_name_are_told_apart_by_their_endings_or_not_at_all(folder):
+    (folder / "sources" / "1.jpg").write_bytes(b"")
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    assert jobs[1].source == str(folder / "sources" / "1.png")
+    (folder / "edits" / "1.png").rename(folder / "edits" / "1.webp")
+    with pytest.raises(ValueError, match=r"1\.webp may be an edit of .*1\.jpg or of .*1\.png: name it like one"):
+        plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+
+
+def test_what_does_not_fit_is_told(folder):
+    with pytest.raises(ValueError, match="--instruction"):
+        plan_jobs(folder / "sources", [folder / "edits"], None)
+    with pytest.raises(ValueError, match="let --edited be one too"):
+        plan_jobs(folder / "sources", [folder / "edits" / "0.png"], INSTRUCTION)
+    (folder / "sources" / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 3 edits have no source in .*: 1\.png"):
+        plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+
+
+def test_a_stopped_run_goes_on(scorer, folder):
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    whole, stopped = folder / "whole.jsonl", folder / "stopped.jsonl"
+    assert run_jobs(scorer, jobs, whole) == []
+    first, second, _ = whole.read_text().splitlines(keepends=True)
+    stopped.write_text(first + second[: len(second) // 2])  # cut off within a line
+    run_jobs(scorer, jobs, stopped)
+    assert lines(stopped)[0] == lines(whole)[0]  # was not scored again
+    for a, b in zip(lines(stopped), lines(whole), strict=True):
+        assert a["edited"] == b["edited"]
+        np.testing.assert_allclose(a["raw"], b["raw"], atol=1e-5)
+    before = stopped.read_bytes()
+    run_jobs(scorer, jobs, stopped)
+    assert stopped.read_bytes() == before
+
+
+def test_errors_are_written_told_and_tried_again(scorer, folder):
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    good = (folder / "edits" / "1.png").read_bytes()
+    (folder / "edits" / "1.png").write_bytes(b"no image")
+    output = folder / "out.jsonl"
+    (fault,) = run_jobs(scorer, jobs, output)
+    assert "1.png" in fault
+    assert ["error" in line for line in lines(output)] == [False, True, False]  # in the order of the edits
+    (folder / "edits" / "1.png").write_bytes(good)
+    assert run_jobs(scorer, jobs, output) == []
+    assert sorted(line["edited"] for line in lines(output)) == sorted(job.edited for job in jobs)
+    assert not any("error" in line for line in lines(output))
+
+
+def test_an_instruction_that_is_no_text_is_an_error_of_its_edit(scorer, folder):
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs.insert(1, replace(jobs[0], instruction="a\ud800b"))
+    (fault,) = run_jobs(scorer, jobs, folder / "out.jsonl")
+    assert "the instruction is no Unicode text" in fault
+    assert ["error" in line for line in lines(folder / "out.jsonl")] == [False, True, False, False]
+
+
+def test_a_line_cut_within_a_letter_is_no_obstacle(scorer, folder):
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], "mach es grün")
+    output = folder / "out.jsonl"
+    run_jobs(scorer, jobs, output)
+    first, second, _ = output.read_bytes().splitlines(keepends=True)
+    output.write_bytes(first + b"\n" + second[: second.index("ü".encode()) + 1])
+    assert run_jobs(scorer, jobs, output) == []
+    assert [line["edited"] for line in lines(output)] == [job.edited for job in jobs]
+
+
+def test_a_name_that_is_no_text_is_kept(scorer, folder):
+    edited = folder / "edits" / os.fsdecode(b"caf\xe9.png")
+    try:
+        (folder / "edits" / "0.png").rename(edited)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    job = ScoreJob(str(folder / "sources" / "0.png"), str(edited), INSTRUCTION)
+    for _ in range(2):
+        assert run_jobs(scorer, [job], folder / "out.jsonl") == []
+        assert [line["edited"] for line in lines(folder / "out.jsonl")] == [job.edited]
+
+
+def test_scores_of_two_scorers_are_not_mixed(scorer, folder):
+    jobs, output = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "out.jsonl"
+    run_jobs(scorer, jobs[:1], output)
+    head = scorer.params["heads"]["head_0"]["dense_5"]["bias"]
+    moved = {**scorer.params["heads"]["head_0"], "dense_5": {**scorer.params["heads"]["head_0"]["dense_5"]}}
+    moved["dense_5"]["bias"] = head + 1e-3
+    other = replace(scorer, params={**scorer.params, "heads": {**scorer.params["heads"], "head_0": moved}})
+    with pytest.raises(ValueError, match=r"line 1 of .*out\.jsonl is of another scorer .* give another --output"):
+        run_jobs(other, jobs, output)
+    output.write_text('{"source": "a.png"}\n')
+    with pytest.raises(ValueError, match=r"line 1 of .*out\.jsonl is no score"):
+        run_jobs(scorer, jobs, output)
+
+
+def test_improvement_may_be_asked_later(scorer, folder):
+    jobs, output = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "out.jsonl"
+    run_jobs(scorer, jobs, output, improvement=False)
+    assert [line["improvement"] for line in lines(output)] == [None] * 3
+    run_jobs(scorer, jobs, output)
+    assert len(lines(output)) == 3
+    assert all(isinstance(line["improvement"], float) for line in lines(output))
+    before = output.read_bytes()
+    run_jobs(scorer, jobs, output, improvement=False)
+    assert output.read_bytes() == before
+
+
+def test_a_score_that_is_no_number_is_an_error(scorer, folder):
+    head = scorer.params["heads"]["head_0"]
+    broken = {**head, "dense_5": {**head["dense_5"], "bias": head["dense_5"]["bias"] * np.nan}}
+    broken = replace(scorer, params={**scorer.params, "heads": {**scorer.params["heads"], "head_0": broken}})
+    job = ScoreJob(str(folder / "sources" / "0.png"), str(folder / "edits" / "0.png"), INSTRUCTION)
+    ((_, told),) = outcomes(broken, [job])
+    assert "nan" in told.reason
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 100])
+def test_reading_ahead_changes_nothing(scorer, folder, monkeypatch, ahead):
+    """However many edits wait, each gets its own score or error."""
+    monkeypatch.setattr("rewardedit_jax.scoring.files.AT_A_TIME", ahead)
+    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs.insert(1, ScoreJob(jobs[0].source, str(folder / "nothing.png"), INSTRUCTION))
+    told = dict(outcomes(scorer, jobs, batch_size=2))
+    assert "nothing.png" in told.pop(jobs[1]).reason
+    for job, score in told.items():
+        alone = scorer.score(job.source, job.edited, job.instruction)
+        np.testing.assert_allclose(score.raw, alone.raw, atol=1e-5)
+
+
+def test_errors_are_told_before_all_is_read(scorer, folder):
+    jobs = [ScoreJob(str(folder / "sources" / "0.png"), f"none{i}.png", INSTRUCTION) for i in range(200)]
+    met = []
+
+    def counted():
+        for job in jobs:
+            met.append(job)
+            yield job
+
+    found = outcomes(scorer, Counted(jobs, counted), batch_size=1)
+    assert "none0.png" in next(found)[1].reason
+    assert len(met) < 50
+    assert len(list(found)) == 199
+
+
+class Counted(list):
+    """A list that is iterated over as `iterate` does."""
+
+    def __init__(self, entries, iterate):
+        super().__init__(entries)
+        self.iterate = iterate
+
+    def __iter__(self):
+        return self.iterate()
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["score.py", *map(str, arguments)])
+    runpy.run_path(str(ROOT / "launch" / "score.py"), run_name="__main__")
+
+
+def test_the_command_ranks_edits(scorer, folder, monkeypatch, capsys):
+    scorer.save(folder / "model")
+    edits = [folder / "edits" / f"{i}.png" for i in range(3)]
+    source = ("--source", folder / "sources" / "0.png", "--edited", *edits, "--instruction", INSTRUCTION)
+    command(monkeypatch, "--model", folder / "model", *source, "--json", folder / "out.json")
+    told = json.loads((folder / "out.json").read_text())
+    assert [entry["edited"] for entry in told] == list(map(str, edits))
+    best = max(told, key=lambda entry: entry["overall"]["mean"])
+    heading, _, first, *rest = capsys.readouterr().out.splitlines()
+    assert heading.split()[:2] == ["edited", "following"]
+    assert first.startswith(best["edited"])
+    assert len(rest) == 2
+    assert isinstance(best["improvement"], float)
+
+
+def test_the_command_tells_an_edit_as_often_as_it_is_given(scorer, folder, monkeypatch):
+    scorer.save(folder / "model")
+    edits = [folder / "edits" / "0.png"] * 2
+    source = ("--source", folder / "sources" / "0.png", "--edited", *edits, "--instruction", INSTRUCTION)
+    command(monkeypatch, "--model", folder / "model", *source, "--no-improvement", "--json", folder / "out.json")
+    first, second = json.loads((folder / "out.json").read_text())
+    assert first == second
+    assert first["improvement"] is None
+
+
+def test_the_command_scores_what_it_can(scorer, folder, monkeypatch, capsys):
+    """An edit that is no image is told, and is in the file; the others are scored and drawn."""
+    scorer.save(folder / "model")
+    edits = [folder / "edits" / f"{i}.png" for i in range(3)]
+    edits[1].write_bytes(b"no image")
+    source = ("--source", folder / "sources" / "0.png", "--edited", *edits, "--instruction", INSTRUCTION)
+    files = ("--json", folder / "out.json", "--png", folder / "sheets" / "out.png")
+    with pytest.raises(SystemExit, match=r"(?s)1 of 3 edits were not scored:.*1\.png: edited: image .* cannot be read"):
+        command(monkeypatch, "--model", folder / "model", *source, *files)
+    told = {entry["edited"]: entry for entry in json.loads((folder / "out.json").read_text())}
+    assert ["error" in told[str(edit)] for edit in edits] == [False, True, False]
+    assert len(capsys.readouterr().out.splitlines()) == 4  # heading, rule, two edits
+    assert Image.open(folder / "sheets" / "out.png").width > 3 * 192
+
+
+def test_a_list_of_scores_goes_without_other_files(folder, monkeypatch, capsys):
+    source = ("--source", folder / "sources" / "0.png", "--edited", folder / "edits" / "0.png")
+    files = ("--output", folder / "out.jsonl", "--png", folder / "out.png")
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "--model", folder, *source, "--instruction", INSTRUCTION, *files)
+    assert "--output goes without --json and --png" in capsys.readouterr().err
+
+
+def test_the_command_fails_clearly(folder, monkeypatch):
+    source = ("--source", folder / "sources" / "0.png", "--edited", folder / "edits" / "0.png")
+    with pytest.raises(SystemExit, match="there is no directory"):
+        command(monkeypatch, "--model", folder / "nowhere", *source, "--instruction", INSTRUCTION)

@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from rewardedit_jax import Reward
+
+
+def test_default_asks_for_the_best():
+    assert Reward() == Reward(5, 5, 5)
+    np.testing.assert_array_equal(Reward().scores, np.float32([5, 5, 5]))
+    assert Reward().texts == ("None", "None", "None")
+
+
+def test_scores_keep_their_order_and_become_floats():
+    reward = Reward(following=4, preserving=np.float32(1.5), quality=3)
+    np.testing.assert_array_equal(reward.scores, np.float32([4, 1.5, 3]))
+    assert type(reward.following) is type(reward.preserving) is float
+    assert hash(Reward(feedback=["a", "b", "c"])) == hash(Reward(feedback=("a", "b", "c")))
+
+
+@pytest.mark.parametrize("score", [-0.1, 5.1, float("nan"), float("inf")])
+def test_scores_outside_0_to_5(score):
+    with pytest.raises(ValueError, match=r"reward preserving=.* is not a number in 0\.\.5"):
+        Reward(preserving=score)
+
+
+@pytest.mark.parametrize("feedback", ["None; None; None", ("None", "None"), ()])
+def test_feedback_is_three_texts(feedback):
+    with pytest.raises(ValueError, match=r"feedback must be three texts \(following, preserving, quality\)"):
+        Reward(feedback=feedback)
