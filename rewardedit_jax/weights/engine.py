@@ -141,17 +141,23 @@ class WeightTable:
                 yield name, [(rule, path) for rule, path in hits if path is not None]
 
 
-def import_tensors(tensors: Mapping[str, np.ndarray], table: WeightTable, abstract: Params) -> Params:
+def import_tensors(
+    tensors: Mapping[str, np.ndarray],
+    table: WeightTable,
+    abstract: Params,
+    wanted: Callable[[str], bool] | None = None,
+) -> Params:
     """The parameter tree of a torch checkpoint.
 
     Args:
       tensors: torch name → tensor; may read lazily, each tensor is asked for once.
       abstract: nested dict of `jax.ShapeDtypeStruct`: what the network wants. Values are cast to its dtypes.
+      wanted: whether the parameter of a path is read; the tree then holds these alone. None: all.
     Raises:
       WeightMismatch: listing every tensor without a rule or with two, every parameter unfilled or filled twice, and
         every shape that differs.
     """
-    wanted = flatten_dict(abstract, sep="/")
+    shapes = flatten_dict(abstract, sep="/")
     plan: dict[str, tuple[str, Transform]] = {}
     faults = []
     for name, hits in table.assign(tensors):
@@ -159,19 +165,21 @@ def import_tensors(tensors: Mapping[str, np.ndarray], table: WeightTable, abstra
             faults.append(f"tensor {name}: " + ("no rule takes it" if not hits else "two rules take it"))
         elif hits[0][1] in plan:
             faults.append(f"parameter {hits[0][1]}: filled by both {plan[hits[0][1]][0]} and {name}")
-        elif hits[0][1] not in wanted:
+        elif hits[0][1] not in shapes:
             faults.append(f"tensor {name}: the network has no parameter {hits[0][1]}")
         else:
             plan[hits[0][1]] = name, hits[0][0].transform
-    faults += [f"parameter {path}: no tensor fills it" for path in wanted if path not in plan]
+    faults += [f"parameter {path}: no tensor fills it" for path in shapes if path not in plan]
 
     filled = {}
     for path, (name, transform) in plan.items():
+        if wanted is not None and not wanted(path):
+            continue
         value = transform.to_jax(np.asarray(tensors[name]))
-        if value.shape != wanted[path].shape:
-            faults.append(f"parameter {path}: {name} gives shape {value.shape}, the network wants {wanted[path].shape}")
+        if value.shape != shapes[path].shape:
+            faults.append(f"parameter {path}: {name} gives shape {value.shape}, the network wants {shapes[path].shape}")
         if not faults:  # after one, the others are read for their shapes only
-            filled[path] = np.asarray(value, wanted[path].dtype, order="C")
+            filled[path] = np.asarray(value, shapes[path].dtype, order="C")
     _raise_if(faults)
     return unflatten_dict(filled, sep="/")
 

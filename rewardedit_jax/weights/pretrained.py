@@ -1,6 +1,7 @@
 """One network ⇄ one component directory (config.json + safetensors), in the layout of diffusers and transformers."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from rewardedit_jax.weights.clip import text_table, vision_table
 from rewardedit_jax.weights.engine import WeightMismatch, WeightTable, export_tensors, import_tensors
 from rewardedit_jax.weights.files import (
     STEMS,
+    TensorFiles,
     WeightFileError,
     read_json,
     read_weights,
@@ -56,6 +58,56 @@ _KINDS = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class PretrainedNetwork:
+    """A network whose weight files were opened, but not read: only their headers were."""
+
+    module: nn.Module
+    directory: Path
+    tensors: TensorFiles
+    table: WeightTable
+
+    def read(self, wanted: Callable[[str], bool] | None = None) -> Params:
+        """The parameters, as NumPy arrays in a nested dict.
+
+        Args:
+          wanted: whether the parameter of a path is read; the tree then holds these alone. None: all.
+        Raises:
+          WeightMismatch: tensors that do not fit the network, wanted or not.
+        """
+        try:
+            return import_tensors(self.tensors, self.table, abstract_params(self.module), wanted)
+        except WeightMismatch as error:
+            raise WeightMismatch(f"{self.directory}: {error}") from error
+
+
+def open_pretrained(
+    directory: str | Path, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32
+) -> PretrainedNetwork:
+    """Open a diffusers or transformers component directory: which network it is, without reading its weights.
+
+    Args:
+      directory: a folder with config.json and safetensors (one file or shards, full precision or an fp16 variant).
+      dtype: the type that the module computes in.
+      param_dtype: the type that parameters are cast to.
+    Raises:
+      WeightFileError: no such folder, missing or damaged files, pickles, a network or a setting that this package does
+        not have.
+    """
+    directory = Path(directory).expanduser()
+    config = _read_config(directory)
+    kind = _kind_of(config, directory)
+    tensors = read_weights(directory)
+    # Published config.json files mention neither reward modules nor reward heads. The names of their tensors do.
+    shapes = (tensors.shapes,) if kind.told_by_tensors else ()
+    try:
+        network = kind.config.from_hf(config, *shapes)
+    except ValueError as error:
+        raise WeightFileError(f"{directory / 'config.json'}: {error}") from error
+    module = kind.module(network, dtype=dtype, param_dtype=param_dtype)
+    return PretrainedNetwork(module, directory, tensors, kind.table(network))
+
+
 def load_pretrained(
     directory: str | Path,
     dtype: DTypeLike = jnp.float32,
@@ -64,31 +116,15 @@ def load_pretrained(
     """A network and its parameters from a diffusers or transformers component directory.
 
     Args:
-      directory: a folder with config.json and safetensors (one file or shards, full precision or an fp16 variant).
-      dtype: the type that the module computes in.
-      param_dtype: the type that parameters are cast to.
+      directory, dtype, param_dtype: as of `open_pretrained`.
     Returns:
       (module, params): `module.apply({"params": params}, ...)`; params is a nested dict of NumPy arrays.
     Raises:
-      WeightFileError: no such folder, missing or damaged files, pickles, a network or a setting that this package does
-        not have.
+      WeightFileError: as `open_pretrained`.
       WeightMismatch: tensors that do not fit the configuration.
     """
-    directory = Path(directory).expanduser()
-    config = _read_config(directory)
-    kind = _kind_of(config, directory)
-    tensors = read_weights(directory)
-    # No published config.json knows of reward modules or reward heads: their tensors do.
-    shapes = (tensors.shapes,) if kind.told_by_tensors else ()
-    try:
-        network = kind.config.from_hf(config, *shapes)
-    except ValueError as error:
-        raise WeightFileError(f"{directory / 'config.json'}: {error}") from error
-    module = kind.module(network, dtype=dtype, param_dtype=param_dtype)
-    try:
-        return module, import_tensors(tensors, kind.table(network), abstract_params(module))
-    except WeightMismatch as error:
-        raise WeightMismatch(f"{directory}: {error}") from error
+    network = open_pretrained(directory, dtype, param_dtype)
+    return network.module, network.read()
 
 
 def save_pretrained(module: nn.Module, params: Params, directory: str | Path) -> None:

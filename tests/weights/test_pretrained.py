@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 from tiny_models import assert_same, draw, tiny_editor, tiny_text_encoder, tiny_unet, tiny_vae, tiny_vision
 
 from rewardedit_jax.weights.engine import WeightMismatch
-from rewardedit_jax.weights.files import WeightFileError
-from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
+from rewardedit_jax.weights.files import TensorFiles, WeightFileError
+from rewardedit_jax.weights.pretrained import load_pretrained, open_pretrained, save_pretrained
 
 NETWORKS = {
     "unet": tiny_unet(),
@@ -164,3 +164,16 @@ def test_a_network_is_in_memory_once_while_it_is_read(tmp_path):
         tracemalloc.stop()
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(loaded)) == size
     assert peak < size + 3 * largest + 2e6
+
+
+def test_only_the_wanted_parameters_are_read(tmp_path, monkeypatch):
+    module = tiny_vae()
+    params = draw(module)
+    save_pretrained(module, params, tmp_path)
+    read = []
+    monkeypatch.setattr(
+        TensorFiles, "__getitem__", lambda self, name, get=TensorFiles.__getitem__: read.append(name) or get(self, name)
+    )
+    found = open_pretrained(tmp_path).read(lambda path: path.startswith("encoder/conv_in/"))
+    assert_same(found, {"encoder": {"conv_in": params["encoder"]["conv_in"]}})
+    assert sorted(read) == ["encoder.conv_in.bias", "encoder.conv_in.weight"]
