@@ -13,7 +13,7 @@ import resource
 import runpy
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,12 +22,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from rewardedit_jax.bases.base import Dropout
+from rewardedit_jax.bases.instruct_pix2pix import Inputs, InstructPix2Pix, recipe_reward
 from rewardedit_jax.data.pipeline import EditBatch
-from rewardedit_jax.diffusion.schedule import Schedule
-from rewardedit_jax.editing.editor import Editor
-from rewardedit_jax.editing.initialise import reward_condition
-from rewardedit_jax.editing.networks import Networks
-from rewardedit_jax.editing.objective import Dropout
+from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from rewardedit_jax.models.unet import UNet, UNetConfig
@@ -37,7 +35,7 @@ from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
 from rewardedit_jax.sharding import global_batch, infer_shardings, make_mesh
 from rewardedit_jax.training.loop import compile_step, initial_params
 from rewardedit_jax.training.optimizer import make_optimizer
-from rewardedit_jax.training.state import TrainState, create_state
+from rewardedit_jax.training.step import TrainState, create_state
 
 RECIPE = Path(__file__).parents[1] / "configs" / "reward_ip2p.py"
 
@@ -54,26 +52,26 @@ class Measured(NamedTuple):
 class RandomEditing(EditingTask):
     """The editing task with random weights and pictures, in place of a model directory and data."""
 
-    def __init__(self, networks: Networks, config: ConfigDict):
-        self.config, self.trainable = config, tuple(config.trainable)
-        # The tokenizer is not asked: texts are random tokens too.
-        self.editor = Editor(networks, {}, shapes_tokenizer(), Schedule.from_config({"beta_schedule": "scaled_linear"}))
+    def __init__(self, base: InstructPix2Pix, config: ConfigDict):
+        self.config, self.trainable, self.base = config, tuple(config.trainable), base
         self.dropout = Dropout(config.conditioning_dropout, config.reward.dropout)
-        self.null_ids = np.zeros(networks.text_encoder.config.max_position_embeddings, np.int32)
 
-    def init(self, rng: jax.Array) -> Params:
+    def abstract_params(self) -> Params:
+        return {name: abstract_params(getattr(self.base, name)) for name in self.base.components}
+
+    def init(self, rng: jax.Array, wanted: Callable[[str], bool] | None = None) -> Params:
         draw = np.random.default_rng(0).standard_normal
-        abstract = {name: abstract_params(module) for name, module in self.editor.networks._asdict().items()}
         # Small enough for a finite loss.
-        return jax.tree.map(lambda leaf: np.multiply(draw(leaf.shape, np.float32), 0.02, dtype=leaf.dtype), abstract)
+        return jax.tree.map(lambda leaf: np.multiply(draw(leaf.shape, np.float32), 0.02, dtype=leaf.dtype), self.abstract_params())
 
     def batches(self, start: int, split: str = "train") -> Iterator[EditBatch]:
         draw, b, side = np.random.default_rng(start), self.config.batch_size, self.config.data.resolution
-        text = self.editor.networks.text_encoder.config
+        text = self.base.text_encoder.config
         while True:
             source, edited = draw.integers(0, 256, (2, b, side, side, 3), np.uint8)
             ids = draw.integers(0, text.vocab_size, (2, b, text.max_position_embeddings), np.int32)
-            yield EditBatch(source, edited, ids[0], ids[1], draw.uniform(0, 5, (b, 3)).astype(np.float32))
+            scores = draw.uniform(0, 5, (b, 3)).astype(np.float32)
+            yield EditBatch(source, edited, Inputs(ids[0], np.zeros_like(ids[0]), ids[1], scores, np.ones(b, np.float32)))
 
 
 def full_size_config() -> ConfigDict:
@@ -84,22 +82,24 @@ def full_size_config() -> ConfigDict:
     return config
 
 
-def full_size_networks(config: ConfigDict) -> Networks:
+def full_size_base(config: ConfigDict) -> InstructPix2Pix:
     """Stable Diffusion 1.5 with 8 input channels and the recipe's reward modules."""
-    unet = UNetConfig(in_channels=8, cross_attention_dim=768, sample_size=64, reward=reward_condition(config.reward))
+    unet = UNetConfig(in_channels=8, cross_attention_dim=768, sample_size=64, reward=recipe_reward(config.reward))
     vae = AutoencoderConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=512)
     text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
     dtype = config.compute.dtype
-    return Networks(
+    return InstructPix2Pix(
         unet=UNet(unet, dtype=dtype, remat=config.compute.remat),
         vae=AutoencoderKL(vae),
         text_encoder=CLIPTextModel(CLIPTextConfig(**text, projection_dim=768), dtype=dtype),
+        process=process_from_config({"beta_schedule": "scaled_linear"}),
+        tokenizer=shapes_tokenizer(),  # not used: texts are random tokens too
     )
 
 
-def measure(networks: Networks, config: ConfigDict) -> Measured:
+def measure(base: InstructPix2Pix, config: ConfigDict) -> Measured:
     """Two steps, the first of which compiles; placed, sharded and donated as the trainer does it."""
-    task, mesh = RandomEditing(networks, config), make_mesh(**config.mesh)
+    task, mesh = RandomEditing(base, config), make_mesh(**config.mesh)
     tell("drawing weights")
     trained, frozen = initial_params(task, config, mesh)
     sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (trained, frozen)]
@@ -133,7 +133,7 @@ def tell(text: str) -> None:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     config = full_size_config()
-    got = measure(full_size_networks(config), config)
+    got = measure(full_size_base(config), config)
     print(f"device            {jax.devices()[0].device_kind}")
     print(f"trained           {got.trained / 1e6:.1f} M parameters")
     print(f"frozen            {got.frozen / 1e6:.1f} M parameters")

@@ -29,6 +29,7 @@ def full() -> ConfigDict:
     """As the published stage 1 of Multi-Reward as Condition was trained: its recipe without the reward."""
     config = ConfigDict()
     config.task = "editing"
+    config.base_editor = "instruct_pix2pix"  # one of rewardedit_jax.bases.BASES
     config.seed = 0
     config.steps = 10_000
     config.batch_size = 32  # over all devices; published: 4 per GPU, their number not said

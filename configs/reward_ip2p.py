@@ -28,6 +28,7 @@ def paper() -> ConfigDict:
     """Multi-Reward as Condition, section 6.1, and what its published code adds to it."""
     config = ConfigDict()
     config.task = "editing"
+    config.base_editor = "instruct_pix2pix"  # one of rewardedit_jax.bases.BASES
     config.seed = 0
     config.steps = 10_000
     config.batch_size = 32  # over all devices; published: 4 per GPU, their number not said

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from rewardedit_jax import Reward
+from rewardedit_jax.reward import join_feedback
 
 
 def test_default_asks_for_the_best():
@@ -27,3 +28,17 @@ def test_scores_outside_0_to_5(score):
 def test_feedback_is_three_texts(feedback):
     with pytest.raises(ValueError, match=r"feedback must be three texts \(following, preserving, quality\)"):
         Reward(feedback=feedback)
+
+
+def test_feedback_of_the_chosen_perspectives_is_joined():
+    feedback = ("no snow", "None", "grainy")
+    assert join_feedback(feedback) == "no snow; None; grainy"
+    assert join_feedback(feedback, ("quality", "following")) == "no snow; grainy"
+    assert join_feedback(feedback, ("preserving",)) == "None"
+
+
+def test_unknown_perspectives_are_refused():
+    with pytest.raises(ValueError, match="unknown perspectives beauty"):
+        join_feedback(("a", "b", "c"), ("beauty", "quality"))
+    with pytest.raises(ValueError, match="zip"):
+        join_feedback(("a", "b"))

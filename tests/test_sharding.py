@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from toy_task import ToyTask, toy_config
 
 from rewardedit_jax.sharding import AXES, check_batch_size, global_batch, infer_shardings, make_mesh
-from rewardedit_jax.training.state import create_state
+from rewardedit_jax.training.step import create_state
 
 
 def abstract_mesh(data, fsdp, tensor):

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rewardedit_jax.diffusion.schedule import Schedule
+from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix
+from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.editing.editor import Editor
-from rewardedit_jax.editing.networks import Networks
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
@@ -86,14 +86,20 @@ def draw(module, seed=0):
 
 def tiny_editor(in_channels=8, layout=None):
     """An editor of 32 px pictures with the shapes world's tokenizer."""
-    networks = Networks(unet=tiny_unet(in_channels, layout), vae=tiny_vae(), text_encoder=tiny_text_encoder())
     schedule = {"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
-    return Editor(
-        networks=networks,
-        params={name: draw(module, i) for i, (name, module) in enumerate(networks._asdict().items())},
+    base = InstructPix2Pix(
+        unet=tiny_unet(in_channels, layout),
+        vae=tiny_vae(),
+        text_encoder=tiny_text_encoder(),
+        process=process_from_config({**schedule, "beta_schedule": "scaled_linear", "set_alpha_to_one": False}),
         tokenizer=shapes_tokenizer(),
-        schedule=Schedule.from_config({**schedule, "beta_schedule": "scaled_linear", "set_alpha_to_one": False}),
     )
+    return Editor(base, draw_all(base))
+
+
+def draw_all(base):
+    """Parameters of all components of a base, each with another seed."""
+    return {name: draw(getattr(base, name), seed) for seed, name in enumerate(base.components)}
 
 
 def assert_same(a, b):

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
@@ -54,13 +55,17 @@ class ToyTask:
     def __init__(self, config: ConfigDict, *, noise: float = 0.0, nan_at: int | None = None, evaluator=None):
         self.config, self.noise, self.nan_at, self.evaluator = config, noise, nan_at, evaluator
 
-    def init(self, rng):
+    def abstract_params(self):
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def init(self, rng, wanted=None):
         def dense(rng, shape):
             return {"kernel": jax.random.normal(rng, shape) / shape[0] ** 0.5, "bias": jnp.zeros(shape[1])}
 
         rngs = jax.random.split(rng, 3)
         head = {"hidden": dense(rngs[1], (WIDTH, WIDTH)), "out": dense(rngs[2], (WIDTH, 4))}
-        return {"features": dense(rngs[0], (4, WIDTH)), "head": head}
+        flat = flatten_dict({"features": dense(rngs[0], (4, WIDTH)), "head": head}, sep="/")
+        return unflatten_dict({path: x for path, x in flat.items() if wanted is None or wanted(path)}, sep="/")
 
     def loss(self, params, batch, rng):
         x = batch["x"] + self.noise * jax.random.normal(rng, batch["x"].shape)

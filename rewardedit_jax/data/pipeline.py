@@ -14,7 +14,7 @@ from PIL import Image
 from rewardedit_jax.data.images import square
 from rewardedit_jax.data.order import ordered_batches
 from rewardedit_jax.data.records import EditRecord, Source
-from rewardedit_jax.data.tokenize import CLIPTokenizer, Tokens, encode
+from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, Tokens, encode
 from rewardedit_jax.reward import join_feedback
 
 

@@ -1,7 +1,7 @@
 """`Editor`: load a pipeline directory, edit images by instruction, save the same layout."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,93 +13,67 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 from PIL import Image
 
-from rewardedit_jax.data.tokenize import CLIPTokenizer, load_tokenizer, tokenize
-from rewardedit_jax.diffusion.guidance import Guidance
-from rewardedit_jax.diffusion.samplers import sampler_table
-from rewardedit_jax.diffusion.schedule import Schedule
-from rewardedit_jax.editing.networks import COMPONENTS, Networks
+from rewardedit_jax.bases import find_pipeline, open_pipeline
+from rewardedit_jax.bases.base import Base
+from rewardedit_jax.data.clip_tokenizer import warn_cut
+from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.editing.requests import EditRequest, in_batches, make_requests, prepare_image
-from rewardedit_jax.editing.sampling import EditInputs, RewardInputs, edit_batch
-from rewardedit_jax.editing.starting_noise import StartingNoise
+from rewardedit_jax.editing.sampling import EditInputs, StartingNoise, edit_batch
 from rewardedit_jax.params import Params
-from rewardedit_jax.reward import Reward, join_feedback
-from rewardedit_jax.weights.files import WeightFileError, read_json, write_json
-from rewardedit_jax.weights.hub import find_model
-from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
+from rewardedit_jax.reward import Reward
+from rewardedit_jax.weights.pretrained import default_dtype
 
 NATIVE = "native"
+BEST = "best"
+Asked = Reward | None | Literal["best"]
 
 
 @dataclass(frozen=True, eq=False)
 class Editor:
-    """A reward-conditioned (or plain) InstructPix2Pix: networks, their parameters, tokenizer and noise schedule."""
+    """An image editor: a base editor and its parameters."""
 
-    networks: Networks
-    params: Params  # one tree per component: unet, vae, text_encoder
-    tokenizer: CLIPTokenizer
-    schedule: Schedule
+    base: Base
+    params: Params  # one tree per component of the base
 
     @classmethod
-    def load(cls, model: str | Path, dtype: DTypeLike = jnp.float32) -> "Editor":
+    def load(cls, model: str | Path, dtype: DTypeLike | None = None) -> "Editor":
         """An editor from a diffusers pipeline directory, a training workdir, a shipped model's name or a hub id.
 
         Args:
           model: e.g. "shapes", "runs/demo", "timbrooks/instruct-pix2pix",
             "Gstar666/Reward-InsPix2Pix/stage2_reward_instruct_pix2pix".
-          dtype: what the U-Net and the text encoder compute in; the VAE stays in float32, where half precision shows.
+          dtype: of computation, except in the VAE, which stays in float32; None: bfloat16 on accelerators, float32 on a
+            CPU.
         """
-        editor = cls.read(find_model(model, COMPONENTS), dtype)
-        return replace(editor, params=jax.device_put(editor.params))
-
-    @classmethod
-    def read(cls, directory: Path, dtype: DTypeLike = jnp.float32) -> "Editor":
-        """The same from a local pipeline directory, with the parameters left in host memory."""
-        loaded = {c: load_pretrained(directory / c, jnp.float32 if c == "vae" else dtype) for c in COMPONENTS}
-        for component, (module, _) in loaded.items():
-            if not isinstance(module, wanted := Networks.__annotations__[component]):
-                holds = f"{directory / component} holds a {type(module).__name__}, not a {wanted.__name__}"
-                raise WeightFileError(f"{holds}: its folders are mixed up. Copy it again.")
-        return cls(
-            networks=Networks(**{c: module for c, (module, _) in loaded.items()}),
-            params={c: params for c, (_, params) in loaded.items()},
-            tokenizer=load_tokenizer(directory / "tokenizer"),
-            schedule=Schedule.from_config(read_json(directory / "scheduler" / "scheduler_config.json")),
-        )
+        start = open_pipeline(find_pipeline(model), default_dtype() if dtype is None else dtype)
+        return cls(start.base, jax.device_put(start.init(jax.random.key(0))))
 
     def save(self, directory: str | Path) -> None:
         """Write a pipeline directory that `Editor.load` and PyTorch diffusers read."""
-        directory = Path(directory)
-        for component in COMPONENTS:
-            module = getattr(self.networks, component)
-            save_pretrained(module, self.params[component], directory / component)
-        self.tokenizer.save_pretrained(directory / "tokenizer")
-        # vocab.json and merges.txt, which transformers 4 reads in place of tokenizer.json.
-        self.tokenizer.backend_tokenizer.model.save(str(directory / "tokenizer"))
-        write_json(self.schedule.to_config(), directory / "scheduler" / "scheduler_config.json")
-        # Last, because its presence is what makes the directory a model.
-        write_json(_model_index(self.schedule), directory / "model_index.json")
+        self.base.save(self.params, Path(directory))
 
     @property
     def has_reward(self) -> bool:
-        return self.networks.unet.config.reward is not None
+        """Whether the editor is reward-conditioned."""
+        return self.base.has_reward
 
     def prepare(self, image: Any, resolution: int | Literal["native"] | None = NATIVE) -> Image.Image:
         """The image as `edit` sees it with the same `resolution`: upright RGB, resized and cropped."""
-        resolution = self.networks.native_resolution if resolution == NATIVE else resolution
-        return prepare_image(image, resolution, self.networks.size_multiple)
+        resolution = self.base.native_resolution if resolution == NATIVE else resolution
+        return prepare_image(image, resolution, self.base.size_multiple)
 
     def edit(
         self,
         image: Any,
         instruction: str | Sequence[str],
         *,
-        reward: Reward | Sequence[Reward | None] | None = Reward(),  # noqa: B008 -- frozen
+        reward: Asked | Sequence[Asked] = BEST,
         steps: int = 30,
         text_guidance: float | int = 7.5,
         image_guidance: float | int = 1.5,
         reward_guidance: float | int = 0.0,
         low_reward: Reward | None = None,
-        sampler: str = "euler_ancestral",
+        sampler: str | None = None,
         seed: int | Sequence[int] = 0,
         latents: np.ndarray | jax.Array | None = None,
         noise: np.ndarray | jax.Array | None = None,
@@ -110,22 +84,25 @@ class Editor:
         """Edit one image or many.
 
         Args:
-          image: a PIL image, a path or a uint8[H, W, 3] array; or a sequence of them. One image meets many
-            instructions, one instruction many images, otherwise they go in pairs.
+          image: a PIL image, a path or a uint8[H, W, 3] array; or a sequence of them. One image goes with many
+            instructions, one instruction with many images; otherwise they go in pairs.
           instruction: what to change. Tokens beyond the text encoder's length are cut, with a warning.
-          reward: what to ask for; `Reward()` is 5/5/5. None switches the reward modules off. One, or one per edit.
+          reward: what to ask for: a `Reward`, or one for each edit. "best" is 5/5/5, and nothing in an editor without
+            reward modules. None switches the reward modules off.
           steps: sampling steps.
-          text_guidance: how much the instruction counts (s_T of InstructPix2Pix).
-          image_guidance: how much the source image counts (s_I).
-          reward_guidance: how much more `reward` counts than `low_reward`; 0 leaves this fourth branch out.
-          low_reward: what reward guidance leads away from; None = no reward at all (needs a model that was trained with
-            reward dropout), `Reward(0, 0, 0)` = the worst.
-          sampler: "ddim", "euler", "euler_ancestral" or "dpmpp_2m".
+          text_guidance: guidance scale of the instruction (s_T of InstructPix2Pix, eq. 3).
+          image_guidance: guidance scale of the source image (s_I).
+          reward_guidance: guidance scale of `reward` over `low_reward`; 0 leaves this branch out.
+          low_reward: what reward guidance leads away from; None: no reward (needs a model that was trained with reward
+            dropout), `Reward(0, 0, 0)`: the worst one.
+          sampler: one of the noise process's samplers: "ddim", "euler", "euler_ancestral" or "dpmpp_2m" for models that
+            predict noise or velocity of a DDPM, "euler" for flow matching. None: the process's default.
           seed: of the starting noise, one for each edit; a single number n stands for n, n + 1, ...
           latents: float32[N, h, w, c] standard normal starting noise instead of the seed's.
-          noise: float32[steps, N, h, w, c] likewise, for the sampler that adds some, "euler_ancestral".
-          resolution: the long side is brought near this, aspect kept, sides multiples of the networks' (64 for Stable
-            Diffusion); "native" = what the U-Net's config names (512 there); None keeps the image's own size.
+          noise: float32[steps, N, h, w, c] standard normal noise of the steps, for "euler_ancestral".
+          resolution: the long side is resized to about this, the aspect ratio is kept, and both sides become multiples
+            of the networks' factor (64 for Stable Diffusion). "native": the resolution that the model was trained at
+            (512 there). None keeps the image's own size.
           output: "pil" images, or one "array" float32[N, H, W, 3] in 0..1.
           batch_size: edits at a time.
         Returns:
@@ -136,64 +113,55 @@ class Editor:
         """
         self._check(reward, reward_guidance, output, batch_size)
         requests = make_requests(image, instruction, reward, partial(self.prepare, resolution=resolution))
-        start = StartingNoise(self.networks, len(requests), steps, seed, latents, noise)
-        table = sampler_table(sampler, self.schedule, steps)
-        # As floats: whole numbers would be compiled anew.
-        guidance = Guidance(*map(float, (text_guidance, image_guidance, reward_guidance)))
+        start = StartingNoise(self.base, len(requests), steps, seed, latents, noise)
+        process = self.base.process
+        guidance = self.base.guide(text=text_guidance, image=image_guidance, reward=reward_guidance)
         edited = {}
         for chosen in in_batches(range(len(requests)), lambda i: requests[i].source.shape, batch_size):
-            inputs = self._inputs(requests, chosen, low_reward, start, table.stochastic)
+            batch = [requests[i] for i in chosen]
+            shape = (len(batch), *self.base.latent_shape(*batch[0].source.shape[:2]))
+            table = process.sampler_table(sampler or process.default_sampler, steps, shape)
+            inputs = self._inputs(batch, chosen, low_reward, start, table.stochastic)
             with jax.default_matmul_precision(self._precision):
-                pictures = edit_batch(self.networks, self.params, inputs, table, guidance, guidance.branches)
-            edited |= zip(chosen, np.asarray(pictures), strict=True)
+                images = edit_batch(self.base, self.params, inputs, table, guidance.weights, guidance.branches)
+            edited |= zip(chosen, np.asarray(images), strict=True)
         return _as_output([edited[i] for i in range(len(requests))], output, single=_is_one(image, instruction))
 
     def _check(self, reward: Any, reward_guidance: float | int, output: str, batch_size: int) -> None:
         asked = reward if isinstance(reward, (list, tuple)) else [reward]
-        if not self.has_reward and (reward_guidance or any(r not in (Reward(), None) for r in asked)):
+        if not self.has_reward and (reward_guidance or any(isinstance(one, Reward) for one in asked)):
             raise ValueError(
-                "this model has no reward modules: leave reward at its default and reward_guidance at 0, or load a "
-                "reward-conditioned model."
+                "this model has no reward modules, so it cannot take a reward or reward_guidance: leave reward at "
+                "'best' or None and reward_guidance at 0, or load a reward-conditioned model."
             )
         if output not in ("pil", "array"):
-            raise ValueError(f'output is "pil" or "array", not {output!r}.')
+            raise ValueError(f"output={output!r}: expected 'pil' or 'array'.")
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+            raise ValueError(f"batch_size={batch_size}: expected at least 1.")
 
     @property
     def _precision(self) -> str | None:
-        """Accelerators round float32 products to fewer bits unless told otherwise; a float32 editor means float32."""
-        return "highest" if jnp.dtype(self.networks.unet.dtype) == jnp.float32 else None
+        """Accelerators round the operands of float32 products unless asked not to; a float32 editor asks."""
+        return "highest" if jnp.dtype(self.base.dtype) == jnp.float32 else None
 
     def _inputs(
         self,
-        requests: list[EditRequest],
-        chosen: list[int],
+        batch: Sequence[EditRequest],
+        chosen: Sequence[int],
         low_reward: Reward | None,
         start: StartingNoise,
         stochastic: bool,
     ) -> EditInputs:
-        batch = [requests[i] for i in chosen]
-        source = np.stack([request.source for request in batch])
+        sources, instructions = [request.source for request in batch], [request.instruction for request in batch]
+        rewards = [Reward() if request.reward == BEST else request.reward for request in batch]
+        images = to_unit(np.stack(sources))
         return EditInputs(
-            source=source,
-            instruction_ids=tokenize(self.tokenizer, [request.instruction for request in batch]),
-            null_ids=tokenize(self.tokenizer, [""])[0],
-            reward=self._reward_inputs([request.reward for request in batch]),
-            low_reward=self._reward_inputs([low_reward] * len(batch)),
-            latents=start.latents(chosen, source.shape),
-            noise=start.noise(chosen, source.shape) if stochastic else None,
-        )
-
-    def _reward_inputs(self, rewards: list[Reward | None]) -> RewardInputs | None:
-        if not self.has_reward:
-            return None
-        perspectives = self.networks.unet.config.reward.perspectives
-        told = [reward or Reward() for reward in rewards]
-        return RewardInputs(
-            scores=np.stack([reward.scores for reward in told]),
-            ids=tokenize(self.tokenizer, [join_feedback(reward.texts, perspectives) for reward in told]),
-            keep=np.asarray([reward is not None for reward in rewards], np.float32),
+            source=images,
+            asked=self.base.read(sources, instructions, rewards, warn_cut),
+            # The same texts again: what is cut was reported above.
+            low=self.base.read(sources, instructions, [low_reward] * len(batch), lambda text, tokens: None),
+            latents=start.latents(chosen, images.shape),
+            noise=start.noise(chosen, images.shape) if stochastic else None,
         )
 
 
@@ -205,25 +173,8 @@ def _as_output(
     edited: list[np.ndarray], output: str, single: bool
 ) -> Image.Image | list[Image.Image] | Float[np.ndarray, "b h w 3"]:
     if output == "array":
-        if len({picture.shape for picture in edited}) > 1:
-            raise ValueError('the edits have several sizes, which do not go into one array: ask for output="pil".')
+        if len({image.shape for image in edited}) > 1:
+            raise ValueError("the edits have several sizes, which do not fit in one array: ask for output='pil'.")
         return np.stack(edited)
-    pictures = [Image.fromarray(np.uint8(np.round(picture * 255))) for picture in edited]
-    return pictures[0] if single else pictures
-
-
-def _model_index(schedule: Schedule) -> dict:
-    nothing = [None, None]
-    return {
-        "_class_name": "StableDiffusionInstructPix2PixPipeline",
-        "_diffusers_version": "0.36.0",
-        "feature_extractor": nothing,
-        "image_encoder": nothing,
-        "requires_safety_checker": False,
-        "safety_checker": nothing,
-        "scheduler": ["diffusers", schedule.to_config()["_class_name"]],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
+    images = [Image.fromarray(np.uint8(np.round(image * 255))) for image in edited]
+    return images[0] if single else images

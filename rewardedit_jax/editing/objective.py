@@ -1,123 +1,53 @@
-"""The training objective of a reward-conditioned InstructPix2Pix.
+"""The training objective of an editor: the squared error of what its base predicts from noisy latents.
 
-Latents z = scaling · sample(E(edited)), condition c_I = mode(E(source)) *not* scaled, as InstructPix2Pix has it.
-One uniform p per sample drops conditions with d = `conditioning_dropout`: text → "" where p < 2d, image → 0 where
-d ≤ p < 3d, so each of text only, both, image only is dropped with probability d. The reward is dropped on its own, with
-`reward_dropout`, which is what gives reward guidance a branch to be measured against.
+Multi-Reward as Condition (arXiv:2411.04713), eq. 1, which is the loss of InstructPix2Pix (Brooks et al. 2023, eq. 1) with
+the reward among the conditions. Which conditions are dropped how often is a matter of the base (`Base.draw_keep`).
 """
 
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
 
+from rewardedit_jax.bases.base import Base, Dropout
 from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.data.pipeline import EditBatch
-from rewardedit_jax.diffusion.schedule import Schedule
-from rewardedit_jax.editing.networks import (
-    Networks,
-    RewardStates,
-    encode_image,
-    encode_text,
-    predict,
-    reward_states,
-)
 from rewardedit_jax.params import Params
 
 
-class Dropout(NamedTuple):
-    """Probabilities of training without a condition."""
-
-    conditioning: float  # d of the module's docstring; 3d of the samples miss something
-    reward: float
-
-
-class Conditions(NamedTuple):
-    """What the U-Net is told besides the noisy latents."""
-
-    latents: Float[Array, "b h w c"]  # of the source image
-    context: Float[Array, "b l d"]
-    reward: RewardStates | None
-
-
 def editing_loss(
-    networks: Networks,
-    params: Params,
-    schedule: Schedule,
-    dropout: Dropout,
-    batch: EditBatch,
-    null_ids: Int[Array, " l"],
-    rng: PRNGKeyArray,
+    base: Base, params: Params, dropout: Dropout, batch: EditBatch, rng: PRNGKeyArray
 ) -> Float[Array, " b"]:
-    """Per-example squared error of the predicted noise (or velocity), float32. `null_ids`: the tokens of ""."""
+    """The loss of each example of a batch, float32, with everything random drawn from `rng`."""
     posterior_rng, drop_rng, time_rng, noise_rng, net_rng = jax.random.split(rng, 5)
-    pictures = to_unit(jnp.concatenate([batch.edited, batch.source]))
-    edited, source = _halves(encode_image(networks, params, pictures))
-    clean = edited.sample(posterior_rng) * networks.vae.config.scaling_factor
-    conditions = _conditions(networks, params, dropout, batch, source.mode, null_ids, drop_rng)
-    timesteps = jax.random.randint(time_rng, clean.shape[:1], 0, schedule.num_train_timesteps)
+    # Both images of each pair go through the autoencoder in one pass.
+    images = to_unit(jnp.concatenate([batch.edited, batch.source]))
+    edited, source = _halves(base.encode(params, images))
+    clean = base.latents(edited, posterior_rng)
+    keep = base.draw_keep(drop_rng, len(clean), dropout)
+    conditions = base.condition(params, source, batch.inputs, keep)
+    times = base.process.sample_times(time_rng, clean.shape)
     noise = jax.random.normal(noise_rng, clean.shape)
-    return denoising_loss(networks, params, schedule, clean, conditions, timesteps, noise, net_rng)
+    return denoising_loss(base, params, clean, conditions, times, noise, net_rng)
 
 
 def denoising_loss(
-    networks: Networks,
+    base: Base,
     params: Params,
-    schedule: Schedule,
     clean: Float[Array, "b h w c"],
-    conditions: Conditions,
-    timesteps: Int[Array, " b"],
+    conditions: Any,
+    times: Num[Array, " b"],
     noise: Float[Array, "b h w c"],
     dropout_rng: PRNGKeyArray | None = None,
 ) -> Float[Array, " b"]:
-    """The same for given latents, noise and timesteps."""
-    noisy = schedule.add_noise(clean, noise, timesteps)
-    output = predict(
-        networks,
-        params,
-        noisy,
-        conditions.latents,
-        timesteps,
-        conditions.context,
-        conditions.reward,
-        dropout_rng,
-    )
-    error = output.astype(jnp.float32) - schedule.target(clean, noise, timesteps)
+    """The same loss for given clean latents, conditions, times and noise."""
+    noisy = base.process.add_noise(clean, noise, times)
+    output = base.denoise(params, noisy, times, conditions, dropout_rng)
+    error = output.astype(jnp.float32) - base.process.target(clean, noise, times)
     return jnp.mean(error**2, axis=(1, 2, 3))
 
 
-def _conditions(
-    networks: Networks,
-    params: Params,
-    dropout: Dropout,
-    batch: EditBatch,
-    latents: Float[Array, "b h w c"],
-    null_ids: Int[Array, " l"],
-    rng: PRNGKeyArray,
-) -> Conditions:
-    drop_rng, reward_rng = jax.random.split(rng)
-    text, image = keep_conditions(drop_rng, len(latents), dropout.conditioning)
-    ids = jnp.where(_per_sample(text, 2), batch.instruction_ids, null_ids)
-    latents = jnp.where(_per_sample(image, 4), latents, 0)
-    if networks.unet.config.reward is None:
-        return Conditions(latents, encode_text(networks, params, ids).last_hidden, None)
-    states = encode_text(networks, params, jnp.concatenate([ids, batch.reward_ids]))
-    instruction, feedback = _halves(states)
-    keep = jax.random.bernoulli(reward_rng, 1 - dropout.reward, (len(latents),)).astype(jnp.float32)
-    return Conditions(latents, instruction.last_hidden, reward_states(networks, feedback, batch.scores, keep))
-
-
-def keep_conditions(rng: PRNGKeyArray, batch: int, d: float) -> tuple[Bool[Array, " {batch}"], Bool[Array, " {batch}"]]:
-    """(whether a sample keeps its instruction, whether it keeps its source image)."""
-    p = jax.random.uniform(rng, (batch,))
-    return p >= 2 * d, (p < d) | (p >= 3 * d)
-
-
 def _halves(tree: PyTree) -> tuple[PyTree, PyTree]:
-    """A struct of arrays over two batches laid end to end → the two structs."""
+    """The two structs of a struct of arrays over two batches, one after the other."""
     return tuple(jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], tree) for i in range(2))
-
-
-def _per_sample(mask: Bool[Array, " b"], ndim: int) -> Bool[Array, "b ..."]:
-    return mask.reshape(-1, *[1] * (ndim - 1))

@@ -1,4 +1,4 @@
-"""What one edit is asked for: images, instructions and rewards brought to one list, and batched by size."""
+"""Edit requests: images, instructions and rewards brought to one list, and batched by image size."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import UInt8
 from PIL import Image
 
-from rewardedit_jax.data.images import ImageError, fit, read_image, to_unit, upright_rgb
+from rewardedit_jax.data.images import ImageError, fit, read_image, upright_rgb
 from rewardedit_jax.reward import Reward
 
 Item = TypeVar("Item")
@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 class EditRequest:
     """One edit to make."""
 
-    source: Float[np.ndarray, "h w 3"]  # in [-1, 1], of a size that the networks take
+    source: UInt8[np.ndarray, "h w 3"]  # of a size that the networks take
     instruction: str
     reward: Reward | None
 
@@ -31,46 +31,46 @@ def make_requests(
     reward: Reward | Sequence[Reward | None] | None,
     prepare: Callable[[Any], Image.Image],
 ) -> list[EditRequest]:
-    """Pair images, instructions and rewards; a single one of them goes with all of the others.
+    """Images, instructions and rewards in pairs; a single one of them goes with all of the others.
 
     Args:
       prepare: brings an image to the size that it is edited at.
     Raises:
-      ValueError: numbers that do not go together, or an empty instruction.
+      ValueError: lists of different lengths, or an empty instruction.
     """
     images, instructions, rewards = _as_list(image), _as_list(instruction), _as_list(reward)
     n = max(len(images), len(instructions), len(rewards))
     for what, values in (("images", images), ("instructions", instructions), ("rewards", rewards)):
         if len(values) not in (1, n):
-            raise ValueError(f"{len(values)} {what} do not go with {n} edits: give one, or one for each.")
+            raise ValueError(f"{len(values)} {what} for {n} edits: give one, or one for each edit.")
     _check_instructions(instructions)
-    sources = [to_unit(np.asarray(prepare(picture))) for picture in images]
+    sources = [np.asarray(prepare(picture)) for picture in images]
     return [EditRequest(*(values[i % len(values)] for values in (sources, instructions, rewards))) for i in range(n)]
 
 
 def prepare_image(image: Any, resolution: int | None, multiple: int) -> Image.Image:
-    """Anything that `Editor.edit` takes for an image, as upright RGB of the size that it is edited at.
+    """Anything that `Editor.edit` takes as an image, as upright RGB of the size that it is edited at.
 
     Raises:
-      ImageError: it is no image, or cannot be read.
-      ValueError: without a resolution, sides that are no multiples of `multiple`.
+      ImageError: it is not an image, or cannot be read.
+      ValueError: without a resolution, sides that are not multiples of `multiple`.
     """
     image = _open(image)
     if resolution is not None:
         return fit(image, resolution, multiple)
     if image.width % multiple or image.height % multiple:
         raise ValueError(
-            f"the image is {image.width}×{image.height}, but its sides must be multiples of {multiple} here: "
-            f"give a resolution, and it is resized."
+            f"the image is {image.width}×{image.height}; its sides must be multiples of {multiple}. Give a "
+            "resolution, and it is resized."
         )
     return image
 
 
 def in_batches(items: Iterable[Item], size_of: Callable[[Item], Hashable], batch_size: int) -> Iterator[list[Item]]:
-    """Items of one size, `batch_size` at a time.
+    """Batches of `batch_size` items of equal size.
 
-    What is left of a size at the end is filled up with its last item if a full batch went before, so that a size is
-    compiled once however many images have it.
+    The last batch of a size is smaller, or filled up with repetitions of its last item if a full batch of this size came
+    before: each size is compiled once.
     """
     waiting, compiled = defaultdict(list), set()
     for item in items:
@@ -90,7 +90,7 @@ def _as_list(value: Any) -> list:
 def _check_instructions(instructions: list) -> None:
     for i, text in enumerate(instructions):
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"the instruction of edit {i} is empty or no text ({text!r}): say what to change.")
+            raise ValueError(f"the instruction of edit {i} is {text!r}; expected a text that says what to change.")
 
 
 def _open(image: Any) -> Image.Image:
@@ -101,4 +101,4 @@ def _open(image: Any) -> Image.Image:
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] in (3, 4):
         return upright_rgb(Image.fromarray(image))
     what = f"{image.dtype}{list(image.shape)}" if hasattr(image, "shape") else type(image).__name__
-    raise ImageError(f"{what} is no image: give a PIL image, a path, or a NumPy array uint8[height, width, 3].")
+    raise ImageError(f"{what} is not an image: give a PIL image, a path, or a NumPy array uint8[height, width, 3].")

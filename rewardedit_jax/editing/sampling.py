@@ -1,34 +1,22 @@
-"""A whole edit as one jitted function: encode, denoise under guidance, decode. Compiled once per shape."""
+"""A whole edit as one jitted function (encode, denoise under guidance, decode), and the noise that it starts from."""
 
+import operator
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from rewardedit_jax.diffusion.guidance import Branches, Guidance, combine, repeat, stack
+from rewardedit_jax.bases.base import Base
+from rewardedit_jax.diffusion.guidance import combine, repeat
 from rewardedit_jax.diffusion.samplers import SamplerTable, sample
-from rewardedit_jax.editing.networks import (
-    Networks,
-    RewardStates,
-    decode_latents,
-    encode_image,
-    encode_text,
-    predict,
-    reward_states,
-)
 from rewardedit_jax.params import Params
 
-
-@flax.struct.dataclass
-class RewardInputs:
-    """Rewards of a batch, before the text encoder."""
-
-    scores: Any  # float32[b, 3] in 0..5
-    ids: Any  # int32[b, l]: tokens of the joined feedback texts
-    keep: Any  # float32[b]: 0 where there is no reward, else 1
+Shape = tuple[int, ...]
 
 
 @flax.struct.dataclass
@@ -36,51 +24,99 @@ class EditInputs:
     """A batch of edits."""
 
     source: Any  # float32[b, H, W, 3] in [-1, 1]
-    instruction_ids: Any  # int32[b, l]
-    null_ids: Any  # int32[l]: tokens of the empty instruction
-    reward: RewardInputs | None
-    low_reward: RewardInputs | None  # what reward guidance leads away from
+    asked: Any  # what `Base.read` makes of the requests
+    low: Any  # the same with the reward that reward guidance leads away from
     latents: Any  # float32[b, h, w, c], standard normal
     noise: Any  # float32[steps, b, h, w, c], standard normal; None for samplers that add none
 
 
-@partial(jax.jit, static_argnames=("networks", "branches"))
+# Whatever differs between prompts, guidance scales, seeds, noise schedules or samplers of one kind is an array. It is
+# compiled once for the base, the shapes, the number of steps and the branches.
+@partial(jax.jit, static_argnames=("base", "branches"))
 def edit_batch(
-    networks: Networks,
+    base: Base,
     params: Params,
     inputs: EditInputs,
     table: SamplerTable,
-    guidance: Guidance,
-    branches: Branches,
+    weights: Float[Array, " k"],
+    branches: tuple[str, ...],
 ) -> Float[Array, "b H W 3"]:
     """Edited images in 0..1.
 
-    Everything that differs between prompts, scales, seeds, schedules or samplers of one kind is an array, so it is
-    compiled for the networks, the shapes, the number of steps and the branches only.
+    Args:
+      weights, branches: of `Base.guide`.
     """
-    condition = encode_image(networks, params, inputs.source).mode
-    context = encode_text(networks, params, inputs.instruction_ids).last_hidden
-    no_context = encode_text(networks, params, inputs.null_ids[None]).last_hidden
-    conditions = stack(branches, "image", condition, jnp.zeros_like(condition))
-    contexts = stack(branches, "text", context, no_context)
-    rewards = _reward_of_branches(networks, params, inputs, branches)
+    source = base.encode(params, inputs.source)
+    conditions = base.condition_branches(params, source, inputs.asked, inputs.low, branches)
 
-    def guided(x: Array, timestep: Array) -> Array:
-        x = repeat(branches, x)
-        outputs = predict(networks, params, x, conditions, jnp.full(len(x), timestep), contexts, rewards)
-        return combine(outputs, guidance, branches)
+    def guided(x: Array, time: Array) -> Array:
+        x = repeat(x, len(branches))
+        return combine(base.denoise(params, x, jnp.full(len(x), time), conditions), weights)
 
-    latents = sample(guided, table, inputs.latents, noise=inputs.noise)
-    return decode_latents(networks, params, latents)
+    return base.decode(params, sample(guided, table, inputs.latents, noise=inputs.noise))
 
 
-def _reward_of_branches(
-    networks: Networks, params: Params, inputs: EditInputs, branches: Branches
-) -> RewardStates | None:
-    if inputs.reward is None:
-        return None
-    asked, low = (
-        reward_states(networks, encode_text(networks, params, r.ids), r.scores, r.keep)
-        for r in (inputs.reward, inputs.low_reward)
-    )
-    return stack(branches, "reward", asked, low)
+class StartingNoise:
+    """The standard normal noise of some edits: given, or drawn from a seed for each edit.
+
+    The noise of an edit depends on its own seed alone: not on the other edits, nor on how they are batched. Its latents
+    do not depend on the number of steps either.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        edits: int,
+        steps: int,
+        seed: int | Sequence[int],
+        latents: np.ndarray | jax.Array | None,
+        noise: np.ndarray | jax.Array | None,
+    ):
+        """
+        Args:
+          seed: one for each edit; a single number n stands for n, n + 1, ...
+          latents: [edits, h, w, c], or None to draw them.
+          noise: [steps, edits, h, w, c], or None to draw it.
+        """
+        self._base, self._edits, self._steps = base, edits, steps
+        self._seeds = _seeds(seed, edits)
+        self._latents = None if latents is None else np.asarray(latents, np.float32)
+        self._noise = None if noise is None else np.asarray(noise, np.float32)
+
+    def latents(self, chosen: Sequence[int], images: Shape) -> Float[np.ndarray, "b h w c"]:
+        """Starting latents of the chosen edits, whose images have the shape [b, H, W, 3].
+
+        Raises:
+          ValueError: if given latents have another shape.
+        """
+        grid = self._base.latent_shape(*images[1:3])
+        if self._latents is None:
+            return np.stack([self._draw(i, 0, grid) for i in chosen])
+        _check_shape("latents", self._latents, (self._edits, *grid))
+        return self._latents[list(chosen)]
+
+    def noise(self, chosen: Sequence[int], images: Shape) -> Float[np.ndarray, "s b h w c"]:
+        """The noise that each step of the chosen edits adds. Raises ValueError as `latents`."""
+        grid = self._base.latent_shape(*images[1:3])
+        if self._noise is None:
+            return np.stack([self._draw(i, 1, (self._steps, *grid)) for i in chosen], axis=1)
+        _check_shape("noise", self._noise, (self._steps, self._edits, *grid))
+        return self._noise[:, list(chosen)]
+
+    def _draw(self, edit: int, stream: int, shape: Shape) -> Float[np.ndarray, "*shape"]:
+        # NumPy's generator, because its numbers are the same on every accelerator.
+        return np.random.default_rng([self._seeds[edit], stream]).standard_normal(shape, np.float32)
+
+
+def _seeds(seed: int | Sequence[int], edits: int) -> Sequence[int]:
+    if not isinstance(seed, Sequence):
+        first = operator.index(seed)
+        return range(first, first + edits)
+    if len(seed) != edits:
+        raise ValueError(f"{len(seed)} seeds for {edits} edits: give one number, or one for each edit.")
+    return seed
+
+
+def _check_shape(name: str, given: np.ndarray, expected: Shape) -> None:
+    if given.shape != expected:
+        raise ValueError(f"{name} have the shape {list(given.shape)}; these edits need {list(expected)}.")

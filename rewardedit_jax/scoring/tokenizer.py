@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Int32
 
-from rewardedit_jax.data.tokenize import without_torch_advisory
+from rewardedit_jax.data.clip_tokenizer import without_torch_advisory
 from rewardedit_jax.scoring.prompts import IMAGE_TOKEN, NO_SYSTEM, QWEN_SYSTEM, RESERVED_TOKENS, REWARD_TOKEN
 from rewardedit_jax.weights.files import read_json
 from rewardedit_jax.weights.hub import TOKENIZER_FILES, ModelNotFound, find_tokenizer

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from tokenizers.pre_tokenizers import ByteLevel
 
-from rewardedit_jax.data.tokenize import CLIPTokenizer
+from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer
 from rewardedit_jax.shapes.wording import vocabulary_texts
 
 MAX_TOKENS = 32  # three feedback texts of eight words, two semicolons, start and end

@@ -10,29 +10,31 @@ from absl import logging
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from rewardedit_jax.training.state import TrainState
+from rewardedit_jax.training.step import TrainState
 
 
 def check_workdir(workdir: Path, resume: bool) -> None:
-    """Nothing is made or changed: for a look before models and data are read.
+    """Check that a run can start or resume in this directory; changes nothing.
+
+    Called before models and data are read.
 
     Raises:
-      FileExistsError: if it holds something and `resume` was not asked for: no run is overwritten.
-      FileNotFoundError: if `resume` was asked for and there is no checkpoint.
+      FileExistsError: without `resume`, if the directory is not empty: no run is overwritten.
+      FileNotFoundError: with `resume`, if there is no checkpoint.
     """
     workdir = Path(workdir).absolute()
-    if jax.process_index():  # only the first looks: it may be writing here before the others have started
+    if jax.process_index():  # the first host may already write here when the others start
         return
     if resume and not any(entry.name.isdigit() for entry in workdir.glob("checkpoints/*")):
         raise FileNotFoundError(f"{workdir} holds no checkpoint to resume from: start without --resume")
     if not resume and workdir.exists() and any(workdir.iterdir()):
         raise FileExistsError(
-            f"{workdir} is not empty: go on from its last checkpoint with --resume, or give another directory"
+            f"{workdir} is not empty: continue from its last checkpoint with --resume, or give another directory"
         )
 
 
 def open_workdir(workdir: Path, resume: bool) -> Path:
-    """The absolute path of the run's directory, made if it is missing; refused as `check_workdir` says."""
+    """The absolute path of the run's directory, created if it is missing. Raises as `check_workdir`."""
     check_workdir(workdir, resume)
     workdir = Path(workdir).absolute()
     if not jax.process_index():
@@ -41,7 +43,7 @@ def open_workdir(workdir: Path, resume: bool) -> Path:
 
 
 def record_config(workdir: Path, config: ConfigDict) -> None:
-    """Writes config.json; where one lies there already, warns of every field that differs but `steps`."""
+    """Write config.json. Warns of every field, except `steps`, that differs from one that is already there."""
     if jax.process_index():
         return
     file = workdir / "config.json"
@@ -65,12 +67,13 @@ def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 class Checkpoints:
-    """Training states under workdir/checkpoints, the newest `keep` of them, written in the background."""
+    """Checkpoints of a run under workdir/checkpoints: the newest `keep` training states, written in the background."""
 
     def __init__(self, workdir: Path, keep: int):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._directory = workdir / "checkpoints"
-        handlers = {"state": ocp.StandardCheckpointHandler()}  # without them, metadata cannot be read before `restore`
+        # Without a handler, orbax cannot read the metadata of a checkpoint before it is restored.
+        handlers = {"state": ocp.StandardCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self._directory, item_handlers=handlers, options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -86,26 +89,27 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         self._manager.save(int(state.step), args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
         if jax.default_backend() == "cpu":
-            # Here the writer reads the state's own memory, which the next step could then not take over: at full
-            # size a second state would not fit. Accelerators have copied theirs to the host when `save` returns.
+            # On a CPU orbax writes from the state's own buffers, so the next step could not reuse them: at full size
+            # a second state would not fit in memory. On accelerators `save` returns when the host has a copy.
             self._manager.wait_until_finished()
 
     def restore(self, abstract: TrainState) -> TrainState:
-        """The newest state, each leaf laid out as the sharding of its `ShapeDtypeStruct` says.
-
-        Raises:
-          ValueError: naming every leaf that is missing, too many, or of another shape than the network's.
-        """
-        step = self.latest()
-        self._check(step, abstract)
+        """The newest state, laid out by the shardings of the `ShapeDtypeStruct`s. Raises as `check`."""
+        self.check(abstract)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self._manager.restore(step, args=args).state
+        return self._manager.restore(self.latest(), args=args).state
 
     def reached_preemption(self, step: int) -> bool:
-        """True on all hosts at the same step, soon after one of them was told to stop."""
+        """True on all hosts at the same step, soon after one of them received SIGTERM."""
         return self._manager.reached_preemption(step)
 
-    def _check(self, step: int, abstract: TrainState) -> None:
+    def check(self, abstract: TrainState) -> None:
+        """Compare the newest checkpoint with the state that the configuration asks for.
+
+        Raises:
+          ValueError: naming every leaf that is missing, superfluous, or of another shape.
+        """
+        step = self.latest()
         saved = _shapes(self._manager.item_metadata(step).state)
         wanted = _shapes(abstract)
         faults = [
@@ -121,13 +125,13 @@ class Checkpoints:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Leaf path → shape; fields, keys and positions written alike, as orbax names them."""
+    """Leaf path → shape, with the paths that orbax uses: fields, keys and positions are all written alike."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def with_shardings(abstract: Any, shardings: Any) -> Any:
-    """`ShapeDtypeStruct`s that also say where each array lies."""
+    """`ShapeDtypeStruct`s with the sharding of each array."""
 
     def add(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,4 +1,4 @@
-"""The one training loop: it knows a task only through the protocol in `task.py`."""
+"""The training loop. It knows a task only through the protocol in `task.py`."""
 
 import math
 import signal
@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rewardedit_jax.params import Params, merge_params, split_params
+from rewardedit_jax.params import Params, find_rule, merge_params, split_params
 from rewardedit_jax.sharding import (
     batch_sharding,
     check_batch_size,
@@ -30,21 +30,18 @@ from rewardedit_jax.training.checkpoints import Checkpoints, open_workdir, recor
 from rewardedit_jax.training.metrics import MetricWriter
 from rewardedit_jax.training.optimizer import make_optimizer, make_schedule
 from rewardedit_jax.training.prefetch import prefetched
-from rewardedit_jax.training.state import TrainState, create_state
-from rewardedit_jax.training.step import train_step
+from rewardedit_jax.training.step import TrainState, create_state, train_step
 from rewardedit_jax.training.task import Batch, Evaluator, Metrics, Task
 
 StepFn = Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
 
-_INIT = 2**32 - 1  # folded into the seed for the initial parameters: a step that never comes
-
 
 class NonFiniteLoss(FloatingPointError):
-    """The loss or the gradient norm is not a number; the message says at which step, and how to go on."""
+    """The loss or the gradient norm is not finite; the message names the step and the remedy."""
 
 
 class Interrupted(SystemExit):
-    """The run was told to stop and has saved its state; the message says how to go on."""
+    """The run was asked to stop and has saved its state; the message says how to resume it."""
 
 
 def train(
@@ -72,20 +69,21 @@ def train(
     check_batch_size(config.batch_size, mesh)
     evaluators = _evaluators(task, config)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    trained, frozen = initial_params(task, config, mesh)
     create = partial(create_state, optimizer=optimizer, ema=config.optimizer.ema_decay is not None)
+    trained, _ = split_params(task.abstract_params(), task.trainable)
     abstract = jax.eval_shape(create, trained)
     shardings = infer_shardings(abstract, task.partition_rules, mesh)
     with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
-        # Where the state comes from, in order of precedence:
-        # 1. the run's own last checkpoint;
-        # 2. what the task starts from: the weights of a model directory, or scratch.
+        # The state comes from the run's own last checkpoint, else from where the task starts: the weights of a model
+        # directory, or scratch. A checkpoint lacks only the frozen parameters.
         if resume:
-            del trained  # makes room for what is restored
+            checkpoints.check(abstract)  # before gigabytes of frozen parameters are read
+            frozen = frozen_params(task, config, mesh)
             state = checkpoints.restore(with_shardings(abstract, shardings))
         else:
+            trained, frozen = initial_params(task, config, mesh)
             state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(trained)
-            del trained
+            del trained  # donated: the state has taken over its memory
         record_config(workdir, config)
         step = compile_step(task, config, optimizer, mesh, shardings, frozen)
         start = int(state.step)
@@ -109,11 +107,15 @@ def _evaluators(task: Task, config: ConfigDict) -> Mapping[str, Evaluator]:
 
 
 def initial_params(task: Task, config: ConfigDict, mesh: Mesh) -> tuple[Params, Params]:
-    """(trained, frozen), laid out on the mesh. What the task made them from is let go of."""
-    params = task.init(jax.random.fold_in(jax.random.key(config.seed), _INIT))
-    shardings = infer_shardings(params, task.partition_rules, mesh)
-    parts, layouts = split_params(params, task.trainable), split_params(shardings, task.trainable)
-    return place(parts[0], layouts[0]), place(parts[1], layouts[1])
+    """(trained, frozen) parameters before the first step, laid out on the mesh."""
+    params = task.init(jax.random.key(config.seed))
+    return split_params(place(params, infer_shardings(params, task.partition_rules, mesh)), task.trainable)
+
+
+def frozen_params(task: Task, config: ConfigDict, mesh: Mesh) -> Params:
+    """The frozen parameters alone, laid out on the mesh; what trains is neither read nor drawn."""
+    params = task.init(jax.random.key(config.seed), lambda path: not find_rule(task.trainable, path)[1])
+    return place(params, infer_shardings(params, task.partition_rules, mesh))
 
 
 def compile_step(
@@ -124,7 +126,7 @@ def compile_step(
     state_shardings: TrainState,
     frozen: Params,
 ) -> StepFn:
-    """`train_step` with the constants of this run. It takes over the memory of the state that it is given."""
+    """`train_step` compiled with the constants of this run. The state is donated: its memory is reused."""
     step = partial(
         train_step,
         loss_fn=task.loss,
@@ -143,7 +145,7 @@ def compile_step(
     )
 
     def on_mesh(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
-        with jax.set_mesh(mesh):  # for networks that say where their activations lie
+        with jax.set_mesh(mesh):  # for networks that constrain the sharding of their activations
             return compiled(state, frozen, batch)
 
     return on_mesh
@@ -162,11 +164,12 @@ class _Run:
     ):
         self.config, self.checkpoints, self.writer = config, checkpoints, writer
         self.evaluators, self.frozen = evaluators, frozen
-        self._start: tuple[int, float]  # the step before the first of this call, and when it began
-        self._mark: tuple[int, float] | None = None  # a step, and when it was done
+        # (step, time) that speeds are measured from: the start of this call, then the last logged step.
+        self._start: tuple[int, float]
+        self._mark: tuple[int, float] | None = None
 
     def go(self, step: StepFn, state: TrainState, batches: Iterator[Batch]) -> TrainState:
-        """Dispatches each step before reading the numbers of the one before, so that the device never waits."""
+        """Run all steps. Each is dispatched before the metrics of the previous one are read: the device never waits."""
         pending = None
         self._start = int(state.step), time.perf_counter()
         with _stop_requests() as stop_requested:
@@ -180,7 +183,7 @@ class _Run:
                     self._pause(n, metrics, state, stopping)
                     pending = None
                 if stopping:
-                    raise Interrupted(f"stopped after step {n}, which is saved: go on with --resume")
+                    raise Interrupted(f"stopped after step {n}, whose state is saved: continue with --resume")
         return state
 
     def _next(self, batches: Iterator[Batch], n: int) -> Batch:
@@ -196,7 +199,7 @@ class _Run:
         return self._due(n, self.config.checkpoint_every) or self._due(n, self.config.evaluate_every)
 
     def _pause(self, n: int, metrics: Metrics, state: TrainState, stopping: bool) -> None:
-        """Checkpoint and evaluation after step n; their time does not count as training."""
+        """Checkpoint and evaluation after step n. Their time does not count in `examples_per_second`."""
         numbers = self._read(n, metrics)  # raises before a broken state is saved
         if stopping or self._due(n, self.config.checkpoint_every):
             self.checkpoints.save(state)
@@ -206,9 +209,9 @@ class _Run:
         self._mark = n, time.perf_counter()
 
     def _read(self, n: int, metrics: Metrics) -> dict[str, float]:
-        """The numbers of step n, waited for and checked; where they are due, with the speed since the last mark.
+        """The metrics of step n, checked; on logged steps also the speed since the last one.
 
-        The first step of a run compiles. Its speed, if it is told, says so; that of the steps after it does not.
+        Blocks until the step is done. The first step compiles, so the next speed is measured from its end.
         """
         numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not (math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])):
@@ -225,7 +228,7 @@ class _Run:
     def _advice(self, n: int, numbers: Mapping[str, float]) -> str:
         good = self.checkpoints.latest()
         kept = f"the last good checkpoint is of step {good}" if good else "there is no checkpoint yet"
-        go_on = "go on from it with --resume" if good else "start anew"
+        go_on = "continue from it with --resume" if good else "start again"
         return (
             f"step {n}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}. Nothing broken was saved: "
             f"{kept}; {go_on} with a lower learning_rate or clip_norm, or in float32 if half precision overflows"
@@ -247,12 +250,12 @@ class _Run:
 
 
 def _complete(state: TrainState, frozen: Params) -> Params:
-    """What a user of the model gets: the averaged parameters where there are any, with the frozen ones."""
+    """The parameters of the exported model: the moving average if there is one, and the frozen parameters."""
     return merge_params(state.params if state.ema is None else state.ema, frozen)
 
 
 def _export(task: Task, params: Params, directory: Path) -> None:
-    if jax.process_count() > 1:  # every host takes part in the gathering, one writes
+    if jax.process_count() > 1:  # a collective that every host takes part in; the first host writes
         params = jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), params)
     if jax.process_index() == 0:
         task.export(params, directory)
@@ -260,9 +263,9 @@ def _export(task: Task, params: Params, directory: Path) -> None:
 
 @contextmanager
 def _stop_requests() -> Iterator[threading.Event]:
-    """Set by the first SIGTERM or Ctrl-C; a second one acts as it always does.
+    """An event that the first SIGTERM or Ctrl-C sets; a second signal has its usual effect.
 
-    Several hosts must stop at the same step: there the jax runtime hears SIGTERM (see `reached_preemption`).
+    Several hosts must stop at the same step. There the jax runtime handles SIGTERM (see `reached_preemption`).
     """
     requested, before = threading.Event(), {}
 

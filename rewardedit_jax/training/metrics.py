@@ -1,4 +1,4 @@
-"""What a run tells while it goes: metrics.jsonl, TensorBoard events, pictures, and its progress."""
+"""Metrics of a running training: metrics.jsonl, TensorBoard events, images and a progress bar."""
 
 import json
 import math
@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 
 class MetricWriter:
-    """Writes the numbers of each logged step; on all hosts but the first it does nothing.
+    """Writes the metrics of each logged step on the first host; on the others it does nothing.
 
     Args:
       workdir: gets metrics.jsonl (one object per logged step), tensorboard/ and images/.
-      start: steps done before. What an earlier run wrote about later steps is dropped: each step is told once.
+      start: steps done before. Records of later steps, by a run that was killed, are removed: each step is there once.
       steps: length of the run.
     """
 
@@ -30,7 +30,7 @@ class MetricWriter:
             return
         self._images = workdir / "images"
         _drop_after(start, workdir / "metrics.jsonl")
-        self._file = (workdir / "metrics.jsonl").open("a", buffering=1)  # by lines: readable while the run goes
+        self._file = (workdir / "metrics.jsonl").open("a", buffering=1)  # by lines: readable while the run goes on
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(total=steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
 
@@ -54,7 +54,7 @@ class MetricWriter:
         self._show(step, metrics)
 
     def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """A picture among the events, and as images/<name>_<step>.png."""
+        """Write an image as a TensorBoard event and as images/<name>_<step>.png."""
         if not self._first:
             return
         file = self._images / f"{name}_{step:07d}.png"
@@ -63,20 +63,20 @@ class MetricWriter:
         self._events.add_image(name, image, step, dataformats="HWC")
 
     def _show(self, step: int, metrics: Mapping[str, float]) -> None:
-        told = {name: f"{metrics[name]:.4g}" for name in ("loss", "examples_per_second") if name in metrics}
-        if self._bar.disable:
-            print(f"step {step}/{self._bar.total}", *(f"{k} {v}" for k, v in told.items()), flush=True)
+        shown = {name: f"{metrics[name]:.4g}" for name in ("loss", "examples_per_second") if name in metrics}
+        if self._bar.disable:  # not a terminal: a line per logged step instead of a bar
+            print(f"step {step}/{self._bar.total}", *(f"{k} {v}" for k, v in shown.items()), flush=True)
         else:
-            self._bar.set_postfix(told, refresh=False)
+            self._bar.set_postfix(shown, refresh=False)
             self._bar.update(step - self._bar.n)
 
 
 def _drop_after(step: int, file: Path) -> None:
-    """Leaves the records up to `step`, without a line that was cut off when its run was killed."""
+    """Remove the records after `step`, and a last line that is incomplete because its run was killed."""
     if not file.exists():
         return
     lines = file.read_text().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    shorter = file.with_suffix(".tmp")  # replaced in one piece: a second kill loses nothing
+    shorter = file.with_suffix(".tmp")  # replaced atomically: a second kill loses nothing
     shorter.write_text("".join(kept))
     shorter.replace(file)

@@ -21,7 +21,7 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     elif config.schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, max(steps - warmup, 1))
     else:
-        raise ValueError(f"optimizer.schedule must be 'constant' or 'cosine', not {config.schedule!r}")
+        raise ValueError(f"optimizer.schedule={config.schedule!r}: expected 'constant' or 'cosine'")
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
@@ -30,8 +30,8 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter, arXiv:1711.05101) on gradients clipped to norm `clip_norm` together (None: off).
 
-    The decay is decoupled: each step takes learning rate · weight_decay · parameter away, whatever the gradient,
-    from every parameter that trains, biases and norms included, as the published editor was trained.
+    The decay is decoupled: each step subtracts learning rate · weight_decay · parameter, whatever the gradient, from
+    every parameter that trains. Biases and norms are included, as in the training of the published editor.
 
     Args:
       config: also `b1`, `b2`, `eps`, `weight_decay`, and `mu_dtype`, the type of the first moment (None: the
@@ -49,10 +49,10 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
 
 
 def clip_by_global_norm(largest: float) -> optax.GradientTransformation:
-    """Scales all gradients by min(1, largest / norm of all together).
+    """Scale all gradients by min(1, largest / their global norm).
 
-    Written as one product, which XLA fuses into what follows. `optax.clip_by_global_norm` selects between clipped and
-    unclipped, for which it keeps a second copy of all gradients (measured on the CPU: + 4 bytes per parameter).
+    Written as one product, which XLA fuses into the next operation. `optax.clip_by_global_norm` selects between clipped
+    and unclipped gradients and keeps a second copy of all of them (measured on the CPU: 4 more bytes per parameter).
     """
 
     def update(grads, state, params=None):
@@ -63,15 +63,16 @@ def clip_by_global_norm(largest: float) -> optax.GradientTransformation:
 
 
 def scale_by_adam(b1: float, b2: float, eps: float, mu_dtype: str | None) -> optax.GradientTransformation:
-    """Optax's, with bias corrections that are exact in float32; the state is the same.
+    """`optax.scale_by_adam` with bias corrections that are exact in float32; the state is the same.
 
-    Optax takes 1 - b**n in float32, which for b2 = 0.999 and n = 1 is off by 1.3e-5: the first step is 6e-6 too short.
-    Beside PyTorch, which corrects in float64, the loss and the gradients of the second step show it.
+    Optax computes 1 - b**n in float32, which for b2 = 0.999 and n = 1 is off by 1.3e-5: the first step is 6e-6 too
+    short. PyTorch corrects in float64, and the difference shows in the loss and the gradients of the second step.
     """
     adam = optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype)
 
     def update(grads, state, params=None):
         updates, state = adam.update(grads, state, params)
+        # The second moment enters by its square root.
         repair = _correction_error(b1, state.count) / jnp.sqrt(_correction_error(b2, state.count))
         return jax.tree.map(lambda u: (u * repair).astype(u.dtype), updates), state
 

@@ -1,4 +1,4 @@
-"""Batches made ahead of time by one thread, while the device computes."""
+"""Prefetching: batches are made by a thread while the device computes."""
 
 import contextlib
 import queue
@@ -11,7 +11,7 @@ _END = object()
 
 @contextlib.contextmanager
 def prefetched(items: Iterator[Any], prepare: Callable[[Any], Any], depth: int) -> Iterator[Iterator[Any]]:
-    """An iterator over `prepare(item)`, up to `depth` ahead. What fails in the thread is raised by the iterator."""
+    """An iterator over `prepare(item)`, computed up to `depth` items ahead. It raises what the thread raises."""
     ready: queue.Queue = queue.Queue(maxsize=depth)
     closed = threading.Event()
 
@@ -29,7 +29,7 @@ def prefetched(items: Iterator[Any], prepare: Callable[[Any], Any], depth: int) 
                     return
                 offer(prepare(item), None)
             offer(_END, None)
-        except Exception as error:  # whatever it is, it belongs to the consumer
+        except Exception as error:  # of any type: the consumer handles it
             offer(None, error)
 
     def consume() -> Iterator[Any]:

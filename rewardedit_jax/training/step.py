@@ -1,17 +1,41 @@
-"""One optimizer step as a pure function of state, frozen parameters and batch."""
+"""The training state, and one optimizer step as a pure function of state, frozen parameters and batch."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from rewardedit_jax.params import Params, merge_params
-from rewardedit_jax.training.state import TrainState, update_ema
 from rewardedit_jax.training.task import Batch, Metrics
 
 LossFn = Callable[[Params, Batch, Key[Array, ""]], tuple[Float[Array, " b"], Mapping[str, Array]]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a run carries from step to step, and all that a checkpoint holds.
+
+    Leaves are arrays; in trees that describe a state they are `ShapeDtypeStruct`s or shardings.
+    """
+
+    step: Any  # int32[], optimizer steps done
+    params: Any  # the trained parameters only
+    opt_state: Any
+    ema: Any  # float32 moving average of `params`, or None
+
+
+def create_state(params: Params, optimizer: optax.GradientTransformation, ema: bool) -> TrainState:
+    """The state before the first step. The average starts as the parameters themselves."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(lambda x: x.astype(jnp.float32), params) if ema else None,
+    )
 
 
 def train_step(
@@ -34,19 +58,31 @@ def train_step(
       batch: leaves [batch_size · accumulate, ...].
       loss_fn: `Task.loss`.
       accumulate: micro-batches per step.
+      ema_decay: of the moving average (`update_ema`); None: there is none.
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     grads, metrics = _gradients(state.params, frozen, batch, rng, loss_fn, accumulate)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics |= {
-        "grad_norm": optax.tree.norm(grads),
+        "grad_norm": optax.tree.norm(grads),  # before clipping
         "update_norm": optax.tree.norm(updates),
         "param_norm": optax.tree.norm(params),
         "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
     }
     ema = None if ema_decay is None else update_ema(state.ema, params, state.step, ema_decay)
     return TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema=ema), metrics
+
+
+def update_ema(ema: Params, params: Params, step: Int[Array, ""], decay: float) -> Params:
+    """ema ← d·ema + (1 - d)·params with d = min(decay, (1 + n) / (10 + n)), n = updates made before this one.
+
+    The smaller d of the first updates lets the average forget the start (as diffusers' `EMAModel`). Kept in float32 whatever the type of the parameters: at decay 0.9999 a bfloat16 average would
+    never move.
+    """
+    n = step.astype(jnp.float32)
+    d = jnp.minimum(decay, (1 + n) / (10 + n))
+    return jax.tree.map(lambda e, p: e + (1 - d) * (p.astype(jnp.float32) - e), ema, params)
 
 
 def _gradients(
@@ -70,15 +106,15 @@ def _gradients(
     if accumulate == 1:  # no loop, hence no second buffer of gradients
         return micro_batch(0, batch)
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
-    parts = jnp.arange(accumulate), jax.tree.map(lambda x: _deal(x, accumulate), batch)
+    parts = jnp.arange(accumulate), jax.tree.map(lambda x: _micro_batches(x, accumulate), batch)
     grads, metrics = jax.lax.scan(add, zeros, parts)
     return grads, jax.tree.map(jnp.mean, metrics)
 
 
-def _deal(x: Array, accumulate: int) -> Array:
-    """[b·a, ...] → [a, b, ...]: micro-batch i takes every a-th example from i on.
+def _micro_batches(x: Array, accumulate: int) -> Array:
+    """[b·a, ...] → [a, b, ...]: micro-batch i has every a-th example from i on.
 
-    The leading axis is spread over the devices in blocks. Dealt out this way, each device's block holds its
-    share of every micro-batch, and no example moves between devices.
+    The leading axis is divided over the devices in blocks. In this order each device's block holds its share of every
+    micro-batch, and no example moves between devices.
     """
     return jnp.swapaxes(x.reshape(-1, accumulate, *x.shape[1:]), 0, 1)

@@ -20,18 +20,30 @@ Evaluator = Callable[[Params, int], Mapping[str, Any]]
 class Task(Protocol):
     """A model, its objective and its data, as the trainer sees them.
 
-    Networks that stay frozen lie in the same parameter tree as those that train. So one table says what
-    trains, one says where everything lies, a network can train in part, and objective, evaluators and export
-    all read one tree. The trainer splits the tree by `trainable`, differentiates the trained part only, and
-    hands the frozen part to the compiled step as an argument: closed over, it would be written into the
-    program as constants.
+    Frozen networks lie in the same parameter tree as those that train. One list of rules then says what trains and
+    another how everything is sharded, a network can train in part, and objective, evaluators and export read one tree.
+    The trainer splits the tree by `trainable`, differentiates the trained part, and hands the frozen part to the compiled
+    step as an argument: closed over, it would be written into the program as constants.
+
+    A task holds no parameters.
     """
 
     trainable: tuple[tuple[str, bool], ...]  # path regex → does it train?
     partition_rules: tuple[tuple[str, PartitionSpec], ...]  # path regex → mesh axes
 
-    def init(self, rng: Key[Array, ""]) -> Params:
-        """The complete tree of all networks, on the host or a device. It belongs to the trainer, who uses it up."""
+    def abstract_params(self) -> Params:
+        """Shapes and dtypes (`jax.ShapeDtypeStruct`) of the complete tree; nothing is read or computed."""
+        ...
+
+    def init(self, rng: Key[Array, ""], wanted: Callable[[str], bool] | None = None) -> Params:
+        """The parameters before the first step, on the host or a device.
+
+        Pure: the same key gives the same tree.
+
+        Args:
+          wanted: which parameters to read or draw, by their path; the tree then holds these alone. A resumed run asks
+            for the frozen ones. None: all.
+        """
         ...
 
     def loss(self, params: Params, batch: Batch, rng: Key[Array, ""]) -> tuple[Float[Array, " b"], Mapping[str, Array]]:
@@ -41,8 +53,8 @@ class Task(Protocol):
     def batches(self, start: int) -> Iterator[Batch]:
         """This host's part of the batches of the optimizer steps start, start + 1, ..., without end.
 
-        A batch is a pytree of arrays whose leading axis is batch_size · accumulate / hosts. What step n sees
-        depends on n alone, never on `start`: that makes a resumed run equal to one that never stopped.
+        A batch is a pytree of arrays whose leading axis is batch_size · accumulate / hosts. The batch of step n depends
+        on n alone, never on `start`: a resumed run equals one that never stopped.
         """
         ...
 
@@ -51,5 +63,5 @@ class Task(Protocol):
         ...
 
     def export(self, params: Params, directory: Path) -> None:
-        """Writes the complete tree as the model directory that users load."""
+        """Write the complete tree as the model directory that users load."""
         ...

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -125,6 +126,11 @@ def load_pretrained(
     """
     network = open_pretrained(directory, dtype, param_dtype)
     return network.module, network.read()
+
+
+def default_dtype() -> DTypeLike:
+    """The type that models compute in unless another one is asked for: bfloat16 on accelerators, float32 on a CPU."""
+    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
 def save_pretrained(module: nn.Module, params: Params, directory: str | Path) -> None:

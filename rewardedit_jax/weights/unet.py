@@ -77,8 +77,12 @@ def widen_conv_in(params: Params, channels: int) -> Params:
 
     So InstructPix2Pix starts from Stable Diffusion: the condition latents have no effect at first.
     """
+    if "conv_in" not in params:  # a part of the tree, read for the rest of it
+        return params
     kernel = params["conv_in"]["kernel"]  # [3, 3, in, out]
     more = channels - kernel.shape[2]
+    if more == 0:
+        return params
     if more < 0:
         raise ValueError(f"conv_in reads {kernel.shape[2]} channels, more than the {channels} of both latents.")
     wide = jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))

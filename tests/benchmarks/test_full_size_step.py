@@ -2,12 +2,12 @@
 
 import math
 import runpy
+from dataclasses import replace
 
 import jax
 import pytest
-from tiny_models import ROOT, tiny_text_encoder, tiny_unet, tiny_vae
+from tiny_models import ROOT, tiny_editor
 
-from rewardedit_jax.editing.networks import Networks
 from rewardedit_jax.params import abstract_params
 
 
@@ -17,23 +17,23 @@ def script():
 
 
 def test_full_size(script):
-    networks = script["full_size_networks"](script["full_size_config"]())
+    base = script["full_size_base"](script["full_size_config"]())
     sizes = {
-        name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(module)))
-        for name, module in networks._asdict().items()
+        name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(getattr(base, name))))
+        for name in base.components
     }
     assert round(sizes["unet"] / 1e6, 1) == 864.6
     assert round(sizes["vae"] / 1e6, 2) == 83.65
     assert round(sizes["text_encoder"] / 1e6, 2) == 123.06
-    assert networks.unet.remat
+    assert base.unet.remat
 
 
 @pytest.mark.slow
 def test_it_runs(script, capsys):
     config = script["full_size_config"]()
     config.data.resolution = 32
-    networks = Networks(tiny_unet(layout="released", remat=True), tiny_vae(), tiny_text_encoder())
-    got = script["measure"](networks, config)
+    base = tiny_editor(layout="released").base
+    got = script["measure"](replace(base, unet=base.unet.clone(remat=True)), config)
     assert got.trained > 0
     assert math.isfinite(got.loss)
     assert 0 < got.seconds < got.first_seconds

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from rewardedit_jax.data.tokenize import load_tokenizer
+from rewardedit_jax.data.clip_tokenizer import load_clip_tokenizer
 
 
 def write_tokenizer(directory, max_length=16):
@@ -24,4 +24,4 @@ def tokenizer_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_dir):
-    return load_tokenizer(tokenizer_dir)
+    return load_clip_tokenizer(tokenizer_dir)

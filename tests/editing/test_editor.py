@@ -9,7 +9,7 @@ from tiny_editors import GRID, SIDE, latents, picture, tiny_editor
 
 from rewardedit_jax import Editor, Reward
 from rewardedit_jax.data.images import ImageError
-from rewardedit_jax.data.tokenize import TruncationWarning
+from rewardedit_jax.data.clip_tokenizer import TruncationWarning
 from rewardedit_jax.editing.sampling import edit_batch
 
 INSTRUCTION = "make the red circle blue"
@@ -129,7 +129,7 @@ def test_native_resolution_is_the_u_nets(editor):
 def test_without_reward_it_is_the_plain_editor(editor, plain):
     """None leaves the reward modules out: a plain editor of the same weights does the same."""
     unet = {name: tree for name, tree in editor.params["unet"].items() if not name.startswith("reward_")}
-    twin = Editor(plain.networks, {**editor.params, "unet": unet}, editor.tokenizer, editor.schedule)
+    twin = Editor(plain.base, {**editor.params, "unet": unet})
     np.testing.assert_allclose(edit(editor, reward=None), edit(twin), atol=1e-5)
     assert np.abs(edit(editor) - edit(twin)).max() > 1e-3
 
@@ -179,49 +179,55 @@ def test_images_that_are_none(editor, tmp_path):
         edit(editor, tmp_path / "torn.png")
     with pytest.raises(ImageError, match=r"absent\.png cannot be read: No such file"):
         edit(editor, "absent.png")
-    with pytest.raises(ImageError, match=r"float32\[16, 16, 3\] is no image: give a PIL image, a path, or"):
+    with pytest.raises(ImageError, match=r"float32\[16, 16, 3\]"):
         edit(editor, picture().astype(np.float32))
-    with pytest.raises(ImageError, match="NoneType is no image"):
+    with pytest.raises(ImageError, match="NoneType"):
         edit(editor, [None])
 
 
 def test_sizes_that_do_not_fit(editor):
-    with refuses("the image is 18×17, but its sides must be multiples of 4 here: give a resolution"):
+    with refuses("18×17.*multiples of 4.*resolution"):
         edit(editor, picture(0, 17, 18))
 
 
 def test_numbers_that_do_not_go_together(editor):
-    with refuses("2 images do not go with 3 edits"):
+    with refuses("2 images for 3 edits"):
         edit(editor, [picture()] * 2, [INSTRUCTION] * 3)
-    with refuses("2 rewards do not go with 3 edits"):
+    with refuses("2 rewards for 3 edits"):
         edit(editor, instruction=[INSTRUCTION] * 3, reward=[Reward()] * 2)
-    with refuses("2 seeds do not go with 1 edits"):
+    with refuses("2 seeds for 1 edits"):
         edit(editor, seed=[1, 2])
-    with refuses("batch_size must be at least 1"):
+    with refuses("batch_size=0"):
         edit(editor, batch_size=0)
 
 
 def test_instructions(editor):
-    with refuses("the instruction of edit 1 is empty.*say what to change"):
+    with refuses("instruction of edit 1 is ' '"):
         edit(editor, instruction=[INSTRUCTION, " "])
-    with pytest.warns(TruncationWarning, match="tokens cut"):
+    with pytest.warns(TruncationWarning, match="tokens .* cut"):
         edit(editor, instruction="make it blue and " * 30)
 
 
 def test_noise_of_another_shape(editor):
-    with refuses(r"latents must have the shape \[1, 8, 8, 4\] for these edits, not \[2, 8, 8, 4\]"):
+    with refuses(r"latents .*\[2, 8, 8, 4\].*\[1, 8, 8, 4\]"):
         edit(editor, latents=latents(2))
-    with refuses(r"noise must have the shape \[2, 1, 8, 8, 4\]"):
+    with refuses(r"noise .*\[2, 1, 8, 8, 4\]"):
         edit(editor, sampler="euler_ancestral", noise=latents())
 
 
 def test_unknown_names(editor):
-    with refuses("unknown sampler 'pndm'; choose one of ddim"):
+    with refuses("'pndm'.*ddim"):
         edit(editor, sampler="pndm")
 
 
 def test_plain_editors_take_no_reward(plain):
-    np.testing.assert_array_equal(edit(plain, reward=Reward()), edit(plain, reward=None))
-    for asked in ({"reward": Reward(following=4)}, {"reward": [Reward(quality=0)]}, {"reward_guidance": 1}):
-        with refuses("this model has no reward modules: leave reward at its default"):
-            edit(plain, **asked)
+    np.testing.assert_array_equal(edit(plain), edit(plain, reward=None))
+    asked = ({"reward": Reward()}, {"reward": Reward(following=4)}, {"reward": [Reward()]}, {"reward_guidance": 1})
+    for arguments in asked:
+        with refuses("no reward modules"):
+            edit(plain, **arguments)
+
+
+def test_the_best_reward_is_asked_for_by_default(editor):
+    np.testing.assert_array_equal(edit(editor), edit(editor, reward=Reward()))
+    np.testing.assert_array_equal(edit(editor, reward="best"), edit(editor, reward=Reward(5, 5, 5)))

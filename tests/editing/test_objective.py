@@ -9,35 +9,37 @@ import pytest
 from flax.traverse_util import flatten_dict
 from tiny_editors import tiny_editor, train_batch
 
-from rewardedit_jax.data.tokenize import tokenize
+from rewardedit_jax.bases.base import Dropout
+from rewardedit_jax.bases.instruct_pix2pix import Conditions
 from rewardedit_jax.editing import objective
-from rewardedit_jax.editing.networks import encode_image, predict
-from rewardedit_jax.editing.objective import Conditions, Dropout, denoising_loss, editing_loss, keep_conditions
+from rewardedit_jax.editing.objective import denoising_loss, editing_loss
 
 NOTHING_DROPPED = Dropout(conditioning=0.0, reward=0.0)
 
 
 def loss_of(editor, dropout=NOTHING_DROPPED):
     """params, batch, key → per-example losses."""
-    null_ids = jnp.asarray(tokenize(editor.tokenizer, [""])[0])
-    return lambda params, batch, rng: editing_loss(
-        editor.networks, params, editor.schedule, dropout, batch, null_ids, rng
-    )
+    return lambda params, batch, rng: editing_loss(editor.base, params, dropout, batch, rng)
 
 
 # Dropout of conditions
 
 
-def test_each_way_of_dropping_has_its_share():
+def kept_of(editor, n, d):
+    keep = editor.base.draw_keep(jax.random.key(0), n, Dropout(conditioning=d, reward=0.0))
+    return np.asarray(keep["instruction"]), np.asarray(keep["image"])
+
+
+def test_each_way_of_dropping_has_its_share(editor):
     n, d = 200_000, 0.05
-    text, image = (np.asarray(kept) for kept in keep_conditions(jax.random.key(0), n, d))
+    text, image = kept_of(editor, n, d)
     shares = [(~text & image).mean(), (text & ~image).mean(), (~text & ~image).mean()]
     # Four standard deviations of a share are 0.2 %.
     np.testing.assert_allclose(shares, d, atol=4 * np.sqrt(d * (1 - d) / n))
 
 
-def test_without_dropout_everything_is_kept():
-    text, image = keep_conditions(jax.random.key(0), 1000, 0.0)
+def test_without_dropout_everything_is_kept(editor):
+    text, image = kept_of(editor, 1000, 0.0)
     assert text.all()
     assert image.all()
 
@@ -52,7 +54,7 @@ def told(monkeypatch):
     """The conditions that the network is told, in place of a loss."""
     given = []
 
-    def note(networks, params, schedule, clean, conditions, timesteps, noise, dropout_rng):
+    def note(base, params, clean, conditions, timesteps, noise, dropout_rng):
         given.append((clean, conditions, timesteps, noise))
         return jnp.zeros(len(clean))
 
@@ -71,21 +73,21 @@ def test_what_is_dropped_is_the_text_the_source_and_the_reward(editor, told):
     assert not (text & image).any()
     assert (~text).any()
     assert (~image).any()
-    assert not dropped.latents[~image].any()
-    empty = editor.networks.text_encoder.apply(
-        {"params": editor.params["text_encoder"]}, jnp.asarray(tokenize(editor.tokenizer, [""]))
+    assert not dropped.image[~image].any()
+    empty = editor.base.text_encoder.apply(
+        {"params": editor.params["text_encoder"]}, batch.inputs.null_ids[:1]
     ).last_hidden
     for context in dropped.context[~text]:
         np.testing.assert_allclose(context, empty[0], atol=1e-5)
     np.testing.assert_array_equal(kept.reward.keep, np.ones(4))
     np.testing.assert_array_equal(dropped.reward.keep, np.zeros(4))
-    np.testing.assert_array_equal(kept.reward.scores, batch.scores)
+    np.testing.assert_array_equal(kept.reward.scores, batch.inputs.scores)
 
 
 def keep_of(kept, dropped):
     """Whether the dropped conditions still have (text, image) of the kept ones, for each sample."""
     same = lambda a, b: np.asarray(jnp.abs(a - b).reshape(len(a), -1).max(axis=1) < 1e-5)  # noqa: E731
-    return same(kept.context, dropped.context), same(kept.latents, dropped.latents)
+    return same(kept.context, dropped.context), same(kept.image, dropped.image)
 
 
 def test_reward_is_dropped_by_its_own_share(editor, told):
@@ -102,13 +104,13 @@ def test_latents_are_scaled_and_condition_latents_are_not(editor, told):
     loss_of(editor)(editor.params, batch, jax.random.key(0))
     loss_of(editor)(editor.params, batch, jax.random.key(1))
     (clean, conditions, timesteps, noise), (other, same, *_) = told
-    scaling = editor.networks.vae.config.scaling_factor
+    scaling = editor.base.vae.config.scaling_factor
     edited, source = (
-        encode_image(editor.networks, editor.params, 2 * image.astype(jnp.float32) / 255 - 1)
+        editor.base.encode(editor.params, 2 * image.astype(jnp.float32) / 255 - 1)
         for image in (batch.edited, batch.source)
     )
-    np.testing.assert_allclose(conditions.latents, source.mean, atol=1e-5)
-    np.testing.assert_allclose(same.latents, conditions.latents)
+    np.testing.assert_allclose(conditions.image, source.mean, atol=1e-5)
+    np.testing.assert_allclose(same.image, conditions.image)
     spread = np.abs(clean / scaling - edited.mean) / np.exp(edited.log_var / 2)
     assert 0.5 < np.asarray(spread).mean() < 1.1  # of a normal distribution: 0.8
     assert np.abs(other - clean).max() > 1e-3  # a sample of it, another for another key
@@ -125,12 +127,11 @@ def test_loss_is_the_squared_error_of_the_target(editor, prediction):
     rng = np.random.default_rng(0)
     clean, condition, noise = (jnp.asarray(rng.standard_normal((2, 8, 8, 4), np.float32)) for _ in range(3))
     context, timesteps = jnp.asarray(rng.standard_normal((2, 32, 16), np.float32)), jnp.asarray([10, 900])
-    losses = denoising_loss(
-        editor.networks, editor.params, editor.schedule, clean, Conditions(condition, context, None), timesteps, noise
-    )
-    alpha_bar = editor.schedule.alphas_cumprod[np.asarray(timesteps)].astype(np.float32)[:, None, None, None]
+    conditions = Conditions(condition, context, None)
+    losses = denoising_loss(editor.base, editor.params, clean, conditions, timesteps, noise)
+    alpha_bar = editor.base.process.alphas_cumprod[np.asarray(timesteps)].astype(np.float32)[:, None, None, None]
     alpha, sigma = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
-    output = predict(editor.networks, editor.params, alpha * clean + sigma * noise, condition, timesteps, context)
+    output = editor.base.denoise(editor.params, alpha * clean + sigma * noise, timesteps, conditions)
     target = noise if prediction == "epsilon" else alpha * noise - sigma * clean
     np.testing.assert_allclose(losses, ((output - target) ** 2).mean(axis=(1, 2, 3)), rtol=1e-5)
 

@@ -6,7 +6,7 @@ import pytest
 from tiny_editors import latents, picture, tiny_editor
 
 from rewardedit_jax import Editor, load_pretrained
-from rewardedit_jax.data.tokenize import load_tokenizer, tokenize
+from rewardedit_jax.data.clip_tokenizer import encode_texts, load_clip_tokenizer
 from rewardedit_jax.weights.files import WeightFileError, read_json
 
 
@@ -15,12 +15,14 @@ def test_round_trip_keeps_every_bit(tmp_path, reward):
     editor = tiny_editor(prediction="v_prediction", **reward)
     editor.save(tmp_path / "model")
     again = Editor.load(tmp_path / "model")
-    assert again.networks == editor.networks
-    assert again.schedule == editor.schedule
+    assert again.base == editor.base
+    assert hash(again.base) == hash(editor.base)
     assert again.has_reward == bool(reward)
     jax.tree.map(np.testing.assert_array_equal, again.params, editor.params)
     texts = ["make the red circle blue", "ZEBRA, quartz!", ""]
-    np.testing.assert_array_equal(tokenize(again.tokenizer, texts), tokenize(editor.tokenizer, texts))
+    np.testing.assert_array_equal(
+        encode_texts(again.base.tokenizer, texts).ids, encode_texts(editor.base.tokenizer, texts).ids
+    )
 
 
 def test_what_is_saved_edits_the_same(tmp_path):
@@ -38,10 +40,11 @@ def test_files(tmp_path):
     (tmp_path / "tokenizer" / "tokenizer.json").unlink()
     text = ["make the red circle blue"]
     np.testing.assert_array_equal(
-        tokenize(load_tokenizer(tmp_path / "tokenizer"), text), tokenize(editor.tokenizer, text)
+        encode_texts(load_clip_tokenizer(tmp_path / "tokenizer"), text).ids,
+        encode_texts(editor.base.tokenizer, text).ids,
     )
     module, params = load_pretrained(tmp_path / "vae")
-    assert module == editor.networks.vae
+    assert module == editor.base.vae
     jax.tree.map(np.testing.assert_array_equal, params, editor.params["vae"])
     with pytest.raises(WeightFileError, match=r"is a whole pipeline: load it with Editor\.load"):
         load_pretrained(tmp_path)

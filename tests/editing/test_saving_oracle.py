@@ -71,5 +71,5 @@ def test_tokenizer_and_text_encoder_load(tmp_path):
     encoder = transformers.CLIPTextModel.from_pretrained(tmp_path / "text_encoder")
     with torch.no_grad():
         wanted = encoder(torch.tensor([ids])).last_hidden_state.numpy()
-    got = editor.networks.text_encoder.apply({"params": editor.params["text_encoder"]}, jnp.asarray([ids])).last_hidden
+    got = editor.base.text_encoder.apply({"params": editor.params["text_encoder"]}, jnp.asarray([ids])).last_hidden
     np.testing.assert_allclose(got, wanted, atol=1e-5)

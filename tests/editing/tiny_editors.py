@@ -2,13 +2,13 @@
 
 import jax
 import numpy as np
-from tiny_models import draw
+from tiny_models import draw_all
 
 from rewardedit_jax.data.pipeline import EditBatch
-from rewardedit_jax.data.tokenize import tokenize
-from rewardedit_jax.diffusion.schedule import Schedule
+from rewardedit_jax.data.clip_tokenizer import warn_cut
+from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix
+from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.editing.editor import Editor
-from rewardedit_jax.editing.networks import Networks
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
@@ -31,13 +31,11 @@ SCHEDULE = {
 
 def tiny_editor(*, prediction="epsilon", **reward):
     """`reward`: settings of RewardConditionConfig; none at all is a plain editor."""
-    networks = tiny_networks(**reward)
-    params = {name: draw(module, seed) for seed, (name, module) in enumerate(networks._asdict().items())}
-    schedule = Schedule.from_config({**SCHEDULE, "prediction_type": prediction})
-    return Editor(networks, jax.device_put(params), shapes_tokenizer(), schedule)
+    base = tiny_base(prediction, **reward)
+    return Editor(base, jax.device_put(draw_all(base)))
 
 
-def tiny_networks(**reward):
+def tiny_base(prediction="epsilon", **reward):
     tokenizer = shapes_tokenizer()
     condition = RewardConditionConfig(**{"heads": 2, "score_channels": 16, **reward}) if reward else None
     unet = UNetConfig(
@@ -70,7 +68,8 @@ def tiny_networks(**reward):
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return Networks(UNet(unet), AutoencoderKL(vae), CLIPTextModel(text))
+    process = process_from_config({**SCHEDULE, "prediction_type": prediction})
+    return InstructPix2Pix(UNet(unet), AutoencoderKL(vae), CLIPTextModel(text), process, tokenizer)
 
 
 def picture(seed=0, height=SIDE, width=SIDE):
@@ -85,10 +84,9 @@ def train_batch(editor, n=4):
     """A judged batch, as the pipeline makes it."""
     pictures = np.stack([picture(i) for i in range(2 * n)])
     instructions = [f"make the {colour} circle blue" for colour in ("red", "green", "yellow", "white")]
+    scores = np.linspace(0, 5, 3 * n, dtype=np.float32).reshape(n, 3)
     return EditBatch(
         source=pictures[:n],
         edited=pictures[n:],
-        instruction_ids=tokenize(editor.tokenizer, (instructions * n)[:n]),
-        reward_ids=tokenize(editor.tokenizer, [join_feedback(Reward().texts)] * n),
-        scores=np.linspace(0, 5, 3 * n, dtype=np.float32).reshape(n, 3),
+        inputs=editor.base.read(pictures[:n], (instructions * n)[:n], [Reward(*row) for row in scores], warn_cut),
     )

@@ -19,7 +19,7 @@ from rewardedit_jax.params import abstract_params, find_rule, split_params
 from rewardedit_jax.scoring.task import PARTITION_RULES
 from rewardedit_jax.sharding import AXES, infer_shardings
 from rewardedit_jax.training.optimizer import make_optimizer
-from rewardedit_jax.training.state import create_state
+from rewardedit_jax.training.step import create_state
 
 # What the hub's files say, as far as it is read here (fact sheet 2.7). They have their text settings at the top.
 VISION = {

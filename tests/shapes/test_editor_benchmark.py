@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 from tiny_models import tiny_editor
 
-from rewardedit_jax.data.tokenize import tokenize
+from rewardedit_jax.data.clip_tokenizer import tokenize
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.reward import PERSPECTIVES, Reward, join_feedback

@@ -11,7 +11,7 @@ from toy_task import ToyTask, toy_config
 
 from rewardedit_jax.sharding import infer_shardings, make_mesh
 from rewardedit_jax.training.checkpoints import Checkpoints, open_workdir, record_config, with_shardings
-from rewardedit_jax.training.state import create_state
+from rewardedit_jax.training.step import create_state
 
 
 def a_state(optimizer=None, ema=True, **changes):

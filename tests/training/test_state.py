@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from rewardedit_jax.training.state import create_state, update_ema
+from rewardedit_jax.training.step import create_state, update_ema
 
 
 def test_average_is_optional_and_starts_as_the_parameters():

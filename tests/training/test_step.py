@@ -11,7 +11,7 @@ from toy_task import ToyTask, toy_config
 
 from rewardedit_jax.params import split_params
 from rewardedit_jax.training.optimizer import make_optimizer, make_schedule
-from rewardedit_jax.training.state import create_state, update_ema
+from rewardedit_jax.training.step import create_state, update_ema
 from rewardedit_jax.training.step import train_step
 
 

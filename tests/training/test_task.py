@@ -6,7 +6,7 @@ import pytest
 from toy_task import ToyTask, toy_config
 
 from rewardedit_jax.params import find_rule, merge_params, path_of, split_params
-from rewardedit_jax.training.state import create_state
+from rewardedit_jax.training.step import create_state
 from rewardedit_jax.training.task import Task
 
 PARAMS = {"unet": {"conv_in": {"kernel": 1, "bias": 2}, "mid": {"kernel": 3}}, "vae": {"kernel": 4}}

@@ -2,20 +2,13 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rewardedit_jax.data.tokenize import (
-    TruncationWarning,
-    encode,
-    load_tokenizer,
-    tokenize,
-)
-from rewardedit_jax.reward import join_feedback
+from rewardedit_jax.data.clip_tokenizer import CutTexts, TruncationWarning, encode_texts, load_clip_tokenizer, warn_cut
 
 EDITOR_A = Path(__file__).parents[3] / "shared" / "fixtures" / "editor_a"
 
@@ -30,7 +23,7 @@ def editor_a(tmp_path_factory):
     (out / "merges.txt").write_text("\n".join(["#version: 0.2", *tokenizer["merges"], ""]), "utf-8")
     for name in ("vocab", "tokenizer_config", "special_tokens_map"):
         (out / f"{name}.json").write_text(json.dumps(tokenizer[name]), "utf-8")
-    return facts, np.load(EDITOR_A / "text.npz"), load_tokenizer(out)
+    return facts, np.load(EDITOR_A / "text.npz"), load_clip_tokenizer(out)
 
 
 @pytest.mark.parametrize(
@@ -39,99 +32,83 @@ def editor_a(tmp_path_factory):
 )
 def test_ids_are_those_of_the_published_editor(editor_a, strings, ids):
     facts, arrays, tokenizer = editor_a
-    ours = encode(tokenizer, facts[strings]).ids
+    ours = encode_texts(tokenizer, facts[strings]).ids
     np.testing.assert_array_equal(ours, arrays[ids])
     assert ours.dtype == np.int32
 
 
 def test_texts_are_padded(tokenizer):
-    ids = tokenize(tokenizer, ["ab", ""])
+    ids = encode_texts(tokenizer, ["ab", ""]).ids
     start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     a, b = tokenizer.convert_tokens_to_ids(["a", "b</w>"])
     assert ids.tolist() == [[start, a, b, end] + [end] * 12, [start] + [end] * 15]
 
 
 def test_what_does_not_fit_is_cut_and_counted(tokenizer):
-    tokens = encode(tokenizer, ["a" * 14, "a" * 15, "a" * 40, ""])
+    tokens = encode_texts(tokenizer, ["a" * 14, "a" * 15, "a" * 40, ""])
     assert tokens.cut.tolist() == [0, 1, 26, 0]
     np.testing.assert_array_equal(tokens.ids[:, -1], tokenizer.eos_token_id)
     assert tokens.ids[2, -2] == tokenizer.convert_tokens_to_ids("a")
 
 
-def test_cutting_is_told_for_each_text(tokenizer):
-    with pytest.warns(TruncationWarning) as told:
-        tokenize(tokenizer, ["fits", "b" * 20, "c" * 15])
-    assert [str(w.message) for w in told] == [
-        f"6 tokens cut (the text encoder takes 16, start and end included) from: {'b' * 20}",
-        f"1 tokens cut (the text encoder takes 16, start and end included) from: {'c' * 15}",
-    ]
+def test_a_cut_text_is_warned_of():
+    with pytest.warns(TruncationWarning, match=r"6 tokens .*: make it blue$"):
+        warn_cut("make it blue", 6)
+
+
+def test_cut_texts_are_counted_and_few_are_logged(caplog):
+    cut_texts = CutTexts()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: cut_texts(f"text {i}", 3), range(120)))
+    assert cut_texts.count == 120
+    assert [record.args[0] for record in caplog.records] == [1, 10, 100]
 
 
 def test_no_texts_give_no_rows(tokenizer):
-    assert tokenize(tokenizer, []).shape == (0, 16)
+    assert encode_texts(tokenizer, []).ids.shape == (0, 16)
 
 
 def test_threads_may_share_a_tokenizer(tokenizer_dir):
-    tokenizer = load_tokenizer(tokenizer_dir)
+    tokenizer = load_clip_tokenizer(tokenizer_dir)
     tokenizer.save_pretrained(tokenizer_dir / "full")
     settings = json.loads((tokenizer_dir / "full" / "tokenizer.json").read_text("utf-8"))
     settings["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
     (tokenizer_dir / "full" / "tokenizer.json").write_text(json.dumps(settings), "utf-8")
-    shared = load_tokenizer(tokenizer_dir / "full")
+    shared = load_clip_tokenizer(tokenizer_dir / "full")
     assert shared.backend_tokenizer.truncation is None
     texts = [f"text {i}" for i in range(64)]
     with ThreadPoolExecutor(8) as pool:
-        rows = list(pool.map(lambda text: encode(shared, [text]).ids[0], texts))
-    np.testing.assert_array_equal(np.stack(rows), encode(tokenizer, texts).ids)
+        rows = list(pool.map(lambda text: encode_texts(shared, [text]).ids[0], texts))
+    np.testing.assert_array_equal(np.stack(rows), encode_texts(tokenizer, texts).ids)
 
 
 def test_missing_files_are_named_with_the_remedy(tokenizer_dir, tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"lacks vocab\.json and merges\.txt .*tokenizer\.json.*copy that folder"
     ):
-        load_tokenizer(tmp_path)
+        load_clip_tokenizer(tmp_path)
     (tmp_path / "vocab.json").write_bytes((tokenizer_dir / "vocab.json").read_bytes())
     with pytest.raises(FileNotFoundError, match=r"lacks merges\.txt \("):
-        load_tokenizer(tmp_path)
+        load_clip_tokenizer(tmp_path)
 
 
 def test_a_tokenizer_must_say_its_length(tokenizer_dir, tmp_path):
     for name in ("vocab.json", "merges.txt"):
         (tmp_path / name).write_bytes((tokenizer_dir / name).read_bytes())
     with pytest.raises(ValueError, match="does not give model_max_length"):
-        load_tokenizer(tmp_path)
-
-
-def test_reward_text_joins_the_chosen_perspectives():
-    feedback = ("no snow", "None", "grainy")
-    assert join_feedback(feedback) == "no snow; None; grainy"
-    assert join_feedback(feedback, ("quality", "following")) == "no snow; grainy"
-    assert join_feedback(feedback, ("preserving",)) == "None"
-
-
-def test_reward_text_knows_its_perspectives():
-    with pytest.raises(ValueError, match="unknown perspectives beauty"):
-        join_feedback(("a", "b", "c"), ("beauty", "quality"))
-    with pytest.raises(ValueError, match="zip"):
-        join_feedback(("a", "b"))
+        load_clip_tokenizer(tmp_path)
 
 
 def test_a_machine_without_torch_is_not_told_so():
     """In processes that cannot find torch; plain transformers shows that there was something to silence."""
-    code = "import sys; sys.modules['torch'] = None; import rewardedit_jax.data.tokenize"
+    code = "import sys; sys.modules['torch'] = None; import rewardedit_jax.data.clip_tokenizer"
     environment = {k: v for k, v in os.environ.items() if k != "TRANSFORMERS_NO_ADVISORY_WARNINGS"}
     root = str(Path(__file__).parents[2])
     quiet, loud = (
         subprocess.run(
             [sys.executable, "-c", c], capture_output=True, text=True, check=True, env=environment, cwd=root
         ).stderr
-        for c in (code, code.replace("rewardedit_jax.data.tokenize", "transformers"))
+        for c in (code, code.replace("rewardedit_jax.data.clip_tokenizer", "transformers"))
     )
     assert "PyTorch was not found" in loud
     assert "PyTorch was not found" not in quiet
-
-
-def test_nothing_is_warned_of_texts_that_fit(tokenizer):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        tokenize(tokenizer, ["a" * 14])

@@ -1,6 +1,7 @@
-"""Texts → CLIP token ids, padded and cut to what the text encoder takes; a cut is told, never silent."""
+"""Texts → CLIP token ids, padded and cut to the length that the text encoder takes; what is cut is reported."""
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,12 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging as absl_logging
 from jaxtyping import Int32
 
 
 @contextmanager
 def without_torch_advisory() -> Iterator[None]:
-    """transformers tells every process without PyTorch that only tokenizers can be used: all that we use."""
+    """Silences the message that transformers logs on import where PyTorch is missing.
+
+    It says that models are not available. This package uses only the tokenizers.
+    """
     logger = logging.getLogger("transformers")
     quiet = lambda record: "PyTorch was not found" not in record.getMessage()  # noqa: E731
     logger.addFilter(quiet)
@@ -26,7 +31,7 @@ def without_torch_advisory() -> Iterator[None]:
 with without_torch_advisory():
     from transformers import CLIPTokenizer
 
-# tokenizer.json holds both of the others.
+# A tokenizer needs both of the older files, or the newer one alone, which holds the content of both.
 _FILES = (("vocab.json", "merges.txt"), ("tokenizer.json",))
 # transformers writes a huge number where a tokenizer does not say how long its texts may be.
 _UNLIMITED = 1_000_000
@@ -37,17 +42,17 @@ class TruncationWarning(UserWarning):
 
 
 class Tokens(NamedTuple):
-    """Token ids of texts, and what did not fit."""
+    """Token ids of texts, and how much of each text did not fit."""
 
     ids: Int32[np.ndarray, "n l"]  # padded with the tokenizer's pad token
-    cut: Int32[np.ndarray, " n"]  # how many tokens of each text were cut
+    cut: Int32[np.ndarray, " n"]  # number of tokens of each text that were cut
 
 
-def load_tokenizer(directory: str | Path) -> CLIPTokenizer:
-    """The tokenizer of a model directory's `tokenizer` folder.
+def load_clip_tokenizer(directory: str | Path) -> CLIPTokenizer:
+    """The tokenizer in a model directory's `tokenizer` folder.
 
     Raises:
-      FileNotFoundError: saying which files are missing.
+      FileNotFoundError: naming the files that are missing.
       ValueError: if the files do not say how many tokens a text may have.
     """
     directory = Path(directory)
@@ -59,17 +64,17 @@ def load_tokenizer(directory: str | Path) -> CLIPTokenizer:
         )
     tokenizer = CLIPTokenizer.from_pretrained(directory, local_files_only=True)
     if tokenizer.model_max_length > _UNLIMITED:
-        raise ValueError(f"{directory}/tokenizer_config.json does not give model_max_length; CLIP's is 77.")
-    # Settings of tokenizer.json would be undone at the first call, under the feet of other threads.
+        raise ValueError(f"{directory}/tokenizer_config.json has no model_max_length; expected a number, 77 for CLIP.")
+    # transformers resets these settings of tokenizer.json at the first call, which is not safe if threads share it.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
-def encode(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tokens:
+def encode_texts(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tokens:
     """Start token, text, end token; padded or cut to `model_max_length`, the end token kept."""
     length = tokenizer.model_max_length
-    # Padding and truncation are ours: as arguments they would change the tokenizer, which threads share.
+    # Padded and cut here: as arguments, both would change the state of a tokenizer that threads share.
     rows = tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
     ids = np.full((len(rows), length), tokenizer.pad_token_id, np.int32)
     for row, tokens in zip(ids, rows, strict=True):
@@ -78,11 +83,21 @@ def encode(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tokens:
     return Tokens(ids, np.asarray([max(0, len(tokens) - length) for tokens in rows], np.int32))
 
 
-def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Int32[np.ndarray, "n l"]:
-    """The ids of `encode`; a text that does not fit gives a `TruncationWarning` saying how much was cut."""
-    tokens = encode(tokenizer, texts)
-    for text, cut in zip(texts, tokens.cut, strict=True):
-        if cut:
-            limit = f"the text encoder takes {tokenizer.model_max_length}, start and end included"
-            warnings.warn(f"{cut} tokens cut ({limit}) from: {text}", TruncationWarning, stacklevel=2)
-    return tokens.ids
+def warn_cut(text: str, tokens: int) -> None:
+    """Warns that so many tokens of a text were cut."""
+    warnings.warn(f"{tokens} tokens more than the text encoder takes were cut from: {text}", TruncationWarning, 2)
+
+
+class CutTexts:
+    """Counts the texts that were cut, from any thread, and logs the 1st, 10th, 100th, ...: not one line per text."""
+
+    def __init__(self):
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, text: str, tokens: int) -> None:
+        with self._lock:
+            self.count += 1
+            count = self.count
+        if str(count).strip("0") == "1":
+            absl_logging.warning("%d texts read so far were cut; this one by %d tokens: %s", count, tokens, text)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tiny_models import assert_same, draw, get_config, tiny_editor, tiny_text_encoder, tiny_unet, tiny_vae
 
-from rewardedit_jax.editing.initialise import starting_editor
+from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix
+from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.params import random_params
 from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
 from rewardedit_jax.weights.hub import ModelNotFound
@@ -30,6 +31,12 @@ def plain_editor(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("ip2p")
     tiny_editor().save(directory)
     return directory
+
+
+def starting_editor(config):
+    """The editor that training starts from."""
+    start = InstructPix2Pix.start(config)
+    return Editor(start.base, start.init(jax.random.key(config.seed)))
 
 
 def recipe(init, layout="", seed=0, **network):
@@ -63,7 +70,7 @@ def latents(channels, seed):
 def test_stable_diffusion_becomes_an_editor_that_ignores_the_condition_at_first(stable_diffusion):
     editor = starting_editor(recipe(stable_diffusion))
     before, params = tiny_unet(in_channels=4), draw(tiny_unet(in_channels=4), seed=0)
-    assert editor.networks.unet.config.in_channels == 8
+    assert editor.base.unet.config.in_channels == 8
     kernel = editor.params["unet"]["conv_in"]["kernel"]
     assert kernel.shape == (3, 3, 8, 8)
     np.testing.assert_array_equal(kernel[:, :, :4], params["conv_in"]["kernel"])
@@ -71,7 +78,7 @@ def test_stable_diffusion_becomes_an_editor_that_ignores_the_condition_at_first(
     noisy = latents(4, seed=1)
     expected = call(before, params, noisy)
     for condition in (np.zeros_like(noisy), latents(4, seed=2), 100 * latents(4, seed=3)):
-        got = call(editor.networks.unet, editor.params["unet"], np.concatenate([noisy, condition], axis=-1))
+        got = call(editor.base.unet, editor.params["unet"], np.concatenate([noisy, condition], axis=-1))
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
@@ -98,7 +105,7 @@ def test_reward_modules_are_added_to_a_plain_editor_whose_weights_stay(plain_edi
     editor = starting_editor(recipe(plain_editor, layout))
     base = draw(tiny_unet(), seed=0)
     params = editor.params["unet"]
-    assert editor.networks.unet.config.reward.layout == layout
+    assert editor.base.unet.config.reward.layout == layout
     assert_same({name: params[name] for name in base}, base)
     assert all(isinstance(leaf, np.ndarray) for name in base for leaf in jax.tree.leaves(params[name]))
     added = params.keys() - base.keys()
@@ -113,7 +120,7 @@ def test_an_editor_with_reward_modules_keeps_them(tmp_path):
     start = tiny_editor(layout="released")
     start.save(tmp_path)
     editor = starting_editor(recipe(tmp_path, "paper"))  # what is there goes before what the recipe would add
-    assert editor.networks.unet.config == start.networks.unet.config
+    assert editor.base.unet.config == start.base.unet.config
     assert_same(editor.params, start.params)
 
 
@@ -142,8 +149,8 @@ def test_components_that_the_recipe_describes_start_from_scratch(plain_editor):
         del text[name]  # the tokenizer says these
     config = recipe(plain_editor, text_encoder=text, tokenizer="shapes")
     editor = starting_editor(config)
-    assert editor.networks.text_encoder.config == tiny_text_encoder().config
-    assert editor.tokenizer is shapes_tokenizer()
+    assert editor.base.text_encoder.config == tiny_text_encoder().config
+    assert editor.base.tokenizer.get_vocab() == shapes_tokenizer().get_vocab()
     assert_same(editor.params["unet"], draw(tiny_unet(), seed=0))
     table = editor.params["text_encoder"]["embeddings"]["token_embedding"]["embedding"]
     assert table.shape == (len(shapes_tokenizer()), 12)
@@ -153,7 +160,7 @@ def test_components_that_the_recipe_describes_start_from_scratch(plain_editor):
 def test_settings_of_the_recipe_reach_the_networks(plain_editor):
     config = recipe(plain_editor)
     config.compute.dtype, config.compute.remat = "bfloat16", True
-    networks = starting_editor(config).networks
+    networks = starting_editor(config).base
     assert (networks.unet.dtype, networks.unet.remat) == ("bfloat16", True)
     assert networks.text_encoder.dtype == "bfloat16"
     assert networks.vae.dtype == "float32"
@@ -161,9 +168,9 @@ def test_settings_of_the_recipe_reach_the_networks(plain_editor):
 
 def test_the_schedule_is_the_start_models_but_for_what_the_recipe_says(plain_editor):
     config = recipe(plain_editor)
-    assert starting_editor(config).schedule == tiny_editor().schedule
+    assert starting_editor(config).base.process == tiny_editor().base.process
     config.schedule = {"prediction_type": "v_prediction"}
-    schedule = starting_editor(config).schedule
+    schedule = starting_editor(config).base.process
     assert schedule.prediction_type == "v_prediction"
     assert schedule.to_config()["beta_end"] == 0.012
 
@@ -181,5 +188,5 @@ def test_a_world_from_scratch_needs_no_start_model():
     config.network.vae = small(**tiny_vae().config.to_hf())
     config.network.text_encoder.update(hidden_size=12, intermediate_size=16)
     editor = starting_editor(config)
-    assert editor.schedule.prediction_type == "v_prediction"
-    assert editor.networks.vae.config == tiny_vae().config
+    assert editor.base.process.prediction_type == "v_prediction"
+    assert editor.base.vae.config == tiny_vae().config

@@ -1,0 +1,403 @@
+"""InstructPix2Pix, plain or reward-conditioned: Stable Diffusion's networks with the source image as latents beside
+the noisy ones.
+
+Brooks et al., "InstructPix2Pix" (CVPR 2023), section 3.2; the reward is that of Multi-Reward as Condition
+(arXiv:2411.04713), section 5. Clean latents are z = scaling · sample(E(edited)); the condition latents c_I = mode(E(source))
+are *not* scaled, as in both published code bases.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
+from ml_collections import ConfigDict
+
+from rewardedit_jax.bases.base import Dropout, Guidance, Keep, ReportCut
+from rewardedit_jax.bases.components import Component, Start, open_component, read_process, recipe_process
+from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, encode_texts, load_clip_tokenizer
+from rewardedit_jax.diffusion.process import NoiseProcess
+from rewardedit_jax.models import clip, unet, vae
+from rewardedit_jax.models.clip import CLIPTextModel, TextStates
+from rewardedit_jax.models.reward_condition import RewardConditionConfig
+from rewardedit_jax.models.unet import UNet
+from rewardedit_jax.models.vae import AutoencoderKL, Posterior
+from rewardedit_jax.params import Params
+from rewardedit_jax.reward import Reward, join_feedback
+from rewardedit_jax.weights.files import write_json
+from rewardedit_jax.weights.hub import find_model
+from rewardedit_jax.weights.pretrained import CLIP_TEXT, UNET, VAE, save_pretrained
+from rewardedit_jax.weights.unet import widen_conv_in
+
+_KINDS = {"unet": UNET, "vae": VAE, "text_encoder": CLIP_TEXT}
+_PARTITION_RULES = tuple(
+    (f"{component}/{path}", spec)
+    for component, rules in (
+        ("unet", unet.PARTITION_RULES),
+        ("vae", vae.PARTITION_RULES),
+        ("text_encoder", clip.TEXT_PARTITION_RULES),
+    )
+    for path, spec in rules
+)
+_BRANCHES = ("text", "image", "neither")
+_LOW = "low"  # the fourth branch, of reward guidance
+
+
+@flax.struct.dataclass
+class Inputs:
+    """What the networks read of a batch of requests, besides the source images."""
+
+    instruction_ids: Any  # int32[b, l]: CLIP tokens
+    null_ids: Any  # int32[b, l]: tokens of the empty instruction, the same in every row
+    # None in a base without reward modules:
+    reward_ids: Any = None  # int32[b, l]: tokens of the joined feedback texts
+    scores: Any = None  # float32[b, 3] in 0..5: following, preserving, quality
+    keep: Any = None  # float32[b]: 1; 0 for a request without a reward
+
+
+@flax.struct.dataclass
+class RewardStates:
+    """A reward as the U-Net takes it."""
+
+    scores: Any  # float32[b, 3] in 0..5
+    text: Any  # states of the feedback text: pooled float[b, d] (released layout) or per token [b, l, d] (paper)
+    keep: Any  # float32[b]: 1; 0 where the reward is dropped, which leaves the plain editor
+
+
+@flax.struct.dataclass
+class Conditions:
+    """What the U-Net is conditioned on besides the noisy latents."""
+
+    image: Any  # float32[b, h, w, c]: condition latents of the source; zero where it is dropped
+    context: Any  # float[b, l, d]: states of the instruction, for cross-attention
+    reward: RewardStates | None
+
+
+@dataclass(frozen=True)
+class InstructPix2Pix:
+    """The base editor; a `bases.base.Base`."""
+
+    name: ClassVar[str] = "instruct_pix2pix"
+    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionPipeline")
+    components: ClassVar[tuple[str, ...]] = tuple(_KINDS)
+
+    unet: UNet
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    process: NoiseProcess
+    # Not compared: it acts on the host only, and editors that were loaded twice share their compiled programs.
+    tokenizer: CLIPTokenizer = field(compare=False, repr=False)
+
+    @property
+    def partition_rules(self) -> tuple[tuple[str, PartitionSpec], ...]:
+        return _PARTITION_RULES
+
+    @property
+    def dtype(self) -> DTypeLike:
+        return self.unet.dtype
+
+    @property
+    def has_reward(self) -> bool:
+        return self.unet.config.reward is not None
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels of a latent, times the U-Net's downsampling: 64 for Stable Diffusion."""
+        return self.vae.config.spatial_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    @property
+    def native_resolution(self) -> int:
+        """The image size that the U-Net's config names: 512 for Stable Diffusion 1.5."""
+        if self.unet.config.sample_size is None:
+            raise ValueError("the U-Net's config.json names no sample_size: give a resolution.")
+        return self.unet.config.sample_size * self.vae.config.spatial_factor
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        factor = self.vae.config.spatial_factor
+        return height // factor, width // factor, self.vae.config.latent_channels
+
+    # On the host
+
+    def read(
+        self,
+        sources: Sequence[UInt8[np.ndarray, "H W 3"]],
+        instructions: Sequence[str],
+        rewards: Sequence[Reward | None],
+        report_cut: ReportCut,
+    ) -> Inputs:
+        """Token ids and scores. A missing reward has the best one's values, with `keep` 0."""
+        instruction_ids = self._token_ids(instructions, report_cut)
+        null_ids = np.repeat(encode_texts(self.tokenizer, [""]).ids, len(instructions), axis=0)
+        if not self.has_reward:
+            return Inputs(instruction_ids, null_ids)
+        perspectives, filled = self.unet.config.reward.perspectives, [reward or Reward() for reward in rewards]
+        return Inputs(
+            instruction_ids,
+            null_ids,
+            self._token_ids([join_feedback(reward.texts, perspectives) for reward in filled], report_cut),
+            np.stack([reward.scores for reward in filled]),
+            np.asarray([reward is not None for reward in rewards], np.float32),
+        )
+
+    def _token_ids(self, texts: Sequence[str], report_cut: ReportCut) -> Int[np.ndarray, "b l"]:
+        tokens = encode_texts(self.tokenizer, texts)
+        for i in np.flatnonzero(tokens.cut):
+            report_cut(texts[i], int(tokens.cut[i]))
+        return tokens.ids
+
+    def guide(self, text: float, image: float, reward: float) -> Guidance:
+        """Brooks et al., eq. 3, and a fourth branch for the reward where it is asked for:
+
+            text     (instruction, source,    reward)
+            image    ("",          source,    reward)
+            neither  ("",          no source, reward)
+            low      (instruction, source,    low or no reward)
+
+            e = neither + text_scale (text - image) + image_scale (image - neither) + reward_scale (text - low)
+        """
+        weights = [text, image - text, 1 - image]
+        if not reward:
+            return Guidance(_BRANCHES, np.float32(weights))
+        weights[0] += reward
+        return Guidance((*_BRANCHES, _LOW), np.float32([*weights, -reward]))
+
+    # Traced
+
+    def encode(self, params: Params, images: Float[Array, "b H W 3"]) -> Posterior:
+        """The latent distribution of images in [-1, 1], not multiplied by the VAE's scaling factor."""
+        return self.vae.apply({"params": params["vae"]}, images, method="encode")
+
+    def latents(self, encoded: Posterior, rng: PRNGKeyArray) -> Float[Array, "b h w c"]:
+        return encoded.sample(rng) * self.vae.config.scaling_factor
+
+    def decode(self, params: Params, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
+        latents = latents / self.vae.config.scaling_factor
+        images = self.vae.apply({"params": params["vae"]}, latents, method="decode")
+        return jnp.clip(images.astype(jnp.float32) / 2 + 0.5, 0, 1)
+
+    def draw_keep(self, rng: PRNGKeyArray, batch: int, dropout: Dropout) -> Keep:
+        """Instruction only, both, and source only are dropped with probability d each (Brooks et al., section 3.2.1).
+
+        One uniform number p decides about both: the instruction is dropped where p < 2d, the source where d ≤ p < 3d.
+        The reward is dropped on its own, which gives reward guidance a branch without reward to compare with.
+        """
+        text_rng, reward_rng = jax.random.split(rng)
+        p, d = jax.random.uniform(text_rng, (batch,)), dropout.conditioning
+        return {
+            "instruction": p >= 2 * d,
+            "image": (p < d) | (p >= 3 * d),
+            "reward": jax.random.bernoulli(reward_rng, 1 - dropout.reward, (batch,)).astype(jnp.float32),
+        }
+
+    def condition(
+        self, params: Params, source: Posterior, inputs: Inputs, keep: Keep
+    ) -> Conditions:
+        ids = jnp.where(_per_sample(keep["instruction"], 2), inputs.instruction_ids, inputs.null_ids)
+        image = jnp.where(_per_sample(keep["image"], 4), source.mode, 0)
+        if not self.has_reward:
+            return Conditions(image, self._text_states(params, ids).last_hidden, None)
+        # One pass of the text encoder for both texts.
+        states = self._text_states(params, jnp.concatenate([ids, inputs.reward_ids]))
+        instruction, feedback = _halves(states)
+        reward = self._reward_states(feedback, inputs.scores, inputs.keep * keep["reward"])
+        return Conditions(image, instruction.last_hidden, reward)
+
+    def condition_branches(
+        self, params: Params, source: Posterior, inputs: Inputs, low: Inputs, branches: tuple[str, ...]
+    ) -> Conditions:
+        context = self._text_states(params, inputs.instruction_ids).last_hidden
+        null_context = self._text_states(params, inputs.null_ids[:1]).last_hidden
+        with_text = [branch in ("text", _LOW) for branch in branches]
+        with_image = [branch != "neither" for branch in branches]
+        reward = None
+        if self.has_reward:
+            asked, low = (
+                self._reward_states(self._text_states(params, of.reward_ids), of.scores, of.keep)
+                for of in (inputs, low)
+            )
+            reward = _stack([branch != _LOW for branch in branches], asked, low)
+        return Conditions(
+            _stack(with_image, source.mode, jnp.zeros_like(source.mode)),
+            _stack(with_text, context, null_context),
+            reward,
+        )
+
+    def denoise(
+        self,
+        params: Params,
+        noisy: Float[Array, "b h w c"],
+        times: Float[Array, " b"] | Int[Array, " b"],
+        conditions: Conditions,
+        rng: PRNGKeyArray | None = None,
+    ) -> Float[Array, "b h w c"]:
+        return self.unet.apply(
+            {"params": params["unet"]},
+            jnp.concatenate([noisy, conditions.image], axis=-1),
+            times,
+            conditions.context,
+            **self._reward_arguments(conditions.reward),
+            deterministic=rng is None,
+            rngs=None if rng is None else {"dropout": rng},
+        )
+
+    def _text_states(self, params: Params, ids: Int[Array, "b l"]) -> TextStates:
+        return self.text_encoder.apply({"params": params["text_encoder"]}, ids)
+
+    def _reward_states(
+        self, feedback: TextStates, scores: Float[Array, "b 3"], keep: Float[Array, " b"]
+    ) -> RewardStates:
+        released = self.unet.config.reward.layout == "released"
+        return RewardStates(scores, feedback.pooled if released else feedback.last_hidden, keep)
+
+    def _reward_arguments(self, reward: RewardStates | None) -> dict[str, Array | None]:
+        """Only what this U-Net reads: an ablation without feedback texts has no parameters for them."""
+        if reward is None:
+            return {}
+        sources = self.unet.config.reward.sources
+        return {
+            "reward_scores": reward.scores if "scores" in sources else None,
+            "reward_text": reward.text if "text" in sources else None,
+            "reward_mask": reward.keep,
+        }
+
+    # Files
+
+    @classmethod
+    def open(cls, directory: Path, dtype: DTypeLike) -> Start:
+        """The editor in a diffusers pipeline directory; `dtype` is that of the U-Net and the text encoder."""
+        opened = {
+            name: open_component(directory, name, kind, _compute_dtype(name, dtype)) for name, kind in _KINDS.items()
+        }
+        base = cls(
+            **{name: network.module for name, network in opened.items()},
+            process=read_process(directory),
+            tokenizer=load_clip_tokenizer(directory / "tokenizer"),
+        )
+        return Start(base, {name: Component(network.module, read=network.read) for name, network in opened.items()})
+
+    @classmethod
+    def start(cls, config: ConfigDict) -> Start:
+        """The editor that a recipe trains.
+
+        Component by component: what `config.network` describes starts from scratch, everything else is read from the
+        pipeline `config.init`. The U-Net is then brought to what the recipe trains: the 4-channel input of Stable
+        Diffusion is widened for the condition latents, and reward modules are added if it has none.
+        """
+        read_from_init = [name for name in cls.components if not config.network[name]]
+        directory = find_model(config.init, read_from_init) if config.init else None
+        tokenizer = load_clip_tokenizer(_tokenizer_folder(config.network.tokenizer, directory, cls.components))
+        parts = {}
+        for name in cls.components:
+            if name in read_from_init:
+                dtype = _compute_dtype(name, config.compute.dtype)
+                opened = open_component(directory, name, _KINDS[name], dtype)
+                parts[name] = Component(opened.module, read=opened.read)
+            else:
+                parts[name] = Component(_described(name, config, tokenizer))
+        parts["unet"] = _adapted_unet(parts["unet"], parts["vae"].module, config)
+        modules = {name: part.module for name, part in parts.items()}
+        return Start(cls(**modules, process=recipe_process(config, directory), tokenizer=tokenizer), parts)
+
+    def save(self, params: Params, directory: Path) -> None:
+        """Write a pipeline directory that PyTorch diffusers loads too."""
+        for name in self.components:
+            save_pretrained(getattr(self, name), params[name], directory / name)
+        self.tokenizer.save_pretrained(directory / "tokenizer")
+        # vocab.json and merges.txt, which transformers 4 reads in place of tokenizer.json.
+        self.tokenizer.backend_tokenizer.model.save(str(directory / "tokenizer"))
+        scheduler = self.process.to_config()
+        write_json(scheduler, directory / "scheduler" / "scheduler_config.json")
+        # Last: the presence of this file makes the directory a model.
+        write_json(_model_index(scheduler["_class_name"]), directory / "model_index.json")
+
+
+def _per_sample(keep: Array, ndim: int) -> Array:
+    """[b] → [b, 1, ...] with `ndim` axes."""
+    return keep.reshape(-1, *[1] * (ndim - 1))
+
+
+def _halves(tree: PyTree) -> tuple[PyTree, PyTree]:
+    """The two structs of a struct of arrays over two batches, one after the other."""
+    return tuple(jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], tree) for i in range(2))
+
+
+def _stack(keep: Sequence[bool], kept: PyTree, dropped: PyTree) -> PyTree:
+    """One condition for all branches, [b, ...] → [k·b, ...]: `dropped`, broadcast, in branches that do not keep it."""
+
+    def rows(with_it: Array, without: Array) -> Array:
+        without = jnp.broadcast_to(without, with_it.shape)
+        return jnp.concatenate([with_it if kept_here else without for kept_here in keep])
+
+    return jax.tree.map(rows, kept, dropped)
+
+
+# Files and recipes
+
+
+def _compute_dtype(name: str, dtype: DTypeLike) -> DTypeLike:
+    """The VAE computes in float32 whatever is asked for: in half precision its errors are visible."""
+    return jnp.float32 if name == "vae" else dtype
+
+
+def _tokenizer_folder(model: str, init: Path | None, components: Sequence[str]) -> Path:
+    """The tokenizer folder of the pipeline that the recipe names for it, else of the one that training starts from."""
+    return (find_model(model, components) if model else init) / "tokenizer"
+
+
+def _described(name: str, config: ConfigDict, tokenizer: CLIPTokenizer) -> nn.Module:
+    """The network that a recipe describes; the text encoder's vocabulary is that of the tokenizer."""
+    described = config.network[name].to_dict()
+    if name == "text_encoder":
+        described |= {
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": tokenizer.model_max_length,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+    kind = _KINDS[name]
+    return kind.module(kind.config.from_hf(described), dtype=_compute_dtype(name, config.compute.dtype))
+
+
+def _adapted_unet(part: Component, autoencoder: AutoencoderKL, config: ConfigDict) -> Component:
+    """The U-Net with condition latents in its input, and with reward modules if the recipe names a layout."""
+    network, both = part.module.config, 2 * autoencoder.config.latent_channels
+    if config.reward.layout and network.reward is None:
+        network = replace(network, reward=recipe_reward(config.reward))
+    module = part.module.clone(config=replace(network, in_channels=both), remat=config.compute.remat)
+    return part._replace(module=module, origin=part.module, fit=lambda params: widen_conv_in(params, both))
+
+
+def recipe_reward(reward: ConfigDict) -> RewardConditionConfig:
+    """The reward modules of a recipe: their layout, what they read and where they act."""
+    return RewardConditionConfig(
+        layout=reward.layout,
+        sources=tuple(reward.sources),
+        paths=tuple(reward.paths),
+        perspectives=tuple(reward.perspectives),
+    )
+
+
+def _model_index(scheduler: str) -> dict[str, Any]:
+    nothing = [None, None]
+    return {
+        "_class_name": InstructPix2Pix.pipelines[0],
+        "_diffusers_version": "0.36.0",
+        "feature_extractor": nothing,
+        "image_encoder": nothing,
+        "requires_safety_checker": False,
+        "safety_checker": nothing,
+        "scheduler": ["diffusers", scheduler],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
