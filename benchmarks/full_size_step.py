@@ -62,7 +62,8 @@ class RandomEditing(EditingTask):
     def init(self, rng: jax.Array, wanted: Callable[[str], bool] | None = None) -> Params:
         draw = np.random.default_rng(0).standard_normal
         # Small enough for a finite loss.
-        return jax.tree.map(lambda leaf: np.multiply(draw(leaf.shape, np.float32), 0.02, dtype=leaf.dtype), self.abstract_params())
+        small = lambda leaf: np.multiply(draw(leaf.shape, np.float32), 0.02, dtype=leaf.dtype)  # noqa: E731
+        return jax.tree.map(small, self.abstract_params())
 
     def batches(self, start: int, split: str = "train") -> Iterator[EditBatch]:
         draw, b, side = np.random.default_rng(start), self.config.batch_size, self.config.data.resolution
@@ -71,7 +72,8 @@ class RandomEditing(EditingTask):
             source, edited = draw.integers(0, 256, (2, b, side, side, 3), np.uint8)
             ids = draw.integers(0, text.vocab_size, (2, b, text.max_position_embeddings), np.int32)
             scores = draw.uniform(0, 5, (b, 3)).astype(np.float32)
-            yield EditBatch(source, edited, Inputs(ids[0], np.zeros_like(ids[0]), ids[1], scores, np.ones(b, np.float32)))
+            inputs = Inputs(ids[0], np.zeros_like(ids[0]), ids[1], scores, np.ones(b, np.float32))
+            yield EditBatch(source, edited, inputs)
 
 
 def full_size_config() -> ConfigDict:

@@ -1,19 +1,19 @@
-"""Base editors, one module each, behind the protocol `base.Base`."""
+"""Base editors, one module each. The classes listed here have the protocol `base.Base`."""
 
 from pathlib import Path
 
 from jax.typing import DTypeLike
 
-from rewardedit_jax.bases.base import Base, Start
+from rewardedit_jax.bases.components import Start
 from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix
 from rewardedit_jax.weights.files import read_json
 from rewardedit_jax.weights.hub import find_model
 
 # The first one also reads pipelines of unknown classes: most editors keep the layout of Stable Diffusion.
-BASES: list[type[Base]] = [InstructPix2Pix]
+BASES: list[type] = [InstructPix2Pix]
 
 
-def base_named(name: str) -> type[Base]:
+def base_named(name: str) -> type:
     """The base editor that a recipe names. Raises ValueError for an unknown name."""
     for base in BASES:
         if base.name == name:

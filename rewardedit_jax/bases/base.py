@@ -78,8 +78,8 @@ class Base(Protocol):
         ...
 
     @property
-    def native_resolution(self) -> int:
-        """The image size that the networks were trained at, in pixels. Raises ValueError if it is not known."""
+    def native_resolution(self) -> int | None:
+        """The image size that the networks were trained at, in pixels; None if their files do not say it."""
         ...
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:

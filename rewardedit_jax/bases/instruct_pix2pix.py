@@ -1,9 +1,8 @@
-"""InstructPix2Pix, plain or reward-conditioned: Stable Diffusion's networks with the source image as latents beside
-the noisy ones.
+"""InstructPix2Pix, plain or reward-conditioned: Stable Diffusion with the source as latents beside the noisy ones.
 
 Brooks et al., "InstructPix2Pix" (CVPR 2023), section 3.2; the reward is that of Multi-Reward as Condition
-(arXiv:2411.04713), section 5. Clean latents are z = scaling · sample(E(edited)); the condition latents c_I = mode(E(source))
-are *not* scaled, as in both published code bases.
+(arXiv:2411.04713). Clean latents are z = scaling · sample(E(edited)). The condition latents c_I = mode(E(source)) are
+*not* scaled, as in the published code of both.
 """
 
 from collections.abc import Sequence
@@ -114,11 +113,10 @@ class InstructPix2Pix:
         return self.vae.config.spatial_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
 
     @property
-    def native_resolution(self) -> int:
+    def native_resolution(self) -> int | None:
         """The image size that the U-Net's config names: 512 for Stable Diffusion 1.5."""
-        if self.unet.config.sample_size is None:
-            raise ValueError("the U-Net's config.json names no sample_size: give a resolution.")
-        return self.unet.config.sample_size * self.vae.config.spatial_factor
+        side = self.unet.config.sample_size
+        return None if side is None else side * self.vae.config.spatial_factor
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         factor = self.vae.config.spatial_factor
@@ -156,12 +154,12 @@ class InstructPix2Pix:
     def guide(self, text: float, image: float, reward: float) -> Guidance:
         """Brooks et al., eq. 3, and a fourth branch for the reward where it is asked for:
 
-            text     (instruction, source,    reward)
-            image    ("",          source,    reward)
-            neither  ("",          no source, reward)
-            low      (instruction, source,    low or no reward)
+        text     (instruction, source,    reward)
+        image    ("",          source,    reward)
+        neither  ("",          no source, reward)
+        low      (instruction, source,    low or no reward)
 
-            e = neither + text_scale (text - image) + image_scale (image - neither) + reward_scale (text - low)
+        e = neither + text_scale (text - image) + image_scale (image - neither) + reward_scale (text - low)
         """
         weights = [text, image - text, 1 - image]
         if not reward:
@@ -197,9 +195,7 @@ class InstructPix2Pix:
             "reward": jax.random.bernoulli(reward_rng, 1 - dropout.reward, (batch,)).astype(jnp.float32),
         }
 
-    def condition(
-        self, params: Params, source: Posterior, inputs: Inputs, keep: Keep
-    ) -> Conditions:
+    def condition(self, params: Params, source: Posterior, inputs: Inputs, keep: Keep) -> Conditions:
         ids = jnp.where(_per_sample(keep["instruction"], 2), inputs.instruction_ids, inputs.null_ids)
         image = jnp.where(_per_sample(keep["image"], 4), source.mode, 0)
         if not self.has_reward:

@@ -59,7 +59,10 @@ class Editor:
 
     def prepare(self, image: Any, resolution: int | Literal["native"] | None = NATIVE) -> Image.Image:
         """The image as `edit` sees it with the same `resolution`: upright RGB, resized and cropped."""
-        resolution = self.base.native_resolution if resolution == NATIVE else resolution
+        if resolution == NATIVE:
+            resolution = self.base.native_resolution
+            if resolution is None:
+                raise ValueError("the model's files do not say which resolution it was trained at: give a resolution.")
         return prepare_image(image, resolution, self.base.size_multiple)
 
     def edit(
@@ -112,7 +115,8 @@ class Editor:
             this model cannot take, an unknown sampler, noise of another shape.
         """
         self._check(reward, reward_guidance, output, batch_size)
-        requests = make_requests(image, instruction, reward, partial(self.prepare, resolution=resolution))
+        rewards = [_resolved(one) for one in reward] if isinstance(reward, (list, tuple)) else _resolved(reward)
+        requests = make_requests(image, instruction, rewards, partial(self.prepare, resolution=resolution))
         start = StartingNoise(self.base, len(requests), steps, seed, latents, noise)
         process = self.base.process
         guidance = self.base.guide(text=text_guidance, image=image_guidance, reward=reward_guidance)
@@ -153,16 +157,19 @@ class Editor:
         stochastic: bool,
     ) -> EditInputs:
         sources, instructions = [request.source for request in batch], [request.instruction for request in batch]
-        rewards = [Reward() if request.reward == BEST else request.reward for request in batch]
         images = to_unit(np.stack(sources))
         return EditInputs(
             source=images,
-            asked=self.base.read(sources, instructions, rewards, warn_cut),
+            asked=self.base.read(sources, instructions, [request.reward for request in batch], warn_cut),
             # The same texts again: what is cut was reported above.
             low=self.base.read(sources, instructions, [low_reward] * len(batch), lambda text, tokens: None),
             latents=start.latents(chosen, images.shape),
             noise=start.noise(chosen, images.shape) if stochastic else None,
         )
+
+
+def _resolved(reward: Asked) -> Reward | None:
+    return Reward() if reward == BEST else reward
 
 
 def _is_one(image: Any, instruction: str | Sequence[str]) -> bool:

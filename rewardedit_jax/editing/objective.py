@@ -1,7 +1,7 @@
 """The training objective of an editor: the squared error of what its base predicts from noisy latents.
 
-Multi-Reward as Condition (arXiv:2411.04713), eq. 1, which is the loss of InstructPix2Pix (Brooks et al. 2023, eq. 1) with
-the reward among the conditions. Which conditions are dropped how often is a matter of the base (`Base.draw_keep`).
+The loss of InstructPix2Pix (Brooks et al. 2023, eq. 1), with the reward among the conditions. The base decides which
+conditions are dropped how often (`Base.draw_keep`).
 """
 
 from typing import Any

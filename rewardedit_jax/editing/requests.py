@@ -69,8 +69,8 @@ def prepare_image(image: Any, resolution: int | None, multiple: int) -> Image.Im
 def in_batches(items: Iterable[Item], size_of: Callable[[Item], Hashable], batch_size: int) -> Iterator[list[Item]]:
     """Batches of `batch_size` items of equal size.
 
-    The last batch of a size is smaller, or filled up with repetitions of its last item if a full batch of this size came
-    before: each size is compiled once.
+    The last batch of a size is smaller. If a full batch of this size came before, it is filled up with repetitions of
+    its last item instead, so that each size is compiled once.
     """
     waiting, compiled = defaultdict(list), set()
     for item in items:

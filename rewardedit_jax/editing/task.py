@@ -46,8 +46,8 @@ class EditingTask:
         record = self.source[0]
         if self.base.has_reward and (record.scores is None or record.feedback is None):
             raise ValueError(
-                f"record {record.key} of {self.config.data.name} has no scores or no feedback, which a reward-conditioned "
-                "editor trains on. Use data with rewards, or train without: --config.reward.layout=''."
+                f"record {record.key} of {self.config.data.name} lacks scores or feedback. A reward-conditioned "
+                "editor trains on both. Use data with rewards, or train without: --config.reward.layout=''."
             )
 
     def abstract_params(self) -> Params:

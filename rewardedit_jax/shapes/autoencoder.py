@@ -4,7 +4,7 @@ Published editors come with Stable Diffusion's VAE; this is for worlds that have
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,11 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from rewardedit_jax.data.images import to_unit
-from rewardedit_jax.data.pipeline import EditBatch
-from rewardedit_jax.editing.task import recipe_batches
+from rewardedit_jax.data.order import recipe_order
+from rewardedit_jax.data.pipeline import EditBatch, edit_batches
 from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.params import Params, random_params
 from rewardedit_jax.shapes.builder import ShapesSource, prepare_shapes
-from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
 from rewardedit_jax.training.task import Evaluator
 from rewardedit_jax.weights.files import write_json
 from rewardedit_jax.weights.pretrained import save_pretrained
@@ -40,8 +39,11 @@ class AutoencoderTask:
         data = config.data
         self.source = ShapesSource(prepare_shapes(data.root, train=data.train, test=data.test), "train")
 
-    def init(self, rng: Key[Array, ""]) -> Params:
-        return random_params(self.vae, rng)
+    def abstract_params(self) -> Params:
+        return abstract_params(self.vae)
+
+    def init(self, rng: Key[Array, ""], wanted: Callable[[str], bool] | None = None) -> Params:
+        return random_params(self.vae, rng, wanted=wanted)
 
     def loss(
         self, params: Params, batch: EditBatch, rng: Key[Array, ""]
@@ -56,7 +58,15 @@ class AutoencoderTask:
         return error + self.config.kl_weight * kl, {"psnr": psnr, "kl": kl}
 
     def batches(self, start: int) -> Iterator[EditBatch]:
-        return recipe_batches(self.config, self.source, shapes_tokenizer(), (), start)
+        data = self.config.data
+        return edit_batches(
+            self.source,
+            lambda sources, instructions, rewards: None,  # an autoencoder has no requests
+            resolution=data.resolution,
+            flip=data.flip,
+            skip_bad=data.skip_bad,
+            **recipe_order(self.config, start),
+        )
 
     def evaluators(self) -> Mapping[str, Evaluator]:
         return {}

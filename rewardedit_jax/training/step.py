@@ -77,8 +77,8 @@ def train_step(
 def update_ema(ema: Params, params: Params, step: Int[Array, ""], decay: float) -> Params:
     """ema ← d·ema + (1 - d)·params with d = min(decay, (1 + n) / (10 + n)), n = updates made before this one.
 
-    The smaller d of the first updates lets the average forget the start (as diffusers' `EMAModel`). Kept in float32 whatever the type of the parameters: at decay 0.9999 a bfloat16 average would
-    never move.
+    The smaller d of the first updates lets the average forget the start, as in diffusers' `EMAModel`. Kept in float32
+    whatever the type of the parameters: at decay 0.9999 a bfloat16 average would never move.
     """
     n = step.astype(jnp.float32)
     d = jnp.minimum(decay, (1 + n) / (10 + n))

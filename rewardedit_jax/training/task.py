@@ -22,8 +22,8 @@ class Task(Protocol):
 
     Frozen networks lie in the same parameter tree as those that train. One list of rules then says what trains and
     another how everything is sharded, a network can train in part, and objective, evaluators and export read one tree.
-    The trainer splits the tree by `trainable`, differentiates the trained part, and hands the frozen part to the compiled
-    step as an argument: closed over, it would be written into the program as constants.
+    The trainer splits the tree by `trainable` and differentiates the trained part. The frozen part is an argument of
+    the compiled step: closed over, it would be written into the program as constants.
 
     A task holds no parameters.
     """

@@ -141,9 +141,7 @@ class ToyBase:
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *kept)
 
     def denoise(self, params, noisy, times, conditions, rng=None):
-        return self.denoiser.apply(
-            {"params": params["denoiser"]}, noisy, times, conditions.vector, conditions.residual
-        )
+        return self.denoiser.apply({"params": params["denoiser"]}, noisy, times, conditions.vector, conditions.residual)
 
     @classmethod
     def open(cls, directory: Path, dtype) -> Start:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rewardedit_jax.data.clip_tokenizer import encode
 from rewardedit_jax.data.images import ImageError, square
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches
 from rewardedit_jax.data.records import EditRecord
-from rewardedit_jax.data.clip_tokenizer import encode
 from rewardedit_jax.data.triplets import TripletFile
 
 AURORA = Path(__file__).parents[3] / "shared" / "data" / "aurora"

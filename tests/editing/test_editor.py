@@ -8,8 +8,8 @@ from PIL import Image
 from tiny_editors import GRID, SIDE, latents, picture, tiny_editor
 
 from rewardedit_jax import Editor, Reward
-from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.data.clip_tokenizer import TruncationWarning
+from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.editing.sampling import edit_batch
 
 INSTRUCTION = "make the red circle blue"

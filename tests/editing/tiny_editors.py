@@ -4,16 +4,16 @@ import jax
 import numpy as np
 from tiny_models import draw_all
 
-from rewardedit_jax.data.pipeline import EditBatch
-from rewardedit_jax.data.clip_tokenizer import warn_cut
 from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix
+from rewardedit_jax.data.clip_tokenizer import warn_cut
+from rewardedit_jax.data.pipeline import EditBatch
 from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
-from rewardedit_jax.reward import Reward, join_feedback
+from rewardedit_jax.reward import Reward
 from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
 
 SIDE, GRID = 16, 8  # of pictures and latents

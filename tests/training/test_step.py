@@ -11,8 +11,7 @@ from toy_task import ToyTask, toy_config
 
 from rewardedit_jax.params import split_params
 from rewardedit_jax.training.optimizer import make_optimizer, make_schedule
-from rewardedit_jax.training.step import create_state, update_ema
-from rewardedit_jax.training.step import train_step
+from rewardedit_jax.training.step import create_state, train_step, update_ema
 
 
 def setup(config, **toy):
