@@ -112,7 +112,7 @@ def test_sizes_may_differ(editor):
     first, second, third = edit(editor, [square, wide, square], seed=[4, 5, 4], output="pil")
     assert (first.size, second.size) == ((SIDE, SIDE), (SIDE + 4, SIDE))
     np.testing.assert_array_equal(np.asarray(third), np.asarray(first))
-    with pytest.raises(ValueError, match=r'several sizes.*output="pil"'):
+    with pytest.raises(ValueError, match=r"several sizes.*'pil'"):
         edit(editor, [square, wide, square], seed=[4, 5, 4])
 
 

@@ -75,7 +75,7 @@ def test_what_is_dropped_is_the_text_the_source_and_the_reward(editor, told):
     assert (~image).any()
     assert not dropped.image[~image].any()
     empty = editor.base.text_encoder.apply(
-        {"params": editor.params["text_encoder"]}, batch.inputs.null_ids[:1]
+        {"params": editor.params["text_encoder"]}, jnp.asarray(batch.inputs.null_ids[:1])
     ).last_hidden
     for context in dropped.context[~text]:
         np.testing.assert_allclose(context, empty[0], atol=1e-5)

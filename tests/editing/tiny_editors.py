@@ -88,5 +88,5 @@ def train_batch(editor, n=4):
     return EditBatch(
         source=pictures[:n],
         edited=pictures[n:],
-        inputs=editor.base.read(pictures[:n], (instructions * n)[:n], [Reward(*row) for row in scores], warn_cut),
+        inputs=editor.base.read(list(pictures[:n]), (instructions * n)[:n], [Reward(*row) for row in scores], warn_cut),
     )
