@@ -23,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rewardedit_jax.data.pipeline import EditBatch
-from rewardedit_jax.diffusion.schedule import Schedule
+from rewardedit_jax.diffusion.ddpm import DDPM
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.initialise import reward_condition
 from rewardedit_jax.editing.networks import Networks
@@ -57,7 +57,7 @@ class RandomEditing(EditingTask):
     def __init__(self, networks: Networks, config: ConfigDict):
         self.config, self.trainable = config, tuple(config.trainable)
         # The tokenizer is not asked: texts are random tokens too.
-        self.editor = Editor(networks, {}, shapes_tokenizer(), Schedule.from_config({"beta_schedule": "scaled_linear"}))
+        self.editor = Editor(networks, {}, shapes_tokenizer(), DDPM.from_config({"beta_schedule": "scaled_linear"}))
         self.dropout = Dropout(config.conditioning_dropout, config.reward.dropout)
         self.null_ids = np.zeros(networks.text_encoder.config.max_position_embeddings, np.int32)
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rewardedit_jax.diffusion.schedule import Schedule
+from rewardedit_jax.diffusion.ddpm import DDPM
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.networks import Networks
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
@@ -92,7 +92,7 @@ def tiny_editor(in_channels=8, layout=None):
         networks=networks,
         params={name: draw(module, i) for i, (name, module) in enumerate(networks._asdict().items())},
         tokenizer=shapes_tokenizer(),
-        schedule=Schedule.from_config({**schedule, "beta_schedule": "scaled_linear", "set_alpha_to_one": False}),
+        schedule=DDPM.from_config({**schedule, "beta_schedule": "scaled_linear", "set_alpha_to_one": False}),
     )
 
 

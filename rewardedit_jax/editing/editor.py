@@ -14,12 +14,10 @@ from jaxtyping import Float
 from PIL import Image
 
 from rewardedit_jax.data.tokenize import CLIPTokenizer, load_tokenizer, tokenize
-from rewardedit_jax.diffusion.guidance import Guidance
-from rewardedit_jax.diffusion.samplers import sampler_table
-from rewardedit_jax.diffusion.schedule import Schedule
+from rewardedit_jax.diffusion.process import NoiseProcess, process_from_config
 from rewardedit_jax.editing.networks import COMPONENTS, Networks
 from rewardedit_jax.editing.requests import EditRequest, in_batches, make_requests, prepare_image
-from rewardedit_jax.editing.sampling import EditInputs, RewardInputs, edit_batch
+from rewardedit_jax.editing.sampling import EditInputs, Guidance, RewardInputs, edit_batch
 from rewardedit_jax.editing.starting_noise import StartingNoise
 from rewardedit_jax.params import Params
 from rewardedit_jax.reward import Reward, join_feedback
@@ -37,7 +35,7 @@ class Editor:
     networks: Networks
     params: Params  # one tree per component: unet, vae, text_encoder
     tokenizer: CLIPTokenizer
-    schedule: Schedule
+    schedule: NoiseProcess
 
     @classmethod
     def load(cls, model: str | Path, dtype: DTypeLike = jnp.float32) -> "Editor":
@@ -63,7 +61,7 @@ class Editor:
             networks=Networks(**{c: module for c, (module, _) in loaded.items()}),
             params={c: params for c, (_, params) in loaded.items()},
             tokenizer=load_tokenizer(directory / "tokenizer"),
-            schedule=Schedule.from_config(read_json(directory / "scheduler" / "scheduler_config.json")),
+            schedule=process_from_config(read_json(directory / "scheduler" / "scheduler_config.json")),
         )
 
     def save(self, directory: str | Path) -> None:
@@ -137,7 +135,7 @@ class Editor:
         self._check(reward, reward_guidance, output, batch_size)
         requests = make_requests(image, instruction, reward, partial(self.prepare, resolution=resolution))
         start = StartingNoise(self.networks, len(requests), steps, seed, latents, noise)
-        table = sampler_table(sampler, self.schedule, steps)
+        table = self.schedule.sampler_table(sampler, steps)
         # As floats: whole numbers would be compiled anew.
         guidance = Guidance(*map(float, (text_guidance, image_guidance, reward_guidance)))
         edited = {}
@@ -212,7 +210,7 @@ def _as_output(
     return pictures[0] if single else pictures
 
 
-def _model_index(schedule: Schedule) -> dict:
+def _model_index(schedule: NoiseProcess) -> dict:
     nothing = [None, None]
     return {
         "_class_name": "StableDiffusionInstructPix2PixPipeline",

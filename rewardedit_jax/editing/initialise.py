@@ -15,7 +15,7 @@ from jaxtyping import PRNGKeyArray
 from ml_collections import ConfigDict
 
 from rewardedit_jax.data.tokenize import CLIPTokenizer, load_tokenizer
-from rewardedit_jax.diffusion.schedule import Schedule
+from rewardedit_jax.diffusion.process import NoiseProcess, process_from_config
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.networks import COMPONENTS, Networks
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
@@ -105,7 +105,7 @@ def reward_condition(reward: ConfigDict) -> RewardConditionConfig:
     )
 
 
-def _schedule(directory: Path | None, config: ConfigDict) -> Schedule:
+def _schedule(directory: Path | None, config: ConfigDict) -> NoiseProcess:
     """The start model's noise schedule, with what the recipe sets differently; the recipe's own if it says it all."""
     read = {} if "beta_schedule" in config.schedule else read_json(directory / "scheduler" / "scheduler_config.json")
-    return Schedule.from_config({**read, **config.schedule})
+    return process_from_config({**read, **config.schedule})

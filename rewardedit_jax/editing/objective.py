@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.data.pipeline import EditBatch
-from rewardedit_jax.diffusion.schedule import Schedule
+from rewardedit_jax.diffusion.process import NoiseProcess
 from rewardedit_jax.editing.networks import (
     Networks,
     RewardStates,
@@ -44,7 +44,7 @@ class Conditions(NamedTuple):
 def editing_loss(
     networks: Networks,
     params: Params,
-    schedule: Schedule,
+    schedule: NoiseProcess,
     dropout: Dropout,
     batch: EditBatch,
     null_ids: Int[Array, " l"],
@@ -56,7 +56,7 @@ def editing_loss(
     edited, source = _halves(encode_image(networks, params, pictures))
     clean = edited.sample(posterior_rng) * networks.vae.config.scaling_factor
     conditions = _conditions(networks, params, dropout, batch, source.mode, null_ids, drop_rng)
-    timesteps = jax.random.randint(time_rng, clean.shape[:1], 0, schedule.num_train_timesteps)
+    timesteps = schedule.sample_times(time_rng, clean.shape)
     noise = jax.random.normal(noise_rng, clean.shape)
     return denoising_loss(networks, params, schedule, clean, conditions, timesteps, noise, net_rng)
 
@@ -64,7 +64,7 @@ def editing_loss(
 def denoising_loss(
     networks: Networks,
     params: Params,
-    schedule: Schedule,
+    schedule: NoiseProcess,
     clean: Float[Array, "b h w c"],
     conditions: Conditions,
     timesteps: Int[Array, " b"],

@@ -1,14 +1,14 @@
 """A whole edit as one jitted function: encode, denoise under guidance, decode. Compiled once per shape."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree, Shaped
 
-from rewardedit_jax.diffusion.guidance import Branches, Guidance, combine, repeat, stack
+from rewardedit_jax.diffusion.guidance import combine, repeat
 from rewardedit_jax.diffusion.samplers import SamplerTable, sample
 from rewardedit_jax.editing.networks import (
     Networks,
@@ -20,6 +20,54 @@ from rewardedit_jax.editing.networks import (
     reward_states,
 )
 from rewardedit_jax.params import Params
+
+
+class Branch(NamedTuple):
+    """Which conditions one evaluation of the network has."""
+
+    text: bool
+    image: bool
+    reward: bool
+
+
+Branches = tuple[Branch, ...]
+
+TEXT_IMAGE: Branches = (Branch(True, True, True), Branch(False, True, True), Branch(False, False, True))
+TEXT_IMAGE_REWARD: Branches = (*TEXT_IMAGE, Branch(True, True, False))
+
+
+@flax.struct.dataclass
+class Guidance:
+    """Guidance scales of InstructPix2Pix (Brooks et al. 2023, eq. 3) and of the reward."""
+
+    text: Any  # s_T; 1 disables guidance by text
+    image: Any  # s_I; 1 disables guidance by the source image
+    reward: Any  # s_R; 0 disables guidance by reward
+
+    @property
+    def branches(self) -> Branches:
+        """The branches that these scales need. Not available inside `jax.jit`."""
+        return TEXT_IMAGE_REWARD if self.reward else TEXT_IMAGE
+
+    def weights(self, branches: Branches) -> Float[Array, " k"]:
+        """One weight per branch for `combine`."""
+        text, image, reward = self.text, self.image, self.reward
+        return jnp.stack([text + reward, image - text, 1 - image, -reward][: len(branches)])
+
+
+def stack(
+    branches: Branches,
+    condition: Literal["text", "image", "reward"],
+    kept: PyTree[Shaped[Array, "..."]],
+    dropped: PyTree[Shaped[Array, "..."]],
+) -> PyTree[Shaped[Array, "..."]]:
+    """One condition for all branches, [b, ...] → [k·b, ...]: `kept` where a branch has it, else `dropped`."""
+
+    def rows(with_it: Array, without: Array) -> Array:
+        without = jnp.broadcast_to(without, with_it.shape)
+        return jnp.concatenate([with_it if getattr(branch, condition) else without for branch in branches])
+
+    return jax.tree.map(rows, kept, dropped)
 
 
 @flax.struct.dataclass
@@ -66,9 +114,9 @@ def edit_batch(
     rewards = _reward_of_branches(networks, params, inputs, branches)
 
     def guided(x: Array, timestep: Array) -> Array:
-        x = repeat(branches, x)
+        x = repeat(x, len(branches))
         outputs = predict(networks, params, x, conditions, jnp.full(len(x), timestep), contexts, rewards)
-        return combine(outputs, guidance, branches)
+        return combine(outputs, guidance.weights(branches))
 
     latents = sample(guided, table, inputs.latents, noise=inputs.noise)
     return decode_latents(networks, params, latents)

@@ -6,7 +6,7 @@ from tiny_models import draw
 
 from rewardedit_jax.data.pipeline import EditBatch
 from rewardedit_jax.data.tokenize import tokenize
-from rewardedit_jax.diffusion.schedule import Schedule
+from rewardedit_jax.diffusion.ddpm import DDPM
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.networks import Networks
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
@@ -33,7 +33,7 @@ def tiny_editor(*, prediction="epsilon", **reward):
     """`reward`: settings of RewardConditionConfig; none at all is a plain editor."""
     networks = tiny_networks(**reward)
     params = {name: draw(module, seed) for seed, (name, module) in enumerate(networks._asdict().items())}
-    schedule = Schedule.from_config({**SCHEDULE, "prediction_type": prediction})
+    schedule = DDPM.from_config({**SCHEDULE, "prediction_type": prediction})
     return Editor(networks, jax.device_put(params), shapes_tokenizer(), schedule)
 
 
