@@ -1,1 +1,1 @@
-"""Diffusion as arithmetic on arrays: the noise schedule, the samplers, guidance. Knows no network."""
+"""Diffusion as arithmetic on arrays: noise processes, samplers and guidance. No module here knows a network."""

@@ -1,82 +1,43 @@
-"""Guidance: evaluate the network with and without its conditions, and enlarge what each of them changes.
+"""Classifier-free guidance (Ho & Salimans 2022) as one weight vector over the branches of a batch.
 
-InstructPix2Pix (Brooks et al. 2023, eq. 3) has the first three branches, guidance by reward the fourth:
+A branch is one evaluation of the network with some of its conditions replaced, for instance by an empty prompt. Every
+published guidance formula is a linear combination of such outputs, so its scales can be collected into one weight per
+branch. InstructPix2Pix (Brooks et al. 2023, eq. 3), extended by guidance towards a reward, is
 
-    text    (instruction, source,  reward)
-    image   ("",          source,  reward)
-    neither ("",          no source, reward)
-    low     (instruction, source,  low or no reward)
+    e_neither + s_I (e_image - e_neither) + s_T (e_text - e_image) + s_R (e_text - e_low)
 
-    e = e_neither + s_T (e_text - e_image) + s_I (e_image - e_neither) + s_R (e_text - e_low)
+    branch     conditions that it has                     weight
+    neither    no instruction, no source image            1 - s_I
+    image      source image                               s_I - s_T
+    text       source image, instruction                  s_T + s_R
+    low        source image, instruction, low reward      -s_R
 
-All branches go through the network in one batch, the branches of the table above one after the other:
+The weights of a guidance formula sum to 1: where all branches agree, the guided output is their common output.
+The base editor names its branches, builds their conditions and computes the weights; this file does the arithmetic:
 
-    inputs = stack(branches, "image", source_latents, jnp.zeros_like(source_latents)), ...
-    outputs = combine(network(inputs), guidance, branches)
+    outputs = network(repeat(x, k), conditions_of_all_branches)
+    guided = combine(outputs, weights)
 """
 
-from typing import Any, Literal, NamedTuple
-
-import jax
 import jax.numpy as jnp
-from flax import struct
-from jaxtyping import Array, Float, PyTree, Shaped
+import numpy as np
+from jaxtyping import Array, Float, Shaped
 
 
-class Branch(NamedTuple):
-    """Which conditions one evaluation of the network keeps."""
-
-    text: bool
-    image: bool
-    reward: bool
+def repeat(x: Shaped[Array, "b *shape"], k: int) -> Shaped[Array, "kb *shape"]:
+    """`k` copies of a batch, one after the other: [b, ...] → [k·b, ...]. For inputs that all branches share."""
+    return jnp.concatenate([x] * k)
 
 
-Branches = tuple[Branch, ...]
+def combine(outputs: Float[Array, "kb *shape"], weights: Float[Array | np.ndarray, " k"]) -> Float[Array, "b *shape"]:
+    """Weighted sum of the branches' outputs, float32: [k·b, ...] → [b, ...].
 
-TEXT_IMAGE: Branches = (Branch(True, True, True), Branch(False, True, True), Branch(False, False, True))
-TEXT_IMAGE_REWARD: Branches = (*TEXT_IMAGE, Branch(True, True, False))
-
-
-@struct.dataclass
-class Guidance:
-    """Scales of the three conditions: numbers, or float32[] where compiled; other values do not recompile."""
-
-    text: Any = 7.5  # s_T; 1 is no guidance by text
-    image: Any = 1.5  # s_I; 1 is no guidance by the source
-    reward: Any = 0.0  # s_R; 0 is no guidance by reward
-
-    @property
-    def branches(self) -> Branches:
-        """The branches that these scales call for: a fourth only for reward. Asked outside of `jax.jit`."""
-        return TEXT_IMAGE_REWARD if self.reward else TEXT_IMAGE
-
-
-def stack(
-    branches: Branches,
-    condition: Literal["text", "image", "reward"],
-    kept: PyTree[Shaped[Array, "..."]],
-    dropped: PyTree[Shaped[Array, "..."]],
-) -> PyTree[Shaped[Array, "..."]]:
-    """One condition for all branches, [b, ...] → [branches · b, ...]: `dropped` where a branch goes without.
-
-    Both are arrays, or trees of one structure; arrays of `dropped` are broadcast to those of `kept`.
+    Args:
+      outputs: raw outputs of the network (eps, v or velocity), the batches of the branches one after the other.
+      weights: one weight per branch. As an array it is traced, so other guidance scales do not recompile.
     """
-
-    def rows(with_it: Array, without: Array) -> Array:
-        without = jnp.broadcast_to(without, with_it.shape)
-        return jnp.concatenate([with_it if getattr(branch, condition) else without for branch in branches])
-
-    return jax.tree.map(rows, kept, dropped)
-
-
-def repeat(branches: Branches, x: Shaped[Array, "b *shape"]) -> Shaped[Array, "kb *shape"]:
-    """What all branches share, such as the noisy latents: [b, ...] → [branches · b, ...]."""
-    return jnp.concatenate([x] * len(branches))
-
-
-def combine(outputs: Float[Array, "kb *shape"], guidance: Guidance, branches: Branches) -> Float[Array, "b *shape"]:
-    """The guided output, float32, of the network's raw outputs (eps or v) for all branches."""
-    e = outputs.astype(jnp.float32).reshape(len(branches), -1, *outputs.shape[1:])
-    text, image, neither = e[:3]
-    guided = neither + guidance.text * (text - image) + guidance.image * (image - neither)
-    return guided + guidance.reward * (text - e[3]) if branches == TEXT_IMAGE_REWARD else guided
+    branches = outputs.astype(jnp.float32).reshape(len(weights), -1, *outputs.shape[1:])
+    weights = jnp.asarray(weights, jnp.float32).reshape(-1, *[1] * (branches.ndim - 1))
+    # Not a dot product: accelerators may round its operands to bfloat16 or TF32, and large weights of opposite signs
+    # would amplify that error.
+    return jnp.sum(weights * branches, axis=0)

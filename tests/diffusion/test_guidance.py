@@ -3,73 +3,82 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rewardedit_jax.diffusion.guidance import TEXT_IMAGE, TEXT_IMAGE_REWARD, Guidance, combine, repeat, stack
+from rewardedit_jax.diffusion.guidance import combine, repeat
 
-BATCH, SHAPE = 2, (2, 3, 3, 4)
-
-
-def outputs_of(branches) -> jax.Array:
-    rng = np.random.default_rng(0)
-    return jnp.asarray(rng.standard_normal((len(branches) * BATCH, *SHAPE[1:]), np.float32))
+BATCH, SHAPE = 2, (3, 3, 4)
 
 
-def test_the_branches_are_those_of_the_formula():
-    e = outputs_of(TEXT_IMAGE_REWARD)
-    text, image, neither, low = e.reshape(4, *SHAPE)
-    expected = neither + 7.5 * (text - image) + 1.5 * (image - neither) + 0.5 * (text - low)
-    guided = combine(e, Guidance(text=7.5, image=1.5, reward=0.5), TEXT_IMAGE_REWARD)
-    np.testing.assert_allclose(guided, expected, rtol=0, atol=1e-6)
+def outputs_of(k: int) -> jax.Array:
+    """Outputs of a network for `k` branches."""
+    return jnp.asarray(np.random.default_rng(0).standard_normal((k * BATCH, *SHAPE), np.float32))
 
 
-@pytest.mark.parametrize(("text", "image", "branch"), [(1.0, 1.0, 0), (0.0, 1.0, 1), (0.0, 0.0, 2)])
-def test_scales_of_zero_and_one_choose_a_branch(text, image, branch):
-    e = outputs_of(TEXT_IMAGE)
-    guided = combine(e, Guidance(text=text, image=image), TEXT_IMAGE)
-    np.testing.assert_allclose(guided, e.reshape(3, *SHAPE)[branch], rtol=0, atol=1e-6)
+def instruct_pix2pix(text: float, image: float, reward: float) -> np.ndarray:
+    """Weights of the branches (text, image, neither, low), as the docstring of the module derives them."""
+    return np.array([text + reward, image - text, 1 - image, -reward], np.float32)
+
+
+@pytest.mark.parametrize(("s_t", "s_i", "s_r"), [(7.5, 1.5, 0.5), (5.0, 1.2, 3.0), (1.0, 1.0, 0.0)])
+def test_weights_of_instruct_pix2pix_equal_the_nested_formula(s_t, s_i, s_r):
+    outputs = outputs_of(4)
+    text, image, neither, low = np.asarray(outputs, np.float64).reshape(4, BATCH, *SHAPE)
+    expected = neither + s_i * (image - neither) + s_t * (text - image) + s_r * (text - low)
+    guided = combine(outputs, instruct_pix2pix(s_t, s_i, s_r))
+    np.testing.assert_allclose(guided, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("branch", [0, 1, 2])
+def test_a_unit_vector_selects_a_branch(branch):
+    outputs = outputs_of(3)
+    guided = combine(outputs, np.eye(3, dtype=np.float32)[branch])
+    np.testing.assert_array_equal(guided, outputs.reshape(3, BATCH, *SHAPE)[branch])
 
 
 def test_guidance_is_linear_in_the_outputs():
-    a = outputs_of(TEXT_IMAGE_REWARD)
-    b, guidance = a[::-1], Guidance(text=5.0, image=2.0, reward=1.0)
-    together = combine(2 * a - 3 * b, guidance, TEXT_IMAGE_REWARD)
-    apart = 2 * combine(a, guidance, TEXT_IMAGE_REWARD) - 3 * combine(b, guidance, TEXT_IMAGE_REWARD)
-    np.testing.assert_allclose(together, apart, rtol=0, atol=2e-4)
+    a, weights = outputs_of(4), instruct_pix2pix(5.0, 2.0, 1.0)
+    b = a[::-1]
+    expected = 2 * combine(a, weights) - 3 * combine(b, weights)
+    np.testing.assert_allclose(combine(2 * a - 3 * b, weights), expected, rtol=0, atol=2e-4)
 
 
-def test_branches_that_agree_are_left_alone():
-    e = repeat(TEXT_IMAGE_REWARD, outputs_of(TEXT_IMAGE)[:BATCH])
-    guided = combine(e, Guidance(text=9.0, image=3.0, reward=2.0), TEXT_IMAGE_REWARD)
-    np.testing.assert_array_equal(guided, e[:BATCH])
+def test_weights_that_sum_to_one_keep_equal_outputs():
+    output = outputs_of(1)
+    guided = combine(repeat(output, 4), instruct_pix2pix(9.0, 3.0, 2.0))
+    np.testing.assert_allclose(guided, output, rtol=0, atol=1e-5)
+    # Exact with weights and outputs that float32 can multiply without rounding.
+    whole = jnp.round(8 * output)
+    np.testing.assert_array_equal(combine(repeat(whole, 4), instruct_pix2pix(9.0, 3.0, 2.0)), whole)
 
 
-def test_no_guidance_by_reward_equals_three_branches():
-    e = outputs_of(TEXT_IMAGE_REWARD)
-    without = combine(e, Guidance(reward=0.0), TEXT_IMAGE_REWARD)
-    np.testing.assert_array_equal(without, combine(e[: 3 * BATCH], Guidance(), TEXT_IMAGE))
+def test_a_branch_of_weight_zero_changes_nothing():
+    outputs, weights = outputs_of(4), instruct_pix2pix(7.5, 1.5, 0.0)
+    np.testing.assert_array_equal(combine(outputs, weights), combine(outputs[: 3 * BATCH], weights[:3]))
 
 
-def test_scales_choose_the_branches():
-    assert Guidance().branches == TEXT_IMAGE
-    assert Guidance(reward=0.5).branches == TEXT_IMAGE_REWARD
-
-
-def test_each_branch_gets_its_conditions():
-    """Seen by a network that adds up a power of ten for each condition; the last branch has a low reward."""
-    ones = jnp.ones((BATCH, 1))
-    text = stack(TEXT_IMAGE_REWARD, "text", 100 * ones, jnp.zeros((1, 1)))
-    image = stack(TEXT_IMAGE_REWARD, "image", 10 * ones, jnp.zeros_like(ones))
-    reward = stack(TEXT_IMAGE_REWARD, "reward", {"scores": ones}, {"scores": 0 * ones})["scores"]
-    seen = (text + image + reward).reshape(4, BATCH)
-    np.testing.assert_array_equal(seen, [[111] * BATCH, [11] * BATCH, [1] * BATCH, [110] * BATCH])
-
-
-def test_repeat_and_combine_keep_samples_apart():
-    x = jnp.arange(BATCH, dtype=jnp.float32)[:, None]
-    np.testing.assert_array_equal(combine(repeat(TEXT_IMAGE, x), Guidance(), TEXT_IMAGE), x)
+def test_repeat_lays_the_branches_one_after_the_other():
+    x = jnp.arange(BATCH)[:, None]
+    np.testing.assert_array_equal(repeat(x, 3)[:, 0], [0, 1, 0, 1, 0, 1])
+    np.testing.assert_array_equal(combine(repeat(1.0 * x, 3), np.array([0.5, 0.25, 0.25])), x)
 
 
 def test_half_precision_outputs_are_combined_in_float32():
-    e = outputs_of(TEXT_IMAGE).astype(jnp.bfloat16)
-    guided = combine(e, Guidance(), TEXT_IMAGE)
+    outputs, weights = outputs_of(3).astype(jnp.bfloat16), instruct_pix2pix(7.5, 1.5, 0.0)[:3]
+    guided = combine(outputs, weights)
     assert guided.dtype == jnp.float32
-    np.testing.assert_array_equal(guided, combine(e.astype(jnp.float32), Guidance(), TEXT_IMAGE))
+    np.testing.assert_array_equal(guided, combine(outputs.astype(jnp.float32), weights))
+
+
+def test_other_weights_do_not_recompile():
+    traces = 0
+
+    @jax.jit
+    def guided(outputs, weights):
+        nonlocal traces
+        traces += 1
+        return combine(outputs, weights)
+
+    results = [guided(outputs_of(4), instruct_pix2pix(scale, 1.5, 0.0)) for scale in (2.0, 7.5)]
+    assert traces == 1
+    assert np.abs(results[0] - results[1]).max() > 1
+    guided(outputs_of(3), np.ones(3, np.float32))
+    assert traces == 2

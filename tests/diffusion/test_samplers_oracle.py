@@ -1,11 +1,14 @@
 """Whole trajectories against diffusers' schedulers, with a synthetic network and equal noise."""
 
+import inspect
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rewardedit_jax.diffusion.samplers import sample, sampler_table
-from rewardedit_jax.diffusion.schedule import Schedule
+from rewardedit_jax.diffusion.beta_schedule import CLASSES as BETA_CLASSES
+from rewardedit_jax.diffusion.ddpm import DDPM
+from rewardedit_jax.diffusion.samplers import sample
 
 pytestmark = pytest.mark.oracle
 torch = pytest.importorskip("torch")
@@ -17,7 +20,7 @@ CLASSES = {
     "euler_ancestral": "EulerAncestralDiscreteScheduler",
     "dpmpp_2m": "DPMSolverMultistepScheduler",
 }
-# The file of Stable Diffusion 1.5, written for another class and silent on the spacing.
+# The file of Stable Diffusion 1.5. It was written for PNDM and does not set `timestep_spacing`.
 STABLE_DIFFUSION = {
     "_class_name": "PNDMScheduler",
     "beta_end": 0.012,
@@ -34,7 +37,7 @@ SHAPE = (2, 4, 4, 4)
 
 
 def network(lib, x, t):
-    """A bounded output that depends on the sample, its place and the timestep."""
+    """A bounded output that depends on the sample and the timestep."""
     return lib.tanh(0.7 * x + t * 0.001 - 0.4)
 
 
@@ -55,13 +58,13 @@ def theirs(name, config, steps, latents, noise, monkeypatch):
 
 
 def compare(name, config, steps, monkeypatch):
-    """Equal timesteps, and trajectories that agree to float32, of which the largest latent sets the rounding."""
+    """Asserts equal timesteps and equal trajectories, to float32 precision of the largest latent."""
     rng = np.random.default_rng(steps)
     latents = rng.standard_normal(SHAPE, np.float32)
     noise = rng.standard_normal((steps, *SHAPE), np.float32)
     timesteps, expected = theirs(name, config, steps, latents, noise, monkeypatch)
 
-    table = sampler_table(name, Schedule.from_config(config), steps)
+    table = DDPM.from_config(config).sampler_table(name, steps)
     final, trajectory = sample(
         lambda x, t: network(jnp, x, t),
         table,
@@ -114,17 +117,17 @@ def test_follows_diffusers_on_other_settings(name, config, steps, monkeypatch):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_diffusers_reads_what_we_write(name):
-    schedule = Schedule.from_config(STABLE_DIFFUSION | {"prediction_type": "v_prediction"})
-    scheduler = getattr(diffusers, CLASSES[name]).from_config(schedule.to_config())
+def test_diffusers_reads_our_config(name):
+    process = DDPM.from_config(STABLE_DIFFUSION | {"prediction_type": "v_prediction"})
+    scheduler = getattr(diffusers, CLASSES[name]).from_config(process.to_config())
     assert scheduler.config.prediction_type == "v_prediction"
-    np.testing.assert_allclose(scheduler.alphas_cumprod, schedule.alphas_cumprod, rtol=1e-5)
+    np.testing.assert_allclose(scheduler.alphas_cumprod, process.alphas_cumprod, rtol=1e-5)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_noising_and_target_are_those_of_diffusers(prediction):
+def test_add_noise_and_target_follow_diffusers(prediction):
     config = STABLE_DIFFUSION | {"prediction_type": prediction}
-    theirs, ours = diffusers.DDIMScheduler.from_config(config), Schedule.from_config(config)
+    theirs, ours = diffusers.DDIMScheduler.from_config(config), DDPM.from_config(config)
     rng = np.random.default_rng(0)
     clean, noise = rng.standard_normal((2, *SHAPE), np.float32)
     timesteps = np.array([3, 999])
@@ -133,3 +136,11 @@ def test_noising_and_target_are_those_of_diffusers(prediction):
     ours_arrays = [jnp.asarray(x) for x in (clean, noise, timesteps)]
     np.testing.assert_allclose(ours.add_noise(*ours_arrays), theirs.add_noise(*arrays), atol=1e-5)
     np.testing.assert_allclose(ours.target(*ours_arrays), target, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BETA_CLASSES)
+def test_accepted_scheduler_classes_have_betas(name):
+    settings = set(inspect.signature(getattr(diffusers, name).__init__).parameters)
+    if settings == {"self", "args", "kwargs"}:
+        pytest.skip(f"diffusers offers {name} only together with another package")
+    assert {"beta_schedule", "trained_betas"} <= settings
