@@ -1,7 +1,7 @@
 """Rows of parquet files by number.
 
-Parquet is read by row group, not by row. In order, each group is read once; shuffled, almost every row costs a whole
-group.
+Parquet is read by row group, not by row. In order, each group is read once; shuffled, almost every row costs a
+whole group.
 """
 
 from bisect import bisect_right
@@ -15,58 +15,65 @@ import pyarrow
 from jaxtyping import UInt8
 from pyarrow import parquet
 
-from rewardedit_jax.data.bad_records import BadRecords
 from rewardedit_jax.data.images import decode_image
+from rewardedit_jax.data.records import BadRecords
 
 
 class ParquetRows:
-    """The rows of some files, in their order; of a directory, of all `*.parquet` under it by name."""
+    """The rows of some files, in the order of the files; of a directory, all `*.parquet` under it by name."""
 
     def __init__(self, files: str | Path | Sequence[str | Path], columns: Sequence[str], expected: str):
-        """Reads the footer of every file. `expected`: the layout, told when files or columns are missing.
+        """Reads the footer of every file.
 
+        Args:
+          expected: the layout, shown by errors about missing files and columns.
         Raises:
           FileNotFoundError: if the directory, its parquet files or a named file are missing.
           BadRecords: naming the file that is not parquet or lacks one of `columns`.
         """
         self._columns = list(columns)
-        self._paths = _listed(files, expected)
-        groups = [(path, i, size) for path in self._paths for i, size in enumerate(_sizes(path, columns, expected))]
+        self._paths = _list_files(files, expected)
+        groups = [(path, i, n) for path in self._paths for i, n in enumerate(_group_sizes(path, columns, expected))]
         self._groups = [(path, i) for path, i, _ in groups]
-        self._starts = list(accumulate((size for *_, size in groups), initial=0))  # and the end
-        self._last: tuple[int, pyarrow.Table] | None = None
+        self._starts = list(accumulate((n for *_, n in groups), initial=0))  # first row of each group; last: the end
+        # The group read last, decoded: the next row in order comes from it. Only one: its images may take a gigabyte.
+        self._cached: tuple[int, pyarrow.Table] | None = None
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": None}
+        # A copy for another process does not carry the cached group.
+        return {**self.__dict__, "_cached": None}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The row as Python objects, column → value; 0 ≤ index < len."""
-        number = bisect_right(self._starts, index) - 1
-        return self._group(number).slice(index - self._starts[number], 1).to_pylist()[0]
+        group = self._group_of(index)
+        return self._read(group).slice(index - self._starts[group], 1).to_pylist()[0]
 
     def name(self, index: int) -> str:
-        """What an error calls the row."""
-        number = bisect_right(self._starts, index) - 1
-        return f"{self._groups[number][0]} row {index} of all"
+        """The file and the row number, as errors name the row."""
+        return f"{self._groups[self._group_of(index)][0]} row {index} of all"
 
     def only(self, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """All rows with these columns alone; reads nothing of the others."""
+        """All rows with these columns alone; the other columns are not read."""
         rows = []
         for path in self._paths:
             with parquet.ParquetFile(path) as file:
                 rows += file.read(columns=list(columns)).to_pylist()
         return rows
 
-    def _group(self, number: int) -> pyarrow.Table:
-        last = self._last  # read once: another thread may put its own group there at any time
-        if last is None or last[0] != number:
-            path, group = self._groups[number]
+    def _group_of(self, index: int) -> int:
+        # From the right: empty groups share their start with the next one.
+        return bisect_right(self._starts, index) - 1
+
+    def _read(self, group: int) -> pyarrow.Table:
+        cached = self._cached  # one read of the attribute: another thread may replace it at any time
+        if cached is None or cached[0] != group:
+            path, number = self._groups[group]
             with parquet.ParquetFile(path) as file:
-                last = self._last = (number, file.read_row_group(group, columns=self._columns))
-        return last[1]
+                cached = self._cached = (group, file.read_row_group(number, columns=self._columns))
+        return cached[1]
 
 
 def embedded_image(cell: Any, name: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -76,7 +83,7 @@ def embedded_image(cell: Any, name: str) -> UInt8[np.ndarray, "h w 3"]:
     return np.asarray(decode_image(cell["bytes"], name))
 
 
-def _listed(files: str | Path | Sequence[str | Path], expected: str) -> list[Path]:
+def _list_files(files: str | Path | Sequence[str | Path], expected: str) -> list[Path]:
     if isinstance(files, str | Path):
         place, files = files, sorted(Path(files).rglob("*.parquet")) if Path(files).is_dir() else [files]
         if not files:
@@ -87,7 +94,8 @@ def _listed(files: str | Path | Sequence[str | Path], expected: str) -> list[Pat
     return paths
 
 
-def _sizes(path: Path, columns: Sequence[str], expected: str) -> list[int]:
+def _group_sizes(path: Path, columns: Sequence[str], expected: str) -> list[int]:
+    """The number of rows of each row group of a file."""
     try:
         with parquet.ParquetFile(path) as file:
             present, metadata = file.schema_arrow.names, file.metadata
