@@ -94,9 +94,9 @@ class BadRecordLog:
         logging.warning("%s replaced by another record (%s so far): %s", name, count, error)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Reader:
-    """Number of a record → example."""
+    """Number of a record → example, of that record or of its replacement."""
 
     records: Any
     prepare: Callable[[Any, np.random.Generator], Any]
