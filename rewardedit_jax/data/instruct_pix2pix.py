@@ -129,7 +129,7 @@ class RewardEditFolder:
         if not seeds:
             raise BadRecords(f"{self.root / name}: no <seed>_0.jpg.")
         if len(seeds) > 1:
-            # The file does not say which pair was judged. Once per process: it is so for many folders.
+            # The file does not say which pair was judged. Logged once: a line per folder would drown the log.
             message = "%s has %d pairs, the first is read; other folders with several pairs are not logged."
             logging.log_first_n(logging.WARNING, message, 1, self.root / name, len(seeds))
         return seeds[0]
