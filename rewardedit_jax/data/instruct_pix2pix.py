@@ -1,19 +1,22 @@
-"""InstructPix2Pix's folders as they are published, and RewardEdit-20K on top of them."""
+"""InstructPix2Pix's pairs as they are published, in folders and in parquet, and RewardEdit-20K's rewards of them.
 
-import json
-from collections.abc import Mapping, Sequence
+RewardEdit-20K: Multi-Reward as Condition (Gu et al., ICLR 2025, arXiv:2411.04713), section 4.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from absl import logging
-from jaxtyping import Float
 
-from rewardedit_jax.data.bad_records import BadRecords, ReadingSource, settle
 from rewardedit_jax.data.images import read_image
-from rewardedit_jax.data.records import EditRecord
+from rewardedit_jax.data.json_files import read_json, validate
+from rewardedit_jax.data.parquet import ParquetRows, embedded_image
+from rewardedit_jax.data.records import BadRecords, EditRecord, Score, raise_or_log
 
-_EXPECTED = """expected:
+_FOLDERS = """expected:
   <root>/
     seeds.json          [["0000002", ["1234567", ...]], ...]  (not read for RewardEdit)
     0000002/
@@ -22,146 +25,164 @@ _EXPECTED = """expected:
       1234567_1.jpg     edited
   RewardEdit_20K.json   {"0000002": [{"Score": 4, "Negative Prompt": "..."}, ×3], ...}  (RewardEdit only)
 Hugging Face hub: Gstar666/RewardEdit; timbrooks/instructpix2pix-clip-filtered (the pairs, as parquet)."""
+_COLUMNS = ("original_image", "edit_prompt", "edited_image")
+_PARQUET = """expected:
+  <root>/
+    *.parquet   columns original_image {bytes, path}, edit_prompt text, edited_image {bytes, path}
+Hugging Face hub: timbrooks/instructpix2pix-clip-filtered, folder data."""
+
+# An entry of seeds.json: [name of a folder, its seeds].
+_Seeds = tuple[str, Annotated[list[str | int], msgspec.Meta(min_length=1)]]
 
 
-class InstructPix2PixFolder(ReadingSource):
-    """The clip-filtered folders: every (name, seed) of `seeds.json` is one record, in the order of the file.
+class _Prompt(msgspec.Struct):
+    """prompt.json of a folder."""
 
-    Where `prompt.json` holds several texts, record i takes number i modulo their count. (The published
-    training draws one seed and one text of a name at random: there, names with many seeds weigh no more than
-    others.)
+    edit: str | Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+class _Judgement(msgspec.Struct):
+    """One perspective of a reward in RewardEdit_20K.json."""
+
+    score: Score = msgspec.field(name="Score")
+    feedback: str = msgspec.field(name="Negative Prompt")
+
+
+_Reward = tuple[_Judgement, _Judgement, _Judgement]  # following, preserving, quality
+
+
+class InstructPix2PixFolder:
+    """The clip-filtered folders, a `Source`: every (name, seed) of `seeds.json` is a record, in the order of the file.
+
+    Where `prompt.json` holds several texts, record i has text i modulo their number. (The published training draws a
+    name, then one of its seeds and one of its texts: there, the seeds of a name share its weight.)
     """
 
     def __init__(self, root: str | Path, *, skip_bad: bool = False):
-        """Reads `seeds.json` and lists `root`, nothing else.
+        """Reads `seeds.json` and lists `root`; pairs are read at access.
 
         Raises:
-          FileNotFoundError: if `root` or its `seeds.json` is missing; tells the layout and where to get it.
-          BadRecords: listing every malformed entry and every name without a folder, unless `skip_bad`.
+          FileNotFoundError: if `root` or its `seeds.json` is missing; shows the expected layout.
+          BadRecords: listing every malformed entry and every name without a folder, unless `skip_bad` leaves them out.
         """
-        super().__init__(skip_bad)
         self.root = Path(root)
-        present, seeds = _folders(self.root), _read_index(self.root / "seeds.json")
-        self._pairs, faults = [], []
-        for i, entry in enumerate(seeds if isinstance(seeds, list) else [seeds]):
-            if fault := _seeds_fault(entry, present):
-                faults.append(f"entry {i} ({str(entry)[:60]}): {fault}")
-            else:
-                self._pairs += [(entry[0], str(seed)) for seed in entry[1]]
-        settle(faults, str(self.root / "seeds.json"), skip_bad)
+        present, index = _list_folders(self.root), self.root / "seeds.json"
+        # Entries are validated one by one below, so that all faults come in one error.
+        seeds = _read_index(index, list[Any])
+        entries, faults = validate([(f"entry {i}", entry) for i, entry in enumerate(seeds)], _Seeds)
+        absent = [entry for entry in entries if entry.value[0] not in present]
+        faults += [f"{entry.name} ({entry.value[0]}): no such folder" for entry in absent]
+        raise_or_log(faults, str(index), skip_bad)
+        good = (entry.value for entry in entries if entry.value[0] in present)
+        self._pairs = [(name, str(seed)) for name, seeds in good for seed in seeds]
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def read(self, index: int) -> EditRecord:
+    def __getitem__(self, index: int) -> EditRecord:
+        """Raises `ImageError` or `BadRecords`, naming the file, if an image or the prompt cannot be read."""
+        # range(...)[index] counts negative numbers from the end, as the list does: record -1 has the text of the last.
         name, seed = self._pairs[index]
-        return _read_pair(self.root / name, seed, f"{name}/{seed}", index)
+        source, edited = _read_images(self.root / name, seed)
+        instruction = _read_instruction(self.root / name / "prompt.json", range(len(self))[index])
+        return EditRecord(f"{name}/{seed}", instruction, source, edited, scores=None, feedback=None)
 
 
-def _seeds_fault(entry: Any, present: set[str]) -> str | None:
-    match entry:
-        case [str(name), [_, *_] as seeds] if all(isinstance(s, str | int) for s in seeds):
-            return None if name in present else "no such folder"
-    return "not [name, [seed, ...]]"
+class RewardEditFolder:
+    """RewardEdit-20K: rewards of InstructPix2Pix folders in a JSON file. A `Source`, one record per name, in its order.
 
-
-class RewardEditFolder(ReadingSource):
-    """RewardEdit-20K: rewards of InstructPix2Pix folders in a JSON file. One record per name, in its order.
-
-    The file does not name a seed. Of a folder with several pairs the first by name is taken, and the log says
-    so.
+    The file names folders, not pairs. Of a folder with several pairs the first by file name is read.
     """
 
     def __init__(self, root: str | Path, rewards_json: str | Path, *, skip_bad: bool = False):
-        """Args:
+        """Reads the rewards and lists `root`; pairs are read at access.
+
+        Args:
           root: the directory of the folders.
-          rewards_json: `{name: [{"Score": 0..5, "Negative Prompt": text}, ×3]}`, in the order of
-            perspectives.
+          rewards_json: `{name: [{"Score": 0..5, "Negative Prompt": text}, ×3]}`, in the order following, preserving,
+            quality.
         Raises:
-          FileNotFoundError: if either is missing; tells the layout and where to get it.
-          BadRecords: listing every malformed entry and every name without a folder, unless `skip_bad`.
+          FileNotFoundError: if either is missing; shows the expected layout.
+          BadRecords: listing every malformed entry and every name without a folder, unless `skip_bad` leaves them out.
         """
-        super().__init__(skip_bad)
         self.root = Path(root)
-        present, rewards = _folders(self.root), _read_index(Path(rewards_json))
-        if not isinstance(rewards, dict):
-            raise BadRecords(f"{rewards_json}: expected an object {{name: [...]}}, got {type(rewards).__name__}.")
-        faults = {name: _reward_fault(reward, name in present) for name, reward in rewards.items()}
-        settle([f"{name}: {fault}" for name, fault in faults.items() if fault], str(rewards_json), skip_bad)
-        self._rewards = [(name, *_reward(rewards[name])) for name, fault in faults.items() if not fault]
-        self._told_several = False
+        present, rewards = _list_folders(self.root), _read_index(Path(rewards_json), dict[str, Any])
+        faults = [f"{name}: no such folder" for name in rewards if name not in present]
+        entries, malformed = validate([pair for pair in rewards.items() if pair[0] in present], _Reward)
+        raise_or_log(faults + malformed, str(rewards_json), skip_bad)
+        self._rewards = [(entry.name, entry.value) for entry in entries]
 
     def __len__(self) -> int:
         return len(self._rewards)
 
-    def read(self, index: int) -> EditRecord:
-        name, scores, feedback = self._rewards[index]
-        return _read_pair(self.root / name, self._seed(name), name, index, scores, feedback)
+    def __getitem__(self, index: int) -> EditRecord:
+        """Raises `ImageError` or `BadRecords`, naming the file, if an image or the prompt cannot be read."""
+        name, reward = self._rewards[index]
+        source, edited = _read_images(self.root / name, self._seed(name))
+        instruction = _read_instruction(self.root / name / "prompt.json", range(len(self))[index])
+        scores = np.asarray([part.score for part in reward], np.float32)
+        return EditRecord(name, instruction, source, edited, scores, tuple(part.feedback for part in reward))
 
     def _seed(self, name: str) -> str:
+        # Sorted: the order of a directory depends on the file system.
         seeds = sorted(path.name.removesuffix("_0.jpg") for path in (self.root / name).glob("*_0.jpg"))
         if not seeds:
             raise BadRecords(f"{self.root / name}: no <seed>_0.jpg.")
-        if len(seeds) > 1 and not self._told_several:
-            self._told_several = True
-            logging.warning("%s has %d pairs, the first is taken (told once).", self.root / name, len(seeds))
+        if len(seeds) > 1:
+            # The file does not say which pair was judged. Logged once: a line per folder would drown the log.
+            message = "%s has %d pairs, the first is read; other folders with several pairs are not logged."
+            logging.log_first_n(logging.WARNING, message, 1, self.root / name, len(seeds))
         return seeds[0]
 
 
-def _reward_fault(reward: Any, has_folder: bool) -> str | None:
-    if not has_folder:
-        return "no such folder"
-    if not isinstance(reward, list) or len(reward) != 3:
-        return "not a list of 3 perspectives"
-    for part in reward:
-        match part:
-            case {"Score": int() | float() as score, "Negative Prompt": str()} if not isinstance(score, bool):
-                if not 0 <= score <= 5:  # also catches NaN
-                    return f"score {score} is outside 0..5"
-            case _:
-                return f"not {{'Score': number, 'Negative Prompt': text}}: {str(part)[:60]}"
-    return None
+class InstructPix2PixParquet:
+    """The rows of parquet files, a `Source`, in the order of the files; of a directory, all `*.parquet` under it.
+
+    Good for looking at the data or converting it. Train from folders: shuffled rows of parquet are slow (`parquet`).
+    """
+
+    def __init__(self, files: str | Path | Sequence[str | Path]):
+        """Reads the footer of every file.
+
+        Raises:
+          FileNotFoundError: if the directory, its parquet files or a named file are missing; shows the expected layout.
+          BadRecords: naming the file that is not parquet or lacks a column.
+        """
+        self._rows = ParquetRows(files, _COLUMNS, _PARQUET)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> EditRecord:
+        """Raises `BadRecords` or `ImageError`, naming file and row, if a cell is empty or an image unreadable."""
+        index = range(len(self))[index]  # negative numbers count from the end; IndexError beyond
+        row, name = self._rows[index], self._rows.name(index)
+        if not isinstance(row["edit_prompt"], str):
+            raise BadRecords(f"{name}: edit_prompt={row['edit_prompt']!r}: expected a text.")
+        source, edited = (embedded_image(row[column], f"{column} of {name}") for column in _COLUMNS[::2])
+        return EditRecord(f"{index:06d}", row["edit_prompt"], source, edited, scores=None, feedback=None)
 
 
-def _reward(reward: Sequence[Mapping[str, Any]]) -> tuple[Float[np.ndarray, "3"], tuple[str, ...]]:
-    scores = np.asarray([part["Score"] for part in reward], np.float32)
-    return scores, tuple(part["Negative Prompt"] for part in reward)
-
-
-def _read_pair(
-    folder: Path,
-    seed: str,
-    key: str,
-    index: int,
-    scores: Float[np.ndarray, "3"] | None = None,
-    feedback: tuple[str, ...] | None = None,
-) -> EditRecord:
-    source, edited = (np.asarray(read_image(folder / f"{seed}_{i}.jpg")) for i in (0, 1))
-    return EditRecord(key, _instruction(folder / "prompt.json", index), source, edited, scores, feedback)
-
-
-def _instruction(path: Path, index: int) -> str:
-    try:
-        prompt = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise BadRecords(f"{path} cannot be read: {error}") from error
-    texts = prompt.get("edit") if isinstance(prompt, dict) else None
-    texts = [texts] if isinstance(texts, str) else texts
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise BadRecords(f"{path}: 'edit' is neither a text nor a list of texts.")
-    return texts[index % len(texts)]
-
-
-def _folders(root: Path) -> set[str]:
+def _list_folders(root: Path) -> set[str]:
+    # One listing instead of a check per name: there are tens of thousands, often on a network file system.
     if not root.is_dir():
-        raise FileNotFoundError(f"no directory {root}; {_EXPECTED}")
+        raise FileNotFoundError(f"no directory {root}; {_FOLDERS}")
     return {entry.name for entry in root.iterdir()}
 
 
-def _read_index(path: Path) -> Any:
+def _read_index(path: Path, type_: Any) -> Any:
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; {_EXPECTED}")
+        raise FileNotFoundError(f"no file {path}; {_FOLDERS}")
+    return read_json(path, type_)
+
+
+def _read_images(folder: Path, seed: str) -> list[np.ndarray]:
+    return [np.asarray(read_image(folder / f"{seed}_{i}.jpg")) for i in (0, 1)]
+
+
+def _read_instruction(path: Path, index: int) -> str:
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise BadRecords(f"{path} is not JSON: {error}") from error
+        edit = read_json(path, _Prompt).edit
+    except OSError as error:
+        raise BadRecords(f"{path} cannot be read: {error.strerror}") from error
+    return edit if isinstance(edit, str) else edit[index % len(edit)]

@@ -1,141 +1,147 @@
-"""Judged pairs of edits: the record type, what can be told of pairs without their images, and pairs from a list file.
+"""Pairs of edits with preferences: from a list file, and from EditReward-Data in parquet.
 
-The file is EditReward's training list, a JSON list with one object per pair (other keys are passed over):
+The list file is EditReward's training list (EditReward, arXiv:2509.26346), a JSON list with one object per pair:
 
     {"prompt": "make it snow", "path_src": "1.png", "path1": "1_a.png", "path2": "1_b.png",
      "model1_dim1_score": 4, "model1_dim2_score": 3, "model2_dim1_score": 2, "model2_dim2_score": 3}
 
-`path1` is the preferred edit; dim1 is following, dim2 is quality, 1..4, and all four may be missing. A pair whose
-ratings have equal sums, or with `"tie_case": true`, is a tie. One that is there in both orders (disentangled) is one
-pair here: `scoring.ties` decides what rows it becomes. Other sources of pairs: `preferences_parquet`.
+`path1` is the preferred edit; dim1 is following, dim2 is quality, 1..4, and all four may be missing. Other keys are
+ignored. A pair whose ratings have equal sums, or with `"tie_case": true`, is a tie. A tie that is listed in both orders
+(disentangled, section 3.3) is one pair here: `scoring.ties` makes rows of it.
 """
 
-import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
 
+import msgspec
 import numpy as np
-from absl import logging
-from jaxtyping import UInt8
 
-from rewardedit_jax.data.bad_records import BadRecords, counted, indented, settle
 from rewardedit_jax.data.images import read_image
+from rewardedit_jax.data.json_files import read_list, validate
+from rewardedit_jax.data.parquet import ParquetRows, embedded_image
+from rewardedit_jax.data.records import (
+    Preference,
+    PreferenceLabel,
+    PreferenceSource,  # noqa: F401  # until its callers import it from `records`
+    Rating,
+    Ratings,
+    raise_or_log,
+    rated_equal,
+    warn_contradictions,
+)
 
-Ratings = tuple[int | float, int | float]  # following and quality, 1..4
-_EXPECTED = """[{"prompt": "make it snow", "path_src": "1.png", "path1": "1_a.png", "path2": "1_b.png",
+_LIST = """[{"prompt": "make it snow", "path_src": "1.png", "path1": "1_a.png", "path2": "1_b.png",
   "model1_dim1_score": 4, "model1_dim2_score": 3, "model2_dim1_score": 2, "model2_dim2_score": 3}, ...]
 path1 is the preferred edit, unless both are rated alike or "tie_case" is true; all four scores may be missing."""
-_PATHS = ("path_src", "path1", "path2")
-_SCORES = tuple(f"model{side}_dim{dim}_score" for side in (1, 2) for dim in (1, 2))
-# EditReward's validation list has these in every pair: they say which edit is preferred, and rate nothing.
-_PLACEHOLDER = {"model1_dim1_score": 4, "model2_dim1_score": 2}
+_PREFERRED = {"leftvote": "a", "rightvote": "b", "tie": "tie"}
+# (source, a, b), as in `PreferenceLabel.names` and the image fields of `Preference`.
+_IMAGES = ("source_img", "left_output_image", "right_output_image")
+_FIELDS = ("source", "edited_a", "edited_b")
 
 
-@dataclass(frozen=True)
-class PreferenceLabel:
-    """A pair of edits a, b of one source and what was said of it, without its images."""
+class _ListedPair(msgspec.Struct):
+    """An object of the list file."""
 
-    key: str  # unique within its source
+    prompt: str
+    path_src: str
+    path1: str
+    path2: str
+    model1_dim1_score: Rating | None = None
+    model1_dim2_score: Rating | None = None
+    model2_dim1_score: Rating | None = None
+    model2_dim2_score: Rating | None = None
+    tie_case: bool | None = None
+
+    def __post_init__(self):
+        # In EditReward's validation list every pair has a 4 and a 2 here: they mark the preferred edit, no rating.
+        if tuple(self._scores().values()) == (4, None, 2, None):
+            self.model1_dim1_score = self.model2_dim1_score = None
+        _check_pair(self.prompt, self._scores())
+
+    def _scores(self) -> dict[str, float | None]:
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name.startswith("model")}
+
+    def label(self, number: int) -> PreferenceLabel:
+        names, ratings = (self.path_src, self.path1, self.path2), _by_edit(self._scores())
+        # The preferred edit is listed first, also of a tie: two equal ratings say that it is one.
+        label = PreferenceLabel(f"{number}:{self.path1}", self.prompt, names, "a", *ratings)
+        return replace(label, preferred="tie") if self.tie_case or rated_equal(label) else label
+
+
+class _Row(msgspec.Struct):
+    """The columns of EditReward-Data without the images."""
+
+    key: str
+    unique_key: str
     instruction: str
-    names: tuple[str, str, str]  # of source, a, b: equal names are equal images
-    preferred: Literal["a", "b", "tie"]
-    ratings_a: Ratings | None
-    ratings_b: Ratings | None
+    left_img_rel: str
+    right_img_rel: str
+    vote_type: str
+    left_instruction_following_score: Rating | None
+    left_quality_aesthetic_score: Rating | None
+    right_instruction_following_score: Rating | None
+    right_quality_aesthetic_score: Rating | None
+
+    def __post_init__(self):
+        if self.vote_type not in _PREFERRED:
+            raise ValueError(f"vote_type={self.vote_type!r}: expected one of {', '.join(_PREFERRED)}")
+        _check_pair(self.instruction, self._scores())
+
+    def _scores(self) -> dict[str, float | None]:
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name.endswith("_score")}
+
+    def label(self, key: str) -> PreferenceLabel:
+        # The columns have no path of the source image, but rows with one `key` have the same.
+        names, ratings = (self.key, self.left_img_rel, self.right_img_rel), _by_edit(self._scores())
+        return PreferenceLabel(key, self.instruction, names, _PREFERRED[self.vote_type], *ratings)
 
 
-@dataclass(frozen=True, eq=False)
-class Preference(PreferenceLabel):
-    """A judged pair with its images, RGB; the three sizes may differ."""
-
-    source: UInt8[np.ndarray, "h w 3"]
-    edited_a: UInt8[np.ndarray, "h2 w2 3"]
-    edited_b: UInt8[np.ndarray, "h3 w3 3"]
-
-
-@runtime_checkable
-class PreferenceSource(Protocol):
-    """Random access to judged pairs; `labels[i]` is what is known of pair i without reading its images."""
-
-    labels: Sequence[PreferenceLabel]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Preference: ...
+_COLUMNS = _Row.__struct_fields__
+_PARQUET = f"""expected:
+  <root>/
+    *.parquet   columns {", ".join(_COLUMNS[:5])},
+                vote_type ({" | ".join(_PREFERRED)}),
+                {", ".join(_COLUMNS[6:])} (1..4, or all four null),
+                {", ".join(_IMAGES)} (each {{bytes, path}})
+Hugging Face hub: TIGER-Lab/EditReward-Data."""
 
 
-def contradictions(labels: Iterable[PreferenceLabel]) -> list[tuple[str, ...]]:
-    """The keys of labels of the same pair (instruction and images) that cannot all be right, a tuple per pair."""
-    by_pair = defaultdict(list)
-    for label in labels:
-        source, a, b = label.names
-        by_pair[label.instruction, source, frozenset((a, b))].append(label)
-    groups = [group for group in by_pair.values() if not frozenset.intersection(*map(_verdicts, group))]
-    return [tuple(label.key for label in group) for group in groups]
+def _check_pair(instruction: str, scores: Mapping[str, float | None]) -> None:
+    """Raises ValueError, which msgspec turns into a `ValidationError`, if a pair cannot be learned from."""
+    if not instruction.strip():
+        raise ValueError("blank instruction")
+    missing = [name for name, score in scores.items() if score is None]
+    # All four or none: objectives with ratings need both perspectives of both edits.
+    if 0 < len(missing) < len(scores):
+        raise ValueError(f"rated in part, without {', '.join(missing)}")
 
 
-def _verdicts(label: PreferenceLabel) -> frozenset[str | None]:
-    """What it may mean: the name of the better edit, None for a tie."""
-    if label.preferred == "tie":
-        return frozenset({None})
-    winner = label.names[1 if label.preferred == "a" else 2]
-    # A preference between edits rated equal may be one of the two rows of a disentangled tie.
-    return frozenset({winner, None} if rated_equal(label) else {winner})
-
-
-def rated_equal(label: PreferenceLabel) -> bool:
-    """Whether both edits have the same overall rating, following + quality; False where ratings are missing."""
-    return label.ratings_a is not None and _rating_gap(label) == 0
-
-
-def _rating_gap(label: PreferenceLabel) -> float:
-    """Overall rating of a above that of b; means of several raters are equal where only their rounding differs."""
-    gap = sum(label.ratings_a) - sum(label.ratings_b)
-    return 0.0 if abs(gap) < 1e-6 else gap
-
-
-def against_ratings(labels: Iterable[PreferenceLabel]) -> list[str]:
-    """The keys of labels whose preferred edit has the lower overall rating."""
-    lower = {"a": -1, "b": 1, "tie": None}
-    return [j.key for j in labels if j.ratings_a and np.sign(_rating_gap(j)) == lower[j.preferred]]
-
-
-def warn_contradictions(labels: Sequence[PreferenceLabel], where: str) -> None:
-    """Logs `contradictions` and `against_ratings`. They stay: people may well disagree, and both have been asked."""
-    if groups := contradictions(labels):
-        heading = f"{where}: {counted(len(groups), 'pair')} with contradictory labels, all kept:"
-        logging.warning("%s", indented(heading, [", ".join(keys) for keys in groups]))
-    if keys := against_ratings(labels):
-        heading = f"{where}: {counted(len(keys), 'pair')} whose preferred edit is rated lower, all kept as preferred:"
-        logging.warning("%s", indented(heading, keys))
-
-
-def missing_images(labels: Iterable[PreferenceLabel], root: str | Path) -> dict[str, list[str]]:
-    """Key → those of its names that are no file under `root`; only keys that miss one."""
-    found = {label.key: [n for n in label.names if not (Path(root) / n).is_file()] for label in labels}
-    return {key: names for key, names in found.items() if names}
+def _by_edit(scores: Mapping[str, float | None]) -> tuple[Ratings | None, Ratings | None]:
+    """The ratings of a and of b; None for both where there are none."""
+    following_a, quality_a, following_b, quality_b = scores.values()
+    return (None, None) if following_a is None else ((following_a, quality_a), (following_b, quality_b))
 
 
 class PreferenceFile:
-    """The pairs of a list file, in its order; images are read at access. Keys are "number in the file:path1"."""
+    """The pairs of a list file, in its order. A `PreferenceSource`; keys are "number in the file:path1"."""
 
     def __init__(self, path: str | Path, root: str | Path | None = None, *, skip_bad: bool = False):
-        """Reads the file and looks for the images; contradictory pairs are told by the log, and kept.
+        """Reads the file and looks for the images, which are read at access. Contradictory pairs are logged and kept.
 
         Args:
-          root: what image paths are relative to; the folder of the file if None.
+          root: the folder that image paths are relative to; the folder of the file if None.
         Raises:
           FileNotFoundError: if the file is missing.
-          BadRecords: listing every malformed pair, or every pair with missing images, unless `skip_bad`, which leaves
-            them out and logs their number. A file that is there but unreadable shows at access (`scoring.pairs`).
+          BadRecords: listing every malformed pair, or every pair without its images, unless `skip_bad` leaves them out.
         """
         self.root = Path(path).parent if root is None else Path(root)
         labels = read_labels(path, skip_bad=skip_bad)
+        # A stat per image at the start saves a run that would end at the first missing folder.
         missing = missing_images(labels, self.root)
-        told = [f"{key}: no image {', '.join(names)}" for key, names in missing.items()]
-        settle(told, f"{path}, images under {self.root}", skip_bad)
+        faults = [f"{key}: no image {', '.join(names)}" for key, names in missing.items()]
+        raise_or_log(faults, f"{path}, images under {self.root}", skip_bad)
         self.labels = [label for label in labels if label.key not in missing]
         warn_contradictions(self.labels, str(path))
 
@@ -146,87 +152,75 @@ class PreferenceFile:
         """Raises `ImageError`, naming the file, if an image cannot be read."""
         label = self.labels[index]
         images = (np.asarray(read_image(self.root / name)) for name in label.names)
-        return Preference(**vars(label), **dict(zip(("source", "edited_a", "edited_b"), images, strict=True)))
+        return Preference(**vars(label), **dict(zip(_FIELDS, images, strict=True)))
 
 
 def read_labels(path: str | Path, *, skip_bad: bool = False) -> list[PreferenceLabel]:
-    """The pairs of a list file, whether or not their images are there.
+    """The pairs of a list file, whether or not their images exist.
 
     Raises:
-      FileNotFoundError: if the file is missing.
-      BadRecords: if it is no JSON list, or listing every malformed pair, unless `skip_bad`.
+      FileNotFoundError: if the file is missing; shows the expected layout.
+      BadRecords: if it is not a JSON list, or listing every malformed pair, unless `skip_bad` leaves them out.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {path}; expected:\n{_EXPECTED}")
-    try:
-        entries = json.loads(Path(path).read_text("utf-8"))
-    except ValueError as error:
-        raise BadRecords(f"{path} is not JSON in UTF-8: {error}") from error
-    if not isinstance(entries, list):
-        raise BadRecords(f"{path}: expected a list of pairs, got {type(entries).__name__}.")
-    faults = [_fault(entry) for entry in entries]
-    told = [f"pair {i} ({_called(i, entries[i])}): {fault}" for i, fault in enumerate(faults) if fault]
-    settle(told, str(path), skip_bad)
-    good = (_label(i, entry) for i, (entry, fault) in enumerate(zip(entries, faults, strict=True)) if not fault)
-    return _ties_once(good)
+        raise FileNotFoundError(f"no file {path}; expected:\n{_LIST}")
+    entries, faults = read_list(path, _ListedPair)
+    raise_or_log(faults, str(path), skip_bad)
+    return _without_turned_ties(entry.value.label(entry.number) for entry in entries)
 
 
-def _ties_once(labels: Iterable[PreferenceLabel]) -> list[PreferenceLabel]:
-    """Without the second of two ties that are the same pair in opposite orders."""
-    kept, open_ties = [], Counter()
+def missing_images(labels: Iterable[PreferenceLabel], root: str | Path) -> dict[str, list[str]]:
+    """Key → its image names that are not files under `root`; only keys with missing images."""
+    missing = {label.key: [n for n in label.names if not (Path(root) / n).is_file()] for label in labels}
+    return {key: names for key, names in missing.items() if names}
+
+
+def _without_turned_ties(labels: Iterable[PreferenceLabel]) -> list[PreferenceLabel]:
+    """The labels without the second of two ties that are the same pair in opposite orders."""
+    kept, unmatched = [], Counter()  # of ties whose opposite has not appeared yet
     for label in labels:
         source, a, b = label.names
         turned = label.instruction, source, b, a
-        if label.preferred == "tie" and open_ties[turned]:
-            open_ties[turned] -= 1
+        if label.preferred == "tie" and unmatched[turned]:
+            # Counted, not a set: a pair that was labelled twice is listed four times, and stays twice.
+            unmatched[turned] -= 1
             continue
-        open_ties[label.instruction, source, a, b] += label.preferred == "tie"
+        unmatched[label.instruction, source, a, b] += label.preferred == "tie"
         kept.append(label)
     return kept
 
 
-def _called(number: int, entry: Any) -> str:
-    """The key of an entry, or the start of one that has none."""
-    has_key = isinstance(entry, dict) and isinstance(entry.get("path1"), str)
-    return _key(number, entry) if has_key else str(entry)[:60]
+class PreferenceParquet:
+    """EditReward-Data as on the Hugging Face hub, 170,772 rows, 87 GB, CC BY-NC 4.0. A `PreferenceSource`.
 
+    The rows keep their order: a is the left edit, b the right. Keys are "row of all:unique_key". Rows are read by row
+    group (`parquet`): fast in order, slow when shuffled.
+    """
 
-def _fault(entry: Any) -> str | None:
-    if not isinstance(entry, dict):
-        return "not a JSON object"
-    if lacking := [key for key in ("prompt", *_PATHS) if not isinstance(entry.get(key), str)]:
-        return f"no text under {', '.join(lacking)}"
-    if not entry["prompt"].strip():
-        return "blank prompt"
-    if not isinstance(entry.get("tie_case"), bool | None):
-        return f"tie_case is {entry['tie_case']!r}, not true or false"
-    scores = {key: entry.get(key) for key in _SCORES}
-    is_placeholder = {key: score for key, score in scores.items() if score is not None} == _PLACEHOLDER
-    return None if is_placeholder else rating_fault(scores)
+    def __init__(self, files: str | Path | Sequence[str | Path], *, skip_bad: bool = False):
+        """Reads all columns but the images, of every file. Contradictory pairs are logged and kept.
 
+        Raises:
+          FileNotFoundError: if the directory, its parquet files or a named file are missing; shows the expected layout.
+          BadRecords: naming a file that is not parquet or lacks a column; listing every row with an unknown vote, a
+            missing text, a blank instruction, a rating outside 1..4 or only some of the four, unless `skip_bad` leaves
+            them out.
+        """
+        self._rows = ParquetRows(files, (*_COLUMNS, *_IMAGES), _PARQUET)
+        # Without the images, which are nearly all of the 87 GB.
+        named = [(f"{i}:{row['unique_key']}", row) for i, row in enumerate(self._rows.only(_COLUMNS))]
+        entries, faults = validate(named, _Row)
+        raise_or_log(faults, str(files), skip_bad)
+        self._numbers = [entry.number for entry in entries]  # row of each label: bad rows are left out of `labels`
+        self.labels = [entry.value.label(entry.name) for entry in entries]
+        warn_contradictions(self.labels, str(files))
 
-def rating_fault(ratings: Mapping[str, Any]) -> str | None:
-    """What is wrong with the four ratings of a pair, None if nothing: they are numbers in 1..4, or all missing."""
-    missing = [key for key, rating in ratings.items() if rating is None]
-    if wrong := [key for key, rating in ratings.items() if rating is not None and not _is_rating(rating)]:
-        return f"{', '.join(wrong)} is no number in 1..4"
-    return f"rated in part, without {', '.join(missing)}" if 0 < len(missing) < len(ratings) else None
+    def __len__(self) -> int:
+        return len(self.labels)
 
-
-def _is_rating(value: Any) -> bool:
-    """Whether it is a number in 1..4, as raters give; means of several raters included."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= 4
-
-
-def _key(number: int, entry: dict[str, Any]) -> str:
-    return f"{number}:{entry['path1']}"
-
-
-def _label(number: int, entry: dict[str, Any]) -> PreferenceLabel:
-    scores = [entry.get(key) for key in _SCORES]
-    rated = all(score is not None for score in scores)
-    a, b = (tuple(map(float, scores[:2])), tuple(map(float, scores[2:]))) if rated else (None, None)
-    names = tuple(entry[key] for key in _PATHS)
-    label = PreferenceLabel(_key(number, entry), entry["prompt"], names, "a", a, b)
-    tied = entry.get("tie_case") is True or rated_equal(label)
-    return replace(label, preferred="tie") if tied else label
+    def __getitem__(self, index: int) -> Preference:
+        """Raises `BadRecords` or `ImageError`, naming column, key and file, if an image is missing or unreadable."""
+        label, number = self.labels[index], self._numbers[index]
+        row, name = self._rows[number], f"{label.key} ({self._rows.name(number)})"
+        images = (embedded_image(row[column], f"{column} of {name}") for column in _IMAGES)
+        return Preference(**vars(label), **dict(zip(_FIELDS, images, strict=True)))

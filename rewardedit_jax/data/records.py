@@ -1,28 +1,164 @@
-"""What a judged edit is, and what a data source is: the two types that every reader of data sees."""
+"""Records and data sources: edits with rewards, pairs of edits with preferences, and the errors about bad records."""
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
+import msgspec
 import numpy as np
+from absl import logging
 from jaxtyping import Float, UInt8
+
+from rewardedit_jax.reward import BEST, WORST
+
+# In files: checked by `json_files.validate`. True and NaN are not numbers there.
+Score = Annotated[float, msgspec.Meta(ge=WORST, le=BEST)]
+Rating = Annotated[float, msgspec.Meta(ge=1, le=4)]
+Ratings = tuple[int | float, int | float]  # following and quality; means of several raters need not be whole
+
+# An index with the wrong layout has a fault in every entry: the first ones are enough to see what is wrong.
+_MAX_LINES = 40
+# Ratings that are means over raters differ by rounding where they are equal.
+_EQUAL = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class EditRecord:
-    """One edit and, where a judge has seen it, its reward. The perspectives are following, preserving, quality."""
+    """An edit and, where a judge has seen it, its reward by perspective: following, preserving, quality."""
 
     key: str  # unique within its source
     instruction: str
-    source: UInt8[np.ndarray, "h w 3"]  # RGB, the image before
-    edited: UInt8[np.ndarray, "h2 w2 3"]  # RGB, the image after; it may fall short of the instruction
-    scores: Float[np.ndarray, "3"] | None  # float32, 0..5, one for each perspective
-    feedback: tuple[str, str, str] | None  # one for each perspective; "None" where nothing failed
+    source: UInt8[np.ndarray, "h w 3"]  # RGB, the image before the edit
+    edited: UInt8[np.ndarray, "h2 w2 3"]  # RGB, the image after the edit; it need not follow the instruction
+    scores: Float[np.ndarray, "3"] | None  # float32, 0..5, one per perspective
+    feedback: tuple[str, str, str] | None  # one text per perspective; "None" where nothing failed
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Random access to records, as `grain.MapDataset.source` wants it."""
+    """Random access to edits. Reading a bad record raises `ImageError` or `BadRecords`; `order` decides what follows.
+
+    Sources hold no mutable state: worker threads read from one source at the same time.
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> EditRecord: ...
+
+
+@dataclass(frozen=True)
+class PreferenceLabel:
+    """The label of a pair of edits a, b of one source image, without its images."""
+
+    key: str  # unique within its source
+    instruction: str
+    names: tuple[str, str, str]  # of the source image, a and b: equal names are equal images
+    preferred: Literal["a", "b", "tie"]
+    ratings_a: Ratings | None
+    ratings_b: Ratings | None
+
+
+@dataclass(frozen=True, eq=False)
+class Preference(PreferenceLabel):
+    """A labelled pair of edits with its images, RGB; the three sizes may differ."""
+
+    source: UInt8[np.ndarray, "h w 3"]
+    edited_a: UInt8[np.ndarray, "h2 w2 3"]
+    edited_b: UInt8[np.ndarray, "h3 w3 3"]
+
+
+@runtime_checkable
+class PreferenceSource(Protocol):
+    """Random access to pairs of edits, with the errors of `Source`; `labels[i]` is the label of pair i."""
+
+    labels: Sequence[PreferenceLabel]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Preference: ...
+
+
+class BadRecords(ValueError):
+    """Records that do not have the expected layout; the message lists them."""
+
+
+def raise_or_log(faults: Sequence[str], where: str, skip_bad: bool) -> None:
+    """Reports the bad entries of an index, all in one message.
+
+    Args:
+      faults: one line per bad entry.
+      where: the index, as the message names it.
+      skip_bad: whether to log the message as a warning, because the caller leaves these entries out.
+    Raises:
+      BadRecords: if there are faults and `skip_bad` is False.
+    """
+    if not faults:
+        return
+    message = list_lines(f"{where}: {count_noun(len(faults), 'bad record')}", faults)
+    if not skip_bad:
+        raise BadRecords(f"{message}\nSet skip_bad=True to leave them out.")
+    logging.warning("%s\nThey are left out (skip_bad=True).", message)
+
+
+def count_noun(count: int, noun: str) -> str:
+    """The count and the noun, in the plural unless the count is 1: "1 pair", "2 pairs"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def list_lines(heading: str, lines: Sequence[str]) -> str:
+    """The heading and, indented below it, the first 40 lines and the number of the others."""
+    more = [f"... and {len(lines) - _MAX_LINES} more"] if len(lines) > _MAX_LINES else []
+    return "\n  ".join([heading, *lines[:_MAX_LINES], *more])
+
+
+def contradictions(labels: Iterable[PreferenceLabel]) -> list[tuple[str, ...]]:
+    """The keys of labels that contradict each other, one tuple per pair of edits (same instruction and images)."""
+    by_pair = defaultdict(list)
+    for label in labels:
+        source, a, b = label.names
+        # A set: the same two edits in the other order are the same pair.
+        by_pair[label.instruction, source, frozenset((a, b))].append(label)
+    groups = [group for group in by_pair.values() if not frozenset.intersection(*map(_verdicts, group))]
+    return [tuple(label.key for label in group) for group in groups]
+
+
+def _verdicts(label: PreferenceLabel) -> frozenset[str | None]:
+    """The verdicts that a label is consistent with: the name of the better edit, None for a tie."""
+    if label.preferred == "tie":
+        return frozenset({None})
+    winner = label.names[1 if label.preferred == "a" else 2]
+    # A preference between edits with equal ratings may be one of the two rows of a disentangled tie.
+    return frozenset({winner, None} if rated_equal(label) else {winner})
+
+
+def rated_equal(label: PreferenceLabel) -> bool:
+    """Whether both edits have the same overall rating, following + quality; False where ratings are missing."""
+    return label.ratings_a is not None and _rating_gap(label) == 0
+
+
+def _rating_gap(label: PreferenceLabel) -> float:
+    """The overall rating of a minus that of b; exactly 0 where they differ by rounding only."""
+    gap = sum(label.ratings_a) - sum(label.ratings_b)
+    return 0.0 if abs(gap) < _EQUAL else gap
+
+
+def against_ratings(labels: Iterable[PreferenceLabel]) -> list[str]:
+    """The keys of labels whose preferred edit has the lower overall rating."""
+    # The sign of the gap that contradicts the preference; no gap contradicts a tie.
+    contrary = {"a": -1, "b": 1, "tie": None}
+    return [
+        label.key for label in labels if label.ratings_a and np.sign(_rating_gap(label)) == contrary[label.preferred]
+    ]
+
+
+def warn_contradictions(labels: Sequence[PreferenceLabel], where: str) -> None:
+    """Logs `contradictions` and `against_ratings`. The labels are kept: several raters may disagree."""
+    if groups := contradictions(labels):
+        heading = f"{where}: {count_noun(len(groups), 'pair')} with contradictory labels, all kept:"
+        logging.warning("%s", list_lines(heading, [", ".join(keys) for keys in groups]))
+    if keys := against_ratings(labels):
+        heading = (
+            f"{where}: {count_noun(len(keys), 'pair')} whose preferred edit is rated lower, all kept as preferred:"
+        )
+        logging.warning("%s", list_lines(heading, keys))

@@ -1,103 +1,68 @@
-"""Triplets from a plain list file: a user's own folder, or published lists such as AURORA's `test.json`.
+"""Triplets from a list file: a user's own images, or published lists such as AURORA's `test.json`.
 
 One object per triplet, in a JSON list or one per line (`.jsonl`):
 
     {"input": "images/1.png", "output": "images/1_edited.png", "instruction": "make it snow",
      "scores": [4, 5, 3.5], "feedback": ["None", "None", "the sky is grey"]}
 
-`scores` (0..5) and `feedback` are in the order following, preserving, quality and may be missing; other keys
-are passed over. Image paths are relative to the file.
+`scores` (0..5) and `feedback` are in the order following, preserving, quality; a triplet has both or neither. Other
+keys are ignored. Image paths are relative to the file.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
-from rewardedit_jax.data.bad_records import BadRecords, ReadingSource, settle
 from rewardedit_jax.data.images import read_image
-from rewardedit_jax.data.records import EditRecord
+from rewardedit_jax.data.json_files import read_list
+from rewardedit_jax.data.records import EditRecord, Score, raise_or_log
 
 
-class TripletFile(ReadingSource):
-    """The triplets of a `.json` or `.jsonl` file, in its order. Keys are "number in the file:output"."""
+class _Triplet(msgspec.Struct):
+    input: str
+    output: str
+    instruction: str
+    scores: tuple[Score, Score, Score] | None = None
+    feedback: tuple[str, str, str] | None = None
+
+    def __post_init__(self):
+        # An invented score or text would be trained on.
+        if (self.scores is None) != (self.feedback is None):
+            missing = "scores" if self.scores is None else "feedback"
+            raise ValueError(f"no {missing}; expected both scores and feedback, or neither")
+
+
+class TripletFile:
+    """The triplets of a `.json` or `.jsonl` file, in its order. A `Source`; keys are "number in the file:output"."""
 
     def __init__(self, path: str | Path, *, skip_bad: bool = False):
         """Reads the file; images are read at access.
 
         Raises:
           FileNotFoundError: if the file is missing.
-          BadRecords: listing every malformed triplet, unless `skip_bad`.
+          BadRecords: listing every malformed triplet, unless `skip_bad` leaves them out.
         """
-        super().__init__(skip_bad)
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {path}; expected:\n{__doc__.partition('    {')[2]}")
-        entries = _entries(self.path)
-        faults = [_fault(entry) for entry in entries]
-        told = [f"triplet {i} ({str(entries[i])[:60]}): {fault}" for i, fault in enumerate(faults) if fault]
-        settle(told, str(path), skip_bad)
-        self._triplets = [(i, entries[i]) for i, fault in enumerate(faults) if not fault]
+        self._triplets, faults = read_list(path, _Triplet)
+        raise_or_log(faults, str(path), skip_bad)
 
     def __len__(self) -> int:
         return len(self._triplets)
 
-    def read(self, index: int) -> EditRecord:
-        number, triplet = self._triplets[index]
-        folder = self.path.parent
-        source, edited = (np.asarray(read_image(folder / triplet[side])) for side in ("input", "output"))
-        scores, feedback = triplet.get("scores"), triplet.get("feedback")
+    def __getitem__(self, index: int) -> EditRecord:
+        """Raises `ImageError`, naming the file, if an image cannot be read."""
+        entry, folder = self._triplets[index], self.path.parent
+        triplet = entry.value
+        source, edited = (np.asarray(read_image(folder / name)) for name in (triplet.input, triplet.output))
         return EditRecord(
-            key=f"{number}:{triplet['output']}",
-            instruction=triplet["instruction"],
+            # The number, because several triplets may share an output.
+            key=f"{entry.number}:{triplet.output}",
+            instruction=triplet.instruction,
             source=source,
             edited=edited,
-            scores=None if scores is None else np.asarray(scores, np.float32),
-            feedback=None if feedback is None else tuple(feedback),
+            scores=None if triplet.scores is None else np.asarray(triplet.scores, np.float32),
+            feedback=triplet.feedback,
         )
-
-
-def _entries(path: Path) -> list[Any]:
-    try:
-        text = path.read_text("utf-8")
-        if path.suffix == ".jsonl":
-            # Not splitlines: JSON texts may contain other line separators as they are.
-            return [_parse(line) for line in text.split("\n") if line.strip()]
-        entries = json.loads(text)
-    except ValueError as error:
-        raise BadRecords(f"{path} is not JSON in UTF-8: {error}") from error
-    if not isinstance(entries, list):
-        raise BadRecords(f"{path}: expected a list of triplets, got {type(entries).__name__}.")
-    return entries
-
-
-def _parse(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return line  # which is no object: listed with the other faults
-
-
-def _fault(entry: Any) -> str | None:
-    if not isinstance(entry, dict):
-        return "not a JSON object"
-    if lacking := [key for key in ("input", "output", "instruction") if not isinstance(entry.get(key), str)]:
-        return f"no text under {', '.join(lacking)}"
-    if not _is_scores(entry.get("scores")):
-        return "scores are not three numbers in 0..5"
-    feedback = entry.get("feedback")
-    if feedback is not None and not (_is_three(feedback) and all(isinstance(text, str) for text in feedback)):
-        return "feedback is not three texts"
-    return None
-
-
-def _is_scores(scores: Any) -> bool:
-    if scores is None:
-        return True
-    numbers = _is_three(scores) and all(isinstance(s, int | float) and not isinstance(s, bool) for s in scores)
-    return numbers and all(0 <= s <= 5 for s in scores)
-
-
-def _is_three(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from rewardedit_jax.bases import base_named
 from rewardedit_jax.bases.base import Dropout
 from rewardedit_jax.data.clip_tokenizer import CutTexts
-from rewardedit_jax.data.order import recipe_order
+from rewardedit_jax.data.order import first_readable, recipe_order
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches
 from rewardedit_jax.data.records import Source
 from rewardedit_jax.data.sources import open_source
@@ -43,7 +43,7 @@ class EditingTask:
 
     def _check_rewards(self) -> None:
         """Looks at one record: data without rewards would fail in the first batch, after the model was read."""
-        record = self.source[0]
+        record = first_readable(self.source, self.config.data.skip_bad)
         if self.base.has_reward and (record.scores is None or record.feedback is None):
             raise ValueError(
                 f"record {record.key} of {self.config.data.name} lacks scores or feedback. A reward-conditioned "
@@ -66,7 +66,7 @@ class EditingTask:
         data = self.config.data
         return edit_batches(
             self.source,
-            lambda *requests: self.base.read(*requests, cut_texts),
+            lambda sources, instructions, rewards: self.base.read(sources, instructions, rewards, cut_texts),
             resolution=data.resolution,
             flip=data.flip,
             skip_bad=data.skip_bad,

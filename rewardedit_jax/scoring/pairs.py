@@ -1,31 +1,27 @@
-"""Judged pairs → batches to train a scorer on.
+"""Pairs of edits with preferences → batches to train a scorer on.
 
 Every pair brings its own three images (source, preferred, other) and two rows of packed prompts, so that a batch can be
-dealt out over devices and micro-batches pair by pair.
+divided over devices and micro-batches pair by pair.
 
-A pair that turns out bad when it is read (an image cut short, a token of the scorer in the instruction) is an error
-that names it. With `data.skip_bad` another row stands in: a row, because it brings the order of its own edits. It is
-drawn, not the next one, so that a folder of broken images does not make its neighbour train a thousand times, nor one
-order of a tie more often than the other. The draw follows from the seed and the place in line: a resumed run sees the
-same.
+A pair is bad if an image cannot be read or is too narrow to be scored, or if the instruction contains a special token
+of the scorer. `data.order` says what happens then: an error, or with `data.skip_bad` another row in its place. A row,
+not a pair: it brings the order of its own edits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jaxtyping import Float32
 from ml_collections import ConfigDict
 from PIL import Image
 
-from rewardedit_jax.data.bad_records import BadRecords
 from rewardedit_jax.data.order import ordered_batches, recipe_order
-from rewardedit_jax.data.preferences import PreferenceLabel, PreferenceSource
+from rewardedit_jax.data.records import PreferenceLabel, PreferenceSource
 from rewardedit_jax.models.packed_prompts import PackedPrompts
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import VisionPlan, pad_patches, plan_images
@@ -34,7 +30,7 @@ from rewardedit_jax.scoring.packing import ScorerItem, pack_row, prepare_item, r
 from rewardedit_jax.scoring.ties import Row, disentangle, one_row_each, strict_only
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer
 
-# What becomes of ties: `ties` says how.
+# The treatments of ties that `data.ties` names; see `scoring.ties`.
 TIES: dict[str, Callable[[Sequence[PreferenceLabel]], list[Row]]] = {
     "disentangle": disentangle,
     "both orders": lambda labels: disentangle(labels, "both orders"),
@@ -42,19 +38,17 @@ TIES: dict[str, Callable[[Sequence[PreferenceLabel]], list[Row]]] = {
     "marked": one_row_each,
 }
 IMAGES = 3  # of a pair: source, preferred, other
-# So many bad rows, drawn one after the other, end a run. Where half are bad that takes 2³² rows, where 9 in 10 are, 30.
-_DRAWS = 32
 
 
 @flax.struct.dataclass
 class PairBatch:
     """One host's part of a batch. Leaves are NumPy arrays here, device arrays in the step."""
 
-    patches: Any  # float32[b, 3, P, 1176]: normalised patches of source, preferred and other; zeros behind
+    patches: Any  # float32[b, 3, P, 1176]: normalised patches of source, preferred and other, padded with zeros
     plan: VisionPlan  # of these images, leaves [b, 3, ...]
-    prompts: PackedPrompts  # of the preferred and the other edit, leaves [b, 2, ...]; image slots of the pair's images
-    tied: Any  # bool[b]: neither is preferred
-    ratings: Any = None  # float32[b, 2, 2]: following and quality of each edit, 1..4; None where data has none
+    prompts: PackedPrompts  # of the preferred and the other edit, leaves [b, 2, ...]; image slots count within the pair
+    tied: Any  # bool[b]: neither edit is preferred
+    ratings: Any = None  # float32[b, 2, 2]: following and quality of each edit, 1..4; None where the data has none
 
 
 class _Pair(NamedTuple):
@@ -78,53 +72,39 @@ def pair_batches(
     """This host's batches of a recipe from step `start` on.
 
     Args:
-      config: `data.area` (pixels of an image), `data.row_tokens` and `data.image_patches`: what rows and images are
-        padded to, so that one program is compiled; a larger one goes into the next multiple. `data.skip_bad`: whether
-        another row stands in for one whose pair cannot be used. And what `recipe_order` reads.
-      rows: which pairs, in which order of their edits.
+      config: `data.area` (pixels of an image); `data.row_tokens` and `data.image_patches`, to multiples of which rows
+        and images are padded, so that few programs are compiled; `data.skip_bad` (whether bad rows are replaced); and
+        what `recipe_order` reads.
+      rows: the pairs to learn from, with the order of their edits.
+      system: the system prompt.
     """
-    prepare = _Prepare(source, rows, tokenizer, system, config.data.area, config.data.skip_bad)
-    collate = _Collate(vision, config.data.row_tokens, config.data.image_patches)
-    return ordered_batches(rows, prepare, collate, **recipe_order(config, start))
+    return ordered_batches(
+        rows,
+        _Prepare(source, tokenizer, system, config.data.area),
+        _Collate(vision, config.data.row_tokens, config.data.image_patches),
+        skip_bad=config.data.skip_bad,
+        name=lambda number: f"pair {source.labels[rows[number].index].key}",
+        **recipe_order(config, start),
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class _Prepare:
-    """Row → example: pair read, images resized, prompts tokenized. Random is only what stands in for a bad row."""
+    """Row → pair with images resized and prompts tokenized. Nothing is random: the generator is not used."""
 
     source: PreferenceSource
-    rows: Sequence[Row]
     tokenizer: ScorerTokenizer
     system: str
     area: int
-    skip_bad: bool
-    _unusable: set[int] = field(default_factory=set)  # pairs found so far; only a count for the log
 
     def __call__(self, row: Row, rng: np.random.Generator) -> _Pair:
-        for _ in range(_DRAWS):
-            try:
-                return self._pair(row)
-            except ValueError as error:  # also ImageError and BadRecords
-                fault = f"pair {self.source.labels[row.index].key}: {error}"
-                if not self.skip_bad:
-                    raise BadRecords(f"{fault}\ndata.skip_bad=True goes on without it.") from error
-                self._note(row.index, fault)
-            row = self.rows[rng.integers(len(self.rows))]
-        raise BadRecords(f"{_DRAWS} rows, drawn one after the other, cannot be used; the last: {fault}")
-
-    def _pair(self, row: Row) -> _Pair:
         pair = self.source[row.index]
         sides = {"a": (pair.edited_a, pair.ratings_a), "b": (pair.edited_b, pair.ratings_b)}
         ordered = [sides[row.preferred], sides["b" if row.preferred == "a" else "a"]]
-        source = prepare_image(Image.fromarray(pair.source), self.area)
+        source = prepare_image(Image.fromarray(pair.source), self.area)  # once for both edits
         items = tuple(self._item(source, Image.fromarray(edited), pair.instruction) for edited, _ in ordered)
-        ratings = None if ordered[0][1] is None else np.asarray([told for _, told in ordered], np.float32)
+        ratings = None if ordered[0][1] is None else np.asarray([ratings for _, ratings in ordered], np.float32)
         return _Pair(pair.key, items, row.tied, ratings)
-
-    def _note(self, index: int, fault: str) -> None:
-        if index not in self._unusable:
-            self._unusable.add(index)
-            logging.warning("left out, another row stands in (%d pairs so far): %s", len(self._unusable), fault)
 
     def _item(self, source: Any, edited: Image.Image, instruction: str) -> ScorerItem:
         return prepare_item(source, edited, instruction, self.tokenizer, system=self.system, area=self.area)
@@ -132,7 +112,7 @@ class _Prepare:
 
 @dataclass(frozen=True)
 class _Collate:
-    """Examples → batch."""
+    """Pairs → batch."""
 
     vision: QwenVisionConfig
     row_tokens: int
@@ -142,6 +122,7 @@ class _Collate:
         _check_alike(pairs)
         images = [image for pair in pairs for image in (pair.items[0].source, *(item.edited for item in pair.items))]
         grids = np.array([image.grid for image in images], np.int32)
+        # Every image of the batch takes the patches of the largest, so that images are rows of one array.
         width = round_up(int(grids.prod(axis=1).max()), self.image_patches)
         patches = pad_patches(np.concatenate([to_patches(image.pixels) for image in images]), grids, width)
         plan = plan_images(grids, self.vision, width)
@@ -157,7 +138,8 @@ class _Collate:
 
 
 def _pack(item: ScorerItem, side: int, width: int) -> Any:
-    """The row of one edit; its images are numbers 0 and 1 + side of the pair."""
+    """The row of one edit, whose images are numbers 0 (source) and 1 + side of the pair."""
+    # An image begins at a multiple of the padded width; MERGE² patches become one image feature.
     starts = 0, (1 + side) * width // MERGE**2
     slots = [start + np.arange(image.n_tokens) for start, image in zip(starts, (item.source, item.edited), strict=True)]
     return pack_row(item.prompts, item.image_positions, np.concatenate(slots).astype(np.int32))
@@ -168,10 +150,12 @@ def _by_pair(x: np.ndarray, count: int) -> np.ndarray:
 
 
 def _check_alike(pairs: Sequence[_Pair]) -> None:
-    """A batch is rated or not as a whole: ratings made up for some of it would be trained on."""
+    """Raises ValueError if only some pairs have ratings: invented ones for the others would be trained on."""
     has = [pair.ratings is not None for pair in pairs]
     if any(has) and not all(has):
-        raise ValueError(f"pair {pairs[has.index(False)].key} has no ratings, others of its batch have.")
+        raise ValueError(
+            f"pair {pairs[has.index(False)].key} has no ratings, others of its batch have; expected all or none."
+        )
 
 
 def all_images(batch: PairBatch) -> tuple[Any, VisionPlan]:
@@ -180,9 +164,10 @@ def all_images(batch: PairBatch) -> tuple[Any, VisionPlan]:
 
 
 def all_prompts(batch: PairBatch) -> PackedPrompts:
-    """Prompts of all edits, one after the other, leaves [b · 2, ...]: slots are now those among all images."""
+    """Prompts of all edits, one after the other, leaves [b · 2, ...]; image slots count over the images of `batch`."""
     features = IMAGES * batch.patches.shape[2] // MERGE**2
     slots = batch.prompts.image_slots
     first = features * jnp.arange(slots.shape[0])[:, None, None]
+    # -1 marks tokens that are not image tokens.
     moved = jnp.where(slots >= 0, slots + first, -1)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch.prompts.replace(image_slots=moved))

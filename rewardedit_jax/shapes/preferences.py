@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from rewardedit_jax.data.preferences import Preference, PreferenceLabel
+from rewardedit_jax.data.records import Preference, PreferenceLabel
 from rewardedit_jax.shapes.builder import PICTURE, Generated, prepare, to_png
 from rewardedit_jax.shapes.candidates import CANDIDATES, ShapesCandidates, shapes_candidates
 from rewardedit_jax.shapes.edits import EDIT_TYPES, Split
@@ -52,7 +52,7 @@ def prepare_shapes_preferences(data_dir: str | Path, train: int, test: int, seed
 
 
 class ShapesPreferences:
-    """All pairs of one split, six a group, in order. A `data.preferences.PreferenceSource`."""
+    """All pairs of one split, six a group, in order. A `data.records.PreferenceSource`."""
 
     def __init__(self, path: str | Path, split: Split):
         builder = tfds.builder_from_directory(str(path))

@@ -116,7 +116,7 @@ def test_whatever_a_decoder_raises_the_file_is_named(tmp_path, monkeypatch, erro
         read_image(tmp_path / "a.png")
 
 
-def test_a_decoder_that_fails_on_opening_is_told():
+def test_a_decoder_that_fails_on_opening_is_an_error():
     """Names that are part of the reason are named too."""
     header = b"DDS " + struct.pack("<I", 124) + bytes(120)
     with pytest.raises(ImageError, match=r"image pixel cannot be read: .*pixel format"):
@@ -132,7 +132,7 @@ def test_a_palette_image_without_its_palette_object_is_read():
 
 
 @pytest.mark.parametrize("use", [upright_rgb, is_transparent])
-def test_an_opened_file_that_is_cut_short_is_told(use):
+def test_an_opened_file_that_is_cut_short_is_an_error(use):
     image = Image.open(io.BytesIO(_encoded(_ramp(64, 64), "JPEG")[:-200]))
     with pytest.raises(ImageError, match="truncated"):
         use(image)

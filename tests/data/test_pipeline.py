@@ -1,30 +1,54 @@
+"""Batches of edits: what they hold, in which order, on how many hosts, and from which step on."""
+
 import itertools
 import json
 import logging
 import pickle
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import flax.struct
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from rewardedit_jax.data.clip_tokenizer import encode
 from rewardedit_jax.data.images import ImageError, square
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches
-from rewardedit_jax.data.records import EditRecord
+from rewardedit_jax.data.records import BadRecords, EditRecord
 from rewardedit_jax.data.triplets import TripletFile
+from rewardedit_jax.reward import Reward, join_feedback
 
 AURORA = Path(__file__).parents[3] / "shared" / "data" / "aurora"
 SIZE = 8
 
 
-class Numbered:
-    """Records told apart by the grey of their pictures: i in the source, 100 + i in the edited image."""
+@flax.struct.dataclass
+class Inputs:
+    """What a tiny base editor reads: the characters of the texts, and the scores."""
 
-    def __init__(self, size, judged=True, unjudged=(), broken=(), instruction="{}"):
+    instruction: Any  # int32[b, 24]
+    feedback: Any = None  # int32[b, 24]
+    scores: Any = None  # float32[b, 3]
+
+
+def characters(texts):
+    return np.stack([np.asarray([*map(ord, text.ljust(24)[:24])], np.int32) for text in texts])
+
+
+def read(sources, instructions, rewards):
+    if rewards[0] is None:
+        return Inputs(characters(instructions))
+    feedback = [join_feedback(reward.texts, ("following", "quality")) for reward in rewards]
+    return Inputs(characters(instructions), characters(feedback), np.stack([reward.scores for reward in rewards]))
+
+
+class Numbered:
+    """Records distinguished by the grey of their pictures: i in the source, 100 + i in the edited image."""
+
+    def __init__(self, size, judged=True, unjudged=(), broken=()):
         self.size, self.judged, self.unjudged, self.broken = size, judged, unjudged, broken
-        self.instruction = instruction
 
     def __len__(self):
         return self.size
@@ -35,7 +59,7 @@ class Numbered:
         judged = self.judged and index not in self.unjudged
         return EditRecord(
             key=str(index),
-            instruction=self.instruction.format(index),
+            instruction=str(index),
             source=self._picture(index),
             edited=self._picture(100 + index),
             scores=np.asarray([index % 6, 5, 0], np.float32) if judged else None,
@@ -50,19 +74,15 @@ class Numbered:
         return picture
 
 
-def _batches(source, tokenizer, steps=None, **changes):
-    settings = {
-        "batch_size": 4,
-        "resolution": SIZE,
-        "flip": False,
-        "perspectives": ("following", "quality"),
-        "seed": 3,
-    }
-    return list(itertools.islice(edit_batches(source, tokenizer, **{**settings, **changes}), steps))
+SETTINGS = {"batch_size": 4, "resolution": SIZE, "flip": False, "skip_bad": False, "seed": 3}
+
+
+def _batches(source, steps=None, **changes):
+    return list(itertools.islice(edit_batches(source, read, **{**SETTINGS, **changes}), steps))
 
 
 def _numbers(batches):
-    """Which records are in the batches, in order; the darker half of a picture tells."""
+    """Which records are in the batches, in order; read from the darker half of a picture."""
     return [int(picture.min()) for batch in batches for picture in batch.source]
 
 
@@ -76,78 +96,77 @@ def _concatenate(parts):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-def test_a_batch_holds_the_records_in_order(tokenizer):
-    (batch,) = _batches(Numbered(4), tokenizer, shuffle=False, repeat=False)
+def test_a_batch_holds_the_records_in_order():
+    (batch,) = _batches(Numbered(4), shuffle=False, repeat=False)
     assert isinstance(batch, EditBatch)
     for i in range(4):
         np.testing.assert_array_equal(batch.source[i], Numbered._picture(i))
         np.testing.assert_array_equal(batch.edited[i], Numbered._picture(100 + i))
-    np.testing.assert_array_equal(batch.instruction_ids, encode(tokenizer, ["0", "1", "2", "3"]).ids)
-    np.testing.assert_array_equal(batch.reward_ids, encode(tokenizer, [f"f{i}; q{i}" for i in range(4)]).ids)
-    np.testing.assert_array_equal(batch.scores, [[0, 5, 0], [1, 5, 0], [2, 5, 0], [3, 5, 0]])
+    np.testing.assert_array_equal(batch.inputs.instruction, characters("0123"))
+    np.testing.assert_array_equal(batch.inputs.feedback, characters(f"f{i}; q{i}" for i in range(4)))
+    np.testing.assert_array_equal(batch.inputs.scores, [[0, 5, 0], [1, 5, 0], [2, 5, 0], [3, 5, 0]])
     assert [leaf.dtype for leaf in jax.tree.leaves(batch)] == ["uint8", "uint8", "int32", "int32", "float32"]
 
 
-def test_images_are_resized_straight_to_the_square(tokenizer):
+def test_images_are_resized_straight_to_the_square():
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     record = EditRecord("a", "a", picture, picture[::-1].copy(), None, None)
-    (batch,) = _batches([record], tokenizer, batch_size=1, resolution=12, repeat=False)
+    (batch,) = _batches([record], batch_size=1, resolution=12, repeat=False)
     np.testing.assert_array_equal(batch.source[0], np.asarray(square(Image.fromarray(picture), 12)))
     np.testing.assert_array_equal(batch.edited[0], np.asarray(square(Image.fromarray(picture[::-1]), 12)))
 
 
-def test_without_rewards_there_are_none(tokenizer):
-    (batch,) = _batches(Numbered(4, judged=False), tokenizer, steps=1)
-    assert batch.reward_ids is None
-    assert batch.scores is None
+def test_without_rewards_there_are_none():
+    (batch,) = _batches(Numbered(4, judged=False), steps=1)
+    assert jax.tree.map(np.shape, batch.inputs) == Inputs((4, 24))
 
 
 @pytest.mark.parametrize("threads", [0, 3])
-def test_every_record_comes_once_per_epoch_in_a_new_order(tokenizer, threads):
-    numbers = _numbers(_batches(Numbered(12), tokenizer, steps=6, threads=threads))
+def test_every_record_comes_once_per_epoch_in_a_new_order(threads):
+    numbers = _numbers(_batches(Numbered(12), steps=6, threads=threads))
     first, second = numbers[:12], numbers[12:]
     assert sorted(first) == sorted(second) == list(range(12))
     assert first != second
     assert first != sorted(first)
 
 
-def test_epochs_follow_each_other_without_a_gap(tokenizer):
+def test_epochs_follow_each_other_without_a_gap():
     """Ten records in batches of four: the third batch is the end of one epoch and the start of the next."""
-    numbers = _numbers(_batches(Numbered(10), tokenizer, steps=5))
+    numbers = _numbers(_batches(Numbered(10), steps=5))
     assert sorted(numbers[:10]) == sorted(numbers[10:]) == list(range(10))
 
 
-def test_a_batch_may_be_larger_than_the_source(tokenizer):
-    (batch,) = _batches(Numbered(3), tokenizer, steps=1, batch_size=6)
+def test_a_batch_may_be_larger_than_the_source():
+    (batch,) = _batches(Numbered(3), steps=1, batch_size=6)
     assert sorted(_numbers([batch])) == [0, 0, 1, 1, 2, 2]
 
 
-def test_the_seed_makes_order_and_flips(tokenizer):
-    runs = [_batches(Numbered(12), tokenizer, steps=3, flip=True, seed=seed) for seed in (3, 3, 4)]
+def test_the_seed_makes_order_and_flips():
+    runs = [_batches(Numbered(12), steps=3, flip=True, seed=seed) for seed in (3, 3, 4)]
     _assert_equal(runs[0], runs[1])
     assert _numbers(runs[0]) != _numbers(runs[2])
 
 
 @pytest.mark.parametrize("hosts", [2, 4])
 @pytest.mark.parametrize("repeat", [True, False])
-def test_the_hosts_together_see_the_same_batches(tokenizer, hosts, repeat):
+def test_the_hosts_together_see_the_same_batches(hosts, repeat):
     settings = {"steps": 5, "flip": True, "repeat": repeat}
     source = Numbered(22)  # not a multiple of the batch: one epoch ends after five whole steps
-    whole = _batches(source, tokenizer, **settings)
-    parts = [_batches(source, tokenizer, host=host, hosts=hosts, **settings) for host in range(hosts)]
+    whole = _batches(source, **settings)
+    parts = [_batches(source, host=host, hosts=hosts, **settings) for host in range(hosts)]
     assert parts[0][0].source.shape[0] == 4 // hosts
     _assert_equal(whole, [_concatenate(part) for part in zip(*parts, strict=True)])
 
 
 @pytest.mark.parametrize("host", [0, 1])
 @pytest.mark.parametrize("start", [1, 3, 5])
-def test_any_step_can_be_the_first(tokenizer, start, host):
+def test_any_step_can_be_the_first(start, host):
     settings = {"flip": True, "host": host, "hosts": 2}
-    whole = _batches(Numbered(10), tokenizer, steps=7, **settings)
-    _assert_equal(whole[start:], _batches(Numbered(10), tokenizer, steps=7 - start, start=start, **settings))
+    whole = _batches(Numbered(10), steps=7, **settings)
+    _assert_equal(whole[start:], _batches(Numbered(10), steps=7 - start, start=start, **settings))
 
 
-def test_a_far_start_costs_nothing(tokenizer):
+def test_a_far_start_costs_nothing():
     """A million steps on, one step is read: only its records, and those read ahead."""
 
     class Counting(Numbered):
@@ -158,40 +177,33 @@ def test_a_far_start_costs_nothing(tokenizer):
             return super().__getitem__(index)
 
     source = Counting(10)
-    assert len(_batches(source, tokenizer, steps=1, start=1_000_000, threads=0)) == 1
+    assert len(_batches(source, steps=1, start=1_000_000, threads=0)) == 1
     assert source.reads == 4
 
 
-def test_two_pipelines_share_nothing(tokenizer):
+def test_two_pipelines_share_nothing():
     source = Numbered(12)
-    alone = _batches(source, tokenizer, steps=4)
-    settings = {
-        "batch_size": 4,
-        "resolution": SIZE,
-        "flip": False,
-        "perspectives": ("following", "quality"),
-        "seed": 3,
-    }
-    one, other = (edit_batches(source, tokenizer, **settings) for _ in range(2))
+    alone = _batches(source, steps=4)
+    one, other = (edit_batches(source, read, **SETTINGS) for _ in range(2))
     next(one)
     interleaved = [next(other) for _ in range(2) if next(one)]
     _assert_equal(alone[:2], interleaved)
 
 
-def test_one_epoch_ends_after_its_whole_batches(tokenizer, caplog):
+def test_one_epoch_ends_after_its_whole_batches(caplog):
     with caplog.at_level(logging.WARNING):
-        batches = _batches(Numbered(11), tokenizer, repeat=False)
+        batches = _batches(Numbered(11), repeat=False)
     assert len(batches) == 2
     assert "3 of 11 records do not fill a batch" in caplog.text
-    assert _batches(Numbered(8), tokenizer, repeat=False, start=2) == []
+    assert _batches(Numbered(8), repeat=False, start=2) == []
 
 
 def _is_flipped(picture):
     return picture[0, 0, 0] == 255
 
 
-def test_pairs_are_flipped_together_half_of_the_time(tokenizer):
-    batches = _batches(Numbered(20), tokenizer, steps=100, flip=True)
+def test_pairs_are_flipped_together_half_of_the_time():
+    batches = _batches(Numbered(20), steps=100, flip=True)
     flips = [(_is_flipped(s), _is_flipped(e)) for b in batches for s, e in zip(b.source, b.edited, strict=True)]
     assert all(source == edited for source, edited in flips)
     assert 150 < sum(source for source, _ in flips) < 250  # of 400: five standard deviations
@@ -201,62 +213,75 @@ def test_pairs_are_flipped_together_half_of_the_time(tokenizer):
     assert all(seen == {True, False} for seen in by_record.values())  # drawn anew in every epoch
 
 
-def test_nothing_is_flipped_unless_asked(tokenizer):
-    assert not any(_is_flipped(s) for b in _batches(Numbered(20), tokenizer, steps=20) for s in b.source)
+def test_nothing_is_flipped_unless_asked():
+    assert not any(_is_flipped(s) for b in _batches(Numbered(20), steps=20) for s in b.source)
 
 
-def test_an_unreadable_image_is_an_error_naming_it(tokenizer):
-    with pytest.raises(ImageError, match=r"5\.jpg"):
-        _batches(Numbered(8, broken=(5,)), tokenizer, repeat=False)
+def test_an_unreadable_image_is_an_error_naming_it():
+    with pytest.raises(BadRecords, match=r"record 5: .*5\.jpg(?s:.*)skip_bad=True") as raised:
+        _batches(Numbered(8, broken=(5,)), repeat=False)
+    assert isinstance(raised.value.__cause__, ImageError)
 
 
-def test_half_judged_batches_are_refused(tokenizer):
-    with pytest.raises(ValueError, match="record 2 has no reward, others of its batch have"):
-        _batches(Numbered(4, unjudged=(2,)), tokenizer, shuffle=False, repeat=False)
+def test_an_unreadable_image_is_replaced_when_asked():
+    """Only its place changes: other records, and their flips, stay."""
+    settings = {"steps": 6, "flip": True, "skip_bad": True}
+    whole, batches = (_batches(Numbered(12, broken=broken), **settings) for broken in ((), (5,)))
+    assert 5 not in _numbers(batches)
+    for before, after in zip(whole, batches, strict=True):
+        same = np.flatnonzero(before.source.min(axis=(1, 2, 3)) != 5)
+        assert len(same) < 4 or not (before.source != after.source).any()
+        jax.tree.map(lambda x, y, same=same: np.testing.assert_array_equal(x[same], y[same]), before, after)
 
 
-def test_cut_texts_are_counted(tokenizer, caplog):
-    with caplog.at_level(logging.WARNING):
-        _batches(
-            Numbered(12, judged=False, instruction="far too long a text {:02d}"),
-            tokenizer,
-            repeat=False,
-            threads=0,
-        )
-    told = [record.getMessage().split(" texts")[0] for record in caplog.records]
-    assert told == ["1", "10"]
-    assert "by 3 tokens: far too long a text" in caplog.text  # 17 characters, start and end: 19 of 16
+def test_half_judged_batches_are_refused():
+    with pytest.raises(ValueError, match="record 2 has no reward"):
+        _batches(Numbered(4, unjudged=(2,)), shuffle=False, repeat=False)
+
+
+@pytest.mark.parametrize("missing", ["scores", "feedback"])
+def test_half_a_reward_is_refused(missing):
+    """With `skip_bad` too: left out, no record would be left of such data."""
+    records = [replace(record, **{missing: None}) for record in map(Numbered(4).__getitem__, range(4))]
+    with pytest.raises(ValueError, match=f"record 0 has .* but no {missing}"):
+        _batches(records, shuffle=False, repeat=False, skip_bad=True)
+
+
+def test_read_is_given_the_rewards():
+    given = []
+    _ = list(edit_batches(Numbered(4), lambda *texts: given.append(texts), shuffle=False, repeat=False, **SETTINGS))
+    ((instructions, rewards),) = given
+    assert list(instructions) == ["0", "1", "2", "3"]
+    assert rewards[1] == Reward(1, 5, 0, ("f1", "None", "q1"))
 
 
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"batch_size": 5, "hosts": 2}, "not a positive multiple of the 2 hosts"),
-        ({"batch_size": 0}, "not a positive multiple"),
-        ({"host": 2, "hosts": 2}, r"host 2 is not one of 0\.\.1"),
-        ({"batch_size": 9, "repeat": False}, "8 records do not fill one batch of 9"),
-        ({"perspectives": ("beauty",)}, "unknown perspectives beauty"),
+        ({"batch_size": 5, "hosts": 2}, "batch_size=5: .* multiple .* hosts, 2"),
+        ({"batch_size": 0}, "batch_size=0: .* positive"),
+        ({"host": 2, "hosts": 2}, r"host=2: .* 0\.\.1"),
+        ({"batch_size": 9, "repeat": False}, "8 records .* batch of 9"),
     ],
 )
-def test_numbers_that_do_not_fit_are_told_at_once(tokenizer, changes, fault):
-    settings = {"batch_size": 4, "resolution": SIZE, "flip": False, "perspectives": (), "seed": 0}
+def test_numbers_that_do_not_fit_are_refused_at_once(changes, fault):
     with pytest.raises(ValueError, match=fault):
-        edit_batches(Numbered(8), tokenizer, **{**settings, **changes})
+        edit_batches(Numbered(8), read, **{**SETTINGS, **changes})
 
 
-def test_an_empty_source_is_told_at_once(tokenizer):
+def test_an_empty_source_is_refused_at_once():
     with pytest.raises(ValueError, match="0 records"):
-        _batches(Numbered(0), tokenizer)
+        _batches(Numbered(0))
 
 
 @pytest.mark.skipif(not AURORA.exists(), reason="../shared/data/aurora is not here")
-def test_aurora_makes_batches(tokenizer):
+def test_aurora_makes_batches():
     source = pickle.loads(pickle.dumps(TripletFile(AURORA / "test.json")))
-    batches = _batches(source, tokenizer, batch_size=16, resolution=64, shuffle=False, repeat=False)
+    batches = _batches(source, batch_size=16, resolution=64, shuffle=False, repeat=False)
     assert [batch.source.shape for batch in batches] == [(16, 64, 64, 3)] * 7
     triplets = json.loads((AURORA / "test.json").read_text("utf-8"))
-    texts = encode(tokenizer, [triplet["instruction"] for triplet in triplets]).ids
-    np.testing.assert_array_equal(np.concatenate([batch.instruction_ids for batch in batches]), texts)
+    texts = characters(triplet["instruction"] for triplet in triplets)
+    np.testing.assert_array_equal(np.concatenate([batch.inputs.instruction for batch in batches]), texts)
     changed = np.abs(np.concatenate([b.source.astype(int) - b.edited for b in batches])).mean(axis=(1, 2, 3))
     assert changed.min() > 0.1  # no pair is twice the same image
     assert np.median(changed) < 60  # nor two that have nothing to do with each other

@@ -1,4 +1,4 @@
-"""Pairs that turn out bad when they are read: named, or replaced by a row with its own order, the same in every run."""
+"""Pairs that cannot be used: named in an error, or replaced by a row with its own order, the same in every run."""
 
 import itertools
 import json
@@ -11,9 +11,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from rewardedit_jax.data.bad_records import BadRecords
 from rewardedit_jax.data.images import ImageError
-from rewardedit_jax.data.preferences import Preference, PreferenceFile
+from rewardedit_jax.data.preferences import PreferenceFile
+from rewardedit_jax.data.records import BadRecords, Preference
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.scoring.pairs import TIES, pair_batches
 from rewardedit_jax.shapes.scorer_tokenizer import shapes_scorer_tokenizer
@@ -23,7 +23,7 @@ SIZE = 56
 
 
 class Greys:
-    """Pairs told apart by their greys: 3 · i in the source, 1 and 2 more in a and b. Every third is a tie."""
+    """Pairs distinguished by their greys: 3 · i in the source, 1 and 2 more in a and b. Every third is a tie."""
 
     def __init__(self, size, broken=(), instructions=None):
         self.broken = broken
@@ -61,7 +61,7 @@ def _batches(source, tokenizer, steps, **settings):
 
 
 def _rows(batches):
-    """(pair, the edit that comes first, the other) of each row; the greys tell."""
+    """(pair, the edit that comes first, the other) of each row; read from the greys."""
     mean, std = 0.48145466, 0.26862954  # of red, which a patch begins with
     greys = [np.rint((batch.patches[:, :, 0, 0] * std + mean) * 255).astype(int) for batch in batches]
     return [(source // 3, "sab"[first % 3], "sab"[other % 3]) for source, first, other in np.concatenate(greys)]
@@ -73,10 +73,10 @@ def _assert_equal(batches, others):
         jax.tree.map(np.testing.assert_array_equal, batch, other)
 
 
-class TestStandIns:
+class TestReplacements:
     BROKEN = range(4, 24)
 
-    def test_a_stand_in_brings_its_own_order(self, tokenizer):
+    def test_a_replacement_brings_its_own_order(self, tokenizer):
         rows = _rows(_batches(Greys(60, self.BROKEN), tokenizer, 20))
         assert {row for row in rows if row[0] % 3 == 0} <= {(i, "a", "b") for i in range(60)}
         assert {row for row in rows if row[0] % 3 == 1} <= {(i, "b", "a") for i in range(60)}
@@ -102,23 +102,24 @@ class TestStandIns:
         resumed = _batches(Greys(60, self.BROKEN), tokenizer, 26 - start, start=start, threads=threads)
         _assert_equal(whole[start:], resumed)
 
-    def test_each_bad_pair_is_told_once(self, tokenizer, caplog):
+    def test_each_bad_pair_is_logged_once(self, tokenizer, caplog):
         with caplog.at_level(logging.WARNING):
             _batches(Greys(9, {2, 4}), tokenizer, 9)  # three epochs of twelve rows; pair 2 is a tie, two rows
-        assert caplog.text.count("pair pair2: image 2.png cannot be read") == 1
-        assert caplog.text.count("pair pair4: image 4.png cannot be read") == 1
-        assert "(2 pairs so far)" in caplog.text
+        for number in (2, 4):
+            assert caplog.text.count(f"pair pair{number} replaced") == 1
+            assert caplog.text.count(f"image {number}.png cannot be read") == 1
+        assert "2 bad records so far" in caplog.text
 
     def test_too_many_are_an_error(self, tokenizer):
-        with pytest.raises(BadRecords, match=r"32 rows, drawn .* cannot be used; the last: pair pair\d: image \d\.png"):
+        with pytest.raises(BadRecords, match=r"32 records.* pair pair\d: image \d\.png"):
             next(_line(Greys(9, range(9)), tokenizer))
 
 
 class TestFaults:
-    """What is told of a bad pair, and that `skip_bad` goes on without it."""
+    """The error about a bad pair, and its replacement with `skip_bad`."""
 
     def _check(self, source, tokenizer, message, bad):
-        with pytest.raises(BadRecords, match=rf"(?s){message}.*\ndata\.skip_bad=True goes on without it"):
+        with pytest.raises(BadRecords, match=rf"(?s){message}.*\n.*data\.skip_bad=True"):
             _batches(source, tokenizer, 3, skip_bad=False)
         rows = _rows(_batches(source, tokenizer, 3))
         assert bad not in {i for i, *_ in rows}
@@ -132,7 +133,7 @@ class TestFaults:
         (tmp_path / "8.png").write_bytes((tmp_path / "8.png").read_bytes()[:70])
         source = PreferenceFile(tmp_path / "pairs.json", skip_bad=True)
         with pytest.raises(ImageError, match=r"8\.png"):
-            source[2]  # not another pair: whoever asks for one by number means it
+            source[2]  # the source itself replaces nothing
         self._check(source, tokenizer, r"pair 2:7\.png: image .*8\.png cannot be read", 2)
 
     @pytest.mark.parametrize("token", ["<|Reward|>", "<|image_pad|>"])

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rewardedit_jax.data.preferences import PreferenceLabel, rated_equal
+from rewardedit_jax.data.records import PreferenceLabel, rated_equal
 from rewardedit_jax.scoring.objectives import uncertainty
 from rewardedit_jax.scoring.ties import Row, disentangle, kind, one_row_each, strict_only
 
@@ -37,8 +37,8 @@ class TestDisentangle:
         assert disentangle([RIGHT]) == [Row(0, "b")]
         assert disentangle([_label("a", (4, 2), (3, 3))]) == [Row(0, "a")]  # a vote against equal sums
 
-    def test_an_unknown_choice_is_told(self):
-        with pytest.raises(ValueError, match="unknown full_ties 'keep'; choose one of drop, both orders"):
+    def test_an_unknown_choice_is_refused(self):
+        with pytest.raises(ValueError, match=r"full_ties='keep': .*'drop' or 'both orders'"):
             disentangle(ALL, "keep")
 
     def test_the_two_rows_draw_equal_means_no_further(self):

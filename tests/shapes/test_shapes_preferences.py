@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rewardedit_jax.data.preferences import PreferenceSource
+from rewardedit_jax.data.records import PreferenceSource
 from rewardedit_jax.shapes import ShapesPreferences, judge_batch, prepare_shapes_preferences, shapes_example
 from rewardedit_jax.shapes.candidates import shapes_candidates, to_ratings
 

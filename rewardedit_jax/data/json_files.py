@@ -1,0 +1,118 @@
+"""JSON files: one reader for .json and .jsonl, and the validation of their entries against msgspec types.
+
+The text is UTF-8, with or without a byte order mark. A type of entries is a `msgspec.Struct` or any other type that
+`msgspec.convert` takes; keys that it does not name are ignored.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from rewardedit_jax.data.records import BadRecords
+
+# msgspec appends the place of the fault to its messages: "Expected `str`, got `int` - at `$.scores[1]`".
+_PLACE = re.compile(r" - at `\$\.?(.*)`$")
+_STEPS = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
+_MAX_VALUE = 60  # characters of a bad value that a message shows
+
+
+class Entry(NamedTuple):
+    """A valid entry of a list."""
+
+    number: int  # from 0, bad entries included
+    name: str  # in error messages: "entry 3", or in .jsonl files "line 4"
+    value: Any  # of the type that was asked for
+
+
+class _NotJson(NamedTuple):
+    """A text that cannot be parsed: in place of its value, so that a bad line is listed with the other bad entries."""
+
+    line: int  # where the parser stopped, from 1
+    reason: str
+
+
+def read_json(path: str | Path, type_: Any = Any) -> Any:
+    """The value of a .json file, of type `type_`.
+
+    Raises:
+      OSError: if the file cannot be opened.
+      BadRecords: naming the file and the line, if it is not JSON; naming the field, if it is not of that type.
+    """
+    value = _parse(_read_text(path))
+    if isinstance(value, _NotJson):
+        raise BadRecords(f"{path}: line {value.line}: {value.reason}")
+    entries, faults = validate([(str(path), value)], type_)
+    if faults:
+        raise BadRecords(faults[0])
+    return entries[0].value
+
+
+def read_list(path: str | Path, type_: Any) -> tuple[list[Entry], list[str]]:
+    """The entries of a JSON list, or of a .jsonl file with one entry per line.
+
+    Returns:
+      The valid entries in the order of the file, and one line for each of the others that says what is wrong with it.
+    Raises:
+      OSError: if the file cannot be opened.
+      BadRecords: if the file as a whole is not UTF-8 or not a JSON list.
+    """
+    if Path(path).suffix == ".jsonl":
+        # Not splitlines(): strings in JSON may contain U+2028 and other characters that it splits at.
+        lines = enumerate(_read_text(path).split("\n"), 1)
+        return validate([(f"line {n}", _parse(line)) for n, line in lines if line.strip()], type_)
+    values = read_json(path)
+    if not isinstance(values, list):
+        raise BadRecords(f"{path}: expected a JSON list, got {type(values).__name__}.")
+    return validate([(f"entry {i}", value) for i, value in enumerate(values)], type_)
+
+
+def validate(named: Iterable[tuple[str, Any]], type_: Any) -> tuple[list[Entry], list[str]]:
+    """The valid ones of some named values as `type_`, and for each of the others one line that begins with its name."""
+    entries, faults = [], []
+    for number, (name, value) in enumerate(named):
+        if isinstance(value, _NotJson):
+            # The name holds the line: that of the parser is always 1 within a line.
+            faults.append(f"{name}: {value.reason}")
+            continue
+        try:
+            entries.append(Entry(number, name, msgspec.convert(value, type_)))
+        except msgspec.ValidationError as error:
+            faults.append(f"{name}: {_describe(str(error), value)}")
+    return entries, faults
+
+
+def _describe(message: str, value: Any) -> str:
+    """The message of msgspec with the field and its value first: "scores[1]=7: expected `float` <= 5.0"."""
+    place = _PLACE.search(message)
+    reason = message[: place.start() if place else None]
+    reason = reason[0].lower() + reason[1:]
+    field = place.group(1) if place else ""
+    # msgspec writes "[...]" for a key of a dict: then the value that contains it is shown.
+    for index, key in _STEPS.findall(field.partition("[...]")[0]):
+        value = value[int(index)] if index else value[key]
+    shown = repr(value)
+    shown = shown if len(shown) <= _MAX_VALUE else f"{shown[:_MAX_VALUE]}..."
+    return f"{field}={shown}: {reason}" if field else f"{reason}: {shown}"
+
+
+def _read_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text("utf-8-sig")  # drops the byte order mark that editors on Windows write
+    except UnicodeDecodeError as error:
+        raise BadRecords(f"{path}: not UTF-8 text ({error}); save it as UTF-8.") from error
+
+
+def _parse(text: str) -> Any:
+    """The value of a JSON text.
+
+    Not by `msgspec.json.decode`: it refuses a whole file for one NaN or Infinity, which Python writes. Here they pass,
+    and `validate` names the entry and the field: no range of numbers contains NaN.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        return _NotJson(error.lineno, f"not JSON: {error.msg} at column {error.colno}")

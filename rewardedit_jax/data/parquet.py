@@ -1,0 +1,106 @@
+"""Rows of parquet files by number.
+
+Parquet is read by row group, not by row. In order, each group is read once; shuffled, almost every row costs a
+whole group.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+from jaxtyping import UInt8
+from pyarrow import parquet
+
+from rewardedit_jax.data.images import decode_image
+from rewardedit_jax.data.records import BadRecords
+
+
+class ParquetRows:
+    """The rows of some files, in the order of the files; of a directory, all `*.parquet` under it by name."""
+
+    def __init__(self, files: str | Path | Sequence[str | Path], columns: Sequence[str], expected: str):
+        """Reads the footer of every file.
+
+        Args:
+          expected: the layout, shown by errors about missing files and columns.
+        Raises:
+          FileNotFoundError: if the directory, its parquet files or a named file are missing.
+          BadRecords: naming the file that is not parquet or lacks one of `columns`.
+        """
+        self._columns = list(columns)
+        self._paths = _list_files(files, expected)
+        groups = [(path, i, n) for path in self._paths for i, n in enumerate(_group_sizes(path, columns, expected))]
+        self._groups = [(path, i) for path, i, _ in groups]
+        self._starts = list(accumulate((n for *_, n in groups), initial=0))  # first row of each group; last: the end
+        # The group read last, decoded: the next row in order comes from it. Only one: its images may take a gigabyte.
+        self._cached: tuple[int, pyarrow.Table] | None = None
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy for another process does not carry the cached group.
+        return {**self.__dict__, "_cached": None}
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The row as Python objects, column → value; 0 ≤ index < len."""
+        group = self._group_of(index)
+        return self._read(group).slice(index - self._starts[group], 1).to_pylist()[0]
+
+    def name(self, index: int) -> str:
+        """The file and the row number, as errors name the row."""
+        return f"{self._groups[self._group_of(index)][0]} row {index} of all"
+
+    def only(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """All rows with these columns alone; the other columns are not read."""
+        rows = []
+        for path in self._paths:
+            with parquet.ParquetFile(path) as file:
+                rows += file.read(columns=list(columns)).to_pylist()
+        return rows
+
+    def _group_of(self, index: int) -> int:
+        # From the right: empty groups share their start with the next one.
+        return bisect_right(self._starts, index) - 1
+
+    def _read(self, group: int) -> pyarrow.Table:
+        cached = self._cached  # one read of the attribute: another thread may replace it at any time
+        if cached is None or cached[0] != group:
+            path, number = self._groups[group]
+            with parquet.ParquetFile(path) as file:
+                cached = self._cached = (group, file.read_row_group(number, columns=self._columns))
+        return cached[1]
+
+
+def embedded_image(cell: Any, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """The RGB image of a cell {bytes, path}. Raises `BadRecords` or `ImageError`, with `name`, if there is none."""
+    if not isinstance(cell, dict) or not cell.get("bytes"):
+        raise BadRecords(f"{name}: no image bytes.")
+    return np.asarray(decode_image(cell["bytes"], name))
+
+
+def _list_files(files: str | Path | Sequence[str | Path], expected: str) -> list[Path]:
+    if isinstance(files, str | Path):
+        place, files = files, sorted(Path(files).rglob("*.parquet")) if Path(files).is_dir() else [files]
+        if not files:
+            raise FileNotFoundError(f"no parquet file under {place}; {expected}")
+    paths = [Path(file) for file in files]
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise FileNotFoundError(f"no file {', '.join(missing)}; {expected}")
+    return paths
+
+
+def _group_sizes(path: Path, columns: Sequence[str], expected: str) -> list[int]:
+    """The number of rows of each row group of a file."""
+    try:
+        with parquet.ParquetFile(path) as file:
+            present, metadata = file.schema_arrow.names, file.metadata
+    except pyarrow.ArrowInvalid as error:
+        raise BadRecords(f"{path} is not parquet: {error}") from error
+    if lacking := [column for column in columns if column not in present]:
+        raise BadRecords(f"{path} lacks {', '.join(lacking)}; {expected}")
+    return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
