@@ -17,7 +17,7 @@ from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.data.order import recipe_order
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches
 from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, AutoencoderKL
-from rewardedit_jax.params import Params, random_params
+from rewardedit_jax.params import Params, abstract_params, random_params
 from rewardedit_jax.shapes.builder import ShapesSource, prepare_shapes
 from rewardedit_jax.training.task import Evaluator
 from rewardedit_jax.weights.files import write_json
@@ -43,7 +43,8 @@ class AutoencoderTask:
         return abstract_params(self.vae)
 
     def init(self, rng: Key[Array, ""], wanted: Callable[[str], bool] | None = None) -> Params:
-        return random_params(self.vae, rng, wanted=wanted)
+        # A key of its own: the trainer folds the number of a step into the same one.
+        return random_params(self.vae, jax.random.fold_in(rng, 2**32 - 1), wanted=wanted)
 
     def loss(
         self, params: Params, batch: EditBatch, rng: Key[Array, ""]
@@ -61,7 +62,7 @@ class AutoencoderTask:
         data = self.config.data
         return edit_batches(
             self.source,
-            lambda sources, instructions, rewards: None,  # an autoencoder has no requests
+            lambda sources, instructions, rewards: None,  # an autoencoder is asked for nothing
             resolution=data.resolution,
             flip=data.flip,
             skip_bad=data.skip_bad,

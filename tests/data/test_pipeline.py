@@ -249,8 +249,9 @@ def test_half_a_reward_is_refused(missing):
 
 def test_read_is_given_the_rewards():
     given = []
-    _ = list(edit_batches(Numbered(4), lambda *texts: given.append(texts), shuffle=False, repeat=False, **SETTINGS))
-    ((instructions, rewards),) = given
+    _ = list(edit_batches(Numbered(4), lambda *requests: given.append(requests), shuffle=False, repeat=False, **SETTINGS))
+    ((sources, instructions, rewards),) = given
+    assert [int(source.min()) for source in sources] == [0, 1, 2, 3]
     assert list(instructions) == ["0", "1", "2", "3"]
     assert rewards[1] == Reward(1, 5, 0, ("f1", "None", "q1"))
 
