@@ -22,6 +22,7 @@ import argparse
 from pathlib import Path
 
 from rewardedit_jax.command_line import complain_clearly, png_file
+from rewardedit_jax.evaluation.charts import require_matplotlib
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.command import add_shapes_benchmarks
 
@@ -43,7 +44,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     a = parse()
-    with complain_clearly():
+    with complain_clearly(ImportError):
+        if getattr(a, "png", None) or getattr(a, "curve", None):
+            require_matplotlib()  # now, not after an hour of scoring
         if report := a.run(a):
             print(report.to_text())
             report.write(a.json, a.png)

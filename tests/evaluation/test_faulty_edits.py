@@ -9,15 +9,17 @@ from PIL import Image
 from pyarrow import parquet
 from tiny_scorers import shapes_scorer
 
-from rewardedit_jax.evaluation.reward_models.editreward_bench import evaluate_groups
-from rewardedit_jax.evaluation.reward_models.editreward_bench_hub import read_hub_groups
-from rewardedit_jax.evaluation.reward_models.editreward_bench_json import read_groups
+from rewardedit_jax.evaluation.reward_models.aurora import (
+    evaluate_pairs,
+    evaluate_points,
+    read_pairs,
+    read_points,
+)
+from rewardedit_jax.evaluation.reward_models.editreward_bench import evaluate_groups, read_groups
+from rewardedit_jax.evaluation.reward_models.editreward_pairs import read_hub_groups
 from rewardedit_jax.evaluation.reward_models.edits import score_edits
-from rewardedit_jax.evaluation.reward_models.genai_bench_hub import read_hub_pairs
-from rewardedit_jax.evaluation.reward_models.imagenhub import read_ratings
-from rewardedit_jax.evaluation.reward_models.imagenhub_results import rated_edits
-from rewardedit_jax.evaluation.reward_models.pairs import evaluate_pairs, read_pairs
-from rewardedit_jax.evaluation.reward_models.points import evaluate_points, read_points
+from rewardedit_jax.evaluation.reward_models.genai_bench import read_hub_pairs
+from rewardedit_jax.evaluation.reward_models.imagenhub import rated_edits, read_ratings
 from rewardedit_jax.scoring.edit_score import matrix
 
 N, BAD = 50, 45

@@ -10,10 +10,15 @@ from PIL import Image
 from pyarrow import parquet
 
 from rewardedit_jax.data.bad_records import BadRecords
-from rewardedit_jax.evaluation.reward_models.editreward_bench import evaluate_groups, measure_groups
-from rewardedit_jax.evaluation.reward_models.editreward_bench_groups import Group, ReadGroups, join_groups
-from rewardedit_jax.evaluation.reward_models.editreward_bench_hub import read_hub_groups
-from rewardedit_jax.evaluation.reward_models.editreward_bench_json import read_groups
+from rewardedit_jax.evaluation.reward_models.editreward_bench import (
+    Group,
+    ReadGroups,
+    evaluate_groups,
+    join_groups,
+    measure_groups,
+    read_groups,
+)
+from rewardedit_jax.evaluation.reward_models.editreward_pairs import read_hub_groups
 from rewardedit_jax.evaluation.reward_models.edits import Edit
 
 
@@ -170,7 +175,7 @@ def test_rows_of_a_group_that_show_other_pictures_are_told(tmp_path, caplog):
     write_hub(tmp_path, [THREE[0], hub_row("g3", "AvsC", "C>A", (60, 20), size=3), THREE[2]])
     with caplog.at_level("WARNING"):
         (group,) = read_hub_groups(tmp_path).groups
-    assert "3pair g3: rows differ in A; the first counts." in caplog.text
+    assert "3pair g3: rows differ in A;" in caplog.text
     write_hub(tmp_path / "alike", THREE)
     assert read_hub_groups(tmp_path / "alike").groups == [group]
 
@@ -190,7 +195,7 @@ def test_what_is_left_out_is_in_the_report():
     keys = [f"bad{i}" for i in range(12)]
     report = evaluate_groups(groups, brightness, left_out=keys)
     assert report.to_json()["left_out"] == {"count": 12, "first": keys[:10]}
-    assert "12 groups with faults are left out, as asked: bad0; bad1;" in report.to_text()
+    assert "12 groups with faults are left out: bad0; bad1;" in report.to_text()
 
 
 CYCLE = [{**row, "ranking": ranking} for row, ranking in zip(THREE, ("A>B", "C>A", "B>C"), strict=True)]
@@ -204,7 +209,7 @@ CYCLE = [{**row, "ranking": ranking} for row, ranking in zip(THREE, ("A>B", "C>A
         ([*THREE[:2], {**THREE[2], "ranking": "B=C"}], "unknown ranking 'B=C' of BvsC"),
         ([{**TWO[0], "ranking": "left"}], "unknown ranking 'left' of AvsB"),
         ([{**TWO[0], "comparison_type": "AvsC"}], "row 0 of all: unknown comparison_type 'AvsC'"),
-        ([{**TWO[0], "dataset": "5pair"}], "row 0 of all: unknown dataset '5pair'"),
+        ([{**TWO[0], "dataset": "5pair"}], "row 0 of all: dataset is '5pair'"),
         ([{**TWO[0], "candidate_2": {"bytes": b"", "path": None}}], "row 0 of all: no candidate_2"),
     ],
 )
@@ -230,7 +235,7 @@ def test_json_groups_repeated_and_contradictory(tmp_path):
     repeated = write_json(tmp_path, [item("A>B", 90, 10), item("B>A", 10, 90), item("B>A", 20, 30)])
     assert [g.order for g in read_groups(repeated, tmp_path).groups] == [(0, 1), (1, 0)]
     file = write_json(tmp_path, [item("A>B", 90, 10), item("A>B", 10, 90), item("B>A", 20, 30)])
-    with pytest.raises(BadRecords, match=r"item 0, .*item 1: one group with contradictory rankings"):
+    with pytest.raises(BadRecords, match=r"item 0, .*item 1: .*contradictory rankings"):
         read_groups(file, tmp_path)
     read = read_groups(file, tmp_path, skip_bad=True)
     assert [g.key for g in read.groups] == ["EditReward_Bench_pairs, item 2"]
@@ -249,33 +254,29 @@ def test_json_groups_repeated_and_contradictory(tmp_path):
 )
 def test_unknown_json_rankings(tmp_path, ranking, names, known):
     file = write_json(tmp_path, [json_items(tmp_path)(ranking, *names)])
-    with pytest.raises(
-        BadRecords, match=f"item 0: unknown ranking {ranking!r} of {len(names)} edits; known are.*{known}"
-    ):
+    with pytest.raises(BadRecords, match=f"item 0: the ranking of {len(names)} edits is {ranking!r}; .*{known}"):
         read_groups(file, tmp_path)
 
 
 def test_the_flag_that_leaves_out_is_named_and_nothing_may_remain(tmp_path):
     item = json_items(tmp_path)
     file = write_json(tmp_path, [item("best", 90, 10), item("A>B", 20)])
-    with pytest.raises(BadRecords, match=r"--skip-bad \(skip_bad=True\) leaves their groups out"):
+    with pytest.raises(BadRecords, match=r"--skip-bad \(skip_bad=True\)"):
         read_groups(file, tmp_path)
     read = read_groups(file, tmp_path, skip_bad=True)
-    with pytest.raises(
-        ValueError, match=r"no group is left .*: all 2 have faults and were left out: .*item 0; .*item 1"
-    ):
+    with pytest.raises(ValueError, match=r"no group .*: all 2 .*item 0; .*item 1"):
         join_groups([read])
-    with pytest.raises(ValueError, match=r"no group is left to be measured\.$"):
+    with pytest.raises(ValueError, match="no group"):
         join_groups([ReadGroups([], [])])
-    with pytest.raises(ValueError, match="there is no group"):
+    with pytest.raises(ValueError, match="no groups"):
         evaluate_groups([], brightness)
 
 
 def test_json_items_without_paths(tmp_path):
     item = json_items(tmp_path)("A>B", 10, 20)
     for change, told in (
-        ({"path_src": ""}, "is empty or no text"),
-        ({"paths_generated": ["10.png"]}, "not a list of 2"),
+        ({"path_src": ""}, "path_src .*empty"),
+        ({"paths_generated": ["10.png"]}, "paths_generated is \\['10.png'\\]"),
     ):
         with pytest.raises(BadRecords, match=told):
             read_groups(write_json(tmp_path, [{**item, **change}]), tmp_path)

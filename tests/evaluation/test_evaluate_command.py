@@ -47,7 +47,7 @@ def test_imagenhub(evaluate, shared, tmp_path, capsys):
     assert told["unrated"] == ["NewModel"]
     text = capsys.readouterr().out
     assert "0.3821" in text
-    assert "Not measured, for nobody rated them: NewModel." in text
+    assert "nobody rated them: NewModel." in text
 
 
 def test_editreward_bench(evaluate, tmp_path, capsys):
@@ -146,19 +146,19 @@ def test_groups_with_faults_are_left_out_and_counted(evaluate, scorer, write, tm
     bad = {**good, "paths_generated": ["4.png", "5.png"], "human_vote": {"ranking": "best"}}
     groups = write([{**good, "human_vote": {"ranking": "B>A>C"}}, bad])
     measure = ("editreward_bench", "--model", scorer, "--groups")
-    with pytest.raises(SystemExit, match=r"unknown ranking 'best'(?s:.*)--skip-bad \(skip_bad=True\) leaves"):
+    with pytest.raises(SystemExit, match=r"ranking of 2 edits is 'best'(?s:.*)--skip-bad"):
         evaluate(*measure, groups)
     evaluate(*measure, groups, "--skip-bad", "--json", tmp_path / "out.json")
     told = json.loads((tmp_path / "out.json").read_text())
     assert told["left_out"] == {"count": 1, "first": ["items, item 1"]}
-    assert "1 groups with faults are left out, as asked: items, item 1." in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="no group is left to be measured: all 1 have faults"):
+    assert "1 groups with faults are left out: items, item 1." in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"no group .* all 1 have faults"):
         evaluate(*measure, write([bad]), "--skip-bad")
 
 
 @pytest.mark.parametrize("asked", [("genai_bench", "--pairs"), ("editreward_bench", "--groups")])
 def test_pictures_inside_parquet_have_no_stored_scores(evaluate, tmp_path, asked):
-    with pytest.raises(SystemExit, match=r"inside its parquet files.*measure a scorer with --model; or"):
+    with pytest.raises(SystemExit, match=r"inside its parquet files.*--model"):
         evaluate(*asked, tmp_path, "--scores", tmp_path / "scores.jsonl")
 
 
@@ -205,7 +205,7 @@ def test_arguments_that_do_not_go_together(evaluate, arguments):
 
 def test_bad_input_is_one_sentence(evaluate, tmp_path, monkeypatch):
     monkeypatch.delenv("REWARDEDIT_TRACEBACK", raising=False)
-    with pytest.raises(SystemExit, match=r"error: there is no .*none\.json"):
+    with pytest.raises(SystemExit, match=r"error: .*none\.json does not exist"):
         evaluate("genai_bench", "--answers", tmp_path / "none.json")
-    with pytest.raises(SystemExit, match=r"error: .* holds 0 files"):
+    with pytest.raises(SystemExit, match=r"error: .* has 0 files"):
         evaluate("imagenhub", "--ratings", tmp_path, "--answers", tmp_path)

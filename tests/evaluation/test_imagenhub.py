@@ -111,7 +111,7 @@ def test_a_judge_that_says_the_same_of_everything(folders):
     assert told["tanh_mean"] is None
     assert told["undefined"] == ["One"]
     assert told["fisher_mean"] == pytest.approx(np.tanh(np.arctanh(1 - 1e-6) / 2))
-    assert "counts as 0 in sound means: perceptual of One" in report.to_text()
+    assert "sound means, for: perceptual of One." in report.to_text()
 
 
 def rewrite(file, change):
@@ -123,7 +123,7 @@ def rewrite(file, change):
 def test_uids_that_disagree_are_counted_and_listed(folders):
     file = folders[1] / "Two" / "SC.json"
     rewrite(file, lambda answers: [answers.pop("b.jpg"), answers.update({"x.jpg": {"score": [1]}})])
-    told = "Two/SC.json: of 4 uids, 1 are missing (b.jpg); 1 are not rated (x.jpg)."
+    told = "Two/SC.json: of 4 uids, 1 are missing (b.jpg); 1 are not rated (x.jpg)"
     with pytest.raises(ValueError, match=re.escape(told)):
         evaluate(*folders)
 
@@ -148,7 +148,7 @@ def test_models_that_nobody_rated_are_told_of(folders):
     for name in ("New", "Imagic", ".cache"):
         shutil.copytree(folders[1] / "One", folders[1] / name)
     ratings = read_ratings(folders[0])
-    assert note_unrated(folders[1], ratings) == (["Not measured, for nobody rated them: New."], {"unrated": ["New"]})
+    assert note_unrated(folders[1], ratings) == (["Not evaluated, as nobody rated them: New."], {"unrated": ["New"]})
     assert note_unrated(folders[1], ratings, besides=("New",)) == ([], {})
 
 
@@ -169,7 +169,7 @@ def test_raters_of_other_edits_or_models(folders):
         read_ratings(folders[0])
     for content in ("", "name\tOne\na.jpg\t[0,0]"):
         file.write_text(content)
-        with pytest.raises(ValueError, match=r"rater3\.tsv is no table of ratings"):
+        with pytest.raises(ValueError, match=r"rater3\.tsv is not a table of ratings"):
             read_ratings(folders[0])
 
 
@@ -187,12 +187,12 @@ def test_only_line_ends_end_lines(folders, end):
 def test_missing_folders_and_files(folders, tmp_path):
     ratings, answers = folders
     (answers / "One" / "PQ.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"there is no .*One/PQ\.json"):
+    with pytest.raises(FileNotFoundError, match=r"One/PQ\.json does not exist"):
         evaluate(ratings, answers)
     shutil.rmtree(answers / "Two")
-    with pytest.raises(FileNotFoundError, match="no folder for Two; every rated model is measured"):
+    with pytest.raises(FileNotFoundError, match="no directory for Two"):
         evaluate(ratings, answers)
-    with pytest.raises(FileNotFoundError, match="there is no directory"):
+    with pytest.raises(FileNotFoundError, match="is not a directory"):
         evaluate(ratings, tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match="holds 0 files"):
+    with pytest.raises(FileNotFoundError, match="has 0 files"):
         read_ratings(answers)

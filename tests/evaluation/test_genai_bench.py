@@ -3,11 +3,14 @@
 import json
 import re
 
-import numpy as np
 import pytest
 
-from rewardedit_jax.evaluation.reward_models.genai_bench import ANSWER_OF, evaluate_votes, read_votes
-from rewardedit_jax.evaluation.reward_models.votes import turned
+from rewardedit_jax.evaluation.reward_models.genai_bench import (
+    ANSWER_OF,
+    align_swapped,
+    evaluate_votes,
+    read_votes,
+)
 
 HUMANS = ("leftvote", "rightvote", "tievote", "bothbad_vote")
 
@@ -39,7 +42,7 @@ def test_four_labels_are_told_apart_and_ties_are_one(tmp_path):
     assert told["four labels", "published"] == told["four labels", "sound"] == 4 / 16
     assert told["ties as one label", "sound"] == 6 / 16
     assert told["humans decided", "sound"] == 2 / 8
-    assert "Always answering [[A>B]] would be right in 25.00 %" in report.to_text()
+    assert "answer [[A>B]] is right in 25.00 %" in report.to_text()
 
 
 def test_a_judge_that_likes_the_left_is_found_out(tmp_path):
@@ -48,7 +51,7 @@ def test_a_judge_that_likes_the_left_is_found_out(tmp_path):
     mirrored = {"leftvote": "rightvote", "rightvote": "leftvote"}
     votes = read_votes(write(tmp_path, [(h, "[[A>B]]") for h in humans]))
     file = write(tmp_path, [(mirrored[h], "[[A>B]]") for h in humans], "swapped.json")
-    told = rows(evaluate_votes(votes, turned(votes, read_votes(file), file)))
+    told = rows(evaluate_votes(votes, align_swapped(votes, read_votes(file), file)))
     assert told["four labels", "sound"] == 0.5
     assert told["same answer in both orders", "sound"] == 0
 
@@ -58,25 +61,25 @@ def test_the_same_answers_in_both_orders(tmp_path):
     votes = read_votes(write(tmp_path, [(h, ANSWER_OF[h]) for h in HUMANS]))
     turned_humans = [mirrored.get(h, h) for h in HUMANS]
     file = write(tmp_path, [(h, ANSWER_OF[h]) for h in turned_humans], "swapped.json")
-    told = rows(evaluate_votes(votes, turned(votes, read_votes(file), file)))
+    told = rows(evaluate_votes(votes, align_swapped(votes, read_votes(file), file)))
     assert told["four labels", "sound"] == told["same answer in both orders", "sound"] == 1
 
 
 def test_the_other_order_must_be_of_the_same_votes(tmp_path):
     votes = read_votes(write(tmp_path, [("leftvote", "[[A>B]]"), ("tievote", "[[A>B]]")]))
-    with pytest.raises(ValueError, match=r"1 human votes are not those of the other order.*idx 0"):
-        turned(votes, votes, tmp_path / "swapped.json")
-    with pytest.raises(ValueError, match="1 votes are in one order only: idx 1"):
-        turned(votes, votes[:1], tmp_path / "swapped.json")
+    with pytest.raises(ValueError, match=r"1 human votes .*: idx 0"):
+        align_swapped(votes, votes, tmp_path / "swapped.json")
+    with pytest.raises(ValueError, match="in one order only: idx 1"):
+        align_swapped(votes, votes[:1], tmp_path / "swapped.json")
 
 
 @pytest.mark.parametrize(
     ("human", "judged", "told"),
     [
-        ("left_vote", "[[A>B]]", "item 1: unknown human_vote 'left_vote'"),
-        ("leftvote", "A>B", "item 1: unknown model_vote 'A>B'"),
-        ("leftvote", None, "item 1: unknown model_vote None"),
-        ("leftvote", ["[[A>B]]"], "item 1: unknown model_vote"),
+        ("left_vote", "[[A>B]]", "item 1: human_vote is 'left_vote'"),
+        ("leftvote", "A>B", "item 1: model_vote is 'A>B'"),
+        ("leftvote", None, "item 1: model_vote is None"),
+        ("leftvote", ["[[A>B]]"], "item 1: model_vote is "),
     ],
 )
 def test_unknown_labels_are_named(tmp_path, human, judged, told):
@@ -94,7 +97,7 @@ def test_a_vote_counts_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [("{", "is no JSON"), ("{}", "holds no list"), ("[]", "holds no list"), ('[{"idx": 0}]', "item 0: no human_vote")],
+    [("{", "is not JSON"), ("{}", "is not a list"), ("[]", "is not a list"), ('[{"idx": 0}]', "item 0: no human_vote")],
 )
 def test_other_files_are_refused(tmp_path, content, told):
     file = tmp_path / "pairwise.json"
@@ -104,17 +107,5 @@ def test_other_files_are_refused(tmp_path, content, told):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no .*none\.json"):
+    with pytest.raises(FileNotFoundError, match=r"none\.json does not exist"):
         read_votes(tmp_path / "none.json")
-
-
-def test_the_picture_shows_the_interval(tmp_path):
-    """A row with interval differs from the same row without in dark pixels on the bar, and nowhere left of it."""
-    report = evaluate_votes(read_votes(write(tmp_path, [("leftvote", "[[A>B]]"), ("rightvote", "[[A>B]]")] * 8)))
-    picture = np.asarray(report.draw())
-    bars = picture[:, 354:774].astype(int).sum(-1) < 100
-    tops = [68 + 30 * i for i in range(len(report.rows))]
-    assert [bool(bars[top : top + 18, 5:-5].any()) for top in tops] == [row.interval is not None for row in report.rows]
-    report.write(tmp_path / "new" / "out.json", tmp_path / "new" / "out.png")
-    assert json.loads((tmp_path / "new" / "out.json").read_text())["accuracy"] == 50
-    assert (tmp_path / "new" / "out.png").stat().st_size > 0

@@ -15,11 +15,15 @@ from tiny_models import ROOT
 from tiny_scorers import shapes_scorer
 
 from rewardedit_jax.data.bad_records import BadRecords
+from rewardedit_jax.evaluation.reward_models.aurora import evaluate_pairs
 from rewardedit_jax.evaluation.reward_models.edits import score_edits
-from rewardedit_jax.evaluation.reward_models.genai_bench_hub import read_hub_pairs
-from rewardedit_jax.evaluation.reward_models.imagenhub import evaluate_ratings, read_ratings
-from rewardedit_jax.evaluation.reward_models.imagenhub_results import rated_edits, scored_aspects
-from rewardedit_jax.evaluation.reward_models.pairs import evaluate_pairs
+from rewardedit_jax.evaluation.reward_models.genai_bench import read_hub_pairs
+from rewardedit_jax.evaluation.reward_models.imagenhub import (
+    evaluate_ratings,
+    rated_edits,
+    read_ratings,
+    scored_aspects,
+)
 
 UIDS = ("sample_1_1.jpg", "sample_2_1.jpg", "sample_3_2.jpg", "sample_4_1.jpg")
 
@@ -63,9 +67,9 @@ def test_votes_of_the_hub(hub):
 def test_no_row_of_the_hub_is_left_out_silently(hub):
     bad = [vote("upvote", 1, 2), vote("tievote", 1, 2, instruct_prompt=" "), vote("tievote", 1, 2)]
     bad[2]["left_output_image"] = {"bytes": None, "path": "lost.png"}
-    with pytest.raises(BadRecords, match="3 of 4 rows cannot be measured") as told:
+    with pytest.raises(BadRecords, match="3 of 4 rows") as told:
         read_hub_pairs(hub(vote("leftvote", 1, 2), *bad))
-    for fault in ("row 1 of all: unknown vote_type 'upvote'", "row 2 of all: no instruct_prompt", "no image in left_"):
+    for fault in ("row 1 of all: vote_type is 'upvote'", "row 2 of all: no instruct_prompt", "no image in left_"):
         assert fault in str(told.value)
 
 
