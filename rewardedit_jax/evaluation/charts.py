@@ -32,6 +32,7 @@ def require_matplotlib() -> None:
 def draw_bars(report: Report) -> "Figure":
     """A bar for each row of a report, from 0 to 1, with a line for its interval and its numbers at the right."""
     figure, axes = _new_figure(9.2, 1.1 + _BAR_HEIGHT * len(report.rows))
+    # Horizontal bars, as the names of measures are long.
     y = np.arange(len(report.rows))
     # NaN and negative correlations have no bar: their number at the right says what they are.
     widths = [row.value if row.value > 0 else 0.0 for row in report.rows]
@@ -65,7 +66,8 @@ def draw_reliability(bins: Sequence[Bin], title: str, low: float = 0.5) -> "Figu
     stated, observed, count = (np.array(values, float) for values in zip(*bins, strict=True))
     axes.plot([low, 1], [low, 1], color=_FAINT, linewidth=1, linestyle="--")
     axes.plot(stated, observed, color=_COLORS["sound"], linewidth=1.6)
-    axes.scatter(stated, observed, s=20 + 180 * count / count.max(), color=_COLORS["sound"], zorder=3)
+    # Drawn over the frame: the most important bin often lies in the corner at (1, 1).
+    axes.scatter(stated, observed, s=20 + 180 * count / count.max(), color=_COLORS["sound"], zorder=3, clip_on=False)
     axes.set_xlim(low, 1)
     axes.set_ylim(0, 1)
     axes.set_xlabel("stated probability")

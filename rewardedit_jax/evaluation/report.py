@@ -12,7 +12,6 @@ from jaxtyping import Bool, Int, Num
 from rewardedit_jax.evaluation.statistics import bootstrap_interval
 from rewardedit_jax.weights.files import write_json
 
-Interval = tuple[float, float]
 Note = tuple[list[str], dict[str, Any]]  # sentences below a report's table, and the entries of its JSON file
 
 MOST_LISTED = 10  # names in one line of text
@@ -33,6 +32,7 @@ class TextTable:
 
     def to_markdown(self) -> str:
         """The table for a README."""
+        # Unpadded: a changed number then changes one line of a diff.
         cells = (self.heading, ["---"] * len(self.heading), *self.rows)
         return self._between_title_and_notes(["| " + " | ".join(row) + " |" for row in cells])
 
@@ -44,6 +44,7 @@ class TextTable:
 
 def aligned(heading: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     """Lines of text with aligned columns and a rule below the heading."""
+    # By characters: "±" and "×" are one wide in a terminal.
     widths = [max(map(len, column)) for column in zip(heading, *body, strict=True)]
     rows = (heading, ["-" * width for width in widths], *body)
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -70,7 +71,7 @@ class Row:
     protocol: str  # "published": computed as in the paper's code; "sound": computed as it should be
     value: float  # share or correlation; NaN where it is undefined
     of: str  # number and kind of the items: "919 votes"
-    interval: Interval | None = None  # 95 %, for the sound protocol
+    interval: tuple[float, float] | None = None  # 95 %, for the sound protocol
 
 
 def sound_share(
@@ -111,9 +112,11 @@ class Report:
     values: Mapping[str, Any]
     percent: bool
 
-    def with_notes(self, notes: Sequence[str], values: Mapping[str, Any]) -> "Report":
-        """This report with further notes and values."""
-        return replace(self, notes=[*self.notes, *notes], values={**self.values, **values})
+    def with_notes(self, *notes: Note) -> "Report":
+        """This report with further notes and their values."""
+        sentences = [sentence for more, _ in notes for sentence in more]
+        values = {key: value for _, more in notes for key, value in more.items()}
+        return replace(self, notes=[*self.notes, *sentences], values={**self.values, **values})
 
     def table(self) -> TextTable:
         heading = ("measure", "protocol", "value", "95 % interval", "of")
@@ -128,6 +131,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """`values` and the table as `rows`; undefined numbers become null, as JSON has no NaN."""
+        # The names of the fields of `Row` are keys of the file: renaming one breaks readers.
         rows = [vars(row) for row in self.rows]
         return _without_nan({**self.values, "title": self.title, "rows": rows, "notes": list(self.notes)})
 

@@ -47,6 +47,7 @@ class Sheet:
         self._draw = ImageDraw.Draw(self.image)
         # Sizes, as Pillow's default font has no bold face.
         self._large, self._body, self._small = (ImageFont.load_default(size) for size in (17, 16, 13))
+        # The rule separates headings from pictures, which may be as white as the page.
         if heading:
             self._draw.line((_MARGIN, self._top(0) - 9, width - _MARGIN, self._top(0) - 9), RULE)
 
@@ -60,6 +61,7 @@ class Sheet:
         # A picture that is enlarged at least twofold keeps its pixels visible: smoothing would invent detail.
         small = 2 * max(picture.size) <= self.side
         method = Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC
+        # The whole picture, not a crop: an edit may be at its border.
         fitted = ImageOps.contain(picture, (self.side, self.side), method)
         self.image.paste(fitted, (left, top + self.side - fitted.height))
         for i, line in enumerate(caption):

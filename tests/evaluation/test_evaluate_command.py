@@ -199,7 +199,7 @@ def test_stored_scores_give_the_numbers_of_their_scorer(evaluate, scorer, write,
     ],
 )
 def test_arguments_that_do_not_go_together(evaluate, arguments):
-    with pytest.raises(SystemExit, match=r"error: give --\w+.*, or --\w+ and --scores\."):
+    with pytest.raises(SystemExit, match=r"error: arguments .*--\w+.*, or --\w+ and --scores"):
         evaluate(*arguments)
 
 

@@ -58,7 +58,7 @@ def test_markdown_has_as_many_cells_in_every_row():
 
 
 def test_notes_are_added():
-    report = REPORT.with_notes(["Another."], {"more": 1})
+    report = REPORT.with_notes((["Another."], {"more": 1}), ([], {}))
     assert report.notes == ["A note.", "Another."]
     assert report.values == {**REPORT.values, "more": 1}
     assert REPORT.notes == ["A note."]

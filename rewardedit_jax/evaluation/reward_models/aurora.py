@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from rewardedit_jax.evaluation import statistics
 from rewardedit_jax.evaluation.report import Report, Row, listed, note_repeated, sound_share
 from rewardedit_jax.evaluation.reward_models.edits import (
     OVERALL,
@@ -31,20 +32,8 @@ from rewardedit_jax.evaluation.reward_models.edits import (
     read_records,
     score_edits,
 )
-from rewardedit_jax.evaluation.statistics import (
-    Human,
-    Margin,
-    bootstrap_interval,
-    correct_without_ties,
-    cross_validated,
-    fisher_mean,
-    per_prompt_spearman,
-    published_accuracy_with_ties,
-    published_mean,
-    spearman,
-    z_scored_spearman,
-)
 
+# Keys of a pair.
 _PATHS = ("path_src", "path1", "path2")
 _SCORES = ("model1_dim1_score", "model2_dim1_score")
 # Benchmark → keys of instruction, source and edited.
@@ -81,6 +70,7 @@ def read_pairs(file: Path, images: Path) -> list[Pair]:
 def _pair(record: dict[str, Any], name: str, images: Path) -> Pair:
     _check_values(record, _SCORES, ("prompt", *_PATHS), name)
     source, first, second = (images / record[key] for key in _PATHS)
+    # The key of the image is part of the name: a scorer's error about one edit then says which of the two.
     named = zip((first, second), _PATHS[1:], strict=True)
     edits = (Edit(source, edited, record["prompt"], f"{name}, {key}") for edited, key in named)
     return Pair(*edits, int(np.sign(record[_SCORES[0]] - record[_SCORES[1]])))
@@ -102,30 +92,29 @@ def evaluate_pairs(pairs: Sequence[Pair], source: ScoreSource, title: str, seed:
       ValueError: for fewer than two pairs, and with the other errors of `edits.score_edits`.
     """
     edits = [edit for pair in pairs for edit in (pair.first, pair.second)]
+    # One list of first and second edits in turn: a scorer encodes the source they share only once.
     scores = score_edits(source, edits)[:, OVERALL]
     report = measure_pairs(np.array([pair.human for pair in pairs]), scores[::2] - scores[1::2], title, seed)
     # Two pairs are the same in either order of their edits.
     same = [frozenset((pair.first, pair.second)) for pair in pairs]
     repeated = note_repeated(same, [pair.preferred for pair in pairs], "pairs")
-    return report.with_notes(*repeated).with_notes(*note_transparent(source, edits))
+    return report.with_notes(repeated, note_transparent(source, edits))
 
 
-def measure_pairs(human: Human, margin: Margin, title: str, seed: int = 0) -> Report:
-    """Accuracies with and without ties, of known margins.
-
-    Args:
-      seed: seed of the folds and of the bootstrap.
-    """
-    three_way = cross_validated(human, margin, seed)
+def measure_pairs(human: statistics.Human, margin: statistics.Margin, title: str, seed: int = 0) -> Report:
+    """Accuracies with and without ties, of known margins. `seed` determines the folds and the bootstrap."""
+    published = statistics.published_accuracy_with_ties(human, margin)
     rows = [
-        Row("accuracy with ties", "published", published_accuracy_with_ties(human, margin), f"{len(human)} pairs"),
-        sound_share("accuracy with ties", three_way, "pairs", seed),
+        Row("accuracy with ties", "published", published, f"{len(human)} pairs"),
+        sound_share("accuracy with ties", statistics.cross_validated(human, margin, seed), "pairs", seed),
     ]
+    # Without ties there is no threshold to tune, so both protocols give the same value.
     if human.any():
-        decided = correct_without_ties(human, margin)
+        decided = statistics.correct_without_ties(human, margin)
         rows.append(Row("accuracy without ties", "published", float(decided.mean()), f"{len(decided)} pairs"))
         rows.append(sound_share("accuracy without ties", decided, "pairs", seed))
     values = {
+        # In percent, as in table 2; rows hold shares.
         "accuracy_with_ties": {row.protocol: 100 * row.value for row in rows[:2]},
         "accuracy_without_ties": {row.protocol: 100 * row.value for row in rows[2:]},
         "pairs": len(human),
@@ -168,8 +157,9 @@ def evaluate_points(points: Sequence[Point], source: ScoreSource, benchmark: str
     """Rank correlation of the overall score with human ratings. Raises the errors of `edits.score_edits`."""
     edits = [point.edit for point in points]
     report = measure_points(points, score_edits(source, edits)[:, OVERALL], benchmark, seed)
+    # The same edit may be listed for two models: `Edit` compares by images and instruction.
     repeated = note_repeated(edits, [point.human for point in points], "edits")
-    return report.with_notes(*repeated).with_notes(*note_transparent(source, edits))
+    return report.with_notes(repeated, note_transparent(source, edits))
 
 
 def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], benchmark: str, seed: int = 0) -> Report:
@@ -184,19 +174,21 @@ def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], ben
     items = f"{len(per_model)} models, {len(points)} edits"
     rows = [Row("mean of r", "published", float(np.mean(correlations)), items)]
     if benchmark == "imagenhub":
+        # Table 2 has the tanh. The other two are EditReward's `imagenhub_bench_v2`, which returns the last one.
         prompts = [point.edit.instruction for point in points]
         rows += [
-            Row("tanh of mean r", "published", published_mean(correlations), items),
-            Row("r within instructions", "published", per_prompt_spearman(human, scores, prompts), items),
-            Row("r of z-scores, v2", "published", z_scored_spearman(human, scores, prompts), items),
+            Row("tanh of mean r", "published", statistics.published_mean(correlations), items),
+            Row("r within instructions", "published", statistics.per_prompt_spearman(human, scores, prompts), items),
+            Row("r of z-scores, v2", "published", statistics.z_scored_spearman(human, scores, prompts), items),
         ]
 
     def resampled_mean(drawn: np.ndarray) -> float:
         # A model without any drawn edit is not part of this resample's mean.
-        return fisher_mean(list(_per_model(human[drawn], scores[drawn], model[drawn]).values()))
+        return statistics.fisher_mean(list(_per_model(human[drawn], scores[drawn], model[drawn]).values()))
 
-    interval = bootstrap_interval(resampled_mean, len(human), seed)
-    rows.append(Row("Fisher mean of r", "sound", fisher_mean(correlations), items, interval))
+    interval = statistics.bootstrap_interval(resampled_mean, len(human), seed)
+    rows.append(Row("Fisher mean of r", "sound", statistics.fisher_mean(correlations), items, interval))
+    # The correlation of a model is undefined where its scores, or its ratings, are constant.
     undefined = [name for name, r in per_model.items() if np.isnan(r)]
     notes = ["r: Spearman's correlation over the edits of one model."]
     if undefined:
@@ -206,4 +198,4 @@ def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], ben
 
 
 def _per_model(human: np.ndarray, scores: np.ndarray, model: np.ndarray) -> dict[str, float]:
-    return {str(m): spearman(scores[model == m], human[model == m]) for m in np.unique(model)}
+    return {str(m): statistics.spearman(scores[model == m], human[model == m]) for m in np.unique(model)}

@@ -9,16 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rewardedit_jax.evaluation.report import Report
-from rewardedit_jax.evaluation.reward_models import aurora, editreward_bench, editreward_pairs, genai_bench, imagenhub
-from rewardedit_jax.evaluation.reward_models.edits import (
-    INSIDE_PARQUET,
-    ScoreSource,
-    note_transparent,
-    read_scores,
-    score_edits,
+from rewardedit_jax.evaluation.reward_models import (
+    aurora,
+    editreward_bench,
+    editreward_pairs,
+    edits,
+    genai_bench,
+    imagenhub,
 )
 from rewardedit_jax.scoring.scorer import Scorer
 
+# A string, as argparse's class is generic for type checkers only.
 _Subparsers = "argparse._SubParsersAction[argparse.ArgumentParser]"
 _SWAPPED = "with --answers: the same judge's answers with left and right exchanged"
 
@@ -61,7 +62,7 @@ def add_reward_benchmarks(benchmarks: _Subparsers) -> None:
 def _benchmark(
     benchmarks: _Subparsers, name: str, about: str, run: Callable[[argparse.Namespace], Report]
 ) -> argparse.ArgumentParser:
-    """A parser with the arguments of all benchmarks."""
+    """A parser with the arguments of all benchmarks. launch/evaluate.py adds --json, --png and --seed."""
     parser = benchmarks.add_parser(name, help=about)
     parser.add_argument("--model", metavar="DIR", help="a scorer: directory, training workdir or hub id")
     parser.add_argument("--base", metavar="DIR", help="directory or hub id of the tokenizer, for models without one")
@@ -81,7 +82,8 @@ def _images(parser: argparse.ArgumentParser) -> None:
 
 
 def _genai_bench(a: argparse.Namespace) -> Report:
-    if _given(a, *_with_answers("answers"), *_with_scores("pairs")) == "pairs":
+    if _given(a, "answers", "answers swapped", "pairs model", "pairs scores") == "pairs":
+        # The hub publishes parquet files, EditReward a JSON list.
         hub = a.pairs.is_dir() or a.pairs.suffix == ".parquet"
         _refuse_scores(a, hub)
         pairs = genai_bench.read_hub_pairs(a.pairs) if hub else _listed_pairs(a)
@@ -92,29 +94,32 @@ def _genai_bench(a: argparse.Namespace) -> Report:
 
 
 def _aurora(a: argparse.Namespace) -> Report:
-    if _given(a, *_with_scores("pairs"), *_with_scores("points")) == "pairs":
+    if _given(a, "pairs model", "pairs scores", "points model", "points scores") == "pairs":
         return aurora.evaluate_pairs(_listed_pairs(a), _score_source(a), "AURORA", a.seed)
     return _evaluate_points(a, "aurora")
 
 
 def _imagenhub(a: argparse.Namespace) -> Report:
-    form = _given(a, ("ratings", "answers"), *_with_scores("results", "ratings"), *_with_scores("points"))
+    scored = ("results ratings model", "results ratings scores", "points model", "points scores")
+    form = _given(a, "answers ratings", *scored)
     if form == "points":
         return _evaluate_points(a, "imagenhub")
     ratings = imagenhub.read_ratings(a.ratings)
     if form == "results":
-        edits, source = imagenhub.rated_edits(a.results, ratings), _score_source(a)
-        scores = imagenhub.scored_aspects(score_edits(source, edits), ratings)
+        rated, source = imagenhub.rated_edits(a.results, ratings), _score_source(a)
+        scores = imagenhub.scored_aspects(edits.score_edits(source, rated), ratings)
+        # The directory of results may have models that were added after the ratings.
         unrated = imagenhub.note_unrated(a.results, ratings, besides=(imagenhub.SOURCES,))
-        report = imagenhub.evaluate_ratings(ratings, scores, a.seed).with_notes(*unrated)
-        return report.with_notes(*note_transparent(source, edits))
+        report = imagenhub.evaluate_ratings(ratings, scores, a.seed)
+        return report.with_notes(unrated, edits.note_transparent(source, rated))
     scores = imagenhub.judged_aspects(imagenhub.read_answers(a.answers, ratings))
-    return imagenhub.evaluate_ratings(ratings, scores, a.seed).with_notes(*imagenhub.note_unrated(a.answers, ratings))
+    return imagenhub.evaluate_ratings(ratings, scores, a.seed).with_notes(imagenhub.note_unrated(a.answers, ratings))
 
 
 def _editreward_bench(a: argparse.Namespace) -> Report:
-    if _given(a, *_with_answers("answers", "size"), *_with_scores("groups")) == "groups":
+    if _given(a, "answers size", "answers size swapped", "groups model", "groups scores") == "groups":
         _refuse_scores(a, any(path.is_dir() for path in a.groups))
+        # Several paths, as EditReward has a JSON file per size: "overall" needs all of them.
         read = editreward_bench.join_groups([_read_groups(path, a) for path in a.groups])
         return editreward_bench.evaluate_groups(read.groups, _score_source(a), a.seed, read.left_out)
     answers = editreward_pairs.read_answers(a.answers, a.size)
@@ -123,26 +128,20 @@ def _editreward_bench(a: argparse.Namespace) -> Report:
     return editreward_pairs.evaluate_answers(answers, a.size, other, a.seed)
 
 
-# A form of a command is a tuple of the arguments that are given together.
+def _given(a: argparse.Namespace, *forms: str) -> str:
+    """The first argument of the form that was given. Raises ValueError, listing the forms, if it is none of them.
 
-
-def _with_answers(*arguments: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The forms for a judge's answers: in one order of the edits, or in both."""
-    return arguments, (*arguments, "swapped")
-
-
-def _with_scores(*arguments: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The forms for edits that these arguments name: scored by a model, or in a file of scores."""
-    return (*arguments, "model"), (*arguments, "scores")
-
-
-def _given(a: argparse.Namespace, *forms: tuple[str, ...]) -> str:
-    """The first argument of the form that was given. Raises ValueError, listing the forms, if it is none of them."""
-    given = {name for form in forms for name in form if getattr(a, name) is not None}
-    for form in forms:
+    Args:
+      forms: the arguments that are given together, such as "pairs model".
+    """
+    arguments = [form.split() for form in forms]
+    given = {name for form in arguments for name in form if getattr(a, name) is not None}
+    for form in arguments:
         if given == set(form):
             return form[0]
-    raise ValueError(f"give {', or '.join(' and '.join(f'--{name}' for name in form) for form in forms)}.")
+    # argparse has exclusive groups of single arguments, but not of combinations.
+    expected = ", or ".join(" and ".join(f"--{name}" for name in form) for form in arguments)
+    raise ValueError(f"arguments do not go together; expected {expected}")
 
 
 def _listed_pairs(a: argparse.Namespace) -> list[aurora.Pair]:
@@ -163,8 +162,9 @@ def _read_groups(path: Path, a: argparse.Namespace) -> editreward_bench.ReadGrou
 def _refuse_scores(a: argparse.Namespace, inside_parquet: bool) -> None:
     # Stored scores are found by file name, and images inside parquet files have none.
     if a.scores and inside_parquet:
-        raise ValueError(INSIDE_PARQUET)
+        raise ValueError(edits.INSIDE_PARQUET)
 
 
-def _score_source(a: argparse.Namespace) -> ScoreSource:
-    return read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base, tensor=a.tensor)
+def _score_source(a: argparse.Namespace) -> edits.ScoreSource:
+    # Loaded last: files with faults are reported before a model of several gigabytes is read.
+    return edits.read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base, tensor=a.tensor)

@@ -21,6 +21,7 @@ from absl import logging
 from jaxtyping import Bool, Float, Int
 
 from rewardedit_jax.data.bad_records import BadRecords, counted, indented
+from rewardedit_jax.evaluation import statistics
 from rewardedit_jax.evaluation.report import MOST_LISTED, Note, Report, Row, listed, sound_share
 from rewardedit_jax.evaluation.reward_models.edits import (
     OVERALL,
@@ -29,14 +30,6 @@ from rewardedit_jax.evaluation.reward_models.edits import (
     note_transparent,
     read_records,
     score_edits,
-)
-from rewardedit_jax.evaluation.statistics import (
-    Human,
-    Margin,
-    correct,
-    correct_without_ties,
-    cross_validated,
-    published_threshold,
 )
 
 LETTERS = "ABCD"  # names of the edits of a group
@@ -132,6 +125,7 @@ def _group(record: dict[str, Any], name: str, images: Path) -> Group:
         raise ValueError(f"{name}: paths_generated is {paths!r}; expected a list of 2 to 4 paths")
     if not all(isinstance(text, str) and text for text in (prompt, path, *paths)):
         raise ValueError(f"{name}: prompt, path_src or one of paths_generated is empty or not a text")
+    # `human_vote` has further entries, which the evaluation does not use.
     order = _order(vote.get("ranking") if isinstance(vote, dict) else None, len(paths), name)
     named = zip(LETTERS, paths, strict=False)
     edits = [Edit(images / path, images / edited, prompt, f"{name}, edit {letter}") for letter, edited in named]
@@ -164,9 +158,10 @@ def evaluate_groups(
         raise ValueError("no groups: expected at least one group of edits")
     edits = [edit for group in groups for edit in group.edits]
     scores = score_edits(source, edits)[:, OVERALL]
+    # All groups in one list, as a scorer sorts edits into batches of similar sizes.
     ends = np.cumsum([len(group.edits) for group in groups])
     report = measure_groups(groups, np.split(scores, ends[:-1]), seed)
-    return report.with_notes(*_note_left_out(left_out)).with_notes(*note_transparent(source, edits))
+    return report.with_notes(_note_left_out(left_out), note_transparent(source, edits))
 
 
 def _note_left_out(keys: Sequence[str]) -> Note:
@@ -175,14 +170,11 @@ def _note_left_out(keys: Sequence[str]) -> Note:
 
 
 def measure_groups(groups: Sequence[Group], scores: Sequence[Scores], seed: int = 0) -> Report:
-    """Accuracies of known scores.
-
-    Args:
-      seed: seed of the folds on which tie thresholds are chosen, and of the bootstrap.
-    """
+    """Accuracies of known scores. `seed` determines the folds for tie thresholds, and the bootstrap."""
     scored = list(zip(groups, scores, strict=True))
     sizes = sorted({len(group.edits) for group in groups})
     by_size = {k: _measure([item for item in scored if len(item[0].edits) == k], seed) for k in sizes}
+    # Sizes that no file has are left out; "overall" is of those that are there.
     named = {**{f"K = {k}": by_size[k] for k in sizes}, "overall": _overall(list(by_size.values()), scored)}
     rows = [row for name, found in named.items() for row in _rows(name, found, seed)]
     counts = {
@@ -215,17 +207,18 @@ class _Correct:
 def _measure(scored: Sequence[tuple[Group, Scores]], seed: int) -> _Correct:
     """Measures groups of one size."""
     human, margin = pair_labels(scored)
+    # The order of a tie is None and equals no order.
     ordered = np.array([group.order == published_order(scores) for group, scores in scored])
     pairs = np.full(len(scored), len(human) // len(scored))
     if len(scored[0][0].edits) > 2:  # people give no ties in these groups, and no ties are predicted
         strict = np.array([group.order == _strict_order(scores) for group, scores in scored])
-        pairwise = correct_without_ties(human, margin)
+        pairwise = statistics.correct_without_ties(human, margin)
         return _Correct(ordered, strict, float(pairwise.mean()), pairwise.reshape(len(scored), -1).sum(1), pairs)
-    threshold = published_threshold(human, margin)
+    threshold = statistics.published_threshold(human, margin)
     # As published, a decided group may be right although its margin is within the threshold.
     strict_published = np.where(human == 0, np.abs(margin) <= threshold, ordered)
-    sound = cross_validated(human, margin, seed)
-    pairwise_published = float(correct(human, margin, threshold).mean())
+    sound = statistics.cross_validated(human, margin, seed)
+    pairwise_published = float(statistics.correct(human, margin, threshold).mean())
     return _Correct(strict_published, sound, pairwise_published, sound.astype(int), pairs)
 
 
@@ -233,12 +226,10 @@ def _overall(by_size: Sequence[_Correct], scored: Sequence[tuple[Group, Scores]]
     """Joins the groups of all sizes."""
     # The published pairwise accuracy pools the pairs of all sizes and tunes one threshold on them.
     human, margin = pair_labels(scored)
-    pooled = float(correct(human, margin, published_threshold(human, margin)).mean())
+    pooled = float(statistics.correct(human, margin, statistics.published_threshold(human, margin)).mean())
     fields = ("strict_published", "strict", "pairwise", "pairs")
-    return _Correct(
-        pairwise_published=pooled,
-        **{name: np.concatenate([getattr(found, name) for found in by_size]) for name in fields},
-    )
+    joined = {name: np.concatenate([getattr(found, name) for found in by_size]) for name in fields}
+    return _Correct(pairwise_published=pooled, **joined)
 
 
 def _rows(name: str, found: _Correct, seed: int) -> list[Row]:
@@ -247,11 +238,12 @@ def _rows(name: str, found: _Correct, seed: int) -> list[Row]:
         Row(f"{name}, strict", "published", float(found.strict_published.mean()), groups),
         sound_share(f"{name}, strict", found.strict, "groups", seed),
         Row(f"{name}, pairwise", "published", found.pairwise_published, pairs),
+        # Resamples groups: the pairs of one group share edits.
         sound_share(f"{name}, pairwise", found.pairwise, "pairs", seed, found.pairs),
     ]
 
 
-def pair_labels(scored: Sequence[tuple[Group, Scores]]) -> tuple[Human, Margin]:
+def pair_labels(scored: Sequence[tuple[Group, Scores]]) -> tuple[statistics.Human, statistics.Margin]:
     """Human verdict (1, -1, 0 for a tie) and margin of every two edits of every group."""
     human, margin = [], []
     for group, scores in scored:

@@ -13,7 +13,7 @@ or concern other edits than the two shown, `B>C`. These are the rows of the VLMs
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, combinations, permutations
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,9 @@ from jaxtyping import Bool
 from rewardedit_jax.data.bad_records import BadRecords, indented
 from rewardedit_jax.data.parquet_rows import ParquetRows
 from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
+from rewardedit_jax.evaluation.reward_models import genai_bench
 from rewardedit_jax.evaluation.reward_models.editreward_bench import LETTERS, Group, ReadGroups, without_faulty
 from rewardedit_jax.evaluation.reward_models.edits import Edit, read_json
-from rewardedit_jax.evaluation.reward_models.genai_bench import (
-    FIRST,
-    SECOND,
-    UNKNOWN,
-    Vote,
-    mean_over_orders,
-    same_answer,
-)
 
 _IMAGES = ("source_image", "candidate_1", "candidate_2")
 _TEXTS = ("id", "dataset", "instruction", "ranking", "comparison_type", "model_1", "model_2")
@@ -50,16 +43,18 @@ _TIE = "[[A=B]]"
 # Names that both layouts share.
 
 
-def _compared_letters(comparison_type: str, size: int) -> tuple[str, ...]:
-    """The letters in a `comparison_type` such as `AvsC`; () if they are not two edits of a group of this size."""
+def _compared_letters(row: dict[str, Any], size: int) -> tuple[str, ...]:
+    """The letters in a row's `comparison_type` such as `AvsC`; () if they are not two edits of a group of this size."""
+    # Groups of two have a single pair, so a judge's answers may omit its name.
+    shown = "AvsB" if row.get("comparison_type") is None else str(row["comparison_type"])
     known = LETTERS[:size]
-    return tuple(comparison_type.split("vs")) if re.fullmatch(rf"([{known}])vs(?!\1)[{known}]", comparison_type) else ()
+    return tuple(shown.split("vs")) if re.fullmatch(rf"([{known}])vs(?!\1)[{known}]", shown) else ()
 
 
-def _edit_names(row: dict[str, Any], letters: tuple[str, ...], size: int) -> tuple[str, ...]:
+def _edit_names(row: dict[str, Any], size: int) -> tuple[str, ...]:
     """Names of a row's two edits that do not depend on their order: models in groups of two, letters otherwise."""
     models = row["model_1"], row["model_2"]
-    return models if size == 2 and models[0] != models[1] else letters
+    return models if size == 2 and models[0] != models[1] else _compared_letters(row, size)
 
 
 def _group_key(row: dict[str, Any]) -> str:
@@ -82,80 +77,81 @@ def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> ReadGroups:
         pairs, unknown rankings, pairs without a consistent order. With `skip_bad` these groups are left out.
     """
     rows = ParquetRows(directory, (*_TEXTS, *_IMAGES), _HUB_LAYOUT)
-    drafts: dict[str, _Draft] = {}
+    rows_of: dict[str, list[dict[str, Any]]] = {}
     groups: list[Group] = []
     faults: dict[str, list[str]] = {}
+    unique: dict[bytes, bytes] = {}
     for i in range(len(rows)):
         row = rows[i]
         if fault := _row_fault(row):
             faults.setdefault(_key_or_name(row, rows.name(i)), []).append(f"{rows.name(i)}: {fault}")
             continue
-        new = _Draft(_SIZES[row["dataset"]], row["source_image"]["bytes"], row["instruction"])
-        drafts.setdefault(_group_key(row), new).add(row)
-    for key, draft in drafts.items():
+        for column in _IMAGES:  # The rows of a group repeat its images: equal ones share their memory.
+            row[column] = unique.setdefault(row[column]["bytes"], row[column]["bytes"])
+        rows_of.setdefault(_group_key(row), []).append(row)  # rows of a group need not be adjacent
+    # Faults of all groups are collected, so that a file is repaired in one go.
+    for key, members in rows_of.items():
         try:
-            groups.append(draft.group(key))
+            groups.append(_hub_group(key, members, _SIZES[members[0]["dataset"]]))
         except ValueError as fault:
             faults.setdefault(key, []).append(str(fault))
     return without_faulty(groups, faults, str(directory), skip_bad)
 
 
-@dataclass
-class _Draft:
-    """The rows of one group that were read so far, by the names of its edits."""
+def _hub_group(key: str, rows: Sequence[dict[str, Any]], size: int) -> Group:
+    """The group of these rows. Raises ValueError, listing the faults, if they do not make one."""
+    contents, differing = _contents(rows, size)
+    winner, faults = _winners(rows, size)
+    names = [name for name in contents if name not in ("source", "instruction")] if size == 2 else [*LETTERS[:size]]
+    if faults := faults or _order_faults(winner, names):
+        raise ValueError(f"{key}: {'; '.join(faults)}")
+    if repeated := len(rows) - len(winner):
+        logging.warning("%s: %d pairs occur again with the same ranking; they count once.", key, repeated)
+    if differing:
+        logging.warning("%s: rows differ in %s; the first row counts.", key, ", ".join(sorted(differing)))
+    source, instruction = contents["source"], contents["instruction"]
+    edits = tuple(Edit(source, contents[name], instruction, f"{key}, edit {name}") for name in names)
+    wins = list(winner.values())
+    # In a consistent order of k edits, the best one wins k - 1 pairs, the next one k - 2, and so on.
+    best_first = sorted(names, key=wins.count, reverse=True)
+    return Group(key, edits, None if None in wins else tuple(map(names.index, best_first)))
 
-    size: int
-    source: bytes
-    instruction: str
-    images: dict[str, bytes] = field(default_factory=dict)
-    winner: dict[frozenset[str], str | None] = field(default_factory=dict)  # of each pair; None for a tie
-    faults: list[str] = field(default_factory=list)
-    repeated: int = 0
-    differing: set[str] = field(default_factory=set)  # what is not the same in all rows
 
-    def add(self, row: dict[str, Any]) -> None:
-        letters = _compared_letters(row["comparison_type"], self.size)
-        names = _edit_names(row, letters, self.size)
-        self._add_images(row, names)
-        won = _winning_letter(row["ranking"], letters)
-        if won == "" or (won is None and self.size > 2):
-            self.faults.append(f"unknown ranking {row['ranking']!r} of {row['comparison_type']}")
-            return
-        pair, winner = frozenset(names), None if won is None else names[letters.index(won)]
-        self.repeated += pair in self.winner
-        if self.winner.setdefault(pair, winner) != winner:
-            self.faults.append(f"contradictory rankings of {row['model_1']} and {row['model_2']}")
+def _contents(rows: Sequence[dict[str, Any]], size: int) -> tuple[dict[str, Any], set[str]]:
+    """Source image, instruction and edits by name, from the first row that has them; the names of differing ones."""
+    contents: dict[str, Any] = {}
+    differing: set[str] = set()
+    for row in rows:
+        source, *edited = (row[column] for column in _IMAGES)
+        shown = {"source": source, "instruction": row["instruction"]}
+        shown |= dict(zip(_edit_names(row, size), edited, strict=True))
+        differing |= {name for name, value in shown.items() if contents.setdefault(name, value) != value}
+    return contents, differing
 
-    def _add_images(self, row: dict[str, Any], names: Sequence[str]) -> None:
-        images = {name: row[column]["bytes"] for name, column in zip(names, _IMAGES[1:], strict=True)}
-        for name, image in images.items():
-            self.images.setdefault(name, image)
-        first = {"source": self.source, "instruction": self.instruction, **self.images}
-        shown = {"source": row["source_image"]["bytes"], "instruction": row["instruction"], **images}
-        self.differing |= {name for name, value in shown.items() if first[name] != value}
 
-    def group(self, key: str) -> Group:
-        """The complete group. Raises ValueError with all faults if the rows do not make one."""
-        names = list(self.images) if self.size == 2 else list(LETTERS[: self.size])
-        winners = list(self.winner.values())
-        # In a consistent order of k edits, the best one wins k - 1 pairs, the next one k - 2, ...
-        best_first = sorted(names, key=winners.count, reverse=True)
-        if faults := self.faults or self._order_faults(names):
-            raise ValueError(f"{key}: {'; '.join(faults)}")
-        if self.repeated:
-            logging.warning("%s: %d pairs occur again with the same ranking; they count once.", key, self.repeated)
-        if self.differing:
-            logging.warning("%s: rows differ in %s; the first row counts.", key, ", ".join(sorted(self.differing)))
-        edits = [Edit(self.source, self.images[name], self.instruction, f"{key}, edit {name}") for name in names]
-        return Group(key, tuple(edits), None if None in winners else tuple(map(names.index, best_first)))
+def _winners(rows: Sequence[dict[str, Any]], size: int) -> tuple[dict[frozenset[str], str | None], list[str]]:
+    """The name of the better edit of each pair (None for a tie), and the faults of the rankings."""
+    winner: dict[frozenset[str], str | None] = {}
+    faults = []
+    for row in rows:
+        (first, second), names = _compared_letters(row, size), _edit_names(row, size)
+        rankings = {f"{first}>{second}": names[0], f"{second}>{first}": names[1]}
+        # Only groups of two may be ties.
+        rankings |= {f"{first}={second}": None} if size == 2 else {}
+        if row["ranking"] not in rankings:
+            faults.append(f"unknown ranking {row['ranking']!r} of {row['comparison_type']}")
+        elif winner.setdefault(frozenset(names), better := rankings[row["ranking"]]) != better:
+            faults.append(f"contradictory rankings of {row['model_1']} and {row['model_2']}")
+    return winner, faults
 
-    def _order_faults(self, names: list[str]) -> list[str]:
-        pairs = {frozenset(pair) for pair in combinations(names, 2)}
-        if pairs != self.winner.keys():
-            return [f"has {len(self.winner)} of the {len(pairs)} pairs of {self.size} edits"]
-        winners = list(self.winner.values())
-        consistent = None in winners or sorted(map(winners.count, names)) == list(range(self.size))
-        return [] if consistent else ["its pairs make no order"]
+
+def _order_faults(winner: dict[frozenset[str], str | None], names: Sequence[str]) -> list[str]:
+    pairs = {frozenset(pair) for pair in combinations(names, 2)}
+    if pairs != winner.keys():
+        return [f"has {len(winner)} of the {len(pairs)} pairs of {len(names)} edits"]
+    wins = list(winner.values())
+    consistent = None in wins or sorted(map(wins.count, names)) == list(range(len(names)))
+    return [] if consistent else ["its pairs make no order"]
 
 
 def _row_fault(row: dict[str, Any]) -> str | None:
@@ -165,28 +161,23 @@ def _row_fault(row: dict[str, Any]) -> str | None:
         return f"no {listed(wrong)}"
     if row["dataset"] not in _SIZES:
         return f"dataset is {row['dataset']!r}; expected {', '.join(_SIZES)}"
-    if not _compared_letters(row["comparison_type"], _SIZES[row["dataset"]]):
+    if not _compared_letters(row, _SIZES[row["dataset"]]):
         return f"unknown comparison_type {row['comparison_type']!r}"
     return None
 
 
 def _key_or_name(row: dict[str, Any], name: str) -> str:
     """The key of a faulty row's group, or the name of the row if it does not identify a group."""
+    # Then all rows of that group are left out, not only the faulty one, which would leave a gap in its order.
     complete = all(isinstance(row[key], str) and row[key] for key in ("id", "dataset", "model_1", "model_2"))
     return _group_key(row) if complete and row["dataset"] in _SIZES else name
-
-
-def _winning_letter(ranking: str, letters: tuple[str, ...]) -> str | None:
-    """The letter that is ranked higher, None for a tie, "" for an unknown ranking."""
-    first, second = letters
-    return {f"{first}>{second}": first, f"{second}>{first}": second, f"{first}={second}": None}.get(ranking, "")
 
 
 # Stored answers of a judge.
 
 
 @dataclass(frozen=True)
-class Answer(Vote):
+class Answer(genai_bench.Vote):
     """A judge's vote on one pair of a group."""
 
     group: str  # key of the group
@@ -214,25 +205,23 @@ def _answer(result: Any, size: int, name: str) -> Answer:
     if lacking := [key for key in keys if not isinstance(result, dict) or not isinstance(result.get(key), str)]:
         raise ValueError(f"{name}: no {', '.join(lacking)}")
     group = _group_key({**result, "dataset": f"{size}pair"})
-    name, shown = f"{name}, {group}", _comparison_type(result)
-    if not (letters := _compared_letters(shown, size)):
+    name = f"{name}, {group}"
+    if not (letters := _compared_letters(result, size)):
+        shown = str(result["comparison_type"])
         raise ValueError(f"{name}: unknown comparison_type {shown!r} of {size} edits; is --size right?")
     first, second = letters
-    human = {f"{first}>{second}": FIRST, f"{second}>{first}": SECOND} | ({"A=B": _TIE} if size == 2 else {})
+    # The words of `genai_bench.Vote`, in which A is the edit shown first, whatever its letter.
+    human = {f"{first}>{second}": genai_bench.FIRST, f"{second}>{first}": genai_bench.SECOND}
+    human |= {"A=B": _TIE} if size == 2 else {}
     # A vote about other edits than the two shown is an answer, but a wrong one.
     elsewhere = [">".join(pair) for pair in permutations(LETTERS[:size], 2)]
-    judged = human | {label: UNKNOWN for label in (*elsewhere, UNKNOWN) if label not in human}
+    judged = human | {label: genai_bench.UNKNOWN for label in (*elsewhere, genai_bench.UNKNOWN) if label not in human}
     for key, known in (("human_vote", human), ("model_vote", judged)):
         if result[key] not in known:
-            raise ValueError(f"{name}: {key} about {shown} is {result[key]!r}; expected {', '.join(known)}")
+            raise ValueError(f"{name}: {key} about {first}vs{second} is {result[key]!r}; expected {', '.join(known)}")
+    # The same key in both orders of the edits.
     pair = group if size == 2 else f"{group} {'vs'.join(sorted(letters))}"
     return Answer(pair, human[result["human_vote"]], judged[result["model_vote"]], group)
-
-
-def _comparison_type(result: dict[str, Any]) -> str:
-    # Groups of two have a single pair, so EditReward's code may omit its name.
-    value = result.get("comparison_type")
-    return "AvsB" if value is None else str(value)
 
 
 def _check_repeated(answers: Sequence[Answer | None], results: Sequence[Any], size: int, file: Path) -> None:
@@ -242,19 +231,18 @@ def _check_repeated(answers: Sequence[Answer | None], results: Sequence[Any], si
             indices.setdefault(answer.key, []).append(i)
     lines = []
     for key, same in indices.items():
+        # The edits may stand in the other order in a repetition, so winners are compared, not votes.
         winners = {_winner(answers[i], results[i], size) for i in same}
         votes = "contradictory human votes" if len(winners) > 1 else "the same human vote"
         if len(same) > 1:
             lines.append(f"{key}: results {listed(same)}, with {votes}")
     if lines:
-        heading = f"{file}: {len(lines)} pairs occur more than once; keep one result of each:"
-        raise BadRecords(indented(heading, lines))
+        raise BadRecords(indented(f"{file}: {len(lines)} pairs occur more than once; keep one result of each:", lines))
 
 
 def _winner(answer: Answer, result: dict[str, Any], size: int) -> str | None:
     """The name of the edit that people prefer; None for a tie."""
-    names = _edit_names(result, _compared_letters(_comparison_type(result), size), size)
-    return dict(zip((FIRST, SECOND), names, strict=True)).get(answer.human)
+    return dict(zip((genai_bench.FIRST, genai_bench.SECOND), _edit_names(result, size), strict=True)).get(answer.human)
 
 
 def evaluate_answers(
@@ -268,7 +256,6 @@ def evaluate_answers(
     Args:
       other_order: the judge's answers for exchanged edits, from `genai_bench.align_swapped`. Sound measures then
         average over both orders, and the report says how often the answers agree.
-      seed: seed of the bootstrap.
     """
     orders = [answers] if other_order is None else [answers, other_order]
     pairs = size * (size - 1) // 2
@@ -281,10 +268,10 @@ def evaluate_answers(
     rows = [
         *([Row("strict", "published", float(published.mean()), f"{len(published)} groups")] if len(published) else []),
         sound_share("strict", np.concatenate([strict, np.zeros(unseen)]), "groups", seed),
-        sound_share("pairwise", mean_over_orders(orders, lambda answer: answer.right), "pairs", seed),
+        sound_share("pairwise", genai_bench.mean_over_orders(orders, lambda answer: answer.right), "pairs", seed),
     ]
     if other_order is not None:
-        rows.append(same_answer(answers, other_order, "pairs", seed))
+        rows.append(genai_bench.same_answer(answers, other_order, "pairs", seed))
     number = ", with edits exchanged ".join(map(str, failed.values()))
     notes = [f"{number} of {len(answers)} pairs have no answer; sound measures count them as wrong."]
     values = {f"{row.measure}, {row.protocol}": 100 * row.value for row in rows} | failed | {"seed": seed}

@@ -191,7 +191,10 @@ def read_scores(file: Path) -> StoredScores:
         if "error" in entry:  # matters only if the edit has no score in another line and a benchmark asks for it
             errors[key] = f"line {n}: {entry['error']}"
             continue
-        means = _means(entry, name)
+        # Only `overall` is required: published benchmarks use nothing else, and other judges may have nothing else.
+        overall = _mean(entry, "overall", name)
+        parts = (overall if entry.get(key) is None else _mean(entry, key, name) for key in ("following", "quality"))
+        means = (*parts, overall)
         if scores.setdefault(key, means) != means:
             raise ValueError(f"{name}: {key[1]} has a different score in an earlier line; keep one of them")
     return StoredScores(file, scores, errors)
@@ -207,12 +210,6 @@ def _read_line(line: str, name: str) -> tuple[_Key, dict[str, Any]]:
     except (ValueError, TypeError, KeyError) as error:
         form = '{"source": "a.png", "edited": "b.png", "instruction": "make it snow", "overall": {"mean": 0.5}}'
         raise ValueError(f"{name} is not a score ({error!r}); expected {form}") from error
-
-
-def _means(entry: Mapping[str, Any], name: str) -> _Triple:
-    overall = _mean(entry, "overall", name)
-    following, quality = (overall if entry.get(p) is None else _mean(entry, p, name) for p in ("following", "quality"))
-    return following, quality, overall
 
 
 def _mean(entry: Mapping[str, Any], key: str, name: str) -> float:

@@ -143,7 +143,6 @@ def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = N
     Args:
       other_order: its answers for exchanged edits, from `align_swapped`. Sound measures then average over both orders,
         and the report says how often the answers agree.
-      seed: seed of the bootstrap.
     """
     orders = [votes] if other_order is None else [votes, other_order]
     four = mean_over_orders(orders, lambda vote: vote.right)

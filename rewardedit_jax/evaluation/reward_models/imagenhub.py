@@ -25,6 +25,7 @@ from rewardedit_jax.evaluation.report import Note, Report, Row, listed
 from rewardedit_jax.evaluation.reward_models.edits import OVERALL, Edit, is_number, read_json
 from rewardedit_jax.evaluation.statistics import bootstrap_interval, fisher_mean, published_mean, spearman
 
+_Drawn = Int[np.ndarray, " n"] | slice  # indices of the uids in a resample
 _Parts = Float[np.ndarray, "*batch 2"]  # SC, PQ
 ASPECTS: Mapping[str, Callable[[_Parts], Float[np.ndarray, "*batch"]]] = MappingProxyType(
     {
@@ -66,11 +67,13 @@ def read_ratings(directory: Path) -> Ratings:
       FileNotFoundError, ValueError: if there are fewer than two files, their models or uids differ, or a rating is
         invalid.
     """
+    # Two raters at least: the human ceiling compares each with the mean of the others.
     files = sorted(directory.glob("*_rater*.tsv"))
     if len(files) < 2:
         raise FileNotFoundError(f"{directory} has {len(files)} files *_rater*.tsv; expected at least 2")
     raters = [_read_rater(file) for file in files]
     first = raters[0]
+    # uids and models are compared as sets: rows and columns may be in another order.
     for file, rater in zip(files, raters, strict=True):
         _check_same(first.keys(), rater.keys(), file, "uids")
         _check_same(first[next(iter(first))], rater[next(iter(rater))], file, "models")
@@ -189,7 +192,6 @@ def note_unrated(directory: Path, ratings: Ratings, besides: Sequence[str] = ())
     """Note about the models in a directory that nobody rated. Empty if there are none.
 
     Args:
-      directory: has a subdirectory for each model.
       besides: subdirectories that do not belong to a model; hidden ones never do.
     """
     known = {*ratings.models, *ratings.left_out, *besides}
@@ -204,7 +206,6 @@ def evaluate_ratings(ratings: Ratings, scores: Mapping[str, Float[np.ndarray, "m
 
     Args:
       scores: aspect → score of every edit, from `judged_aspects` or `scored_aspects`.
-      seed: seed of the bootstrap, which resamples the same uids for all models.
     """
     values: dict[str, Any] = {aspect: _measure(ratings, aspect, of, seed) for aspect, of in scores.items()}
     items = f"{len(ratings.models)} models × {len(ratings.uids)} edits"
@@ -234,20 +235,28 @@ def _rows(aspect: str, found: Mapping[str, Any], items: str) -> list[Row]:
 
 def _measure(ratings: Ratings, aspect: str, scores: Float[np.ndarray, "models uids"], seed: int) -> dict[str, Any]:
     human = ratings.mean(aspect)
+    per_model = dict(zip(ratings.models, _correlations(scores, human), strict=True))
 
-    def correlations(drawn: Int[np.ndarray, " n"] | slice = slice(None)) -> list[float]:
-        return [spearman(a[drawn], b[drawn]) for a, b in zip(scores, human, strict=True)]
+    def resampled_mean(drawn: _Drawn) -> float:
+        # The same uids for all models, as their scores on one source are not independent.
+        return fisher_mean(_correlations(scores, human, drawn))
 
-    per_model = dict(zip(ratings.models, correlations(), strict=True))
     return {
         "mean_spearman": float(np.mean(list(per_model.values()))),
         "tanh_mean": published_mean(list(per_model.values())),
         "fisher_mean": fisher_mean(list(per_model.values())),
-        "interval": bootstrap_interval(lambda drawn: fisher_mean(correlations(drawn)), len(ratings.uids), seed),
+        "interval": bootstrap_interval(resampled_mean, len(ratings.uids), seed),
         "per_model": per_model,
         "undefined": [model for model, r in per_model.items() if np.isnan(r)],
         "human": _human_ceiling(ratings, aspect, seed),
     }
+
+
+def _correlations(
+    a: Float[np.ndarray, "models uids"], b: Float[np.ndarray, "models uids"], drawn: _Drawn = slice(None)
+) -> list[float]:
+    """Spearman's correlation of each model over the drawn uids."""
+    return [spearman(x[drawn], y[drawn]) for x, y in zip(a, b, strict=True)]
 
 
 def _human_ceiling(ratings: Ratings, aspect: str, seed: int) -> dict[str, Any]:
@@ -255,22 +264,16 @@ def _human_ceiling(ratings: Ratings, aspect: str, seed: int) -> dict[str, Any]:
     raters = ASPECTS[aspect](ratings.values)
     others = [ratings.mean(aspect, leave_out=i) for i in range(len(raters))]
 
-    def correlations(drawn: Int[np.ndarray, " n"] | slice = slice(None)) -> list[list[float]]:
-        return [
-            [spearman(a[drawn], b[drawn]) for a, b in zip(*pair, strict=True)]
-            for pair in zip(raters, others, strict=True)
-        ]
+    def by_rater(drawn: _Drawn = slice(None)) -> list[list[float]]:
+        return [_correlations(*pair, drawn) for pair in zip(raters, others, strict=True)]
 
-    def resampled_mean(drawn: Int[np.ndarray, " n"]) -> float:
-        # The interval is wide where few edits of a model have a rating above 0: in some resamples the raters agree
-        # perfectly on them, and Fisher's transform gives such correlations much weight.
-        return fisher_mean(np.ravel(correlations(drawn)))
-
-    by_rater = correlations()
-    published = {m: published_mean(rs) for m, rs in zip(ratings.models, zip(*by_rater, strict=True), strict=True)}
+    # VIEScore's notebook takes tanh of the mean over raters per model, then of the mean over models.
+    published = {m: published_mean(rs) for m, rs in zip(ratings.models, zip(*by_rater(), strict=True), strict=True)}
     return {
         "tanh_mean": published_mean(list(published.values())),
-        "fisher_mean": fisher_mean(np.ravel(by_rater)),
-        "interval": bootstrap_interval(resampled_mean, len(ratings.uids), seed),
+        "fisher_mean": fisher_mean(np.ravel(by_rater())),
+        # Wide where few edits of a model have a rating above 0: in some resamples the raters agree perfectly on them,
+        # and Fisher's transform gives such correlations much weight.
+        "interval": bootstrap_interval(lambda at: fisher_mean(np.ravel(by_rater(at))), len(ratings.uids), seed),
         "per_model_tanh_mean": published,
     }
