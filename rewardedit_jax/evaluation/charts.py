@@ -25,7 +25,7 @@ _DPI = 110
 
 def require_matplotlib() -> None:
     """Raises an ImportError that names the extra, if matplotlib is missing. For use before a long computation."""
-    if importlib.util.find_spec("matplotlib") is None:
+    if not importlib.util.find_spec("matplotlib"):
         raise ImportError("matplotlib is missing: charts need the extra 'plots', pip install 'rewardedit_jax[plots]'")
 
 

@@ -107,10 +107,13 @@ def test_pairs_that_are_there_again_are_named(tmp_path):
         result("x", "AvsB", "B>A", "B>A", ("m2", "m1")),
         result("y", "AvsB", "B>A", "B>A"),
         result("z", "AvsB", "A=B", "A=B"),
+        result("t", "AvsB", "A=B", "A=B"),
+        result("t", "BvsA", "A=B", "A=B", ("m2", "m1")),
     ]
-    with pytest.raises(BadRecords, match="2 pairs occur more than once") as told:
+    with pytest.raises(BadRecords, match="3 pairs occur more than once") as told:
         read_answers(write(tmp_path, {"results": results}), 2)
     assert "2pair x (m1, m2): results 0, 3, with the same human vote" in str(told.value)
+    assert "2pair t (m1, m2): results 6, 7, with the same human vote" in str(told.value)
     assert "2pair y (m1, m2): results 1, 4, with contradictory human votes" in str(told.value)
     again = [result("a", "AvsB", "A>B", "A>B"), result("a", "BvsA", "B>A", "A>B")]
     with pytest.raises(BadRecords, match="3pair a AvsB: results 0, 1, with contradictory human votes"):

@@ -1,5 +1,6 @@
 """launch/evaluate.py on stored answers and on a scorer, as a user calls it."""
 
+import importlib.util
 import json
 import runpy
 import shutil
@@ -31,6 +32,13 @@ def test_genai_bench(evaluate, shared, tmp_path, capsys, judge, accuracy):
     assert (told["accuracy"], told["votes"]) == (accuracy, 919)
     assert f"{accuracy:.2f}" in capsys.readouterr().out
     assert files["--png"].stat().st_size > 0
+
+
+def test_a_missing_matplotlib_is_found_before_the_work(evaluate, tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: name != "matplotlib" and find_spec(name, *a))
+    with pytest.raises(SystemExit, match=r"rewardedit_jax\[plots\]"):
+        evaluate("genai_bench", "--answers", tmp_path / "none.json", "--png", tmp_path / "out.png")
 
 
 def test_imagenhub(evaluate, shared, tmp_path, capsys):

@@ -12,10 +12,9 @@ Points are objects with the human `score`, the `model` that made the edit, and i
 `output_path` in ImagenHub (`valid_imagenhub_processed.json`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,9 +36,7 @@ from rewardedit_jax.evaluation.reward_models.edits import (
 _PATHS = ("path_src", "path1", "path2")
 _SCORES = ("model1_dim1_score", "model2_dim1_score")
 # Benchmark → keys of instruction, source and edited.
-_POINT_KEYS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
-    {"aurora": ("prompt", "input", "gen"), "imagenhub": ("instruction", "input_path", "output_path")}
-)
+_POINT_KEYS = {"aurora": ("prompt", "input", "gen"), "imagenhub": ("instruction", "input_path", "output_path")}
 _TITLES = {"aurora": "AURORA points", "imagenhub": "ImagenHub points"}
 
 

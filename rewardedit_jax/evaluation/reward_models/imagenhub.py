@@ -15,7 +15,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,16 +26,14 @@ from rewardedit_jax.evaluation.statistics import bootstrap_interval, fisher_mean
 
 _Drawn = Int[np.ndarray, " n"] | slice  # indices of the uids in a resample
 _Parts = Float[np.ndarray, "*batch 2"]  # SC, PQ
-ASPECTS: Mapping[str, Callable[[_Parts], Float[np.ndarray, "*batch"]]] = MappingProxyType(
-    {
-        "overall": lambda parts: np.sqrt(parts.prod(-1)),  # VIEScore's geometric mean
-        "semantic": lambda parts: parts[..., 0],
-        "perceptual": lambda parts: parts[..., 1],
-    }
-)
+ASPECTS: dict[str, Callable[[_Parts], Float[np.ndarray, "*batch"]]] = {
+    "overall": lambda parts: np.sqrt(parts.prod(-1)),  # VIEScore's geometric mean
+    "semantic": lambda parts: parts[..., 0],
+    "perceptual": lambda parts: parts[..., 1],
+}
 SOURCES = "input"  # the directory of results that does not belong to a model
 # Aspect → column of a scorer's scores: semantic consistency is following.
-_COLUMNS: Mapping[str, int] = {"overall": OVERALL, "semantic": 0, "perceptual": 1}
+_COLUMNS = {"overall": OVERALL, "semantic": 0, "perceptual": 1}
 _UNPUBLISHED = "Imagic"  # rated, but not part of VIEScore's and EditReward's figures
 _PARTS = ("SC", "PQ")
 _LEVELS = (0, 0.5, 1)
