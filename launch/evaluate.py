@@ -37,12 +37,8 @@ def parse() -> argparse.Namespace:
     for name, parser in benchmarks.choices.items():
         if name not in _WITHOUT_REPORT:
             parser.add_argument("--json", type=Path, metavar="FILE", help="file for every number")
-            parser.add_argument(
-                "--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')"
-            )
-            parser.add_argument(
-                "--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)"
-            )
+            parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
+            parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
     return p.parse_args()
 
 

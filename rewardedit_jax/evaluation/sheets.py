@@ -76,7 +76,7 @@ class Sheet:
         self._draw.text((self._text_left, _MARGIN), text, INK, self._large)
 
     def text(self, row: int, label: str, text: str, letters: int = 18) -> None:
-        """Writes a row of the text column: a small label, and below it the text, wrapped after so many letters."""
+        """Writes a small label in the text column, and below it the text in lines of at most `letters` letters."""
         top = self._top(row)
         self._draw.text((self._text_left, top + 2), label, FAINT, self._small)
         wrapped = textwrap.fill(text, letters)

@@ -1,4 +1,4 @@
-"""Charts: bars and intervals have the lengths of their numbers, and a missing matplotlib is named before the work."""
+"""Charts: bars and intervals have the lengths of their numbers; a missing matplotlib is named with its extra."""
 
 import importlib.util
 import io
@@ -66,7 +66,7 @@ def test_the_reliability_diagram_has_a_dot_per_bin():
     assert (render(figure) == (58, 110, 190)).all(axis=2).sum() > 300
 
 
-def test_the_diagram_is_written_where_no_directory_was(tmp_path):
+def test_missing_directories_are_made(tmp_path):
     save_reliability([Bin(0.6, 0.5, 10)], "a scorer", tmp_path / "new" / "curve.png")
     assert Image.open(tmp_path / "new" / "curve.png").width > 300
 

@@ -1,4 +1,4 @@
-"""GenAI-Bench: what judges' stored answers come to, and every fault of a file of answers."""
+"""GenAI-Bench: accuracies of judges' stored answers, and the faults of a file of answers."""
 
 import json
 import re
@@ -28,32 +28,32 @@ def rows(report):
 def test_published_figures(shared):
     data = shared / "data" / "genai_bench"
     for judge, accuracy in (("gpt4o", 53.54), ("random", 25.9)):
-        told = evaluate_votes(read_votes(data / judge / "pairwise.json")).to_json()
-        assert (told["accuracy"], told["votes"]) == (accuracy, 919)
-        assert sum(sum(answers.values()) for answers in told["counts"].values()) == 919
+        measured = evaluate_votes(read_votes(data / judge / "pairwise.json")).to_json()
+        assert (measured["accuracy"], measured["votes"]) == (accuracy, 919)
+        assert sum(sum(answers.values()) for answers in measured["counts"].values()) == 919
 
 
-def test_four_labels_are_told_apart_and_ties_are_one(tmp_path):
+def test_accuracies_with_four_three_and_two_labels(tmp_path):
     votes = read_votes(
         write(tmp_path, [(h, a) for h in HUMANS for a in ("[[A>B]]", "[[B>A]]", "[[A=B=Good]]", "[[A=B=Bad]]")])
     )
     report = evaluate_votes(votes)
-    told = rows(report)
-    assert told["four labels", "published"] == told["four labels", "sound"] == 4 / 16
-    assert told["ties as one label", "sound"] == 6 / 16
-    assert told["humans decided", "sound"] == 2 / 8
+    measured = rows(report)
+    assert measured["four labels", "published"] == measured["four labels", "sound"] == 4 / 16
+    assert measured["ties as one label", "sound"] == 6 / 16
+    assert measured["humans decided", "sound"] == 2 / 8
     assert "answer [[A>B]] is right in 25.00 %" in report.to_text()
 
 
-def test_a_judge_that_likes_the_left_is_found_out(tmp_path):
-    """Always "left": right in half of these votes in one order; in both orders its answers never agree."""
+def test_position_bias_shows_in_the_other_order(tmp_path):
+    """A judge that always answers "left" is right in half of the votes, and its answers never agree."""
     humans = ["leftvote", "rightvote"] * 10
     mirrored = {"leftvote": "rightvote", "rightvote": "leftvote"}
     votes = read_votes(write(tmp_path, [(h, "[[A>B]]") for h in humans]))
     file = write(tmp_path, [(mirrored[h], "[[A>B]]") for h in humans], "swapped.json")
-    told = rows(evaluate_votes(votes, align_swapped(votes, read_votes(file), file)))
-    assert told["four labels", "sound"] == 0.5
-    assert told["same answer in both orders", "sound"] == 0
+    measured = rows(evaluate_votes(votes, align_swapped(votes, read_votes(file), file)))
+    assert measured["four labels", "sound"] == 0.5
+    assert measured["same answer in both orders", "sound"] == 0
 
 
 def test_the_same_answers_in_both_orders(tmp_path):
@@ -61,8 +61,8 @@ def test_the_same_answers_in_both_orders(tmp_path):
     votes = read_votes(write(tmp_path, [(h, ANSWER_OF[h]) for h in HUMANS]))
     turned_humans = [mirrored.get(h, h) for h in HUMANS]
     file = write(tmp_path, [(h, ANSWER_OF[h]) for h in turned_humans], "swapped.json")
-    told = rows(evaluate_votes(votes, align_swapped(votes, read_votes(file), file)))
-    assert told["four labels", "sound"] == told["same answer in both orders", "sound"] == 1
+    measured = rows(evaluate_votes(votes, align_swapped(votes, read_votes(file), file)))
+    assert measured["four labels", "sound"] == measured["same answer in both orders", "sound"] == 1
 
 
 def test_the_other_order_must_be_of_the_same_votes(tmp_path):
@@ -74,7 +74,7 @@ def test_the_other_order_must_be_of_the_same_votes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("human", "judged", "told"),
+    ("human", "judged", "message"),
     [
         ("left_vote", "[[A>B]]", "item 1: human_vote is 'left_vote'"),
         ("leftvote", "A>B", "item 1: model_vote is 'A>B'"),
@@ -82,9 +82,9 @@ def test_the_other_order_must_be_of_the_same_votes(tmp_path):
         ("leftvote", ["[[A>B]]"], "item 1: model_vote is "),
     ],
 )
-def test_unknown_labels_are_named(tmp_path, human, judged, told):
+def test_unknown_labels_are_named(tmp_path, human, judged, message):
     file = write(tmp_path, [("leftvote", "[[A>B]]"), (human, judged)])
-    with pytest.raises(ValueError, match=re.escape(f"{file}, {told}")):
+    with pytest.raises(ValueError, match=re.escape(f"{file}, {message}")):
         read_votes(file)
 
 
@@ -96,13 +96,13 @@ def test_a_vote_counts_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [("{", "is not JSON"), ("{}", "is not a list"), ("[]", "is not a list"), ('[{"idx": 0}]', "item 0: no human_vote")],
 )
-def test_other_files_are_refused(tmp_path, content, told):
+def test_other_files_are_refused(tmp_path, content, message):
     file = tmp_path / "pairwise.json"
     file.write_text(content)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         read_votes(file)
 
 

@@ -1,4 +1,4 @@
-"""Scores from a file: what stands for a scorer, and what is refused."""
+"""Scores from a file: how edits are found in it, and the lines that are errors."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_the_same_score_twice_is_no_contradiction(write):
         ({**line(), "instruction": ["x"]}, "line 1 is not a score .*instruction is not a string"),
     ],
 )
-def test_a_line_that_is_no_score_is_named(write, entry, message):
+def test_an_invalid_line_is_named(write, entry, message):
     with pytest.raises(ValueError, match=message):
         read_scores(write(entry))
 
@@ -64,7 +64,7 @@ def test_a_file_may_begin_with_a_byte_order_mark_but_is_utf_8(tmp_path):
         read_scores(file)
 
 
-def test_an_error_matters_only_to_whom_asks_for_its_edit(write):
+def test_a_stored_error_matters_only_for_its_own_edit(write):
     error = {key: value for key, value in line("c.png").items() if key != "overall"} | {"error": "no image"}
     stored = read_scores(write(line(), error, {**error, "edited": "b.png"}))
     asked = [edit(Path("a.png"), Path(name)) for name in ("b.png", "c.png")]

@@ -43,7 +43,7 @@ def test_published_accuracy_always_calls_one_tie():
 
 
 def step_by_step(human, margin):
-    """The published scan, counted anew at each step: the first items by |margin| are ties, the others are not."""
+    """The published scan, recomputed at each step: the first items by |margin| are ties, the others are not."""
     items = sorted(zip(human, margin, strict=True), key=lambda item: abs(item[1]))
     return max(
         (sum(h == 0 for h, _ in items[:k]) + sum(h * m > 0 for h, m in items[k:])) / len(items)
@@ -75,7 +75,7 @@ def test_published_threshold_is_the_first_best_and_tries_zero():
 
 
 def test_cross_validation_gains_nothing_from_noise():
-    """Scores that know nothing: a threshold tuned on the items looks better than guessing, a held-out one does not."""
+    """Random scores: a threshold tuned on the items looks better than guessing, a held-out one does not."""
     rng = np.random.default_rng(1)
     tuned, held_out = [], []
     for seed in range(30):
@@ -93,9 +93,9 @@ def test_cross_validation_may_call_no_ties():
 
 def test_cross_validation_finds_a_clear_threshold():
     human = np.array([1, 0, -1] * 10)
-    told = cross_validated(human, human + 0.1 * np.sin(np.arange(30.0)), seed=3)
-    assert told.all()
-    assert (told == cross_validated(human, human + 0.1 * np.sin(np.arange(30.0)), seed=3)).all()
+    measured = cross_validated(human, human + 0.1 * np.sin(np.arange(30.0)), seed=3)
+    assert measured.all()
+    assert (measured == cross_validated(human, human + 0.1 * np.sin(np.arange(30.0)), seed=3)).all()
 
 
 def test_one_item_cannot_be_split():
@@ -124,7 +124,7 @@ def test_means_of_correlations():
 
 
 def test_correlations_within_prompts():
-    """Prompt a is ordered rightly, b wrongly, c has one edit, d constant scores: the mean is of a and b."""
+    """Prompt a is in the right order, b in reverse, c has one edit, d constant scores: the mean is over a and b."""
     prompts = list("aaabbbcdd")
     human = np.array([1.0, 2, 3, 1, 2, 3, 9, 1, 2])
     scores = np.array([10.0, 20, 30, 7, 6, 5, 0, 4, 4])
@@ -135,7 +135,7 @@ def test_correlations_within_prompts():
 
 
 def test_interval_is_that_of_a_proportion():
-    """Of 400 items half are right: 0.5 ± 1.96 · 0.025."""
+    """Half of 400 items are right: 0.5 ± 1.96 · 0.025."""
     items = np.arange(400) % 2
     low, high = bootstrap_interval(lambda at: items[at].mean(), 400, seed=0)
     assert (low, high) == pytest.approx((0.451, 0.549), abs=0.006)
@@ -143,7 +143,7 @@ def test_interval_is_that_of_a_proportion():
 
 
 def test_interval_is_the_quantiles_of_resampled_statistics():
-    """The interval of earlier versions, and of a single item, of which every resample is the same."""
+    """Quantiles of one thousand means; for a single item, all resamples are equal."""
     values = np.random.default_rng(3).normal(size=57)
     rng = np.random.default_rng(5)
     resampled = [values[rng.integers(0, 57, 57)].mean() for _ in range(1000)]

@@ -1,4 +1,4 @@
-"""The shapes benchmark of scorers: made-up scores whose accuracies are known, and calibration in closed form."""
+"""The shapes benchmark of scorers: made-up scores whose accuracies and calibration are known."""
 
 from dataclasses import replace
 
