@@ -14,14 +14,15 @@ by the oracle judge. DIR/result.json gets every score, DIR/pictures.npz every pi
 shapes_scorer: a scorer's order of held-out edits of the shapes world, beside chance and a baseline, and whether its
 stated probabilities come true.
 shapes_scorers: several scorers in one table, each trained with one seed or more.
-The others are public benchmarks of reward models: of a scorer (--model), of scores in a file (--scores), or of what a
-judge answered (--answers). `evaluate.py NAME --help` says which files of the benchmark they read.
+The others are public benchmarks of reward models. They evaluate a scorer (--model), scores in a file (--scores), or a
+judge's answers (--answers). `evaluate.py NAME --help` lists the files that a benchmark reads.
 """
 
 import argparse
 from pathlib import Path
 
 from rewardedit_jax.command_line import complain_clearly, png_file
+from rewardedit_jax.evaluation.charts import require_matplotlib
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.command import add_shapes_benchmarks
 
@@ -35,15 +36,17 @@ def parse() -> argparse.Namespace:
     add_reward_benchmarks(benchmarks)
     for name, parser in benchmarks.choices.items():
         if name not in _WITHOUT_REPORT:
-            parser.add_argument("--json", type=Path, metavar="FILE", help="for every number")
-            parser.add_argument("--png", type=png_file, metavar="FILE", help="for bars with their intervals")
-            parser.add_argument("--seed", type=int, default=0, help="of the intervals (default: %(default)s)")
+            parser.add_argument("--json", type=Path, metavar="FILE", help="file for every number")
+            parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
+            parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
     return p.parse_args()
 
 
 def main() -> None:
     a = parse()
-    with complain_clearly():
+    with complain_clearly(ImportError):
+        if getattr(a, "png", None) or getattr(a, "curve", None):
+            require_matplotlib()  # now, not after an hour of scoring
         if report := a.run(a):
             print(report.to_text())
             report.write(a.json, a.png)

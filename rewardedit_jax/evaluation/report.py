@@ -1,23 +1,66 @@
-"""What a benchmark found: told as aligned text, as JSON, and as bars with their intervals."""
+"""Results as text, Markdown and JSON: `TextTable` for cells of any kind, `Report` for the measures of a benchmark."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Num
-from PIL import Image, ImageDraw, ImageFont
 
-from rewardedit_jax.evaluation.reward_models.bootstrap import bootstrap_interval
-from rewardedit_jax.evaluation.sheets import FAINT, INK, PAPER, RULE
+from rewardedit_jax.evaluation.statistics import bootstrap_interval
 from rewardedit_jax.weights.files import write_json
 
-Interval = tuple[float, float]
+Note = tuple[list[str], dict[str, Any]]  # sentences below a report's table, and the entries of its JSON file
 
-_MARGIN, _GAP, _NAMES, _LENGTH, _BAR = 24, 12, 330, 420, 18  # pixels; _LENGTH is that of a full bar
-_PUBLISHED, _SOUND = (170, 176, 190), (58, 110, 190)
+MOST_LISTED = 10  # names in one line of text
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Cells under a heading, with an optional title above and notes below."""
+
+    heading: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    notes: Sequence[str] = ()
+
+    def to_text(self) -> str:
+        """The table for a terminal, in aligned columns."""
+        return self._between_title_and_notes(aligned(self.heading, self.rows))
+
+    def to_markdown(self) -> str:
+        """The table for a README."""
+        # Unpadded: a changed number then changes one line of a diff.
+        cells = (self.heading, ["---"] * len(self.heading), *self.rows)
+        return self._between_title_and_notes(["| " + " | ".join(row) + " |" for row in cells])
+
+    def _between_title_and_notes(self, lines: list[str]) -> str:
+        above = [self.title, ""] if self.title else []
+        below = ["", *self.notes] if self.notes else []
+        return "\n".join([*above, *lines, *below])
+
+
+def aligned(heading: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of text with aligned columns and a rule below the heading."""
+    # By characters: "±" and "×" are one wide in a terminal.
+    widths = [max(map(len, column)) for column in zip(heading, *body, strict=True)]
+    rows = (heading, ["-" * width for width in widths], *body)
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def plus_minus(mean: float, deviation: float | None, spec: str = ".2f") -> str:
+    """`3.10 ± 0.25`, or the mean alone where the deviation is None. `spec` formats the mean: "+.2f" for differences."""
+    # The sign of a difference says something, that of a deviation nothing.
+    return f"{mean:{spec}}" + ("" if deviation is None else f" ± {deviation:{spec.lstrip('+')}}")
+
+
+def listed(names: Iterable[Any], separator: str = ", ") -> str:
+    """The first ten names in one line, and the number of the others."""
+    names = [str(name) for name in names]
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return separator.join(names[:MOST_LISTED]) + more
 
 
 @dataclass(frozen=True)
@@ -25,10 +68,10 @@ class Row:
     """One measure under one protocol."""
 
     measure: str
-    protocol: str  # "published" or "sound"
-    value: float  # a share or a correlation; NaN where it is not defined
-    of: str  # what is counted: "919 votes"
-    interval: Interval | None = None  # 95 %, of sound measures
+    protocol: str  # "published": computed as in the paper's code; "sound": computed as it should be
+    value: float  # share or correlation; NaN where it is undefined
+    of: str  # number and kind of the items: "919 votes"
+    interval: tuple[float, float] | None = None  # 95 %, for the sound protocol
 
 
 def sound_share(
@@ -38,18 +81,19 @@ def sound_share(
     seed: int,
     counted: Int[np.ndarray, " n"] | None = None,
 ) -> Row:
-    """The share that is right, with its interval over items; tie thresholds are those already chosen.
+    """The share of right items, with its bootstrap interval over items.
 
     Args:
-      right: how much of each item is right.
-      what: what is counted.
-      seed: of the bootstrap.
-      counted: how much there is of each item, if it is not one: pairs of a group, which are not independent.
+      right: number or share of what is right in each item.
+      what: plural noun for what is counted: "pairs".
+      seed: seed of the bootstrap.
+      counted: number of things counted in each item, 1 by default. The pairs of a group are not independent: the
+        bootstrap must resample groups, not pairs.
     """
     counted = np.ones(len(right), int) if counted is None else counted
     if not counted.sum():
         return Row(measure, "sound", math.nan, f"0 {what}")
-    interval = bootstrap_interval(lambda at: right[at].sum() / counted[at].sum(), len(right), seed)
+    interval = bootstrap_interval(lambda drawn: right[drawn].sum() / counted[drawn].sum(), len(right), seed)
     return Row(measure, "sound", float(right.sum() / counted.sum()), f"{counted.sum()} {what}", interval)
 
 
@@ -58,8 +102,8 @@ class Report:
     """The measures of one benchmark.
 
     Attributes:
-      values: what the JSON file holds beside the rows.
-      percent: whether values are told in percent, as accuracies are, or as they are.
+      values: entries of the JSON file besides the rows.
+      percent: whether text shows values in percent (accuracies) or as they are (correlations).
     """
 
     title: str
@@ -68,45 +112,45 @@ class Report:
     values: Mapping[str, Any]
     percent: bool
 
-    def noting(self, notes: Sequence[str], values: Mapping[str, Any]) -> "Report":
-        """This report with more notes and values."""
-        return replace(self, notes=[*self.notes, *notes], values={**self.values, **values})
+    def with_notes(self, *notes: Note) -> "Report":
+        """This report with further notes and their values."""
+        sentences = [sentence for more, _ in notes for sentence in more]
+        values = {key: value for _, more in notes for key, value in more.items()}
+        return replace(self, notes=[*self.notes, *sentences], values={**self.values, **values})
+
+    def table(self) -> TextTable:
+        heading = ("measure", "protocol", "value", "95 % interval", "of")
+        rows = [(row.measure, row.protocol, self._number(row.value), self._interval(row), row.of) for row in self.rows]
+        return TextTable(heading, rows, self.title, self.notes)
 
     def to_text(self) -> str:
-        heading = ("measure", "protocol", "value", "95 % interval", "of")
-        return "\n".join([self.title, "", *aligned(heading, list(map(self._cells, self.rows))), "", *self.notes])
+        return self.table().to_text()
+
+    def to_markdown(self) -> str:
+        return self.table().to_markdown()
 
     def to_json(self) -> dict[str, Any]:
-        """`values`, and the table as `rows`; null where a number is not defined, which JSON has no word for."""
+        """`values` and the table as `rows`; undefined numbers become null, as JSON has no NaN."""
+        # The names of the fields of `Row` are keys of the file: renaming one breaks readers.
         rows = [vars(row) for row in self.rows]
-        return _plain({**self.values, "title": self.title, "rows": rows, "notes": list(self.notes)})
+        return _without_nan({**self.values, "title": self.title, "rows": rows, "notes": list(self.notes)})
 
     def write(self, json_file: Path | None, png_file: Path | None) -> None:
-        """Writes the files that are asked for, in directories made where they lack."""
+        """Writes the files that are given, and their directories where missing."""
         if json_file:
             write_json(self.to_json(), json_file)
         if png_file:
-            png_file.parent.mkdir(parents=True, exist_ok=True)
-            self.draw().save(png_file)
+            # Imported here: charts need matplotlib, an optional dependency.
+            from rewardedit_jax.evaluation.charts import draw_bars, save_figure
 
-    def draw(self) -> Image.Image:
-        """A bar for each row, from 0 to 1, and a line over its interval."""
-        height = 2 * _MARGIN + 44 + len(self.rows) * (_BAR + _GAP) + 26
-        image = Image.new("RGB", (2 * _MARGIN + _NAMES + _LENGTH + 210, height), PAPER)
-        draw = ImageDraw.Draw(image)
-        bold, body, small = (ImageFont.load_default(size) for size in (17, 14, 12))
-        draw.text((_MARGIN, _MARGIN), self.title, INK, bold)
-        for i, row in enumerate(self.rows):
-            top = _MARGIN + 44 + i * (_BAR + _GAP)
-            draw.text((_MARGIN, top), f"{row.measure}, {row.protocol}", INK, body)
-            _draw_bar(draw, top, row)
-            draw.text((_MARGIN + _NAMES + _LENGTH + _GAP, top), " ".join(self._cells(row)[2:4]), INK, body)
-        draw.text((_MARGIN, height - _MARGIN - 14), "lines: 95 % bootstrap intervals", FAINT, small)
-        return image
+            save_figure(draw_bars(self), png_file)
 
-    def _cells(self, row: Row) -> tuple[str, ...]:
-        interval = "[{}, {}]".format(*map(self._number, row.interval)) if row.interval else ""
-        return row.measure, row.protocol, self._number(row.value), interval, row.of
+    def label(self, row: Row) -> str:
+        """The value of a row and its interval, as text."""
+        return f"{self._number(row.value)} {self._interval(row)}".strip()
+
+    def _interval(self, row: Row) -> str:
+        return "[{}, {}]".format(*map(self._number, row.interval)) if row.interval else ""
 
     def _number(self, value: float) -> str:
         if math.isnan(value):
@@ -114,32 +158,39 @@ class Report:
         return f"{100 * value:.2f}" if self.percent else f"{value:.4f}"
 
 
-def _draw_bar(draw: ImageDraw.ImageDraw, top: int, row: Row) -> None:
-    left, middle = _MARGIN + _NAMES, top + _BAR // 2
-
-    def at(value: float) -> float:
-        return left + _LENGTH * min(max(value, 0.0), 1.0)
-
-    draw.rectangle((left, top, left + _LENGTH, top + _BAR), outline=RULE)
-    if row.value > 0:  # NaN is not
-        draw.rectangle((left, top, at(row.value), top + _BAR), _SOUND if row.protocol == "sound" else _PUBLISHED)
-    if row.interval:
-        low, high = map(at, row.interval)
-        draw.line((low, middle, high, middle), INK, 2)
-        for end in (low, high):
-            draw.line((end, middle - 5, end, middle + 5), INK, 2)
-
-
-def _plain(value: Any) -> Any:
+def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def aligned(heading: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of text whose columns stand under each other, the heading ruled off."""
-    widths = [max(map(len, column)) for column in zip(heading, *body, strict=True)]
-    rows = (heading, ["-" * width for width in widths], *body)
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+def note_repeated(items: Sequence[Hashable], verdicts: Sequence[Hashable], what: str) -> Note:
+    """Note about items that people judged more than once, with the same verdict or with different ones.
+
+    Args:
+      items: what people judged; equal items were judged repeatedly.
+      verdicts: the verdict on each item.
+      what: plural noun for the items: "pairs".
+    """
+    indices: dict[Hashable, list[int]] = {}
+    for i, item in enumerate(items):
+        indices.setdefault(item, []).append(i)
+    found: dict[str, list[list[int]]] = {"contradictory": [], "repeated": []}
+    for same in indices.values():
+        if len(same) > 1:
+            found["contradictory" if len({verdicts[i] for i in same}) > 1 else "repeated"].append(same)
+    values = {kind: {what: len(groups), "first": groups[:MOST_LISTED]} for kind, groups in found.items()}
+    notes = [f"{kind} {what}, {len(groups)}: items {_equal_items(groups)}." for kind, groups in found.items() if groups]
+    if notes:
+        # They may be the votes of two people: removing one of them would favour the other.
+        notes.append(
+            "Repeated: judged more than once with the same verdict. Contradictory: with different verdicts, so that "
+            "100 % cannot be reached. Both protocols count every item."
+        )
+    return notes, values
+
+
+def _equal_items(groups: Sequence[Sequence[int]]) -> str:
+    return listed((" = ".join(map(str, same)) for same in groups), separator="; ")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rewardedit_jax.command_line import png_file
 from rewardedit_jax.editing.editor import Editor
-from rewardedit_jax.evaluation.reliability import save_reliability
+from rewardedit_jax.evaluation.charts import save_reliability
 from rewardedit_jax.evaluation.report import Report
 from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.shapes.editor_benchmark import SETTINGS, evaluate_editor, held_out_scenes, references

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from rewardedit_jax.evaluation.reliability import expected_calibration_error, reliability
 from rewardedit_jax.evaluation.report import Report, Row, sound_share
+from rewardedit_jax.evaluation.statistics import expected_calibration_error, reliability_bins
 from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.scoring.task import ScoringTask
@@ -64,7 +64,7 @@ def evaluate_scorer(scores: Sequence[Sequence[EditScore]], groups: Sequence[Shap
     stated = float(told[tied].mean()) if tied.any() else math.nan
     values = {
         "expected_calibration_error": error,
-        "reliability": reliability(told, true),
+        "reliability": reliability_bins(told, true),
         "stated_on_ties": stated,
         "groups": len(groups),
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rewardedit_jax.evaluation.ranking import MOST_EDITS, best_first, draw_ranking, ranking_text
+from rewardedit_jax.evaluation.ranking import MAX_EDITS, best_first, draw_ranking, ranking_text
 from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.scoring.files import ScoreJob
 
@@ -33,12 +33,12 @@ def test_the_table_begins_with_the_best(red_and_blue):
     assert "92%" in lines[2]  # two standard Gaussians, two apart: Φ(2 / √2)
     assert "+2.00" in lines[2]
     assert "blue.png" in lines[3]
-    assert lines[4].endswith("red.png: transparent parts of edited were laid on white.")
+    assert "red.png: transparent parts of edited" in lines[4]
 
 
 def test_the_calibration_is_stated_once(red_and_blue):
-    ranked = [(job, replace(told, calibrated=0.5, calibration="our edits")) for job, told in red_and_blue]
-    assert ranking_text(ranked).splitlines().count("calibrated: share of our edits that it beats.") == 1
+    ranked = [(job, replace(measured, calibrated=0.5, calibration="our edits")) for job, measured in red_and_blue]
+    assert ranking_text(ranked).splitlines().count("calibrated: share of our edits with a lower score.") == 1
 
 
 def test_the_sheet_shows_source_and_edits_in_order(red_and_blue):
@@ -54,14 +54,14 @@ def test_the_sheet_shows_source_and_edits_in_order(red_and_blue):
 
 def test_the_sheet_has_a_row_for_each_source(red_and_blue, tmp_path):
     one = draw_ranking(best_first(red_and_blue))
-    other = [(ScoreJob(job.source, job.edited, "make it blue"), told) for job, told in red_and_blue]
+    other = [(ScoreJob(job.source, job.edited, "make it blue"), measured) for job, measured in red_and_blue]
     two = draw_ranking(best_first([*red_and_blue, *other]))
     assert two.width == one.width
     assert two.height - 40 == 2 * (one.height - 40)
 
 
-def test_a_sheet_is_no_wider_than_it_may_be(red_and_blue):
+def test_a_sheet_has_a_largest_width(red_and_blue):
     (job, _), *_ = red_and_blue
     many = [(job, score(float(i))) for i in range(9)]
-    few = many[:MOST_EDITS]
+    few = many[:MAX_EDITS]
     assert draw_ranking(many).size == draw_ranking(few).size

@@ -1,11 +1,10 @@
-"""The shapes benchmark of scorers: made-up scores whose accuracies are known, and calibration in closed form."""
+"""The shapes benchmark of scorers: made-up scores whose accuracies and calibration are known."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from rewardedit_jax.evaluation.reliability import draw_reliability, expected_calibration_error, reliability
 from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.shapes.scorer_benchmark import evaluate_scorer, held_out_groups, least_change, preferences
 from rewardedit_jax.shapes.scorer_table import scorer_table
@@ -93,18 +92,6 @@ def test_the_baseline_prefers_the_source(groups):
     group = groups[0]
     candidates = np.concatenate([group.source[None], group.candidates[:3]])
     assert least_change([replace(group, candidates=candidates)])[0].argmax() == 0
-
-
-def test_calibration_in_closed_form():
-    told, true = np.array([0.55, 0.55, 0.95, 0.95]), np.array([1.0, 0.0, 1.0, 1.0])
-    assert reliability(told, true) == [(pytest.approx(0.55), 0.5, 2), (pytest.approx(0.95), 1.0, 2)]
-    assert expected_calibration_error(told, true) == pytest.approx(0.05)
-    assert expected_calibration_error(told, np.array([0.5, 0.6, 1.0, 0.9])) == pytest.approx(0)
-
-
-def test_the_curve_is_drawn():
-    picture = np.asarray(draw_reliability([(0.6, 0.5, 10), (0.9, 1.0, 40)], "a scorer"))
-    assert (picture == (58, 110, 190)).all(axis=2).sum() > 300
 
 
 def test_the_table_of_several_scorers(groups):

@@ -1,16 +1,15 @@
-"""Benchmarks of reward models: items in their public layout, human judgements, and how well a judge agrees with them.
+"""Benchmarks of reward models: human judgements of edits, and how well scores or a judge's answers agree with them.
 
-Each is told under two protocols. `published` counts as the published code does, its accidents included (thresholds
-tuned on the test data, order-dependent ties, the hyperbolic tangent of a mean correlation), so that numbers can be set
-beside those of papers. `sound` is what to believe: thresholds cross-validated, Fisher's transform, every item in the
-denominator, 95 % bootstrap intervals with their seed. Facts: section 7 of the EditReward fact sheet.
+Every figure follows one of two protocols. `published` repeats the published evaluation code with its accidents (tie
+thresholds tuned on the test data, ties that depend on the order of items, tanh of a mean correlation), so that it
+compares with printed figures: EditReward (arXiv:2509.26346), section 4.2, table 2. `sound` is the figure to trust:
+cross-validated thresholds, Fisher's transform, every item in the denominator, and a 95 % bootstrap interval.
 
-  genai_bench       four-way votes on two edits, stored answers of a judge
-  imagenhub         ratings of three raters, stored answers of a judge (VIEScore) or any scorer
-  pairs             GenAI-Bench (from the hub, or as listed by EditReward) and AURORA pairs, any scorer
-  points            AURORA and ImagenHub points, any scorer
-  editreward_bench  rankings of two, three or four edits, any scorer, or stored answers of a judge
+  genai_bench        votes on two edits: a judge's stored answers, and the hub's pairs for any scorer
+  aurora             pairs (AURORA, GenAI-Bench) and points (AURORA, ImagenHub) in EditReward's lists, for any scorer
+  imagenhub          ratings of three raters: a judge's stored answers (VIEScore), or any scorer
+  editreward_bench   rankings of two, three or four edits, for any scorer
+  editreward_pairs   the same from the hub's parquet files, and a judge's stored answers
 
-A scorer is a `Scorer` or a plain callable: see `edits.ScoreEdits`. Wherever one goes, scores from a file go too:
-`stored_scores`.
+Scores come from a `Scorer`, from a callable, or from a file: see `edits.ScoreSource`.
 """

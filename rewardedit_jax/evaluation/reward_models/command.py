@@ -1,8 +1,7 @@
-"""The reward-model benchmarks on a command line: the arguments of each, and what it runs.
+"""Command line of the reward-model benchmarks: the arguments of each benchmark, and the function that runs it.
 
-A benchmark measures a scorer on edits (`--model`), scores of them that are in a file (`--scores`), or what a judge
-answered about them in the benchmark's own form (`--answers`). Arguments that do not go together are refused before
-anything is loaded.
+A benchmark evaluates a scorer on edits (`--model`), scores of these edits in a file (`--scores`), or a judge's answers
+in the benchmark's own layout (`--answers`). Invalid combinations of arguments are refused before anything is loaded.
 """
 
 import argparse
@@ -10,72 +9,66 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rewardedit_jax.evaluation.report import Report
-from rewardedit_jax.evaluation.reward_models import editreward_bench_answers, genai_bench, imagenhub
-from rewardedit_jax.evaluation.reward_models.editreward_bench import evaluate_groups
-from rewardedit_jax.evaluation.reward_models.editreward_bench_groups import ReadGroups, join_groups
-from rewardedit_jax.evaluation.reward_models.editreward_bench_hub import read_hub_groups
-from rewardedit_jax.evaluation.reward_models.editreward_bench_json import read_groups
-from rewardedit_jax.evaluation.reward_models.edits import INSIDE_PARQUET, Judge, note_transparent, score_edits
-from rewardedit_jax.evaluation.reward_models.genai_bench_hub import read_hub_pairs
-from rewardedit_jax.evaluation.reward_models.imagenhub_results import SOURCES, rated_edits, scored_aspects
-from rewardedit_jax.evaluation.reward_models.pairs import Pair, evaluate_pairs, read_pairs
-from rewardedit_jax.evaluation.reward_models.points import evaluate_points, read_points
-from rewardedit_jax.evaluation.reward_models.stored_scores import read_scores
-from rewardedit_jax.evaluation.reward_models.votes import turned
+from rewardedit_jax.evaluation.reward_models import (
+    aurora,
+    editreward_bench,
+    editreward_pairs,
+    edits,
+    genai_bench,
+    imagenhub,
+)
 from rewardedit_jax.scoring.scorer import Scorer
 
+# A string, as argparse's class is generic for type checkers only.
+_Subparsers = "argparse._SubParsersAction[argparse.ArgumentParser]"
 _SWAPPED = "with --answers: the same judge's answers with left and right exchanged"
 
 
-def add_reward_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds a parser for each benchmark, whose `run` takes its arguments and returns a `Report`."""
+def add_reward_benchmarks(benchmarks: _Subparsers) -> None:
+    """Adds a parser for each benchmark; its default `run` takes the parsed arguments and returns a `Report`."""
     votes = _benchmark(benchmarks, "genai_bench", "which of two edits people prefer", _genai_bench)
     _file(votes, "--answers", "a judge's pairwise.json")
     _file(votes, "--swapped", _SWAPPED)
-    _file(votes, "--pairs", "for a scorer: the hub's folder of parquet, or valid_set2_full.json", "PATH")
+    _file(votes, "--pairs", "for scores: the hub's directory of parquet files, or valid_set2_full.json", "PATH")
     _images(votes)
 
-    aurora = _benchmark(benchmarks, "aurora", "which of two edits people prefer, or how they rate one", _aurora)
-    _file(aurora, "--pairs", "valid_aurora_human_ratings_pairwise.json")
-    _file(aurora, "--points", "valid_aurora_human_ratings_pointwise.json")
-    _images(aurora)
+    pairs = _benchmark(benchmarks, "aurora", "which of two edits people prefer, or how they rate one", _aurora)
+    _file(pairs, "--pairs", "valid_aurora_human_ratings_pairwise.json")
+    _file(pairs, "--points", "valid_aurora_human_ratings_pointwise.json")
+    _images(pairs)
 
     ratings = _benchmark(benchmarks, "imagenhub", "how people rate edits", _imagenhub)
-    _file(ratings, "--ratings", "the folder of *_rater<n>.tsv", "DIR")
-    _file(ratings, "--answers", "a judge's <model>/{SC,PQ}.json", "DIR")
-    _file(ratings, "--results", "for a scorer, with --ratings: ImagenHub_Text-Guided_IE, the edits themselves", "DIR")
-    _file(ratings, "--points", "for a scorer instead: valid_imagenhub_processed.json")
+    _file(ratings, "--ratings", "directory of *_rater<n>.tsv", "DIR")
+    _file(ratings, "--answers", "with --ratings: directory of a judge's <model>/{SC,PQ}.json", "DIR")
+    _file(ratings, "--results", "for scores, with --ratings: ImagenHub_Text-Guided_IE, the edits themselves", "DIR")
+    _file(ratings, "--points", "for scores, instead of --ratings: valid_imagenhub_processed.json")
     _images(ratings)
 
     groups = _benchmark(benchmarks, "editreward_bench", "how people rank edits", _editreward_bench)
-    _file(groups, "--answers", "of a judge: what inference_<K>pair_hf.py wrote")
+    _file(groups, "--answers", "a judge's answers, as written by inference_<K>pair_hf.py")
     _file(groups, "--swapped", _SWAPPED)
-    groups.add_argument("--size", type=int, choices=(2, 3, 4), help="for --answers: K, edits in a group")
+    groups.add_argument("--size", type=int, choices=(2, 3, 4), help="with --answers: K, the edits in a group")
     groups.add_argument(
-        "--groups", type=Path, nargs="+", metavar="PATH", help="EditReward_Bench_<K>pair.json, or the hub's folder"
-    )
+        "--groups", type=Path, nargs="+", metavar="PATH",
+        help="for scores: EditReward_Bench_<K>pair.json, or the hub's directory",
+    )  # fmt: skip
     groups.add_argument(
-        "--skip-bad",
-        action="store_true",
-        help="of --groups, leave out those with faults (contradictory, incomplete or unknown rankings); the report "
-        "counts them",
-    )
+        "--skip-bad", action="store_true",
+        help="leave out --groups with faults (contradictory, incomplete or unknown rankings); the report counts them",
+    )  # fmt: skip
     _images(groups)
 
 
 def _benchmark(
-    benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
-    about: str,
-    run: Callable[[argparse.Namespace], Report],
+    benchmarks: _Subparsers, name: str, about: str, run: Callable[[argparse.Namespace], Report]
 ) -> argparse.ArgumentParser:
+    """A parser with the arguments of all benchmarks. launch/evaluate.py adds --json, --png and --seed."""
     parser = benchmarks.add_parser(name, help=about)
     parser.add_argument("--model", metavar="DIR", help="a scorer: directory, training workdir or hub id")
-    parser.add_argument("--base", metavar="DIR", help="where the tokenizer is, if the model has none: published ones")
-    parser.add_argument(
-        "--tensor", type=int, default=1, metavar="N", help="devices that share one copy of a model too large for one"
-    )
-    _file(parser, "--scores", "instead of a scorer: what launch/score.py --output wrote about the edits")
+    parser.add_argument("--base", metavar="DIR", help="directory or hub id of the tokenizer, for models without one")
+    shared = "devices that share one copy of a model too large for one (default: %(default)s)"
+    parser.add_argument("--tensor", type=int, default=1, metavar="N", help=shared)
+    _file(parser, "--scores", "instead of --model: scores of the edits, as written by launch/score.py --output")
     parser.set_defaults(run=run)
     return parser
 
@@ -85,94 +78,93 @@ def _file(parser: argparse.ArgumentParser, name: str, about: str, kind: str = "F
 
 
 def _images(parser: argparse.ArgumentParser) -> None:
-    _file(parser, "--images", "what image paths are relative to (default: the folder of the file)", "DIR")
+    _file(parser, "--images", "directory that image paths are relative to (default: that of the list)", "DIR")
 
 
 def _genai_bench(a: argparse.Namespace) -> Report:
-    if _given(a, *_answered("answers"), *_judged("pairs")) == "pairs":
+    if _given(a, "answers", "answers swapped", "pairs model", "pairs scores") == "pairs":
+        # The hub publishes parquet files, EditReward a JSON list.
         hub = a.pairs.is_dir() or a.pairs.suffix == ".parquet"
         _refuse_scores(a, hub)
-        pairs = read_hub_pairs(a.pairs) if hub else _listed_pairs(a)
-        return evaluate_pairs(pairs, _judge(a), "GenAI-Bench", a.seed)
+        pairs = genai_bench.read_hub_pairs(a.pairs) if hub else _listed_pairs(a)
+        return aurora.evaluate_pairs(pairs, _score_source(a), "GenAI-Bench", a.seed)
     votes = genai_bench.read_votes(a.answers)
-    other = turned(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
+    other = genai_bench.align_swapped(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
     return genai_bench.evaluate_votes(votes, other, a.seed)
 
 
 def _aurora(a: argparse.Namespace) -> Report:
-    if _given(a, *_judged("pairs"), *_judged("points")) == "pairs":
-        return evaluate_pairs(_listed_pairs(a), _judge(a), "AURORA", a.seed)
-    return _points(a, "aurora")
+    if _given(a, "pairs model", "pairs scores", "points model", "points scores") == "pairs":
+        return aurora.evaluate_pairs(_listed_pairs(a), _score_source(a), "AURORA", a.seed)
+    return _evaluate_points(a, "aurora")
 
 
 def _imagenhub(a: argparse.Namespace) -> Report:
-    way = _given(a, ("ratings", "answers"), *_judged("results", "ratings"), *_judged("points"))
-    if way == "points":
-        return _points(a, "imagenhub")
+    scored = ("results ratings model", "results ratings scores", "points model", "points scores")
+    form = _given(a, "answers ratings", *scored)
+    if form == "points":
+        return _evaluate_points(a, "imagenhub")
     ratings = imagenhub.read_ratings(a.ratings)
-    if way == "results":
-        edits, judge = rated_edits(a.results, ratings), _judge(a)
-        report = imagenhub.evaluate_ratings(ratings, scored_aspects(score_edits(judge, edits), ratings), a.seed)
-        report = report.noting(*imagenhub.note_unrated(a.results, ratings, besides=(SOURCES,)))
-        return report.noting(*note_transparent(judge, edits))
-    answers = imagenhub.read_answers(a.answers, ratings)
-    report = imagenhub.evaluate_ratings(ratings, imagenhub.judged_aspects(answers), a.seed)
-    return report.noting(*imagenhub.note_unrated(a.answers, ratings))
+    if form == "results":
+        rated, source = imagenhub.rated_edits(a.results, ratings), _score_source(a)
+        scores = imagenhub.scored_aspects(edits.score_edits(source, rated), ratings)
+        # The directory of results may have models that were added after the ratings.
+        unrated = imagenhub.note_unrated(a.results, ratings, besides=(imagenhub.SOURCES,))
+        report = imagenhub.evaluate_ratings(ratings, scores, a.seed)
+        return report.with_notes(unrated, edits.note_transparent(source, rated))
+    scores = imagenhub.judged_aspects(imagenhub.read_answers(a.answers, ratings))
+    return imagenhub.evaluate_ratings(ratings, scores, a.seed).with_notes(imagenhub.note_unrated(a.answers, ratings))
 
 
 def _editreward_bench(a: argparse.Namespace) -> Report:
-    if _given(a, *_answered("answers", "size"), *_judged("groups")) == "groups":
+    if _given(a, "answers size", "answers size swapped", "groups model", "groups scores") == "groups":
         _refuse_scores(a, any(path.is_dir() for path in a.groups))
-        read = join_groups([_groups(path, a) for path in a.groups])
-        return evaluate_groups(read.groups, _judge(a), a.seed, read.left_out)
-    answers = editreward_bench_answers.read_answers(a.answers, a.size)
-    swapped = editreward_bench_answers.read_answers(a.swapped, a.size) if a.swapped else None
-    other = None if swapped is None else turned(answers, swapped, a.swapped)
-    return editreward_bench_answers.evaluate_answers(answers, a.size, other, a.seed)
+        # Several paths, as EditReward has a JSON file per size: "overall" needs all of them.
+        read = editreward_bench.join_groups([_read_groups(path, a) for path in a.groups])
+        return editreward_bench.evaluate_groups(read.groups, _score_source(a), a.seed, read.left_out)
+    answers = editreward_pairs.read_answers(a.answers, a.size)
+    swapped = editreward_pairs.read_answers(a.swapped, a.size) if a.swapped else None
+    other = None if swapped is None else genai_bench.align_swapped(answers, swapped, a.swapped)
+    return editreward_pairs.evaluate_answers(answers, a.size, other, a.seed)
 
 
-def _answered(*answers: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What a judge answered, in one order of the edits or in both."""
-    return answers, (*answers, "swapped")
+def _given(a: argparse.Namespace, *forms: str) -> str:
+    """The first argument of the form that was given. Raises ValueError, listing the forms, if it is none of them.
 
-
-def _judged(*edits: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The edits that these arguments tell of, by a scorer or by scores that are there."""
-    return (*edits, "model"), (*edits, "scores")
-
-
-def _given(a: argparse.Namespace, *ways: tuple[str, ...]) -> str:
-    """The first argument of the one way whose arguments are all there, and no other way's.
-
-    Raises:
-      ValueError: naming the ways there are.
+    Args:
+      forms: the arguments that are given together, such as "pairs model".
     """
-    given = {name for way in ways for name in way if getattr(a, name) is not None}
-    for way in ways:
-        if given == set(way):
-            return way[0]
-    raise ValueError(f"give {', or '.join(' and '.join(f'--{name}' for name in way) for way in ways)}.")
+    arguments = [form.split() for form in forms]
+    given = {name for form in arguments for name in form if getattr(a, name) is not None}
+    for form in arguments:
+        if given == set(form):
+            return form[0]
+    # argparse has exclusive groups of single arguments, but not of combinations.
+    expected = ", or ".join(" and ".join(f"--{name}" for name in form) for form in arguments)
+    raise ValueError(f"arguments do not go together; expected {expected}")
 
 
-def _listed_pairs(a: argparse.Namespace) -> list[Pair]:
-    return read_pairs(a.pairs, a.images or a.pairs.parent)
+def _listed_pairs(a: argparse.Namespace) -> list[aurora.Pair]:
+    return aurora.read_pairs(a.pairs, a.images or a.pairs.parent)
 
 
-def _points(a: argparse.Namespace, benchmark: str) -> Report:
-    points = read_points(a.points, a.images or a.points.parent, benchmark)
-    return evaluate_points(points, _judge(a), benchmark, a.seed)
+def _evaluate_points(a: argparse.Namespace, benchmark: str) -> Report:
+    points = aurora.read_points(a.points, a.images or a.points.parent, benchmark)
+    return aurora.evaluate_points(points, _score_source(a), benchmark, a.seed)
 
 
-def _groups(path: Path, a: argparse.Namespace) -> ReadGroups:
+def _read_groups(path: Path, a: argparse.Namespace) -> editreward_bench.ReadGroups:
     if path.is_dir():
-        return read_hub_groups(path, skip_bad=a.skip_bad)
-    return read_groups(path, a.images or path.parent, skip_bad=a.skip_bad)
+        return editreward_pairs.read_hub_groups(path, skip_bad=a.skip_bad)
+    return editreward_bench.read_groups(path, a.images or path.parent, skip_bad=a.skip_bad)
 
 
 def _refuse_scores(a: argparse.Namespace, inside_parquet: bool) -> None:
+    # Stored scores are found by file name, and images inside parquet files have none.
     if a.scores and inside_parquet:
-        raise ValueError(INSIDE_PARQUET)
+        raise ValueError(edits.INSIDE_PARQUET)
 
 
-def _judge(a: argparse.Namespace) -> Judge:
-    return read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base, tensor=a.tensor)
+def _score_source(a: argparse.Namespace) -> edits.ScoreSource:
+    # Loaded last: files with faults are reported before a model of several gigabytes is read.
+    return edits.read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base, tensor=a.tensor)

@@ -1,66 +1,181 @@
-"""EditReward-Bench: the right order of two, three or four edits of one source, by any scorer.
+"""EditReward-Bench: the ranking of two, three or four edits of one source (EditReward, arXiv:2509.26346, 2.2 and A.3).
 
-Pairwise accuracy looks at every two edits of a group, strict accuracy at whole groups. The paper's "Overall" is the
-share of all groups (it has 186, 150 and 148 of two, three and four edits) whose order is right, not the mean of the
-three shares; every number here names its denominator. Not to be confused with EditScore's benchmark of the same name.
+Pairwise accuracy counts every two edits of a group, strict accuracy counts groups whose pairs are all right (A.3). The
+column "Overall" of table 2 is the share of right groups among all groups (186, 150 and 148 of two, three and four
+edits), not the mean of the columns K=2, K=3 and K=4. EditScore's benchmark of the same name is another one.
+
+Groups are read from the files of EditReward's evaluation code, `EditReward_Bench_{2,3,4}pair.json`, a list of objects
+with `prompt`, `path_src`, `paths_generated` (two to four) and `human_vote` with its `ranking`: for two edits `A>B`,
+`B>A` (or `A<B`), `A=B=Good`, `A=B=Bad`; for more, letters from the best to the worst, `C>A>B`. `editreward_pairs` reads
+the other layouts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from jaxtyping import Bool, Float, Int
 
-from rewardedit_jax.evaluation.report import Report, Row, sound_share
-from rewardedit_jax.evaluation.reward_models.agreement import (
-    Human,
-    Margin,
-    cross_validated,
-    published_threshold,
-    right,
-    right_without_ties,
+from rewardedit_jax.data.bad_records import BadRecords, counted, indented
+from rewardedit_jax.evaluation import statistics
+from rewardedit_jax.evaluation.report import MOST_LISTED, Note, Report, Row, listed, sound_share
+from rewardedit_jax.evaluation.reward_models.edits import (
+    OVERALL,
+    Edit,
+    ScoreSource,
+    note_transparent,
+    read_records,
+    score_edits,
 )
-from rewardedit_jax.evaluation.reward_models.editreward_bench_groups import Group
-from rewardedit_jax.evaluation.reward_models.edits import OVERALL, Judge, note_transparent, score_edits
-from rewardedit_jax.evaluation.reward_models.json_records import MOST_LISTED, listed
 
-Scores = Float[np.ndarray, "_"]  # of the edits of one group, as many as it has
+LETTERS = "ABCD"  # names of the edits of a group
+_RANKINGS_OF_TWO = {"A>B": (0, 1), "B>A": (1, 0), "A<B": (1, 0), "A=B=Good": None, "A=B=Bad": None}
+_KEYS = ("prompt", "path_src", "paths_generated", "human_vote")
+
+Scores = Float[np.ndarray, "_"]  # overall scores of the edits of one group
 
 
-def evaluate_groups(groups: Sequence[Group], scorer: Judge, seed: int = 0, left_out: Sequence[str] = ()) -> Report:
-    """Accuracies of a scorer's overall score.
+@dataclass(frozen=True)
+class Group:
+    """Edits of one source by one instruction, and their human ranking."""
+
+    key: str
+    edits: tuple[Edit, ...]  # two, three or four
+    order: tuple[int, ...] | None  # indices of the edits, best first; None for a tie of two
+
+    @property
+    def best_first(self) -> tuple[Edit, ...] | None:
+        return None if self.order is None else tuple(self.edits[i] for i in self.order)
+
+
+@dataclass(frozen=True)
+class ReadGroups:
+    """Groups that were read, and the keys of those that were left out on request."""
+
+    groups: list[Group]
+    left_out: list[str]
+
+
+def without_faulty(
+    groups: Sequence[Group], faults: Mapping[str, Sequence[str]], where: str, skip_bad: bool
+) -> ReadGroups:
+    """The groups without faults.
 
     Args:
-      left_out: keys of groups that cannot be measured, for the report to tell of.
+      faults: faults by the key of a group, or by the name of a row whose group is unknown.
     Raises:
-      What `edits.score_edits` raises, and ValueError for no group, or a single group of two, which has no threshold.
+      BadRecords: listing all faults, unless `skip_bad`: then they are logged.
+    """
+    lines = [line for found in faults.values() for line in found]
+    message = indented(f"{where}: {counted(len(lines), 'bad record')}", lines)
+    if faults and not skip_bad:
+        raise BadRecords(f"{message}\n--skip-bad (skip_bad=True) leaves these groups out; the report counts them.")
+    if faults:
+        logging.warning("%s\nthese groups are left out.", message)
+    return ReadGroups([group for group in groups if group.key not in faults], list(faults))
+
+
+def join_groups(parts: Sequence[ReadGroups]) -> ReadGroups:
+    """The groups of several files. Raises ValueError if there are none."""
+    groups = [group for part in parts for group in part.groups]
+    left_out = [key for part in parts for key in part.left_out]
+    if not groups:
+        faulty = f": all {len(left_out)} have faults and were left out: {listed(left_out, '; ')}" if left_out else ""
+        raise ValueError(f"no group is left to be evaluated{faulty}")
+    return ReadGroups(groups, left_out)
+
+
+def read_groups(file: Path, images: Path, *, skip_bad: bool = False) -> ReadGroups:
+    """The groups of a JSON file, whose image paths are relative to the directory `images`.
+
+    Repetitions with the same ranking are logged and count once.
+
+    Raises:
+      FileNotFoundError, ValueError: if the file is missing or of another layout.
+      BadRecords: listing unknown rankings, and groups with contradictory rankings. With `skip_bad` they are left out.
+    """
+    groups: list[Group] = []
+    faults: dict[str, list[str]] = {}
+    for i, record in enumerate(read_records(file, _KEYS, f"groups of EditReward-Bench with {', '.join(_KEYS)}")):
+        key = f"{file.stem}, item {i}"
+        try:
+            groups.append(_group(record, key, images))
+        except ValueError as fault:
+            faults[key] = [str(fault)]
+    # The same edits in another order are the same group.
+    equal: dict[frozenset[Edit], list[Group]] = {}
+    for group in groups:
+        equal.setdefault(frozenset(group.edits), []).append(group)
+    for found in equal.values():
+        names = listed(group.key for group in found)
+        if len({group.best_first for group in found}) > 1:
+            faults[found[0].key] = [f"{names}: the same group with contradictory rankings"]
+        elif len(found) > 1:
+            logging.warning("%s: the same group with the same ranking; it counts once.", names)
+    return without_faulty([found[0] for found in equal.values()], faults, str(file), skip_bad)
+
+
+def _group(record: dict[str, Any], name: str, images: Path) -> Group:
+    prompt, path, paths, vote = (record[key] for key in _KEYS)
+    if not isinstance(paths, list) or not 2 <= len(paths) <= len(LETTERS):
+        raise ValueError(f"{name}: paths_generated is {paths!r}; expected a list of 2 to 4 paths")
+    if not all(isinstance(text, str) and text for text in (prompt, path, *paths)):
+        raise ValueError(f"{name}: prompt, path_src or one of paths_generated is empty or not a text")
+    # `human_vote` has further entries, which the evaluation does not use.
+    order = _order(vote.get("ranking") if isinstance(vote, dict) else None, len(paths), name)
+    named = zip(LETTERS, paths, strict=False)
+    edits = [Edit(images / path, images / edited, prompt, f"{name}, edit {letter}") for letter, edited in named]
+    return Group(name, tuple(edits), order)
+
+
+def _order(ranking: Any, size: int, name: str) -> tuple[int, ...] | None:
+    if size == 2 and ranking in _RANKINGS_OF_TWO:
+        return _RANKINGS_OF_TWO[ranking]
+    letters = ranking.split(">") if isinstance(ranking, str) else []
+    if size > 2 and sorted(letters) == list(LETTERS[:size]):
+        return tuple(map(LETTERS.index, letters))
+    # The hub writes a tie as "A=B". EditReward's code reads it as "A>B" in this file, so it is refused here.
+    known = ", ".join(_RANKINGS_OF_TWO) if size == 2 else f"{'>'.join(LETTERS[:size])} in any order"
+    raise ValueError(f"{name}: the ranking of {size} edits is {ranking!r}; expected {known}")
+
+
+def evaluate_groups(
+    groups: Sequence[Group], source: ScoreSource, seed: int = 0, left_out: Sequence[str] = ()
+) -> Report:
+    """Accuracies of the overall score.
+
+    Args:
+      left_out: keys of groups that were left out, for the report.
+    Raises:
+      ValueError: for no group, for a single group of two (its tie threshold cannot be cross-validated), and with the
+        other errors of `edits.score_edits`.
     """
     if not groups:
-        raise ValueError("there is no group of edits to be measured.")
+        raise ValueError("no groups: expected at least one group of edits")
     edits = [edit for group in groups for edit in group.edits]
-    scores = score_edits(scorer, edits)[:, OVERALL]
+    scores = score_edits(source, edits)[:, OVERALL]
+    # All groups in one list, as a scorer sorts edits into batches of similar sizes.
     ends = np.cumsum([len(group.edits) for group in groups])
     report = measure_groups(groups, np.split(scores, ends[:-1]), seed)
-    return report.noting(*_note_left_out(left_out)).noting(*note_transparent(scorer, edits))
+    return report.with_notes(_note_left_out(left_out), note_transparent(source, edits))
 
 
-def _note_left_out(keys: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    told = f"{len(keys)} groups with faults are left out, as asked: {listed(keys, between='; ')}."
-    return [told] if keys else [], {"left_out": {"count": len(keys), "first": list(keys[:MOST_LISTED])}}
+def _note_left_out(keys: Sequence[str]) -> Note:
+    note = f"{len(keys)} groups with faults are left out: {listed(keys, '; ')}."
+    return [note] if keys else [], {"left_out": {"count": len(keys), "first": list(keys[:MOST_LISTED])}}
 
 
 def measure_groups(groups: Sequence[Group], scores: Sequence[Scores], seed: int = 0) -> Report:
-    """As `evaluate_groups`, of known scores.
-
-    Args:
-      seed: of the folds on which thresholds are chosen, and of the bootstrap.
-    """
+    """Accuracies of known scores. `seed` determines the folds for tie thresholds, and the bootstrap."""
     scored = list(zip(groups, scores, strict=True))
     sizes = sorted({len(group.edits) for group in groups})
-    told = {k: _measure([item for item in scored if len(item[0].edits) == k], seed) for k in sizes}
-    named = {**{f"K = {k}": told[k] for k in sizes}, "overall": _all(list(told.values()), scored)}
+    by_size = {k: _measure([item for item in scored if len(item[0].edits) == k], seed) for k in sizes}
+    # Sizes that no file has are left out; "overall" is of those that are there.
+    named = {**{f"K = {k}": by_size[k] for k in sizes}, "overall": _overall(list(by_size.values()), scored)}
     rows = [row for name, found in named.items() for row in _rows(name, found, seed)]
     counts = {
         name: {
@@ -70,8 +185,8 @@ def measure_groups(groups: Sequence[Group], scores: Sequence[Scores], seed: int 
         for name, found in named.items()
     }
     notes = [
-        "Published: the tie threshold is tuned on these groups, and only ties are held against it. Sound: it is chosen "
-        "on other groups, and whoever prefers within it calls a tie.",
+        "Published: the tie threshold is tuned on these groups and applied to human ties only. Sound: it is tuned on "
+        "other groups and applied to all groups of two.",
         "Overall strict: right groups of all groups.",
     ]
     values = {f"{row.measure}, {row.protocol}": 100 * row.value for row in rows} | {"counts": counts, "seed": seed}
@@ -79,53 +194,56 @@ def measure_groups(groups: Sequence[Group], scores: Sequence[Scores], seed: int 
 
 
 @dataclass(frozen=True, eq=False)
-class _Told:
-    """What is right, of groups of one size or of all."""
+class _Correct:
+    """What is correct in groups of one size, or in all groups."""
 
     strict_published: Bool[np.ndarray, " groups"]
     strict: Bool[np.ndarray, " groups"]
     pairwise_published: float
-    pairwise: Int[np.ndarray, " groups"]  # how many pairs of each group
-    pairs: Int[np.ndarray, " groups"]  # of how many
+    pairwise: Int[np.ndarray, " groups"]  # correct pairs of each group
+    pairs: Int[np.ndarray, " groups"]  # pairs of each group
 
 
-def _measure(scored: Sequence[tuple[Group, Scores]], seed: int) -> _Told:
-    """Of groups of one size."""
+def _measure(scored: Sequence[tuple[Group, Scores]], seed: int) -> _Correct:
+    """Measures groups of one size."""
     human, margin = pair_labels(scored)
+    # The order of a tie is None and equals no order.
     ordered = np.array([group.order == published_order(scores) for group, scores in scored])
     pairs = np.full(len(scored), len(human) // len(scored))
-    if len(scored[0][0].edits) > 2:  # ties are neither given nor called
+    if len(scored[0][0].edits) > 2:  # people give no ties in these groups, and no ties are predicted
         strict = np.array([group.order == _strict_order(scores) for group, scores in scored])
-        pairwise = right_without_ties(human, margin)
-        return _Told(ordered, strict, float(pairwise.mean()), pairwise.reshape(len(scored), -1).sum(1), pairs)
-    threshold = published_threshold(human, margin)
+        pairwise = statistics.correct_without_ties(human, margin)
+        return _Correct(ordered, strict, float(pairwise.mean()), pairwise.reshape(len(scored), -1).sum(1), pairs)
+    threshold = statistics.published_threshold(human, margin)
+    # As published, a decided group may be right although its margin is within the threshold.
     strict_published = np.where(human == 0, np.abs(margin) <= threshold, ordered)
-    sound = cross_validated(human, margin, seed)
-    return _Told(strict_published, sound, float(right(human, margin, threshold).mean()), sound.astype(int), pairs)
+    sound = statistics.cross_validated(human, margin, seed)
+    pairwise_published = float(statistics.correct(human, margin, threshold).mean())
+    return _Correct(strict_published, sound, pairwise_published, sound.astype(int), pairs)
 
 
-def _all(told: Sequence[_Told], scored: Sequence[tuple[Group, Scores]]) -> _Told:
-    """Of all groups; the published pairwise accuracy pools all pairs and tunes one threshold on them."""
+def _overall(by_size: Sequence[_Correct], scored: Sequence[tuple[Group, Scores]]) -> _Correct:
+    """Joins the groups of all sizes."""
+    # The published pairwise accuracy pools the pairs of all sizes and tunes one threshold on them.
     human, margin = pair_labels(scored)
-    pooled = float(right(human, margin, published_threshold(human, margin)).mean())
-    joined = {
-        name: np.concatenate([getattr(t, name) for t in told])
-        for name in ("strict_published", "strict", "pairwise", "pairs")
-    }
-    return _Told(pairwise_published=pooled, **joined)
+    pooled = float(statistics.correct(human, margin, statistics.published_threshold(human, margin)).mean())
+    fields = ("strict_published", "strict", "pairwise", "pairs")
+    joined = {name: np.concatenate([getattr(found, name) for found in by_size]) for name in fields}
+    return _Correct(pairwise_published=pooled, **joined)
 
 
-def _rows(name: str, told: _Told, seed: int) -> list[Row]:
-    groups, pairs = f"{len(told.strict)} groups", f"{told.pairs.sum()} pairs"
+def _rows(name: str, found: _Correct, seed: int) -> list[Row]:
+    groups, pairs = f"{len(found.strict)} groups", f"{found.pairs.sum()} pairs"
     return [
-        Row(f"{name}, strict", "published", float(told.strict_published.mean()), groups),
-        sound_share(f"{name}, strict", told.strict, "groups", seed),
-        Row(f"{name}, pairwise", "published", told.pairwise_published, pairs),
-        sound_share(f"{name}, pairwise", told.pairwise, "pairs", seed, told.pairs),
+        Row(f"{name}, strict", "published", float(found.strict_published.mean()), groups),
+        sound_share(f"{name}, strict", found.strict, "groups", seed),
+        Row(f"{name}, pairwise", "published", found.pairwise_published, pairs),
+        # Resamples groups: the pairs of one group share edits.
+        sound_share(f"{name}, pairwise", found.pairwise, "pairs", seed, found.pairs),
     ]
 
 
-def pair_labels(scored: Sequence[tuple[Group, Scores]]) -> tuple[Human, Margin]:
+def pair_labels(scored: Sequence[tuple[Group, Scores]]) -> tuple[statistics.Human, statistics.Margin]:
     """Human verdict (1, -1, 0 for a tie) and margin of every two edits of every group."""
     human, margin = [], []
     for group, scores in scored:
@@ -136,10 +254,10 @@ def pair_labels(scored: Sequence[tuple[Group, Scores]]) -> tuple[Human, Margin]:
 
 
 def published_order(scores: Scores) -> tuple[int, ...]:
-    """Sorted upwards and reversed, as published: of equal scores the later edit counts as the better one."""
+    """Indices by descending score. As in EditReward's code, the later one of two equal scores counts as better."""
     return tuple(np.argsort(scores)[::-1].tolist())
 
 
 def _strict_order(scores: Scores) -> tuple[int, ...] | None:
-    """None where scores are equal, which is no order."""
+    """Indices by descending score; None if two scores are equal, which is not an order."""
     return published_order(scores) if len(np.unique(scores)) == len(scores) else None

@@ -1,7 +1,9 @@
-"""What a scorer is asked: edits, and how their scores are got from a `Scorer`, any callable or a file."""
+"""Edits to be scored, the sources of their scores (a `Scorer`, a callable, a file), and their JSON lists."""
 
 import io
-from collections.abc import Iterator, Sequence
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,41 +14,24 @@ from PIL import Image
 from tqdm import tqdm
 
 from rewardedit_jax.data.images import decode_image, is_transparent, read_image
-from rewardedit_jax.evaluation.reward_models.json_records import listed
-from rewardedit_jax.evaluation.reward_models.stored_scores import StoredScores
+from rewardedit_jax.data.json_lines import numbered_lines
+from rewardedit_jax.evaluation.report import Note, listed
 from rewardedit_jax.scoring.batching import AT_A_TIME
 from rewardedit_jax.scoring.edit_score import matrix
 from rewardedit_jax.scoring.packing import ScorerItem
 from rewardedit_jax.scoring.reading import read_ahead
 from rewardedit_jax.scoring.scorer import Scorer
 
-Picture = Path | bytes  # a file, or an encoded image
+Picture = Path | bytes  # an image file, or an encoded image
 
-OVERALL = 2  # the column of scores that published benchmarks look at
+OVERALL = 2  # the column of scores that the published benchmarks use
 INSIDE_PARQUET = (
-    "stored scores are of image files, and the pictures of this benchmark are inside its parquet files, without names: "
-    "measure a scorer with --model; or write the pictures to files, list them in EditReward's JSON layout of this "
-    "benchmark, score those files, and give that list with --scores."
+    "--scores identifies edits by their image files, but the images of this benchmark are inside its parquet files: "
+    "measure a scorer with --model; or write the images to files, list them in EditReward's JSON layout of this "
+    "benchmark, score those files, and give that list together with --scores"
 )
-_BATCH = 8  # edits that a `Scorer` scores at once
-_CALL = 64  # edits that a callable gets at once
-
-
-@runtime_checkable
-class ScoreEdits(Protocol):
-    """What is measured beside a `Scorer`: anything that scores edits.
-
-    It is called with upright RGB images (transparent parts on white) and instructions, all of one length, and returns
-    float64[n, 3]: for each edit the score of following, of quality, and overall. Only order and differences count.
-    Each edit is scored by itself, so there are no positions that could be swapped.
-    """
-
-    def __call__(
-        self, sources: Sequence[Image.Image], edited: Sequence[Image.Image], instructions: Sequence[str]
-    ) -> Float[np.ndarray, "n 3"]: ...
-
-
-Judge = Scorer | ScoreEdits | StoredScores  # makes scores, or has them
+_BATCH = 8  # edits per batch of a `Scorer`
+_CALL = 64  # edits per call of a callable
 
 
 @dataclass(frozen=True)
@@ -56,37 +41,79 @@ class Edit:
     source: Picture
     edited: Picture
     instruction: str
-    name: str = field(default="", compare=False)  # where its benchmark has it, for errors; the edit is what it is
+    name: str = field(default="", compare=False)  # its place in the benchmark, for errors; not part of its identity
 
 
-def score_edits(scorer: Judge, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
-    """The scores of all edits, in their order; with a progress bar where a scorer makes them.
+@runtime_checkable
+class ScoreEdits(Protocol):
+    """A callable that scores edits, as an alternative to a `Scorer`.
+
+    It receives upright RGB images (transparent parts composited on white) and instructions, all of one length, and
+    returns float64[n, 3]: the scores of following, of quality, and overall. Only their order and differences matter.
+    Edits are scored one by one, so there is no position bias to average out.
+    """
+
+    def __call__(
+        self, sources: Sequence[Image.Image], edited: Sequence[Image.Image], instructions: Sequence[str]
+    ) -> Float[np.ndarray, "n 3"]: ...
+
+
+_Key = tuple[Path, Path, str]  # absolute source, absolute edited, instruction
+_Triple = tuple[float, float, float]  # following, quality, overall
+
+
+@dataclass(frozen=True)
+class StoredScores:
+    """Scores read from a file. A missing score of following or quality is replaced by the overall score."""
+
+    file: Path
+    scores: Mapping[_Key, _Triple]
+    errors: Mapping[_Key, str] = field(default_factory=dict)  # reasons why an edit has no score
+
+    def of(self, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
+        """The scores of the edits. Raises ValueError with the number and names of those that have none."""
+        keys = [_key_of(edit) for edit in edits]
+        # An error, not a smaller denominator: an accuracy over the edits that happen to be there compares with nothing.
+        if missing := [self._name(key) for key in keys if key not in self.scores]:
+            raise ValueError(
+                f"{self.file}: {len(missing)} of {len(keys)} edits have no score: {listed(missing, separator='; ')}"
+            )
+        return np.array([self.scores[key] for key in keys], np.float64).reshape(-1, 3)
+
+    def _name(self, key: _Key) -> str:
+        return f"{key[1]} was not scored ({self.errors[key]})" if key in self.errors else str(key[1])
+
+
+ScoreSource = Scorer | ScoreEdits | StoredScores
+
+
+def score_edits(source: ScoreSource, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
+    """The scores of all edits, in their order; shows a progress bar while a scorer computes them.
 
     Raises:
-      FileNotFoundError: if image files are missing, before any edit is scored; counted, the first ones listed.
-      ImageError: naming an image that a callable cannot be shown.
-      ValueError: naming an edit that a `Scorer` cannot score, or those whose scores are not finite or not in the file;
-        what a callable raises, saying from which edit on it counts; or if it returns another shape.
+      FileNotFoundError: if image files are missing, before any edit is scored.
+      ImageError: naming an image that cannot be decoded for a callable.
+      ValueError: naming an edit that a `Scorer` cannot score, or edits whose scores are not finite or not in the file;
+        if a callable raises it, naming the first edit of that call; or if a callable returns another shape.
     """
-    if isinstance(scorer, StoredScores):
-        return scorer.of([_paths(edit) for edit in edits])
+    if isinstance(source, StoredScores):
+        return source.of(edits)
     _check_files(edits)
     edits = [edit if edit.name else replace(edit, name=f"edit {i}") for i, edit in enumerate(edits)]
-    scores = _streamed(scorer, edits) if isinstance(scorer, Scorer) else _called(scorer, edits)
+    scores = _from_scorer(source, edits) if isinstance(source, Scorer) else _from_callable(source, edits)
     bad = [edits[i].name for i in np.flatnonzero(~np.isfinite(scores).all(1))]
     if bad:
-        told = listed(bad, between="; ")
-        raise ValueError(f"{len(bad)} of {len(edits)} edits got scores that are not finite: {told}.")
+        raise ValueError(f"{len(bad)} of {len(edits)} edits have scores that are not finite: {listed(bad, '; ')}")
     return scores
 
 
-def _streamed(scorer: Scorer, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
+def _from_scorer(scorer: Scorer, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
     scores = scorer.stream(_prepared(scorer, edits), batch_size=_BATCH, improvement=False)
     return matrix(list(tqdm(scores, total=len(edits), unit="edit", disable=len(edits) <= _CALL)))
 
 
 def _prepared(scorer: Scorer, edits: Sequence[Edit]) -> Iterator[ScorerItem]:
-    """Here and not in `Scorer.score`, which knows of an edit only its number among those it is given."""
+    """The scorer's inputs, prepared by threads. `Scorer.score` would name a faulty edit by its index only."""
 
     def prepare(edit: Edit) -> ScorerItem:
         try:
@@ -102,51 +129,136 @@ def _prepared(scorer: Scorer, edits: Sequence[Edit]) -> Iterator[ScorerItem]:
         yield item.result()
 
 
-def _called(scorer: ScoreEdits, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
+def _from_callable(scorer: ScoreEdits, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
+    # Called in parts, as all images of a benchmark do not fit into memory at once.
     parts = [np.zeros((0, 3))]
     for start in tqdm(range(0, len(edits), _CALL), unit=f" × {_CALL} edits", disable=len(edits) <= _CALL):
-        chunk = edits[start : start + _CALL]
-        sources = [_open(edit.source, f"source of {edit.name}") for edit in chunk]
-        edited = [_open(edit.edited, f"edited of {edit.name}") for edit in chunk]
+        part = edits[start : start + _CALL]
+        sources = [_open(edit.source, f"source of {edit.name}") for edit in part]
+        edited = [_open(edit.edited, f"edited of {edit.name}") for edit in part]
         try:
-            scores = np.asarray(scorer(sources, edited, [edit.instruction for edit in chunk]), np.float64)
-        except ValueError as error:  # numbers in it are those of the chunk
-            raise ValueError(f"counting from {chunk[0].name}: {error}") from error
-        if scores.shape != (len(chunk), 3):
-            raise ValueError(f"the scorer returned {scores.shape} for {len(chunk)} edits; it should be [n, 3].")
+            scores = np.asarray(scorer(sources, edited, [edit.instruction for edit in part]), np.float64)
+        except ValueError as error:  # an index in its message is relative to this part
+            raise ValueError(f"counting from {part[0].name}: {error}") from error
+        if scores.shape != (len(part), 3):
+            raise ValueError(f"the scorer returned shape {scores.shape} for {len(part)} edits; expected [n, 3]")
         parts.append(scores)
     return np.concatenate(parts)
 
 
-def note_transparent(scorer: Judge, edits: Sequence[Edit]) -> tuple[list[str], dict[str, Any]]:
-    """Note and value of a report: how many pictures with transparent parts a scorer saw on white. Empty if none."""
-    if isinstance(scorer, StoredScores):
-        return [], {}
-    pictures = {picture for edit in edits for picture in (edit.source, edit.edited)}
-    transparent = sum(map(_is_transparent, pictures))
-    if not transparent:
-        return [], {}
-    note = f"{transparent} of {len(pictures)} pictures have transparent parts, which were laid on white."
-    return [note], {"composited": {"pictures": transparent, "of": len(pictures)}}
-
-
-def _is_transparent(picture: Picture) -> bool:
-    with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-        return is_transparent(image)
-
-
-def _paths(edit: Edit) -> tuple[Path, Path, str]:
-    if isinstance(edit.source, Path) and isinstance(edit.edited, Path):
-        return edit.source, edit.edited, edit.instruction
-    raise ValueError(INSIDE_PARQUET)
+def _open(picture: Picture, name: str) -> Image.Image:
+    return decode_image(picture, name) if isinstance(picture, bytes) else read_image(picture)
 
 
 def _check_files(edits: Sequence[Edit]) -> None:
     files = {picture for edit in edits for picture in (edit.source, edit.edited) if isinstance(picture, Path)}
-    missing = sorted(file for file in files if not file.is_file())
-    if missing:
-        raise FileNotFoundError(f"{len(missing)} of {len(files)} image files are missing: {listed(missing)}.")
+    if missing := sorted(file for file in files if not file.is_file()):
+        raise FileNotFoundError(f"{len(missing)} of {len(files)} image files are missing: {listed(missing)}")
 
 
-def _open(picture: Picture, name: str) -> Image.Image:
-    return decode_image(picture, name) if isinstance(picture, bytes) else read_image(picture)
+def note_transparent(source: ScoreSource, edits: Sequence[Edit]) -> Note:
+    """Note about images with transparent parts, which a scorer sees composited on white. Empty if there are none."""
+    if isinstance(source, StoredScores):  # no image was read
+        return [], {}
+    pictures = {picture for edit in edits for picture in (edit.source, edit.edited)}
+    if not (transparent := sum(map(_has_transparency, pictures))):
+        return [], {}
+    note = f"{transparent} of {len(pictures)} images have transparent parts, which were composited on white."
+    return [note], {"composited": {"pictures": transparent, "of": len(pictures)}}
+
+
+def _has_transparency(picture: Picture) -> bool:
+    with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
+        return is_transparent(image)
+
+
+def read_scores(file: Path) -> StoredScores:
+    """The scores of a .jsonl file, as written by launch/score.py --output or in that form.
+
+    A line is an object with `source`, `edited`, `instruction`, `overall` ({"mean": number}) and optionally `following`
+    and `quality` in the same form; or with `error` instead of scores. Other keys are ignored. Relative paths are
+    relative to the working directory; edits are found by file, whatever the spelling of the path.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: naming the line that is not such an object, or that contradicts an earlier one.
+    """
+    scores: dict[_Key, _Triple] = {}
+    errors: dict[_Key, str] = {}
+    for n, line in numbered_lines(file):
+        name = f"{file}, line {n}"
+        key, entry = _read_line(line, name)
+        if "error" in entry:  # matters only if the edit has no score in another line and a benchmark asks for it
+            errors[key] = f"line {n}: {entry['error']}"
+            continue
+        # Only `overall` is required: published benchmarks use nothing else, and other judges may have nothing else.
+        overall = _mean(entry, "overall", name)
+        parts = (overall if entry.get(key) is None else _mean(entry, key, name) for key in ("following", "quality"))
+        means = (*parts, overall)
+        if scores.setdefault(key, means) != means:
+            raise ValueError(f"{name}: {key[1]} has a different score in an earlier line; keep one of them")
+    return StoredScores(file, scores, errors)
+
+
+def _read_line(line: str, name: str) -> tuple[_Key, dict[str, Any]]:
+    try:
+        entry = json.loads(line)
+        source, edited, instruction = (entry[key] for key in ("source", "edited", "instruction"))
+        if not isinstance(instruction, str):
+            raise TypeError("instruction is not a string")
+        return (Path(source).resolve(), Path(edited).resolve(), instruction), entry
+    except (ValueError, TypeError, KeyError) as error:
+        form = '{"source": "a.png", "edited": "b.png", "instruction": "make it snow", "overall": {"mean": 0.5}}'
+        raise ValueError(f"{name} is not a score ({error!r}); expected {form}") from error
+
+
+def _mean(entry: Mapping[str, Any], key: str, name: str) -> float:
+    value = entry.get(key)
+    if not isinstance(value, dict) or not is_number(value.get("mean")):
+        raise ValueError(f"{name}: {key} is {value!r}; expected {{'mean': number}}")
+    return float(value["mean"])
+
+
+def _key_of(edit: Edit) -> _Key:
+    if isinstance(edit.source, Path) and isinstance(edit.edited, Path):
+        return edit.source.resolve(), edit.edited.resolve(), edit.instruction
+    raise ValueError(INSIDE_PARQUET)
+
+
+# The JSON files of benchmarks.
+
+
+def read_json(file: Path, layout: str) -> Any:
+    """The content of a JSON file.
+
+    Args:
+      layout: the expected content, for errors.
+    Raises:
+      FileNotFoundError, ValueError: if it is missing or not JSON.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist; expected {layout}")
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except ValueError as error:  # includes UnicodeDecodeError
+        raise ValueError(f"{file} is not JSON ({error}); expected {layout}") from error
+
+
+def read_records(file: Path, keys: Iterable[str], layout: str) -> list[dict[str, Any]]:
+    """The objects of a JSON list, each of which has all the keys.
+
+    Raises:
+      FileNotFoundError, ValueError: if the file is missing, not a list, empty, or an item lacks a key.
+    """
+    records = read_json(file, layout)
+    if not isinstance(records, list) or not records:
+        raise ValueError(f"{file} is not a list of objects with the keys {', '.join(keys)}; expected {layout}")
+    for i, record in enumerate(records):
+        if lacking := [key for key in keys if not isinstance(record, dict) or key not in record]:
+            raise ValueError(f"{file}, item {i}: no {', '.join(lacking)}; expected {layout}")
+    return records
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number. Python counts true and false as integers; this does not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

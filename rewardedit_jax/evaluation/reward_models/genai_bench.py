@@ -1,61 +1,139 @@
-"""GenAI-Bench, image editing: which of two edits people preferred, against the stored answers of a judge.
+"""GenAI-Bench, image editing: which of two edits people prefer (EditReward, arXiv:2509.26346, table 2; A.8).
 
-The leaderboard's `<judge>/pairwise.json` is a list of objects with `idx`, `human_vote` and `model_vote`. The accuracy
-counts all votes and all four labels, so a good tie called a bad one is wrong. Reward models are measured otherwise,
-three-way with a tuned threshold (`pairs`): the two numbers are not the same measure.
+Two files of TIGER-Lab/GenAI-Bench are read. A leaderboard entry, `<judge>/pairwise.json`, is a list of objects with
+`idx`, `human_vote` and `model_vote`. The hub's parquet files, configuration image_edition (919 rows), have the human
+vote and the images, for any scorer.
+
+The leaderboard's accuracy uses four labels, so that a good tie called a bad one is wrong: Random 25.90 and GPT-4o 53.54
+in table 2. Reward models in the same column are evaluated with three labels and a tuned tie threshold
+(`aurora.evaluate_pairs`): the two kinds of figures are not comparable.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rewardedit_jax.evaluation.report import Report, Row, sound_share
-from rewardedit_jax.evaluation.reward_models.json_records import listed, read_records
-from rewardedit_jax.evaluation.reward_models.votes import (
-    DECIDED,
-    FIRST,
-    SECOND,
-    Vote,
-    same_answer,
-    share_of_orders,
-)
+import numpy as np
+from jaxtyping import Float
 
+from rewardedit_jax.data.bad_records import BadRecords, indented
+from rewardedit_jax.data.parquet_rows import ParquetRows
+from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
+from rewardedit_jax.evaluation.reward_models.aurora import Pair
+from rewardedit_jax.evaluation.reward_models.edits import Edit, read_records
+
+FIRST, SECOND = DECIDED = "[[A>B]]", "[[B>A]]"  # A is the edit that is shown first
+UNKNOWN = "Unknown"  # an answer without a verdict
 # Human label → the judge's word for it.
-ANSWER_OF = {
-    "leftvote": FIRST,
-    "rightvote": SECOND,
-    "tievote": "[[A=B=Good]]",
-    "bothbad_vote": "[[A=B=Bad]]",
-}
+ANSWER_OF = {"leftvote": FIRST, "rightvote": SECOND, "tievote": "[[A=B=Good]]", "bothbad_vote": "[[A=B=Bad]]"}
 _ANSWERS = tuple(ANSWER_OF.values())
 _LAYOUT = 'a list of {"idx", "human_vote", "model_vote"}, as GenAI-Bench publishes <judge>/pairwise.json'
+
+_IMAGES = ("source_image", "left_output_image", "right_output_image")
+_HUMAN = {"leftvote": 1, "rightvote": -1, "tievote": 0, "bothbad_vote": 0}  # a scorer has one kind of tie
+_HUB_LAYOUT = f"""expected:
+  <directory>/
+    *.parquet   columns instruct_prompt, vote_type ({" | ".join(_HUMAN)}),
+                {", ".join(_IMAGES)} (each {{bytes, path}})
+Hugging Face hub: TIGER-Lab/GenAI-Bench, folder image_edition."""
+
+
+# Votes of a judge, in one order of the edits or in both.
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One comparison of two edits by people and by a judge, both in the judge's words."""
+
+    key: str  # identifies the comparison in both orders
+    human: str
+    judged: str
+
+    @property
+    def right(self) -> bool:
+        return self.human == self.judged
+
+
+AnyVote = TypeVar("AnyVote", bound=Vote)
+
+
+def align_swapped(
+    votes: Sequence[AnyVote | None], swapped: Sequence[AnyVote | None], file: Path
+) -> Sequence[AnyVote | None]:
+    """The swapped votes in the order of `votes`, with their verdicts mirrored back.
+
+    Args:
+      votes, swapped: the judge's answers for both orders of the edits; None for a failed answer. As a failed answer
+        does not say which comparison it was, it may be any that was answered in the other order only.
+      file: file of `swapped`, for errors.
+    Raises:
+      ValueError: if the comparisons are not the same, or the human votes do not change sides with the edits.
+    """
+    mirrored = {
+        vote.key: replace(vote, human=_mirrored(vote.human), judged=_mirrored(vote.judged))
+        for vote in filter(None, swapped)
+    }
+    known = dict.fromkeys(vote.key for vote in filter(None, votes))
+    only_here, only_swapped = [k for k in known if k not in mirrored], [k for k in mirrored if k not in known]
+    if len(only_here) > swapped.count(None) or len(only_swapped) > votes.count(None):
+        unmatched = [*only_here, *only_swapped]
+        raise ValueError(f"{file}: {len(unmatched)} comparisons are in one order only: {listed(unmatched)}")
+    if len(swapped) != len(votes):
+        raise ValueError(f"{file}: {len(swapped)} votes in this order and {len(votes)} in the other; expected the same")
+    unassigned = iter(only_swapped)
+    found = [mirrored.get(vote.key if vote else next(unassigned, "")) for vote in votes]
+    # Human votes that stay on their side show that the file was not made with exchanged edits.
+    if unlike := [a.key for a, b in zip(votes, found, strict=True) if a and b and a.human != b.human]:
+        raise ValueError(
+            f"{file}: {len(unlike)} human votes differ from the other order's with left and right exchanged: "
+            f"{listed(unlike)}"
+        )
+    return found
+
+
+def _mirrored(verdict: str) -> str:
+    return {FIRST: SECOND, SECOND: FIRST}.get(verdict, verdict)  # a tie is its own mirror image
+
+
+def mean_over_orders(orders: Sequence[Sequence[Vote | None]], right: Callable[[Vote], bool]) -> Float[np.ndarray, " n"]:
+    """The share of orders in which each comparison is right; a failed answer is wrong."""
+    return np.mean([[vote is not None and right(vote) for vote in order] for order in orders], axis=0)
+
+
+def same_answer(votes: Sequence[Vote | None], other_order: Sequence[Vote | None], what: str, seed: int) -> Row:
+    """The share of comparisons that a judge answers alike in both orders: its position bias (EditReward, A.8)."""
+    # Two failed or unknown answers do not count as agreement.
+    both = zip(votes, other_order, strict=True)
+    same = [bool(a and b and a.judged == b.judged != UNKNOWN) for a, b in both]
+    return sound_share("same answer in both orders", np.array(same), what, seed)
+
+
+# Stored answers of a judge.
 
 
 def read_votes(file: Path) -> list[Vote]:
     """The votes of a `pairwise.json`, in its order.
 
     Raises:
-      FileNotFoundError, ValueError: naming the file and, where one is at fault, the item and its label.
+      FileNotFoundError, ValueError: naming the file and, if one is wrong, the item and its label.
     """
     records = read_records(file, ("idx", "human_vote", "model_vote"), _LAYOUT)
     repeated = [key for key, count in Counter(str(r["idx"]) for r in records).items() if count > 1]
     if repeated:
-        raise ValueError(f"{file}: idx {listed(repeated)} occurs more than once; each vote counts once.")
+        raise ValueError(f"{file}: idx {listed(repeated)} occurs more than once; expected one vote per idx")
     return [_vote(record, file) for record in records]
 
 
 def _vote(record: dict[str, Any], file: Path) -> Vote:
     for key, known in (("human_vote", tuple(ANSWER_OF)), ("model_vote", _ANSWERS)):
         if record[key] not in known:
-            raise ValueError(
-                f"{file}, item {record['idx']}: unknown {key} {record[key]!r}; known are {', '.join(known)}."
-            )
+            raise ValueError(f"{file}, item {record['idx']}: {key} is {record[key]!r}; expected {', '.join(known)}")
     return Vote(f"idx {record['idx']}", ANSWER_OF[record["human_vote"]], record["model_vote"])
 
 
-def _three_way(vote: Vote) -> bool:
-    """Whether both verdicts agree, all ties being one."""
+def _right_with_three_labels(vote: Vote) -> bool:
     return vote.right or (vote.human not in DECIDED and vote.judged not in DECIDED)
 
 
@@ -63,38 +141,66 @@ def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = N
     """Accuracies of a judge.
 
     Args:
-      other_order: its answers when the edits changed places, as `votes.turned` gives them. Then sound measures count
-        each vote half in either order, and how often both answers are the same is told.
-      seed: of the bootstrap.
+      other_order: its answers for exchanged edits, from `align_swapped`. Sound measures then average over both orders,
+        and the report says how often the answers agree.
     """
     orders = [votes] if other_order is None else [votes, other_order]
-    four = share_of_orders(orders, lambda vote: vote.right)
+    four = mean_over_orders(orders, lambda vote: vote.right)
     decided = four[[vote.human in DECIDED for vote in votes]]
-    correct = sum(vote.right for vote in votes)
+    right = sum(vote.right for vote in votes)
     rows = [
-        Row("four labels", "published", correct / len(votes), f"{len(votes)} votes"),
+        Row("four labels", "published", right / len(votes), f"{len(votes)} votes"),
         sound_share("four labels", four, "votes", seed),
-        sound_share("ties as one label", share_of_orders(orders, _three_way), "votes", seed),
+        sound_share("ties as one label", mean_over_orders(orders, _right_with_three_labels), "votes", seed),
         *([sound_share("humans decided", decided, "votes", seed)] if len(decided) else []),
     ]
     if other_order is not None:
         rows.append(same_answer(votes, other_order, "votes", seed))
     label, count = Counter(vote.human for vote in votes).most_common(1)[0]
+    counts = Counter((vote.human, vote.judged) for vote in votes)
     values = {
-        "accuracy": round(100 * correct / len(votes), 2),
-        "correct": correct,
+        "accuracy": round(100 * right / len(votes), 2),
+        "correct": right,
         "votes": len(votes),
         "seed": seed,
-        "counts": _counts(votes),
+        "counts": {human: {judged: counts[human, judged] for judged in _ANSWERS} for human in _ANSWERS},
     }
     notes = [
-        f"Always answering {label} would be right in {100 * count / len(votes):.2f} % of the votes.",
-        "Reward models are published three-way with a tie threshold tuned on the test data: another measure.",
+        f"Baseline: the constant answer {label} is right in {100 * count / len(votes):.2f} % of the votes.",
+        "Published figures of reward models use three labels and a tie threshold tuned on the test data: "
+        "not comparable with these.",
     ]
     return Report("GenAI-Bench, image editing: a judge's answers (%)", rows, notes, values, percent=True)
 
 
-def _counts(votes: Sequence[Vote]) -> dict[str, dict[str, int]]:
-    """Human verdict → the judge's → how many."""
-    counted = Counter((vote.human, vote.judged) for vote in votes)
-    return {human: {judged: counted[human, judged] for judged in _ANSWERS} for human in _ANSWERS}
+# The hub's parquet files.
+
+
+def read_hub_pairs(directory: Path) -> list[Pair]:
+    """The pairs of all parquet files under a directory; their encoded images are held in memory.
+
+    Raises:
+      FileNotFoundError: if there is no parquet file.
+      BadRecords: if a file has another layout, or listing all rows with an unknown vote, no instruction or no image.
+    """
+    rows = ParquetRows(directory, ("instruct_prompt", "vote_type", *_IMAGES), _HUB_LAYOUT)
+    found = [rows[i] for i in range(len(rows))]
+    # No row is skipped: that would change the denominator of the accuracy.
+    if faults := [f"{rows.name(i)}: {fault}" for i, row in enumerate(found) if (fault := _fault(row))]:
+        raise BadRecords(indented(f"{directory}: {len(faults)} of {len(found)} rows cannot be evaluated:", faults))
+    return [_hub_pair(row, rows.name(i)) for i, row in enumerate(found)]
+
+
+def _fault(row: dict[str, Any]) -> str | None:
+    if row["vote_type"] not in _HUMAN:
+        return f"vote_type is {row['vote_type']!r}; expected {', '.join(_HUMAN)}"
+    if not isinstance(row["instruct_prompt"], str) or not row["instruct_prompt"].strip():
+        return "no instruct_prompt"
+    lacking = [name for name in _IMAGES if not (row[name] or {}).get("bytes")]
+    return f"no image in {', '.join(lacking)}" if lacking else None
+
+
+def _hub_pair(row: dict[str, Any], name: str) -> Pair:
+    source, *edited = _IMAGES
+    edits = (Edit(row[source]["bytes"], row[e]["bytes"], row["instruct_prompt"], f"{name}, {e}") for e in edited)
+    return Pair(*edits, _HUMAN[row["vote_type"]])

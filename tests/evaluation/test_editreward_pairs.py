@@ -1,4 +1,4 @@
-"""EditReward-Bench by a judge's stored answers: groups are right as a whole, and failed answers stay counted."""
+"""EditReward-Bench, a judge's stored answers: groups are right as a whole, and failed answers count."""
 
 import json
 import re
@@ -6,13 +6,13 @@ import re
 import pytest
 
 from rewardedit_jax.data.bad_records import BadRecords
-from rewardedit_jax.evaluation.reward_models.editreward_bench_answers import evaluate_answers, read_answers
-from rewardedit_jax.evaluation.reward_models.votes import turned
+from rewardedit_jax.evaluation.reward_models.editreward_pairs import evaluate_answers, read_answers
+from rewardedit_jax.evaluation.reward_models.genai_bench import align_swapped
 
 
 def result(group, pair, human, judged, models=("m1", "m2")):
-    told = {"id": f"{group}_{pair}", "human_vote": human, "model_vote": judged, "model_1": models[0]}
-    return {**told, "model_2": models[1], "comparison_type": pair}
+    measured = {"id": f"{group}_{pair}", "human_vote": human, "model_vote": judged, "model_1": models[0]}
+    return {**measured, "model_2": models[1], "comparison_type": pair}
 
 
 def write(tmp_path, content):
@@ -25,7 +25,7 @@ VOTES = {"AvsB": "A>B", "AvsC": "A>C", "BvsC": "B>C"}
 
 
 def test_a_group_is_right_if_all_its_pairs_are(tmp_path):
-    """a: all three right. b: one wrong. c: one failed. d: all failed, which the published share does not see."""
+    """a: all three right. b: one wrong. c: one failed. d: all failed, which the published share leaves out."""
     judged = {"AvsB": "A>B", "AvsC": "Unknown", "BvsC": "B>C"}
     results = [
         *(result("a", pair, vote, vote) for pair, vote in VOTES.items()),
@@ -34,10 +34,10 @@ def test_a_group_is_right_if_all_its_pairs_are(tmp_path):
         *[None] * 4,
     ]
     report = evaluate_answers(read_answers(write(tmp_path, {"results": results}), 3), 3)
-    told = {(row.measure, row.protocol): (row.value, row.of) for row in report.rows}
-    assert told["strict", "published"] == (1 / 3, "3 groups")
-    assert told["strict", "sound"] == (0.25, "4 groups")
-    assert told["pairwise", "sound"] == (7 / 12, "12 pairs")
+    measured = {(row.measure, row.protocol): (row.value, row.of) for row in report.rows}
+    assert measured["strict", "published"] == (1 / 3, "3 groups")
+    assert measured["strict", "sound"] == (0.25, "4 groups")
+    assert measured["pairwise", "sound"] == (7 / 12, "12 pairs")
     assert report.to_json()["failed"] == 4
 
 
@@ -57,7 +57,7 @@ def test_a_judge_that_never_answered(tmp_path):
 
 @pytest.mark.parametrize("content", [[], {}, {"results": []}, {"results": {}}])
 def test_other_layouts(tmp_path, content):
-    with pytest.raises(ValueError, match=r'should hold \{"results"'):
+    with pytest.raises(ValueError, match=r'expected .*\{"results"'):
         read_answers(write(tmp_path, content), 2)
 
 
@@ -69,37 +69,37 @@ def test_results_without_votes_are_named(tmp_path, key, value):
 
 
 @pytest.mark.parametrize(
-    ("size", "votes", "told"),
+    ("size", "votes", "message"),
     [
-        (2, ("AvsB", "banana", "banana"), "unknown human_vote 'banana' about AvsB; known are A>B, B>A, A=B."),
-        (2, ("AvsB", "A>B", "a>b"), "unknown model_vote 'a>b' about AvsB; known are A>B, B>A, A=B, Unknown."),
+        (2, ("AvsB", "banana", "banana"), "human_vote about AvsB is 'banana'; expected A>B, B>A, A=B"),
+        (2, ("AvsB", "A>B", "a>b"), "model_vote about AvsB is 'a>b'; expected A>B, B>A, A=B, Unknown"),
         (2, ("AvsC", "A>C", "A>C"), "unknown comparison_type 'AvsC' of 2 edits; is --size right?"),
-        (3, ("AvsC", "A>B", "A>B"), "unknown human_vote 'A>B' about AvsC; known are A>C, C>A."),
-        (3, ("AvsC", "A>C", "A=C"), "unknown model_vote 'A=C' about AvsC; known are A>C, C>A, A>B, B>A,"),
+        (3, ("AvsC", "A>B", "A>B"), "human_vote about AvsC is 'A>B'; expected A>C, C>A"),
+        (3, ("AvsC", "A>C", "A=C"), "model_vote about AvsC is 'A=C'; expected A>C, C>A, A>B, B>A,"),
     ],
 )
-def test_unknown_labels_are_named(tmp_path, size, votes, told):
+def test_unknown_labels_are_named(tmp_path, size, votes, message):
     file = write(tmp_path, {"results": [None, result("a", *votes)]})
-    with pytest.raises(ValueError, match=re.escape(f"{file}, result 1, {size}pair a") + ".*" + re.escape(told)):
+    with pytest.raises(ValueError, match=re.escape(f"{file}, result 1, {size}pair a") + ".*" + re.escape(message)):
         read_answers(file, size)
 
 
-def test_of_two_edits_it_need_not_be_said_which(tmp_path):
-    told = {**result("a", "AvsB", "A>B", "A>B"), "comparison_type": None}
-    assert [a.right for a in read_answers(write(tmp_path, {"results": [told]}), 2)] == [True]
+def test_groups_of_two_may_omit_the_comparison_type(tmp_path):
+    measured = {**result("a", "AvsB", "A>B", "A>B"), "comparison_type": None}
+    assert [a.right for a in read_answers(write(tmp_path, {"results": [measured]}), 2)] == [True]
     with pytest.raises(ValueError, match="unknown comparison_type '1' of 2 edits"):
-        read_answers(write(tmp_path, {"results": [{**told, "comparison_type": 1}]}), 2)
+        read_answers(write(tmp_path, {"results": [{**measured, "comparison_type": 1}]}), 2)
 
 
 def test_a_vote_about_other_edits_is_wrong(tmp_path):
-    """As published, where it is not what people said to the letter."""
+    """As in EditReward's code, which compares the votes as strings."""
     results = [result("a", pair, vote, "B>C") for pair, vote in VOTES.items()]
     report = evaluate_answers(read_answers(write(tmp_path, {"results": results}), 3), 3)
     assert [row.value for row in report.rows if row.measure == "pairwise"] == [1 / 3]
 
 
-def test_pairs_that_are_there_again_are_named(tmp_path):
-    """The second time of x the models stand in the other order and so does the vote; that of y is a contradiction."""
+def test_repeated_pairs_are_named(tmp_path):
+    """x and t occur again with their models in the other order and the same winner; y has another winner."""
     results = [
         result("x", "AvsB", "A>B", "A>B"),
         result("y", "AvsB", "A>B", "A>B"),
@@ -107,18 +107,21 @@ def test_pairs_that_are_there_again_are_named(tmp_path):
         result("x", "AvsB", "B>A", "B>A", ("m2", "m1")),
         result("y", "AvsB", "B>A", "B>A"),
         result("z", "AvsB", "A=B", "A=B"),
+        result("t", "AvsB", "A=B", "A=B"),
+        result("t", "BvsA", "A=B", "A=B", ("m2", "m1")),
     ]
-    with pytest.raises(BadRecords, match="2 pairs are there more than once; leave in one result of each") as told:
+    with pytest.raises(BadRecords, match="3 pairs occur more than once") as measured:
         read_answers(write(tmp_path, {"results": results}), 2)
-    assert "2pair x (m1, m2): results 0, 3, with the same human vote" in str(told.value)
-    assert "2pair y (m1, m2): results 1, 4, with contradictory human votes" in str(told.value)
+    assert "2pair x (m1, m2): results 0, 3, with the same human vote" in str(measured.value)
+    assert "2pair t (m1, m2): results 6, 7, with the same human vote" in str(measured.value)
+    assert "2pair y (m1, m2): results 1, 4, with contradictory human votes" in str(measured.value)
     again = [result("a", "AvsB", "A>B", "A>B"), result("a", "BvsA", "B>A", "A>B")]
     with pytest.raises(BadRecords, match="3pair a AvsB: results 0, 1, with contradictory human votes"):
         read_answers(write(tmp_path, {"results": again}), 3)
 
 
 def swapped_result(group, pair, human, judged, models=("m1", "m2")):
-    """Left and right exchanged: A is still what is shown first, so that people's vote changes its side."""
+    """A result with left and right exchanged: A is the edit shown first, so the human vote changes sides."""
     return result(group, pair, human, judged, models[::-1])
 
 
@@ -129,56 +132,56 @@ def rows(report):
 def both_orders(tmp_path, size, first, second):
     answers = read_answers(write(tmp_path, {"results": first}), size)
     file = write(tmp_path, {"results": second})
-    return evaluate_answers(answers, size, turned(answers, read_answers(file, size), file))
+    return evaluate_answers(answers, size, align_swapped(answers, read_answers(file, size), file))
 
 
-def test_a_judge_that_likes_the_left_is_found_out(tmp_path):
-    """Always A: right in one of two groups in either order, and never the same answer."""
+def test_position_bias_shows_in_the_other_order(tmp_path):
+    """A judge that always answers A is right in half of the groups, and never gives the same answer twice."""
     first = [result("a", "AvsB", "A>B", "A>B"), result("b", "AvsB", "B>A", "A>B")]
     second = [swapped_result("b", "AvsB", "A>B", "A>B"), swapped_result("a", "AvsB", "B>A", "A>B")]
-    told = rows(both_orders(tmp_path, 2, first, second))
-    assert told["strict", "published"] == told["strict", "sound"] == (0.5, "2 groups")
-    assert told["pairwise", "sound"] == (0.5, "2 pairs")
-    assert told["same answer in both orders", "sound"] == (0, "2 pairs")
+    measured = rows(both_orders(tmp_path, 2, first, second))
+    assert measured["strict", "published"] == measured["strict", "sound"] == (0.5, "2 groups")
+    assert measured["pairwise", "sound"] == (0.5, "2 pairs")
+    assert measured["same answer in both orders", "sound"] == (0, "2 pairs")
 
 
 def test_a_group_counts_half_in_either_order(tmp_path):
-    """Right as a whole in the first order, one pair wrong in the second; ties and unknown answers keep their side."""
+    """The group is right in the first order, and one pair of it is wrong in the second."""
     first = [result("a", pair, vote, vote) for pair, vote in VOTES.items()]
     second = [
         swapped_result("a", "AvsB", "B>A", "B>A"),
         swapped_result("a", "AvsC", "C>A", "Unknown"),
-        result("a", "CvsB", "B>C", "B>C"),  # or A is what it was, and the pair is told the other way round
+        result("a", "CvsB", "B>C", "B>C"),  # or A is what it was, and the pair is measured the other way round
     ]
-    told = rows(both_orders(tmp_path, 3, first, second))
-    assert told["strict", "published"] == (1, "1 groups")
-    assert told["strict", "sound"] == (0.5, "1 groups")
-    assert told["pairwise", "sound"] == (pytest.approx(5 / 6), "3 pairs")
-    assert told["same answer in both orders", "sound"] == (pytest.approx(2 / 3), "3 pairs")
+    measured = rows(both_orders(tmp_path, 3, first, second))
+    assert measured["strict", "published"] == (1, "1 groups")
+    assert measured["strict", "sound"] == (0.5, "1 groups")
+    assert measured["pairwise", "sound"] == (pytest.approx(5 / 6), "3 pairs")
+    assert measured["same answer in both orders", "sound"] == (pytest.approx(2 / 3), "3 pairs")
 
 
-def test_failed_answers_of_either_order_stay_counted(tmp_path):
+def test_failed_answers_of_either_order_count(tmp_path):
     """a: failed in the second order. b: failed in the first. c: failed in both."""
     first = [result("a", "AvsB", "A>B", "A>B"), None, None]
     second = [None, None, swapped_result("b", "AvsB", "A=B", "A=B")]
     report = both_orders(tmp_path, 2, first, second)
-    told = rows(report)
-    assert told["strict", "published"] == (1, "1 groups")
-    assert told["strict", "sound"] == (pytest.approx(1 / 3), "3 groups")
-    assert told["pairwise", "sound"] == (pytest.approx(1 / 3), "3 pairs")
-    assert told["same answer in both orders", "sound"] == (0, "3 pairs")
+    measured = rows(report)
+    assert measured["strict", "published"] == (1, "1 groups")
+    assert measured["strict", "sound"] == (pytest.approx(1 / 3), "3 groups")
+    assert measured["pairwise", "sound"] == (pytest.approx(1 / 3), "3 pairs")
+    assert measured["same answer in both orders", "sound"] == (0, "3 pairs")
     assert "2, with edits exchanged 2 of 3 pairs have no answer" in report.to_text()
     assert (report.values["failed"], report.values["failed_swapped"]) == (2, 2)
 
 
 def test_the_other_order_must_be_of_the_same_pairs(tmp_path):
     first = [result("a", "AvsB", "A>B", "A>B"), result("b", "AvsB", "A=B", "A>B")]
-    with pytest.raises(ValueError, match=r"1 human votes are not those of the other order.*2pair a \(m1, m2\)"):
+    with pytest.raises(ValueError, match=r"1 human votes .*: 2pair a \(m1, m2\)"):
         both_orders(tmp_path, 2, first, first)
     back = swapped_result("a", "AvsB", "B>A", "A>B")
-    with pytest.raises(ValueError, match=r"1 votes are in one order only: 2pair b \(m1, m2\)\."):
+    with pytest.raises(ValueError, match=r"1 .* in one order only: 2pair b \(m1, m2\)$"):
         both_orders(tmp_path, 2, first, [back])
-    with pytest.raises(ValueError, match=r"2 votes are in one order only: 2pair b \(m1, m2\), 2pair c \(m1, m2\)\."):
+    with pytest.raises(ValueError, match=r"2 .* in one order only: 2pair b \(m1, m2\), 2pair c \(m1, m2\)$"):
         both_orders(tmp_path, 2, first, [back, result("c", "AvsB", "A=B", "A>B")])
-    with pytest.raises(ValueError, match="there are 3 votes in this order and 2 in the other"):
+    with pytest.raises(ValueError, match="3 votes in this order and 2 in the other"):
         both_orders(tmp_path, 2, first, [back, result("b", "AvsB", "A=B", "A>B"), None])

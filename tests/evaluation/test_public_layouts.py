@@ -1,4 +1,4 @@
-"""A scorer on the files that GenAI-Bench and ImagenHub publish, and every fault of them."""
+"""A scorer on the published files of GenAI-Bench and ImagenHub, and the faults of these files."""
 
 import io
 import json
@@ -15,17 +15,21 @@ from tiny_models import ROOT
 from tiny_scorers import shapes_scorer
 
 from rewardedit_jax.data.bad_records import BadRecords
+from rewardedit_jax.evaluation.reward_models.aurora import evaluate_pairs
 from rewardedit_jax.evaluation.reward_models.edits import score_edits
-from rewardedit_jax.evaluation.reward_models.genai_bench_hub import read_hub_pairs
-from rewardedit_jax.evaluation.reward_models.imagenhub import evaluate_ratings, read_ratings
-from rewardedit_jax.evaluation.reward_models.imagenhub_results import rated_edits, scored_aspects
-from rewardedit_jax.evaluation.reward_models.pairs import evaluate_pairs
+from rewardedit_jax.evaluation.reward_models.genai_bench import read_hub_pairs
+from rewardedit_jax.evaluation.reward_models.imagenhub import (
+    evaluate_ratings,
+    rated_edits,
+    read_ratings,
+    scored_aspects,
+)
 
 UIDS = ("sample_1_1.jpg", "sample_2_1.jpg", "sample_3_2.jpg", "sample_4_1.jpg")
 
 
 def brightness(sources, edited, instructions):
-    """A scorer: following is how bright an edit is, quality how dark its source, overall their sum."""
+    """A scorer: following is the brightness of the edit, quality the darkness of the source, overall the sum."""
     bright, dark = (np.array([np.asarray(x).mean() for x in images]) for images in (edited, sources))
     return np.stack([bright, 255 - dark, bright + 255 - dark], axis=1)
 
@@ -63,10 +67,10 @@ def test_votes_of_the_hub(hub):
 def test_no_row_of_the_hub_is_left_out_silently(hub):
     bad = [vote("upvote", 1, 2), vote("tievote", 1, 2, instruct_prompt=" "), vote("tievote", 1, 2)]
     bad[2]["left_output_image"] = {"bytes": None, "path": "lost.png"}
-    with pytest.raises(BadRecords, match="3 of 4 rows cannot be measured") as told:
+    with pytest.raises(BadRecords, match="3 of 4 rows") as measured:
         read_hub_pairs(hub(vote("leftvote", 1, 2), *bad))
-    for fault in ("row 1 of all: unknown vote_type 'upvote'", "row 2 of all: no instruct_prompt", "no image in left_"):
-        assert fault in str(told.value)
+    for fault in ("row 1 of all: vote_type is 'upvote'", "row 2 of all: no instruct_prompt", "no image in left_"):
+        assert fault in str(measured.value)
 
 
 def test_a_folder_without_parquet(tmp_path):
@@ -81,21 +85,21 @@ def test_the_command_measures_a_scorer_on_both(hub, museum, monkeypatch, tmp_pat
     hub(vote("leftvote", 90, 10), vote("rightvote", 10, 90), vote("tievote", 50, 50))
 
     def evaluate(*arguments):
-        told = tmp_path / "out.json"
-        words = ["evaluate.py", *arguments, "--model", tmp_path / "scorer", "--json", told]
+        measured = tmp_path / "out.json"
+        words = ["evaluate.py", *arguments, "--model", tmp_path / "scorer", "--json", measured]
         monkeypatch.setattr(sys, "argv", list(map(str, words)))
         runpy.run_path(str(ROOT / "launch" / "evaluate.py"), run_name="__main__")
-        return json.loads(told.read_text())
+        return json.loads(measured.read_text())
 
     assert evaluate("genai_bench", "--pairs", tmp_path)["pairs"] == 3
-    told = evaluate("imagenhub", "--ratings", folder, "--results", results)
-    assert -1 <= told["overall"]["per_model"]["One"] <= 1
-    assert told["unrated"] == ["Three"]
+    measured = evaluate("imagenhub", "--ratings", folder, "--results", results)
+    assert -1 <= measured["overall"]["per_model"]["One"] <= 1
+    assert measured["unrated"] == ["Three"]
 
 
 @pytest.fixture
 def museum(tmp_path):
-    """Two models, four sources, three raters who like what is bright."""
+    """Two models, four sources, and three raters who prefer bright images."""
     levels = {"One": (200, 150, 100, 50), "Two": (60, 120, 180, 240)}
     for rater in (1, 2, 3):
         lines = ["uid\tOne\tTwo\tImagic"]

@@ -1,4 +1,4 @@
-"""ImagenHub: published correlations and human ceiling from the public files, and every fault of a folder."""
+"""ImagenHub: published correlations and human ceiling from the public files, and the faults of these files."""
 
 import json
 import re
@@ -35,10 +35,10 @@ def folders(tmp_path):
         (ratings / f"IE_rater{rater}.tsv").write_text("\n".join(["uid\tOne\tTwo\tImagic", *lines]))
     for model in MODELS:
         (answers / model).mkdir(parents=True)
-        told = {uid: {"score": [10 * v, 10]} for uid, v in zip(UIDS, levels, strict=True)}
-        (answers / model / "SC.json").write_text(json.dumps(told))
-        told = {uid: {"score": 10 * v} for uid, v in zip(UIDS, levels, strict=True)}
-        (answers / model / "PQ.json").write_text(json.dumps(told))
+        measured = {uid: {"score": [10 * v, 10]} for uid, v in zip(UIDS, levels, strict=True)}
+        (answers / model / "SC.json").write_text(json.dumps(measured))
+        measured = {uid: {"score": 10 * v} for uid, v in zip(UIDS, levels, strict=True)}
+        (answers / model / "PQ.json").write_text(json.dumps(measured))
     return ratings, answers
 
 
@@ -57,21 +57,23 @@ def published(shared):
     [("overall", 0.4025, 0.3821), ("semantic", 0.4311, 0.4062), ("perceptual", 0.5313, 0.4864)],
 )
 def test_published_figures(published, aspect, mean, tanh):
-    told = published[aspect]
-    assert (round(told["mean_spearman"], 4), round(told["tanh_mean"], 4)) == (mean, tanh)
-    low, high = told["interval"]
-    assert low < told["fisher_mean"] < high
-    assert told["fisher_mean"] > told["mean_spearman"]  # what Fisher's transform does to correlations that differ
+    measured = published[aspect]
+    assert (round(measured["mean_spearman"], 4), round(measured["tanh_mean"], 4)) == (mean, tanh)
+    low, high = measured["interval"]
+    assert low < measured["fisher_mean"] < high
+    assert (
+        measured["fisher_mean"] > measured["mean_spearman"]
+    )  # what Fisher's transform does to correlations that differ
 
 
 @pytest.mark.parametrize("aspect", HUMAN)
 def test_published_human_ceiling(published, aspect):
-    told = published[aspect]["human"]
-    assert list(told["per_model_tanh_mean"].values()) == pytest.approx(HUMAN[aspect], abs=2e-4)
-    assert told["tanh_mean"] == pytest.approx(np.tanh(np.mean(HUMAN[aspect])), abs=1e-4)
-    assert told["fisher_mean"] > published[aspect]["fisher_mean"]
-    low, high = told["interval"]
-    assert low < told["fisher_mean"] < high
+    measured = published[aspect]["human"]
+    assert list(measured["per_model_tanh_mean"].values()) == pytest.approx(HUMAN[aspect], abs=2e-4)
+    assert measured["tanh_mean"] == pytest.approx(np.tanh(np.mean(HUMAN[aspect])), abs=1e-4)
+    assert measured["fisher_mean"] > published[aspect]["fisher_mean"]
+    low, high = measured["interval"]
+    assert low < measured["fisher_mean"] < high
 
 
 def test_every_sound_number_has_an_interval(published):
@@ -85,15 +87,15 @@ def test_what_is_measured(published):
 
 
 def test_a_judge_that_agrees(folders):
-    told = evaluate(*folders).to_json()
+    measured = evaluate(*folders).to_json()
     for aspect in ("overall", "semantic", "perceptual"):
-        assert told[aspect]["mean_spearman"] == pytest.approx(1)
-        assert told[aspect]["tanh_mean"] == pytest.approx(np.tanh(1))
-        assert told[aspect]["fisher_mean"] == pytest.approx(1, abs=1e-5)
+        assert measured[aspect]["mean_spearman"] == pytest.approx(1)
+        assert measured[aspect]["tanh_mean"] == pytest.approx(np.tanh(1))
+        assert measured[aspect]["fisher_mean"] == pytest.approx(1, abs=1e-5)
 
 
-def test_equal_ratings_are_ties_whoever_gave_which(folders):
-    """Sums of three roots differ in the last bit by their order; that must make no ranks."""
+def test_means_of_the_same_ratings_are_ties(folders):
+    """Sums of three square roots differ in the last bit by their order, which must not change ranks."""
     ratings = read_ratings(folders[0])
     parts = np.array([[1, 0.5], [0.5, 0.5], [1, 1]])
     values = np.stack([parts[[0, 1, 2]], parts[[1, 2, 0]], parts[[2, 0, 1]]], 1)  # raters, uids, 2
@@ -101,17 +103,17 @@ def test_equal_ratings_are_ties_whoever_gave_which(folders):
     assert len(np.unique(turned.mean("overall"))) == 1
 
 
-def test_a_judge_that_says_the_same_of_everything(folders):
-    """It has no correlation: null where published, 0 where sound, and named."""
+def test_a_judge_with_constant_answers(folders):
+    """Its correlation is null in the published protocol, 0 in the sound one, and its name is in the report."""
     file = folders[1] / "One" / "PQ.json"
     file.write_text(json.dumps({uid: {"score": [5]} for uid in UIDS}))
     report = evaluate(*folders)
-    told = json.loads(json.dumps(report.to_json(), allow_nan=False))["perceptual"]
-    assert told["mean_spearman"] is None
-    assert told["tanh_mean"] is None
-    assert told["undefined"] == ["One"]
-    assert told["fisher_mean"] == pytest.approx(np.tanh(np.arctanh(1 - 1e-6) / 2))
-    assert "counts as 0 in sound means: perceptual of One" in report.to_text()
+    measured = json.loads(json.dumps(report.to_json(), allow_nan=False))["perceptual"]
+    assert measured["mean_spearman"] is None
+    assert measured["tanh_mean"] is None
+    assert measured["undefined"] == ["One"]
+    assert measured["fisher_mean"] == pytest.approx(np.tanh(np.arctanh(1 - 1e-6) / 2))
+    assert "sound means, for: perceptual of One." in report.to_text()
 
 
 def rewrite(file, change):
@@ -123,32 +125,32 @@ def rewrite(file, change):
 def test_uids_that_disagree_are_counted_and_listed(folders):
     file = folders[1] / "Two" / "SC.json"
     rewrite(file, lambda answers: [answers.pop("b.jpg"), answers.update({"x.jpg": {"score": [1]}})])
-    told = "Two/SC.json: of 4 uids, 1 are missing (b.jpg); 1 are not rated (x.jpg)."
-    with pytest.raises(ValueError, match=re.escape(told)):
+    measured = "Two/SC.json: of 4 uids, 1 are missing (b.jpg); 1 are not rated (x.jpg)"
+    with pytest.raises(ValueError, match=re.escape(measured)):
         evaluate(*folders)
 
 
 @pytest.mark.parametrize("score", [[], [11], [-1, 3], [1, 2, 3], ["7"], [None], "n/a", True, [float("nan")]])
-def test_answers_that_are_no_scores(folders, score):
+def test_invalid_scores(folders, score):
     rewrite(folders[1] / "One" / "SC.json", lambda answers: answers["c.jpg"].update(score=score))
     with pytest.raises(ValueError, match=r"One/SC\.json, c\.jpg: the score is"):
         evaluate(*folders)
 
 
 @pytest.mark.parametrize("cell", ["[0, 2]", "[0, 0.7]", "[0, true]", "[1]", "", "[0.5, x]", "1"])
-def test_ratings_that_are_none(folders, cell):
+def test_invalid_ratings(folders, cell):
     file = folders[0] / "IE_rater2.tsv"
     file.write_text(file.read_text().replace("b.jpg\t[0.5, 0.5]", f"b.jpg\t{cell}"))
     with pytest.raises(ValueError, match=r"IE_rater2\.tsv, b\.jpg, One: the rating is"):
         evaluate(*folders)
 
 
-def test_models_that_nobody_rated_are_told_of(folders):
-    """Imagic is rated, and told of as left out whether it is there or not."""
+def test_models_that_nobody_rated_are_reported(folders):
+    """Imagic is rated and left out, so it is not reported here."""
     for name in ("New", "Imagic", ".cache"):
         shutil.copytree(folders[1] / "One", folders[1] / name)
     ratings = read_ratings(folders[0])
-    assert note_unrated(folders[1], ratings) == (["Not measured, for nobody rated them: New."], {"unrated": ["New"]})
+    assert note_unrated(folders[1], ratings) == (["Not evaluated, as nobody rated them: New."], {"unrated": ["New"]})
     assert note_unrated(folders[1], ratings, besides=("New",)) == ([], {})
 
 
@@ -169,13 +171,13 @@ def test_raters_of_other_edits_or_models(folders):
         read_ratings(folders[0])
     for content in ("", "name\tOne\na.jpg\t[0,0]"):
         file.write_text(content)
-        with pytest.raises(ValueError, match=r"rater3\.tsv is no table of ratings"):
+        with pytest.raises(ValueError, match=r"rater3\.tsv is not a table of ratings"):
             read_ratings(folders[0])
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_only_line_ends_end_lines(folders, end):
-    """A name may hold what Unicode, but no table, calls a line separator."""
+    """A name may contain characters that Unicode calls line separators."""
     for file in folders[0].iterdir():
         lines = file.read_text().replace("b.jpg", "b\u2028\x85.jpg").split("\n")
         file.write_bytes(end.join([*lines, ""]).encode())
@@ -187,12 +189,12 @@ def test_only_line_ends_end_lines(folders, end):
 def test_missing_folders_and_files(folders, tmp_path):
     ratings, answers = folders
     (answers / "One" / "PQ.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"there is no .*One/PQ\.json"):
+    with pytest.raises(FileNotFoundError, match=r"One/PQ\.json does not exist"):
         evaluate(ratings, answers)
     shutil.rmtree(answers / "Two")
-    with pytest.raises(FileNotFoundError, match="no folder for Two; every rated model is measured"):
+    with pytest.raises(FileNotFoundError, match="no directory for Two"):
         evaluate(ratings, answers)
-    with pytest.raises(FileNotFoundError, match="there is no directory"):
+    with pytest.raises(FileNotFoundError, match="is not a directory"):
         evaluate(ratings, tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match="holds 0 files"):
+    with pytest.raises(FileNotFoundError, match="has 0 files"):
         read_ratings(answers)

@@ -1,4 +1,4 @@
-"""An edit that a scorer cannot score is called by its place in the benchmark, however many come before it."""
+"""An edit that a scorer cannot score is named by its place in the benchmark, also beyond the first batches."""
 
 import io
 import json
@@ -9,15 +9,17 @@ from PIL import Image
 from pyarrow import parquet
 from tiny_scorers import shapes_scorer
 
-from rewardedit_jax.evaluation.reward_models.editreward_bench import evaluate_groups
-from rewardedit_jax.evaluation.reward_models.editreward_bench_hub import read_hub_groups
-from rewardedit_jax.evaluation.reward_models.editreward_bench_json import read_groups
+from rewardedit_jax.evaluation.reward_models.aurora import (
+    evaluate_pairs,
+    evaluate_points,
+    read_pairs,
+    read_points,
+)
+from rewardedit_jax.evaluation.reward_models.editreward_bench import evaluate_groups, read_groups
+from rewardedit_jax.evaluation.reward_models.editreward_pairs import read_hub_groups
 from rewardedit_jax.evaluation.reward_models.edits import score_edits
-from rewardedit_jax.evaluation.reward_models.genai_bench_hub import read_hub_pairs
-from rewardedit_jax.evaluation.reward_models.imagenhub import read_ratings
-from rewardedit_jax.evaluation.reward_models.imagenhub_results import rated_edits
-from rewardedit_jax.evaluation.reward_models.pairs import evaluate_pairs, read_pairs
-from rewardedit_jax.evaluation.reward_models.points import evaluate_points, read_points
+from rewardedit_jax.evaluation.reward_models.genai_bench import read_hub_pairs
+from rewardedit_jax.evaluation.reward_models.imagenhub import rated_edits, read_ratings
 from rewardedit_jax.scoring.edit_score import matrix
 
 N, BAD = 50, 45
@@ -42,7 +44,7 @@ def scorer():
 
 @pytest.fixture
 def write(tmp_path):
-    """A file of N such records, one of them with changes."""
+    """Writes a file of N equal records, one of them with changes."""
     for name, data in PICTURES.items():
         (tmp_path / name).write_bytes(data)
 
@@ -55,7 +57,7 @@ def write(tmp_path):
 
 
 def hub(tmp_path, record, **changes):
-    """The same as parquet, with pictures in the place of their names."""
+    """Writes the same as parquet, with images in place of their names."""
     rows = [record | {"id": f"g{i}_AvsB"} | (changes if i == BAD else {}) for i in range(N)]
     for row in rows:
         row.update({key: {"bytes": PICTURES[name], "path": None} for key, name in row.items() if name in PICTURES})
@@ -68,15 +70,15 @@ PAIR |= {"model1_dim1_score": 4, "model2_dim1_score": 2}
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"prompt": "x <|Reward|>"}, rf"items\.json, item 45, path1: {FORBIDDEN}"),
         ({"path2": "thin.png"}, rf"items\.json, item 45, path2: edited: image .*thin\.png: {THIN}"),
         ({"path_src": "thin.png"}, rf"items\.json, item 45, path1: source: image .*thin\.png: {THIN}"),
     ],
 )
-def test_pairs(scorer, write, changes, told):
-    with pytest.raises(ValueError, match=told):
+def test_pairs(scorer, write, changes, message):
+    with pytest.raises(ValueError, match=message):
         evaluate_pairs(read_pairs(*write(PAIR, **changes)), scorer, "GenAI-Bench")
 
 
@@ -87,7 +89,7 @@ def test_points(scorer, write):
 
 
 def test_groups(scorer, write, tmp_path):
-    """All have other sources, as equal groups would count once."""
+    """Every group has its own first edit, as equal groups count once."""
     for i in range(N):
         (tmp_path / f"{i}.png").write_bytes(PICTURES["s.png"])
     group = {"prompt": "x", "path_src": "s.png", "human_vote": {"ranking": "A>B>C"}}
@@ -100,17 +102,17 @@ def test_groups(scorer, write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"right_output_image": "thin.png"}, rf"right_output_image: edited: {THIN}"),
         ({"source_image": "none.png"}, "left_output_image: image source cannot be read"),
     ],
 )
-def test_pairs_of_the_hub(scorer, tmp_path, changes, told):
+def test_pairs_of_the_hub(scorer, tmp_path, changes, message):
     row = {"instruct_prompt": "x", "vote_type": "leftvote", "source_image": "s.png"}
     row |= {"left_output_image": "e.png", "right_output_image": "f.png"}
     pairs = read_hub_pairs(hub(tmp_path, row, **changes))
-    with pytest.raises(ValueError, match=rf"row 45 of all, {told}"):
+    with pytest.raises(ValueError, match=rf"row 45 of all, {message}"):
         evaluate_pairs(pairs, scorer, "GenAI-Bench")
 
 

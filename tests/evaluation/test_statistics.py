@@ -1,22 +1,22 @@
-"""Agreement and correlation: the worked examples of the published protocol, scipy as the oracle, and properties."""
+"""Statistics: worked examples of the published protocol, scipy as the oracle, and properties."""
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from rewardedit_jax.evaluation.reward_models.agreement import (
-    NEVER,
+from rewardedit_jax.evaluation.statistics import (
+    NO_TIES,
+    bootstrap_interval,
+    correct,
+    correct_without_ties,
     cross_validated,
-    published_accuracy_with_ties,
-    published_threshold,
-    right,
-    right_without_ties,
-)
-from rewardedit_jax.evaluation.reward_models.bootstrap import bootstrap_interval
-from rewardedit_jax.evaluation.reward_models.correlation import (
+    expected_calibration_error,
     fisher_mean,
     per_prompt_spearman,
+    published_accuracy_with_ties,
     published_mean,
+    published_threshold,
+    reliability_bins,
     spearman,
     z_scored_spearman,
 )
@@ -27,7 +27,7 @@ MARGIN = np.array([0.8, 0.1, -0.4, 0.3, -0.3, -0.1, 0.3, -0.1, -0.1])
 
 def test_worked_example_of_the_published_file():
     assert published_accuracy_with_ties(HUMAN, MARGIN) == pytest.approx(0.6667, abs=5e-5)
-    assert right_without_ties(HUMAN, MARGIN).mean() == pytest.approx(0.8333, abs=5e-5)
+    assert correct_without_ties(HUMAN, MARGIN).mean() == pytest.approx(0.8333, abs=5e-5)
 
 
 @pytest.mark.parametrize(("human", "expected"), [([1, 0], 0.5), ([0, 1], 1.0)])
@@ -35,7 +35,7 @@ def test_published_accuracy_depends_on_the_order_of_items(human, expected):
     """No threshold reaches 1: both margins are equal, so both are ties or none is."""
     margin = np.array([0.5, 0.5])
     assert published_accuracy_with_ties(np.array(human), margin) == expected
-    assert max(right(np.array(human), margin, t).mean() for t in (NEVER, 0.5)) == 0.5
+    assert max(correct(np.array(human), margin, t).mean() for t in (NO_TIES, 0.5)) == 0.5
 
 
 def test_published_accuracy_always_calls_one_tie():
@@ -43,7 +43,7 @@ def test_published_accuracy_always_calls_one_tie():
 
 
 def step_by_step(human, margin):
-    """The published scan, counted anew at each step: the first items by |margin| are ties, the others are not."""
+    """The published scan, recomputed at each step: the first items by |margin| are ties, the others are not."""
     items = sorted(zip(human, margin, strict=True), key=lambda item: abs(item[1]))
     return max(
         (sum(h == 0 for h, _ in items[:k]) + sum(h * m > 0 for h, m in items[k:])) / len(items)
@@ -60,13 +60,13 @@ def test_published_accuracy_is_that_of_the_scan():
 
 def test_margin_of_zero_prefers_nobody():
     human, margin = np.array([1, -1, 0]), np.zeros(3)
-    assert right(human, margin, NEVER).tolist() == [False, False, True]
-    assert right_without_ties(human, margin).tolist() == [False, False]
+    assert correct(human, margin, NO_TIES).tolist() == [False, False, True]
+    assert correct_without_ties(human, margin).tolist() == [False, False]
 
 
 def test_no_accuracy_without_ties_where_all_are():
-    with pytest.raises(ValueError, match="all 2 human labels are ties"):
-        right_without_ties(np.zeros(2, int), np.ones(2))
+    with pytest.raises(ValueError, match="all 2 human"):
+        correct_without_ties(np.zeros(2, int), np.ones(2))
 
 
 def test_published_threshold_is_the_first_best_and_tries_zero():
@@ -75,7 +75,7 @@ def test_published_threshold_is_the_first_best_and_tries_zero():
 
 
 def test_cross_validation_gains_nothing_from_noise():
-    """Scores that know nothing: a threshold tuned on the items looks better than guessing, a held-out one does not."""
+    """Random scores: a threshold tuned on the items looks better than guessing, a held-out one does not."""
     rng = np.random.default_rng(1)
     tuned, held_out = [], []
     for seed in range(30):
@@ -93,13 +93,13 @@ def test_cross_validation_may_call_no_ties():
 
 def test_cross_validation_finds_a_clear_threshold():
     human = np.array([1, 0, -1] * 10)
-    told = cross_validated(human, human + 0.1 * np.sin(np.arange(30.0)), seed=3)
-    assert told.all()
-    assert (told == cross_validated(human, human + 0.1 * np.sin(np.arange(30.0)), seed=3)).all()
+    measured = cross_validated(human, human + 0.1 * np.sin(np.arange(30.0)), seed=3)
+    assert measured.all()
+    assert (measured == cross_validated(human, human + 0.1 * np.sin(np.arange(30.0)), seed=3)).all()
 
 
 def test_one_item_cannot_be_split():
-    with pytest.raises(ValueError, match="1 judged item"):
+    with pytest.raises(ValueError, match="1 judged"):
         cross_validated(np.array([1]), np.array([0.5]), seed=0)
 
 
@@ -116,7 +116,7 @@ def test_spearman_of_a_constant_is_not_defined():
 
 def test_means_of_correlations():
     assert published_mean([0.3, 0.5]) == pytest.approx(np.tanh(0.4))
-    assert published_mean([0.4]) == pytest.approx(0.380, abs=5e-4)  # the example of the fact sheet
+    assert published_mean([0.4]) == pytest.approx(0.380, abs=5e-4)  # a mean of 0.40 is printed as 0.38
     assert np.isnan(published_mean([0.3, float("nan")]))
     assert fisher_mean([0.4]) == pytest.approx(0.4)
     assert fisher_mean([0.4, float("nan")]) == pytest.approx(np.tanh(np.arctanh(0.4) / 2))
@@ -124,7 +124,7 @@ def test_means_of_correlations():
 
 
 def test_correlations_within_prompts():
-    """Prompt a is ordered rightly, b wrongly, c has one edit, d constant scores: the mean is of a and b."""
+    """Prompt a is in the right order, b in reverse, c has one edit, d constant scores: the mean is over a and b."""
     prompts = list("aaabbbcdd")
     human = np.array([1.0, 2, 3, 1, 2, 3, 9, 1, 2])
     scores = np.array([10.0, 20, 30, 7, 6, 5, 0, 4, 4])
@@ -135,8 +135,33 @@ def test_correlations_within_prompts():
 
 
 def test_interval_is_that_of_a_proportion():
-    """Of 400 items half are right: 0.5 ± 1.96 · 0.025."""
+    """Half of 400 items are right: 0.5 ± 1.96 · 0.025."""
     items = np.arange(400) % 2
     low, high = bootstrap_interval(lambda at: items[at].mean(), 400, seed=0)
     assert (low, high) == pytest.approx((0.451, 0.549), abs=0.006)
     assert (low, high) == bootstrap_interval(lambda at: items[at].mean(), 400, seed=0)
+
+
+def test_interval_is_the_quantiles_of_resampled_statistics():
+    """Quantiles of one thousand means; for a single item, all resamples are equal."""
+    values = np.random.default_rng(3).normal(size=57)
+    rng = np.random.default_rng(5)
+    resampled = [values[rng.integers(0, 57, 57)].mean() for _ in range(1000)]
+    expected = tuple(np.quantile(resampled, [0.025, 0.975]))
+    assert bootstrap_interval(lambda at: values[at].mean(), 57, seed=5) == pytest.approx(expected, rel=1e-14)
+    assert bootstrap_interval(lambda at: values[at].mean(), 1, seed=5) == (values[0], values[0])
+
+
+def test_calibration_in_closed_form():
+    stated, observed = np.array([0.55, 0.55, 0.95, 0.95]), np.array([1.0, 0.0, 1.0, 1.0])
+    assert reliability_bins(stated, observed) == [(pytest.approx(0.55), 0.5, 2), (pytest.approx(0.95), 1.0, 2)]
+    assert expected_calibration_error(stated, observed) == pytest.approx(0.05)
+    assert expected_calibration_error(stated, np.array([0.5, 0.6, 1.0, 0.9])) == pytest.approx(0)
+
+
+def test_bins_from_zero():
+    """Probabilities of any event, not of the preferred one of two."""
+    assert reliability_bins(np.array([0.0, 0.04, 1.0]), np.array([0.0, 1.0, 1.0]), low=0.0) == [
+        (pytest.approx(0.02), 0.5, 2),
+        (1.0, 1.0, 1),
+    ]

@@ -1,0 +1,198 @@
+"""AURORA-Bench: preferences between two edits, and ratings of single edits, against the scores of any source.
+
+EditReward's evaluation code (`eval_bench.py`) reads three benchmarks from lists of the same two layouts, so this file
+also serves GenAI-Bench pairs and ImagenHub points. Results are in EditReward (arXiv:2509.26346), section 4.2, table 2.
+
+Pairs (`valid_aurora_human_ratings_pairwise.json`; GenAI-Bench: `valid_set2_full.json`) are objects with `prompt`,
+`path_src`, `path1`, `path2`, `model1_dim1_score` and `model2_dim1_score`: people prefer the edit with the larger dim1
+score, and equal scores are a tie, whether both are good or both bad.
+
+Points are objects with the human `score`, the `model` that made the edit, and its instruction and images:
+`prompt`, `input`, `gen` in AURORA (`valid_aurora_human_ratings_pointwise.json`) and `instruction`, `input_path`,
+`output_path` in ImagenHub (`valid_imagenhub_processed.json`).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from rewardedit_jax.evaluation import statistics
+from rewardedit_jax.evaluation.report import Report, Row, listed, note_repeated, sound_share
+from rewardedit_jax.evaluation.reward_models.edits import (
+    OVERALL,
+    Edit,
+    ScoreSource,
+    is_number,
+    note_transparent,
+    read_records,
+    score_edits,
+)
+
+# Keys of a pair.
+_PATHS = ("path_src", "path1", "path2")
+_SCORES = ("model1_dim1_score", "model2_dim1_score")
+# Benchmark → keys of instruction, source and edited.
+_POINT_KEYS = {"aurora": ("prompt", "input", "gen"), "imagenhub": ("instruction", "input_path", "output_path")}
+_TITLES = {"aurora": "AURORA points", "imagenhub": "ImagenHub points"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two edits of one source; `human` is 1 where people prefer the first, -1 the second, 0 neither."""
+
+    first: Edit
+    second: Edit
+    human: int
+
+    @property
+    def preferred(self) -> Edit | None:
+        return {1: self.first, -1: self.second}.get(self.human)
+
+
+def read_pairs(file: Path, images: Path) -> list[Pair]:
+    """The pairs of a JSON file, whose image paths are relative to the directory `images`.
+
+    Raises:
+      FileNotFoundError, ValueError: naming the file and, if one is wrong, the item and its key.
+    """
+    layout = "preference pairs as EditReward lists them for GenAI-Bench and AURORA"
+    records = read_records(file, ("prompt", *_PATHS, *_SCORES), layout)
+    return [_pair(record, f"{file}, item {i}", images) for i, record in enumerate(records)]
+
+
+def _pair(record: dict[str, Any], name: str, images: Path) -> Pair:
+    _check_values(record, _SCORES, ("prompt", *_PATHS), name)
+    source, first, second = (images / record[key] for key in _PATHS)
+    # The key of the image is part of the name: a scorer's error about one edit then says which of the two.
+    named = zip((first, second), _PATHS[1:], strict=True)
+    edits = (Edit(source, edited, record["prompt"], f"{name}, {key}") for edited, key in named)
+    return Pair(*edits, int(np.sign(record[_SCORES[0]] - record[_SCORES[1]])))
+
+
+def _check_values(record: dict[str, Any], numbers: Iterable[str], texts: Iterable[str], name: str) -> None:
+    for key in numbers:
+        if not is_number(record[key]):
+            raise ValueError(f"{name}: {key} is {record[key]!r}; expected a number")
+    for key in texts:
+        if not isinstance(record[key], str) or not record[key]:
+            raise ValueError(f"{name}: {key} is {record[key]!r}; expected a text")
+
+
+def evaluate_pairs(pairs: Sequence[Pair], source: ScoreSource, title: str, seed: int = 0) -> Report:
+    """Accuracies of the overall score on human preferences.
+
+    Raises:
+      ValueError: for fewer than two pairs, and with the other errors of `edits.score_edits`.
+    """
+    edits = [edit for pair in pairs for edit in (pair.first, pair.second)]
+    # One list of first and second edits in turn: a scorer encodes the source they share only once.
+    scores = score_edits(source, edits)[:, OVERALL]
+    report = measure_pairs(np.array([pair.human for pair in pairs]), scores[::2] - scores[1::2], title, seed)
+    # Two pairs are the same in either order of their edits.
+    same = [frozenset((pair.first, pair.second)) for pair in pairs]
+    repeated = note_repeated(same, [pair.preferred for pair in pairs], "pairs")
+    return report.with_notes(repeated, note_transparent(source, edits))
+
+
+def measure_pairs(human: statistics.Human, margin: statistics.Margin, title: str, seed: int = 0) -> Report:
+    """Accuracies with and without ties, of known margins. `seed` determines the folds and the bootstrap."""
+    published = statistics.published_accuracy_with_ties(human, margin)
+    rows = [
+        Row("accuracy with ties", "published", published, f"{len(human)} pairs"),
+        sound_share("accuracy with ties", statistics.cross_validated(human, margin, seed), "pairs", seed),
+    ]
+    # Without ties there is no threshold to tune, so both protocols give the same value.
+    if human.any():
+        decided = statistics.correct_without_ties(human, margin)
+        rows.append(Row("accuracy without ties", "published", float(decided.mean()), f"{len(decided)} pairs"))
+        rows.append(sound_share("accuracy without ties", decided, "pairs", seed))
+    values = {
+        # In percent, as in table 2; rows hold shares.
+        "accuracy_with_ties": {row.protocol: 100 * row.value for row in rows[:2]},
+        "accuracy_without_ties": {row.protocol: 100 * row.value for row in rows[2:]},
+        "pairs": len(human),
+        "ties": int((human == 0).sum()),
+        "seed": seed,
+    }
+    notes = ["Tie threshold: published, tuned on these pairs; sound, tuned on four fifths for the other fifth."]
+    return Report(f"{title}: preferred of two edits (%)", rows, notes, values, percent=True)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One rated edit. The scale of the ratings does not matter, only their order."""
+
+    edit: Edit
+    human: float
+    model: str
+
+
+def read_points(file: Path, images: Path, benchmark: str) -> list[Point]:
+    """The points of a JSON file, whose image paths are relative to the directory `images`.
+
+    Args:
+      benchmark: "aurora" or "imagenhub".
+    Raises:
+      FileNotFoundError, ValueError: naming the file and, if one is wrong, the item and its key.
+    """
+    keys = _POINT_KEYS[benchmark]
+    records = read_records(file, (*keys, "score", "model"), f"{_TITLES[benchmark]} as EditReward lists them")
+    return [_point(record, keys, f"{file}, item {i}", images) for i, record in enumerate(records)]
+
+
+def _point(record: dict[str, Any], keys: tuple[str, str, str], name: str, images: Path) -> Point:
+    _check_values(record, ("score",), (*keys, "model"), name)
+    instruction, source, edited = (record[key] for key in keys)
+    return Point(Edit(images / source, images / edited, instruction, name), float(record["score"]), record["model"])
+
+
+def evaluate_points(points: Sequence[Point], source: ScoreSource, benchmark: str, seed: int = 0) -> Report:
+    """Rank correlation of the overall score with human ratings. Raises the errors of `edits.score_edits`."""
+    edits = [point.edit for point in points]
+    report = measure_points(points, score_edits(source, edits)[:, OVERALL], benchmark, seed)
+    # The same edit may be listed for two models: `Edit` compares by images and instruction.
+    repeated = note_repeated(edits, [point.human for point in points], "edits")
+    return report.with_notes(repeated, note_transparent(source, edits))
+
+
+def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], benchmark: str, seed: int = 0) -> Report:
+    """Rank correlations of known scores with human ratings, per model.
+
+    EditReward's code reports the plain mean over models for AURORA, and tanh of it for ImagenHub; a second version for
+    ImagenHub compares the edits of one instruction.
+    """
+    human, model = np.array([p.human for p in points]), np.array([p.model for p in points])
+    per_model = _per_model(human, scores, model)
+    correlations = list(per_model.values())
+    items = f"{len(per_model)} models, {len(points)} edits"
+    rows = [Row("mean of r", "published", float(np.mean(correlations)), items)]
+    if benchmark == "imagenhub":
+        # Table 2 has the tanh. The other two are EditReward's `imagenhub_bench_v2`, which returns the last one.
+        prompts = [point.edit.instruction for point in points]
+        rows += [
+            Row("tanh of mean r", "published", statistics.published_mean(correlations), items),
+            Row("r within instructions", "published", statistics.per_prompt_spearman(human, scores, prompts), items),
+            Row("r of z-scores, v2", "published", statistics.z_scored_spearman(human, scores, prompts), items),
+        ]
+
+    def resampled_mean(drawn: np.ndarray) -> float:
+        # A model without any drawn edit is not part of this resample's mean.
+        return statistics.fisher_mean(list(_per_model(human[drawn], scores[drawn], model[drawn]).values()))
+
+    interval = statistics.bootstrap_interval(resampled_mean, len(human), seed)
+    rows.append(Row("Fisher mean of r", "sound", statistics.fisher_mean(correlations), items, interval))
+    # The correlation of a model is undefined where its scores, or its ratings, are constant.
+    undefined = [name for name, r in per_model.items() if np.isnan(r)]
+    notes = ["r: Spearman's correlation over the edits of one model."]
+    if undefined:
+        notes.append(f"r is undefined, and counts as 0 in sound means, for: {listed(undefined)}.")
+    values = {"per_model": per_model, "undefined": undefined, "edits": len(points), "seed": seed}
+    return Report(f"{_TITLES[benchmark]}: rank correlation with ratings", rows, notes, values, percent=False)
+
+
+def _per_model(human: np.ndarray, scores: np.ndarray, model: np.ndarray) -> dict[str, float]:
+    return {str(m): statistics.spearman(scores[model == m], human[model == m]) for m in np.unique(model)}
