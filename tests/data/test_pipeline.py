@@ -2,11 +2,11 @@ import itertools
 import json
 import logging
 import pickle
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from paths import SHARED_DATA
 from PIL import Image
 
 from rewardedit_jax.data.images import ImageError, square
@@ -15,7 +15,7 @@ from rewardedit_jax.data.records import EditRecord
 from rewardedit_jax.data.tokenize import encode
 from rewardedit_jax.data.triplets import TripletFile
 
-AURORA = Path(__file__).parents[3] / "shared" / "data" / "aurora"
+AURORA = SHARED_DATA / "aurora"
 SIZE = 8
 
 

@@ -1,13 +1,13 @@
 import json
 import logging
 import pickle
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pyarrow
 import pytest
 from ml_collections import ConfigDict
+from paths import ROOT, SHARED_DATA
 from PIL import Image
 from pyarrow import parquet
 
@@ -18,7 +18,7 @@ from rewardedit_jax.data.instruct_pix2pix_parquet import InstructPix2PixParquet
 from rewardedit_jax.data.sources import open_preferences, open_source
 from rewardedit_jax.data.triplets import TripletFile
 
-AURORA = Path(__file__).parents[3] / "shared" / "data" / "aurora"
+AURORA = SHARED_DATA / "aurora"
 
 
 def _grey(value, size=8):
@@ -317,7 +317,7 @@ class TestTripletFile:
             TripletFile(tmp_path / "nowhere.json")
 
     def test_the_example_of_the_docs_is_one(self, folder):
-        page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+        page = (ROOT / "docs" / "data.md").read_text("utf-8")
         (line,) = [line for line in page.splitlines() if line.startswith('{"input"')]
         for name in ("1.png", "1_snow.png"):
             _grey(10).save(folder / "images" / name)

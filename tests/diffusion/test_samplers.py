@@ -1,16 +1,16 @@
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from paths import REFERENCES
 
 from rewardedit_jax.diffusion.guidance import Guidance, combine, repeat
 from rewardedit_jax.diffusion.samplers import SAMPLERS, sample, sampler_table
 from rewardedit_jax.diffusion.schedule import Schedule
 
-EDITOR_A = Path(__file__).parents[3] / "shared" / "fixtures" / "editor_a"
+EDITOR_A = REFERENCES / "editor_a"
 DETERMINISTIC = ("ddim", "euler", "dpmpp_2m")
 SHAPE = (2, 4, 4, 3)
 LATENTS = jnp.asarray(np.random.default_rng(0).standard_normal(SHAPE, np.float32))
@@ -186,7 +186,6 @@ def test_trailing_spacing_has_as_many_steps_as_asked_for(name):
     assert (table.steps.timestep >= 0).all()
 
 
-@pytest.mark.skipif(not EDITOR_A.exists(), reason="fixtures of editor a are not here")
 @pytest.mark.parametrize(
     ("name", "theirs", "steps"),
     [

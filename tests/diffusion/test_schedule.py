@@ -1,14 +1,14 @@
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from paths import REFERENCES
 
 from rewardedit_jax.diffusion.schedule import Schedule
 
-EDITOR_A = Path(__file__).parents[3] / "shared" / "fixtures" / "editor_a"
+EDITOR_A = REFERENCES / "editor_a"
 STABLE_DIFFUSION = {
     "_class_name": "PNDMScheduler",
     "beta_end": 0.012,
@@ -144,7 +144,6 @@ def test_trained_betas_must_be_one_for_each_timestep():
         Schedule.from_config({"trained_betas": [0.1, 0.2]})
 
 
-@pytest.mark.skipif(not EDITOR_A.exists(), reason="fixtures of editor a are not here")
 @pytest.mark.parametrize("step", [1, 2])
 def test_noisy_latents_of_the_reference_training(step):
     config = json.loads((EDITOR_A / "editor_a.json").read_text())["scheduler"]

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 from PIL import Image
 from tiny_scorers import shapes_scorer
 
-EVALUATE = str(Path(__file__).parents[2] / "launch" / "evaluate.py")
+EVALUATE = str(ROOT / "launch" / "evaluate.py")
 
 
 @pytest.fixture
@@ -23,9 +24,9 @@ def evaluate(monkeypatch):
 
 
 @pytest.mark.parametrize(("judge", "accuracy"), [("gpt4o", 53.54), ("random", 25.90)])
-def test_genai_bench(evaluate, shared, tmp_path, capsys, judge, accuracy):
+def test_genai_bench(evaluate, shared_data, tmp_path, capsys, judge, accuracy):
     files = {"--json": tmp_path / "out.json", "--png": tmp_path / "out.png"}
-    answers = shared / "data" / "genai_bench" / judge / "pairwise.json"
+    answers = shared_data / "genai_bench" / judge / "pairwise.json"
     evaluate("genai_bench", "--answers", answers, *(part for item in files.items() for part in item))
     told = json.loads(files["--json"].read_text())
     assert (told["accuracy"], told["votes"]) == (accuracy, 919)
@@ -33,10 +34,10 @@ def test_genai_bench(evaluate, shared, tmp_path, capsys, judge, accuracy):
     assert files["--png"].stat().st_size > 0
 
 
-def test_imagenhub(evaluate, shared, tmp_path, capsys):
+def test_imagenhub(evaluate, shared_data, tmp_path, capsys):
     """The judge also answered about a model that nobody rated, which changes no number and is told of."""
     out = tmp_path / "out.json"
-    data, answers = shared / "data", tmp_path / "gpt4o_0shot"
+    data, answers = shared_data, tmp_path / "gpt4o_0shot"
     shutil.copytree(data / "viescore" / "gpt4o_0shot", answers)
     shutil.copytree(answers / "DiffEdit", answers / "NewModel")
     evaluate("imagenhub", "--ratings", data / "imagenhub", "--answers", answers, "--json", out)

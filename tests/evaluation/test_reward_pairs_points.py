@@ -126,9 +126,9 @@ def test_only_ties_have_no_accuracy_without():
     assert {measure for measure, _ in told} == {"accuracy with ties"}
 
 
-def test_the_published_file_of_pairs(shared):
+def test_the_published_file_of_pairs(shared_data):
     """503 preferences of GenAI-Bench, the preferred edit first; its images lie elsewhere, which is said."""
-    folder = shared / "data" / "editreward"
+    folder = shared_data / "editreward"
     pairs = read_pairs(folder / "valid_dataset_1.json", folder)
     assert [pair.human for pair in pairs] == [1] * 503
     with pytest.raises(FileNotFoundError, match=r"image files are missing: .* and \d+ more"):
