@@ -4,11 +4,14 @@ from setuptools import find_packages, setup
 
 RUNTIME = [
     "jax>=0.10,<0.13", "flax>=0.12", "optax>=0.2.8", "orbax-checkpoint>=0.12", "ml_collections>=1.1",
-    "transformers>=5.0", "tensorflow-datasets>=4.9.10", "array_record>=0.8.3", "grain>=0.2.18",
-    "pyarrow>=16", "safetensors>=0.8", "numpy>=2.0", "pillow>=11.0", "jaxtyping>=0.3", "absl-py>=2.1", "tqdm>=4.66",
-    "tensorboardX>=2.6", "jinja2>=3.1",
+    "transformers>=5.0", "tokenizers>=0.22", "huggingface_hub>=1.0", "safetensors>=0.8",
+    "tensorflow-datasets>=4.9.10", "array_record>=0.8.3", "grain>=0.2.18", "pyarrow>=16",
+    "numpy>=2.0", "pillow>=11.0", "jaxtyping>=0.3", "absl-py>=2.1", "tqdm>=4.66", "tensorboardX>=2.6", "jinja2>=3.1",
 ]  # fmt: skip
-TEST = ["pytest>=8.0", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.15.*"]
+TEST = [
+    "pytest>=8.0", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.15.*", "scipy>=1.14", "ml_dtypes>=0.5",
+    "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
+]  # fmt: skip
 
 setup(
     name="rewardedit_jax",
@@ -21,8 +24,7 @@ setup(
     extras_require={
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "judge": ["httpx>=0.27"],
-        "demo": ["matplotlib>=3.9", "ipywidgets>=8.1"],
+        "demo": ["matplotlib>=3.9"],
         "test": TEST,
         "oracle": [*TEST, "torch==2.13.0", "diffusers==0.42.*"],
     },
