@@ -142,6 +142,12 @@ def test_every_folder_is_a_package():
     assert all((file.parent / "__init__.py").is_file() for file in FILES)
 
 
+def test_one_file_computes_the_paths_of_the_tests():
+    """A test that moves to another folder keeps finding its references."""
+    tests = [file for file in (ROOT / "tests").rglob("*.py") if file.name != "paths.py"]
+    assert not [file for file in tests if re.search(r"__file__\)(\.resolve\(\))?\.parents\b", file.read_text("utf-8"))]
+
+
 def comments_and_code(source: str) -> tuple[int, int]:
     """(lines with a comment, lines with code); a docstring is neither."""
     comments, code = 0, set()
