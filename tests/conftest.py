@@ -1,28 +1,25 @@
-"""Reference data that lies beside the checkout, for the tests that compare with it."""
+"""The reference editor as a model directory, and third-party data that may be absent."""
 
 import json
 import runpy
 from pathlib import Path
 
 import pytest
+from paths import REFERENCES, SHARED_DATA
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of reference outputs and specifications; tests that want it are skipped without."""
-    folder = Path(__file__).parents[2] / "shared"
-    if not (folder / "fixtures").is_dir():
-        pytest.skip(f"there are no reference outputs at {folder}")
-    return folder
+def shared_data() -> Path:
+    """The folder of third-party data beside the checkout; tests that read it are skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"third-party data is absent: no folder {SHARED_DATA}")
+    return SHARED_DATA
 
 
 @pytest.fixture(scope="session")
-def editor_a_fixture(shared) -> Path:
-    """The folder with the expected values of the reference editor."""
-    folder = shared / "fixtures" / "editor_a"
-    if not folder.is_dir():
-        pytest.skip(f"there is no reference editor at {folder}")
-    return folder
+def editor_a_fixture() -> Path:
+    """The folder with the inputs and expected values of the reference editor."""
+    return REFERENCES / "editor_a"
 
 
 @pytest.fixture(scope="session")

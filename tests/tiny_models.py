@@ -1,11 +1,11 @@
 """Tiny networks on random weights, and an editor of them for the shapes world."""
 
 import runpy
-from pathlib import Path
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from paths import ROOT
 
 from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix
 from rewardedit_jax.diffusion.process import process_from_config
@@ -18,7 +18,6 @@ from rewardedit_jax.params import abstract_params
 from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
 
 TEXT_WIDTH = 12
-ROOT = Path(__file__).parents[1]
 
 
 def get_config(recipe, variant=""):

@@ -3,21 +3,19 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import REFERENCES, ROOT
 
 from rewardedit_jax.data.clip_tokenizer import CutTexts, TruncationWarning, encode_texts, load_clip_tokenizer, warn_cut
 
-EDITOR_A = Path(__file__).parents[3] / "shared" / "fixtures" / "editor_a"
+EDITOR_A = REFERENCES / "editor_a"
 
 
 @pytest.fixture(scope="module")
 def editor_a(tmp_path_factory):
     """The fixture's json, its arrays, and its tokenizer written as a model directory has it."""
-    if not EDITOR_A.exists():
-        pytest.skip("../shared/fixtures/editor_a is not here")
     facts = json.loads((EDITOR_A / "editor_a.json").read_text("utf-8"))
     out, tokenizer = tmp_path_factory.mktemp("editor_a"), facts["tokenizer"]
     (out / "merges.txt").write_text("\n".join(["#version: 0.2", *tokenizer["merges"], ""]), "utf-8")
@@ -103,7 +101,7 @@ def test_a_machine_without_torch_is_not_told_so():
     """In processes that cannot find torch; plain transformers shows that there was something to silence."""
     code = "import sys; sys.modules['torch'] = None; import rewardedit_jax.data.clip_tokenizer"
     environment = {k: v for k, v in os.environ.items() if k != "TRANSFORMERS_NO_ADVISORY_WARNINGS"}
-    root = str(Path(__file__).parents[2])
+    root = str(ROOT)
     quiet, loud = (
         subprocess.run(
             [sys.executable, "-c", c], capture_output=True, text=True, check=True, env=environment, cwd=root

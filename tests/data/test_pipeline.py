@@ -5,13 +5,13 @@ import json
 import logging
 import pickle
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import flax.struct
 import jax
 import numpy as np
 import pytest
+from paths import SHARED_DATA
 from PIL import Image
 
 from rewardedit_jax.data.images import ImageError, square
@@ -20,7 +20,7 @@ from rewardedit_jax.data.records import BadRecords, EditRecord
 from rewardedit_jax.data.triplets import TripletFile
 from rewardedit_jax.reward import Reward, join_feedback
 
-AURORA = Path(__file__).parents[3] / "shared" / "data" / "aurora"
+AURORA = SHARED_DATA / "aurora"
 SIZE = 8
 
 
@@ -249,7 +249,9 @@ def test_half_a_reward_is_refused(missing):
 
 def test_read_is_given_the_rewards():
     given = []
-    _ = list(edit_batches(Numbered(4), lambda *requests: given.append(requests), shuffle=False, repeat=False, **SETTINGS))
+    _ = list(
+        edit_batches(Numbered(4), lambda *requests: given.append(requests), shuffle=False, repeat=False, **SETTINGS)
+    )
     ((sources, instructions, rewards),) = given
     assert [int(source.min()) for source in sources] == [0, 1, 2, 3]
     assert list(instructions) == ["0", "1", "2", "3"]

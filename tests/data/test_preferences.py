@@ -154,8 +154,8 @@ class TestPreferenceFile:
         with pytest.raises(FileNotFoundError, match=r'(?s)nowhere\.json.*"path_src": "1\.png".*model2_dim2_score'):
             PreferenceFile(tmp_path / "nowhere.json")
 
-    def test_reads_the_shipped_validation_pairs(self, shared):
-        path = shared / "data" / "editreward" / "valid_dataset_1.json"
+    def test_reads_the_shipped_validation_pairs(self, shared_data):
+        path = shared_data / "editreward" / "valid_dataset_1.json"
         if not path.is_file():
             pytest.skip(f"there is no {path}")
         labels = read_labels(path)

@@ -3,12 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import SHARED_DATA
 from PIL import Image
 
 from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.data.triplets import TripletFile
 
-AURORA = Path(__file__).parents[3] / "shared" / "data" / "aurora"
+AURORA = SHARED_DATA / "aurora"
 
 
 def _grey(value, size=8):

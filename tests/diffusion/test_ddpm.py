@@ -1,15 +1,15 @@
 import json
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from paths import REFERENCES
 
 from rewardedit_jax.diffusion.ddpm import DDPM
 
-EDITOR_A = Path(__file__).parents[3] / "shared" / "fixtures" / "editor_a"
+EDITOR_A = REFERENCES / "editor_a"
 STABLE_DIFFUSION = {
     "_class_name": "PNDMScheduler",
     "beta_end": 0.012,

@@ -1,17 +1,17 @@
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from paths import REFERENCES
 
 from rewardedit_jax.diffusion.ddpm import DDPM
 from rewardedit_jax.diffusion.flow_matching import FlowMatching
 from rewardedit_jax.diffusion.guidance import combine, repeat
 from rewardedit_jax.diffusion.samplers import SAMPLERS, sample
 
-EDITOR_A = Path(__file__).parents[3] / "shared" / "fixtures" / "editor_a"
+EDITOR_A = REFERENCES / "editor_a"
 DETERMINISTIC = ("ddim", "euler", "dpmpp_2m")
 SHAPE = (2, 4, 4, 3)
 LATENTS = jnp.asarray(np.random.default_rng(0).standard_normal(SHAPE, np.float32))
@@ -191,7 +191,6 @@ def test_trailing_spacing_has_the_requested_number_of_steps(name):
     assert (table.steps.timestep >= 0).all()
 
 
-@pytest.mark.skipif(not EDITOR_A.exists(), reason="fixtures of editor a are not here")
 @pytest.mark.parametrize(
     ("name", "theirs", "steps"),
     [

@@ -3,13 +3,11 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 from PIL import Image
 from tiny_editors import SIDE, picture, tiny_editor
-
-ROOT = Path(__file__).parents[2]
 
 
 def run(*args):

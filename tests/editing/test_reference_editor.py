@@ -1,4 +1,4 @@
-"""The whole editor against the published PyTorch code: `shared/fixtures/editor_a`, with its table of tolerances."""
+"""The whole editor against the published PyTorch code: tests/references/README.md has the tolerances."""
 
 import json
 

@@ -133,9 +133,9 @@ def test_ties_alone_have_no_accuracy_without_ties():
     assert {measure for measure, _ in measured} == {"accuracy with ties"}
 
 
-def test_the_published_file_of_pairs(shared):
+def test_the_published_file_of_pairs(shared_data):
     """503 preferences of GenAI-Bench, the preferred edit first; its images are not in the repository."""
-    folder = shared / "data" / "editreward"
+    folder = shared_data / "editreward"
     pairs = read_pairs(folder / "valid_dataset_1.json", folder)
     assert [pair.human for pair in pairs] == [1] * 503
     with pytest.raises(FileNotFoundError, match=r"image files are missing: .* and \d+ more"):

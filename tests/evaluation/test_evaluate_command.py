@@ -24,9 +24,9 @@ def evaluate(monkeypatch):
 
 
 @pytest.mark.parametrize(("judge", "accuracy"), [("gpt4o", 53.54), ("random", 25.90)])
-def test_genai_bench(evaluate, shared, tmp_path, capsys, judge, accuracy):
+def test_genai_bench(evaluate, shared_data, tmp_path, capsys, judge, accuracy):
     files = {"--json": tmp_path / "out.json", "--png": tmp_path / "out.png"}
-    answers = shared / "data" / "genai_bench" / judge / "pairwise.json"
+    answers = shared_data / "genai_bench" / judge / "pairwise.json"
     evaluate("genai_bench", "--answers", answers, *(part for item in files.items() for part in item))
     measured = json.loads(files["--json"].read_text())
     assert (measured["accuracy"], measured["votes"]) == (accuracy, 919)
@@ -41,10 +41,10 @@ def test_a_missing_matplotlib_is_found_before_the_work(evaluate, tmp_path, monke
         evaluate("genai_bench", "--answers", tmp_path / "none.json", "--png", tmp_path / "out.png")
 
 
-def test_imagenhub(evaluate, shared, tmp_path, capsys):
+def test_imagenhub(evaluate, shared_data, tmp_path, capsys):
     """The answers include a model that nobody rated: it changes no number, and the report names it."""
     out = tmp_path / "out.json"
-    data, answers = shared / "data", tmp_path / "gpt4o_0shot"
+    data, answers = shared_data, tmp_path / "gpt4o_0shot"
     shutil.copytree(data / "viescore" / "gpt4o_0shot", answers)
     shutil.copytree(answers / "DiffEdit", answers / "NewModel")
     evaluate("imagenhub", "--ratings", data / "imagenhub", "--answers", answers, "--json", out)

@@ -25,8 +25,8 @@ def rows(report):
     return {(row.measure, row.protocol): row.value for row in report.rows}
 
 
-def test_published_figures(shared):
-    data = shared / "data" / "genai_bench"
+def test_published_figures(shared_data):
+    data = shared_data / "genai_bench"
     for judge, accuracy in (("gpt4o", 53.54), ("random", 25.9)):
         measured = evaluate_votes(read_votes(data / judge / "pairwise.json")).to_json()
         assert (measured["accuracy"], measured["votes"]) == (accuracy, 919)

@@ -48,8 +48,8 @@ def evaluate(ratings, answers):
 
 
 @pytest.fixture(scope="module")
-def published(shared):
-    return evaluate(shared / "data" / "imagenhub", shared / "data" / "viescore" / "gpt4o_0shot").to_json()
+def published(shared_data):
+    return evaluate(shared_data / "imagenhub", shared_data / "viescore" / "gpt4o_0shot").to_json()
 
 
 @pytest.mark.parametrize(

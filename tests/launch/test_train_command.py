@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from paths import SHARED_DATA
 from tiny_models import ROOT, tiny_editor
 
 from rewardedit_jax.editing.editor import Editor
@@ -191,7 +192,7 @@ def test_help_teaches(place):
 
 @pytest.mark.slow
 def test_real_photographs_from_a_list(place):
-    triplets = ROOT.parent / "shared" / "data" / "aurora" / "test.json"
+    triplets = SHARED_DATA / "aurora" / "test.json"
     if not triplets.is_file():
         pytest.skip(f"there are no triplets at {triplets}")
     data = ("--config.data.name=triplets", f"--config.data.root={triplets}", "--config.data.resolution=32")

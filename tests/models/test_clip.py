@@ -4,13 +4,13 @@ import importlib.util
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from paths import REFERENCES
 
 from rewardedit_jax.models.clip import (
     TEXT_PARTITION_RULES,
@@ -25,7 +25,7 @@ from rewardedit_jax.models.clip import (
 from rewardedit_jax.weights.clip import text_table, vision_table
 from rewardedit_jax.weights.engine import WeightMismatch, export_tensors, import_tensors
 
-FIXTURE = Path(__file__).parents[3] / "shared" / "fixtures" / "editor_a"
+FIXTURE = REFERENCES / "editor_a"
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT = CLIPTextConfig(**SMALL, vocab_size=20, max_position_embeddings=9, eos_token_id=19, projection_dim=6)
 VISION = CLIPVisionConfig(**SMALL, image_size=12, patch_size=4, projection_dim=6)
@@ -295,8 +295,6 @@ def test_a_file_of_the_other_tower_is_told_from_the_right_one():
 @pytest.fixture(scope="module")
 def reference():
     """The fixture's text encoder: its configuration, its tensors under transformers 4.43's names, expected values."""
-    if not FIXTURE.is_dir():
-        pytest.skip(f"the reference values are not here: {FIXTURE}")
     spec = importlib.util.spec_from_file_location("make_editor_dir", FIXTURE / "make_editor_dir.py")
     make_editor_dir = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_editor_dir)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from paths import REFERENCES
 from safetensors.numpy import load_file, save_file
 from tiny_scorers import tiny_config, tiny_scorer
 
@@ -30,9 +31,9 @@ def drawn(name, shape, seed):
 
 
 @pytest.fixture(scope="module")
-def reference(shared, tmp_path_factory):
+def reference(tmp_path_factory):
     """(module, params, arrays) of the published class at tiny size, read from files with published names."""
-    fixture = shared / "fixtures" / "edit_reward_a"
+    fixture = REFERENCES / "edit_reward_a"
     told, arrays = json.loads(fixture.with_suffix(".json").read_text()), np.load(fixture.with_suffix(".npz"))
     tensors = {name: drawn(name, shape, told["seed"]) for name, shape in told["state_dict"].items()}
     directory = tmp_path_factory.mktemp("edit_reward")
@@ -100,16 +101,16 @@ def test_there_are_no_other_heads(kind, head):
 
 
 @pytest.mark.parametrize("how", ["mean", "min", "sum"])
-def test_aggregates_are_the_published_ones(shared, how):
-    arrays = np.load(shared / "fixtures" / "edit_reward_a.npz")
+def test_aggregates_are_the_published_ones(how):
+    arrays = np.load(REFERENCES / "edit_reward_a.npz")
     outputs = jnp.stack([arrays["expected_head_0"], arrays["expected_head_1"]], axis=1)
     np.testing.assert_allclose(aggregate(outputs, how), arrays[f"expected_{how}"], atol=1e-6)
 
 
 @pytest.mark.parametrize("how", AGGREGATIONS)
-def test_a_shared_head_is_never_summed(shared, how):
+def test_a_shared_head_is_never_summed(how):
     """Published code takes the mean of its outputs there; a single prompt's outputs are what they are."""
-    arrays = np.load(shared / "fixtures" / "edit_reward_a.npz")
+    arrays = np.load(REFERENCES / "edit_reward_a.npz")
     outputs = jnp.stack([arrays["expected_head_0"], arrays["expected_head_1"]], axis=1)
     found = aggregate(outputs, RewardHeadsConfig("shared", aggregation=how).aggregation)
     np.testing.assert_allclose(found, arrays["expected_mean" if how == "sum" else f"expected_{how}"], atol=1e-6)

@@ -5,13 +5,13 @@ import json
 import re
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from paths import REFERENCES
 from tiny_unets import (
     ONE_LEVEL,
     SD1,
@@ -30,7 +30,6 @@ from rewardedit_jax.models.unet import PARTITION_RULES, UNet, UNetConfig
 from rewardedit_jax.weights.engine import WeightMismatch, export_tensors, import_tensors
 from rewardedit_jax.weights.unet import unet_table, widen_conv_in
 
-SHARED = Path(__file__).parents[3] / "shared" / "fixtures"
 SD15 = UNetConfig(in_channels=8, cross_attention_dim=768, sample_size=64)
 REWARDS = {
     "base": None,
@@ -251,10 +250,7 @@ def imported(config, tensors):
 
 @pytest.fixture(scope="module")
 def released_unet():
-    described = SHARED / "released_unet_a.json"
-    if not described.is_file():
-        pytest.skip("the reference outputs of ../shared are absent")
-    fixture = json.loads(described.read_text())
+    fixture = json.loads((REFERENCES / "released_unet_a.json").read_text())
 
     def draw(name, shape):
         rng = np.random.default_rng([fixture["seed"], zlib.crc32(name.encode())])
@@ -264,7 +260,7 @@ def released_unet():
         return (1 + 0.1 * x if len(shape) == 1 else x / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
 
     tensors = {name: draw(name, shape) for name, shape in fixture["state_dict"].items()}
-    return (*imported(fixture["config"], tensors), np.load(SHARED / "released_unet_a.npz"))
+    return (*imported(fixture["config"], tensors), np.load(REFERENCES / "released_unet_a.npz"))
 
 
 @pytest.mark.parametrize("expected", ["expected", "expected_zero_scores"])
@@ -284,9 +280,7 @@ def test_published_reward_unet(released_unet, expected):
 
 @pytest.fixture(scope="module")
 def editor_unet():
-    folder = SHARED / "editor_a"
-    if not folder.is_dir():
-        pytest.skip("the reference editor of ../shared is absent")
+    folder = REFERENCES / "editor_a"
     spec = importlib.util.spec_from_file_location("make_editor_dir", folder / "make_editor_dir.py")
     maker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(maker)

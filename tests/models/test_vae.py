@@ -3,19 +3,19 @@
 import importlib.util
 import json
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from paths import REFERENCES
 
 from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, AutoencoderKL, DownBlock, Posterior
 from rewardedit_jax.weights.engine import WeightMismatch, export_tensors, import_tensors
 from rewardedit_jax.weights.vae import vae_table
 
-FIXTURE = Path(__file__).parents[3] / "shared" / "fixtures" / "editor_a"
+FIXTURE = REFERENCES / "editor_a"
 TINY = AutoencoderConfig(block_out_channels=(8, 16), norm_num_groups=4)
 SD15 = AutoencoderConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=512)
 
@@ -168,7 +168,6 @@ def test_table_is_strict_about_parts_that_a_config_leaves_out(part):
         import_tensors(export_tensors(random_params(TINY), vae_table(TINY)), vae_table(without), abstract(without))
 
 
-@pytest.mark.skipif(not FIXTURE.is_dir(), reason="reference outputs lie beside the checkout, in shared/")
 def test_agrees_with_the_published_model():
     spec = importlib.util.spec_from_file_location("make_editor_dir", FIXTURE / "make_editor_dir.py")
     maker = importlib.util.module_from_spec(spec)

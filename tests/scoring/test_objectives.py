@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from paths import REFERENCES
 from scipy import special
 
 from rewardedit_jax.scoring.objectives import (
@@ -43,8 +44,8 @@ def _losses(name, pairs, **settings):
 
 
 @pytest.fixture(scope="module")
-def golden(shared):
-    return json.loads((shared / "fixtures" / "edit_reward_losses.json").read_text("utf-8"))
+def golden():
+    return json.loads((REFERENCES / "edit_reward_losses.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")

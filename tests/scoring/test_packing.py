@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from paths import REFERENCES
 from PIL import Image
 from tiny_tokenizer import write_tiny_tokenizer
 from whole_batch import whole_batch
@@ -70,8 +71,8 @@ def test_the_prefix_is_as_long_as_can_be(tokenizer, items):
         assert item.image_positions.max() < prefix
 
 
-def test_the_prefixes_of_the_reference_scorer(shared):
-    arrays = np.load(shared / "fixtures" / "edit_reward_a.npz")
+def test_the_prefixes_of_the_reference_scorer():
+    arrays = np.load(REFERENCES / "edit_reward_a.npz")
     prefixes = []
     for row in range(2):
         prompts = [arrays[f"input_ids_dim{k}"][row][arrays[f"attention_mask_dim{k}"][row] == 1] for k in (1, 2)]

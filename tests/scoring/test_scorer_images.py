@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from paths import REFERENCES
 from PIL import Image
 
 from rewardedit_jax.data.images import ImageError
@@ -13,9 +14,9 @@ SIZES = ("100x100", "300x410", "480x640", "1080x1920")
 
 
 @pytest.fixture(scope="module")
-def published(shared):
+def published():
     """Arrays and constants of the published preprocessing."""
-    name = shared / "fixtures" / "edit_reward_preprocess"
+    name = REFERENCES / "edit_reward_preprocess"
     return np.load(f"{name}.npz"), json.loads(name.with_suffix(".json").read_text("utf-8"))
 
 

@@ -1,16 +1,16 @@
 """Arms: what each changes in the recipe, and the reward modules of the network that it leads to."""
 
 from functools import cache
-from pathlib import Path
 
 import pytest
-
+from paths import ROOT
 from rewardedit_jax.editing.initialise import reward_condition
+
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.params import abstract_params
 from rewardedit_jax.shapes.arms import ARMS, BASELINE, FULL, recipe
 
-RECIPE = f"{Path(__file__).parents[2]}/configs/reward_ip2p.py:debug"
+RECIPE = f"{ROOT}/configs/reward_ip2p.py:debug"
 
 
 @cache

@@ -1,10 +1,10 @@
 """A comparison from its jobs to its files, with stand-ins for the trainings."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT
 from PIL import Image
 
 from rewardedit_jax.shapes import comparison as module
@@ -13,7 +13,7 @@ from rewardedit_jax.shapes.comparison import Comparison, JobsFailed, compare, gr
 from rewardedit_jax.shapes.editor_benchmark import held_out_scenes, score
 from rewardedit_jax.shapes.results import Result
 
-RECIPE = f"{Path(__file__).parents[2]}/configs/reward_ip2p.py:debug"
+RECIPE = f"{ROOT}/configs/reward_ip2p.py:debug"
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT
 from toy_task import ToyTask, toy_config
 
 from rewardedit_jax.training.loop import train
@@ -38,7 +38,7 @@ for workdir, changes, resume in runs:
 
 
 def start(runs, *, devices=1, port=0, processes=1, process=0):
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    paths = [str(ROOT / "tests"), str(ROOT)]
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),
         "JAX_PLATFORMS": "cpu",
