@@ -109,4 +109,4 @@ def _reward_arguments(networks: Networks, reward: RewardStates | None) -> dict[s
     sources = networks.unet.config.reward.sources
     given = {"reward_scores": reward.scores if "scores" in sources else None}
     given["reward_text"] = reward.text if "text" in sources else None
-    return {**given, "reward_mask": reward.keep}
+    return {**given, "reward_keep": reward.keep}
