@@ -33,8 +33,8 @@ class ReleasedReward(TypedModule):
     time_width: int
     groups: int  # of the group normalisation
 
-    # Attribute names are parameter names, which checkpoints of users have.
     def setup(self):
+        # Attribute names are parameter names, which `weights.unet` and checkpoints of users rely on.
         if "addition" in self.config.paths:
             self.reward_addition = ReleasedAddition(self.time_width, **self.types)
         if "attention" in self.config.paths:

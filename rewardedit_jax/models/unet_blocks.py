@@ -146,9 +146,8 @@ class UNetBlock(TypedModule):
     epsilon: float
     remat: bool = False
 
-    # `nn.remat` wraps the smallest units: in the backward pass, the activations of one at a time are in memory.
-
     def resnet(self, j: int, x: Float[Array, "b h w i"], temb: TimeEmbedding) -> Float[Array, "b h w o"]:
+        # Each unit is rematerialised by itself, so that the backward pass holds the activations of one at a time.
         block = nn.remat(ResnetBlock) if self.remat else ResnetBlock
         return block(self.features, self.groups, self.epsilon, **self.types, name=f"resnets_{j}")(x, temb)
 
