@@ -23,8 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rewardedit_jax.models.decoder import DecoderConfig
-from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
-from rewardedit_jax.models.packed_prompts import PackedPrompts
+from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, PackedPrompts
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import plan_images
 from rewardedit_jax.params import Params, abstract_params

@@ -4,9 +4,8 @@ import jax
 import numpy as np
 
 from rewardedit_jax.models.decoder import DecoderConfig
-from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
+from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, RewardHeadsConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
-from rewardedit_jax.models.reward_heads import RewardHeadsConfig
 from rewardedit_jax.params import abstract_params
 from rewardedit_jax.scoring.images import to_patches
 from rewardedit_jax.scoring.scorer import Scorer

@@ -174,12 +174,17 @@ class InstructPix2Pix:
         return self.vae.apply({"params": params["vae"]}, images, method="encode")
 
     def latents(self, encoded: Posterior, rng: PRNGKeyArray) -> Float[Array, "b h w c"]:
-        return encoded.sample(rng) * self.vae.config.scaling_factor
+        return (encoded.sample(rng) - self._shift) * self.vae.config.scaling_factor
 
     def decode(self, params: Params, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
-        latents = latents / self.vae.config.scaling_factor
+        latents = latents / self.vae.config.scaling_factor + self._shift
         images = self.vae.apply({"params": params["vae"]}, latents, method="decode")
         return jnp.clip(images.astype(jnp.float32) / 2 + 0.5, 0, 1)
+
+    @property
+    def _shift(self) -> float:
+        """What is subtracted from latents before they are scaled; Stable Diffusion's VAEs have none."""
+        return self.vae.config.shift_factor or 0.0
 
     def draw_keep(self, rng: PRNGKeyArray, batch: int, dropout: Dropout) -> Keep:
         """Instruction only, both, and source only are dropped with probability d each (Brooks et al., section 3.2.1).
@@ -261,7 +266,7 @@ class InstructPix2Pix:
         return {
             "reward_scores": reward.scores if "scores" in sources else None,
             "reward_text": reward.text if "text" in sources else None,
-            "reward_mask": reward.keep,
+            "reward_keep": reward.keep,
         }
 
     # Files

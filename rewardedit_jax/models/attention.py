@@ -1,4 +1,4 @@
-"""Scaled dot-product attention: one signature, the kernel chosen by backend and size.
+"""Scaled dot-product attention: one function, which chooses the kernel by backend and size.
 
 Axes: b batch, q query length, k key length, h heads, g key heads (a divisor of h), d head width.
 """
@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-# On a CPU, scores of this many queries at a time stay in the cache.
+# Queries per chunk: the scores of 512 queries stay in a CPU's cache.
 _QUERY_CHUNK = 512
-# Below this many scores per head the whole matrix is cheaper than a loop over chunks.
+# Up to this many scores per head, computing the whole matrix is faster than a loop over chunks.
 _SMALL = 512 * 1024
 
 
@@ -19,15 +19,18 @@ def attention(
     value: Float[Array, "b k g d"],
     mask: Bool[Array, "#b #h #q k"] | None = None,
 ) -> Float[Array, "b q h d"]:
-    """softmax(query keyᵀ / sqrt(d)) value, with the softmax in float32. `mask` is True where a key may be seen.
+    """softmax(query keyᵀ / sqrt(d)) value, with the softmax in float32.
 
-    Grouped queries: each key head serves h / g query heads that lie side by side.
+    Args:
+      key, value: may have fewer heads than `query` (grouped queries); each serves h / g adjacent query heads.
+      mask: True where a query attends to a key; None: everywhere.
     """
     backend = jax.default_backend()
-    if backend == "gpu" and _cudnn_takes(query, key, mask):
-        if mask is not None:  # cuDNN broadcasts it over samples and heads, but not over queries
+    if backend == "gpu" and _cudnn_supports(query, key, mask):
+        if mask is not None:  # cuDNN broadcasts masks over samples and heads, but not over queries
             mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
         return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
+    # The other kernels take one key head per query head.
     key, value = (jnp.repeat(x, query.shape[2] // key.shape[2], axis=2) for x in (key, value))
     same_for_heads = mask is None or mask.shape[1] == 1
     if backend == "cpu" and same_for_heads and query.shape[1] * key.shape[1] > _SMALL:
@@ -35,15 +38,13 @@ def attention(
     return naive_attention(query, key, value, mask)
 
 
-def _cudnn_takes(
+def _cudnn_supports(
     query: Float[Array, "b q h d"],
     key: Float[Array, "b k g d"],
     mask: Bool[Array, "#b #h #q k"] | None,
 ) -> bool:
-    """cuDNN's fused kernel wants half precision and a head width that is a multiple of 8, at most 128.
-
-    Under a mask its gradient wants even lengths too; that a gradient will be taken is not known here.
-    """
+    """Whether cuDNN's fused kernel runs: half precision, and a head width that is a multiple of 8 and at most 128."""
+    # The gradient under a mask also requires even lengths. Whether a gradient will be taken is unknown here.
     width, even = query.shape[-1], query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0
     half = query.dtype in (jnp.bfloat16, jnp.float16)
     return half and width % 8 == 0 and width <= 128 and (mask is None or even)
@@ -55,10 +56,11 @@ def naive_attention(
     value: Float[Array, "b k h d"],
     mask: Bool[Array, "#b #h #q k"] | None = None,
 ) -> Float[Array, "b q h d"]:
-    """The formula as written, whole score matrix in memory; the oracle of the other kernels."""
+    """Attention by its formula, with the whole score matrix in memory; the oracle of the other kernels."""
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     scores = scores * query.shape[-1] ** -0.5
     if mask is not None:
+        # The smallest finite number instead of -inf: the softmax of a row of -inf is NaN.
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     out = jnp.einsum("bhqk,bkhd->bqhd", weights, value, preferred_element_type=jnp.float32)
@@ -71,22 +73,21 @@ def chunked_attention(
     value: Float[Array, "b k h d"],
     mask: Bool[Array, "#b 1 #q k"] | None = None,
 ) -> Float[Array, "b q h d"]:
-    """Attention one (sample, head) at a time, in chunks of queries: never more than chunk × k scores in memory.
+    """Attention in chunks of queries, for one sample and head at a time: at most chunk × k scores in memory.
 
-    The division comes after the product with the values: one pass less over the scores. Scores are recomputed
-    on the way back, so that training keeps the same bound.
+    Scores are recomputed in the backward pass, so that the bound holds in training too.
     """
     b, q, h, d = query.shape
     chunks = -(-q // _QUERY_CHUNK)
-    chunk = -(-q // chunks)  # all of one size, so that padding adds fewer queries than there are chunks
+    chunk = -(-q // chunks)  # chunks of equal size: fewer padding queries than there are chunks
     padded = chunks * chunk
 
     def in_chunks(x):
         x = jnp.pad(x, ((0, 0), (0, padded - q), *[(0, 0)] * (x.ndim - 2)))
         return x.reshape(b, chunks, chunk, *x.shape[2:])
 
-    queries = in_chunks(query).transpose(0, 3, 1, 2, 4)
-    keys, values = (x.transpose(0, 2, 1, 3) for x in (key, value))
+    queries = in_chunks(query).transpose(0, 3, 1, 2, 4)  # [b h chunks chunk d]
+    keys, values = (x.transpose(0, 2, 1, 3) for x in (key, value))  # [b h k d]
     seen = None if mask is None else in_chunks(jnp.broadcast_to(mask[:, 0], (b, q, key.shape[1])))
 
     @jax.checkpoint
@@ -95,6 +96,7 @@ def chunked_attention(
         if seen_chunk is not None:
             scores = jnp.where(seen_chunk, scores, jnp.finfo(jnp.float32).min)
         weights = jnp.exp((scores - scores.max(axis=-1, keepdims=True)) * d**-0.5)
+        # Dividing after the product with the values saves one pass over the scores.
         out = jnp.einsum("qk,kd->qd", weights.astype(v_head.dtype), v_head, preferred_element_type=jnp.float32)
         return (out / weights.sum(axis=-1, keepdims=True)).astype(v_head.dtype)
 
@@ -107,5 +109,6 @@ def chunked_attention(
 
         return jax.lax.map(one_head, tuple(heads))
 
+    # `lax.map` runs its steps one after the other; `vmap` would hold the scores of all of them at once.
     out = jax.lax.map(one_sample, (queries, keys, values, seen))
     return out.reshape(b, h, padded, d).transpose(0, 2, 1, 3)[:, :q]

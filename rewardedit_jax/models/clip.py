@@ -1,6 +1,6 @@
-"""CLIP's two towers: the text encoder whose states condition the editor, and the image encoder with its projection.
+"""CLIP: the text tower, whose states condition the editor, and the image tower with its projection.
 
-Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021). Parameters carry the
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021). Parameters have the
 names of the Hugging Face files. Axes: b batch, l tokens, d width, n patches plus the class token.
 """
 
@@ -13,23 +13,25 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.initializers import lecun_normal, normal
+from flax.linen.initializers import normal
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import LayerNorm, Part
+from rewardedit_jax.models.layers import Dense, LayerNorm, TypedModule
 
-# Column-split, then row-split: one reduction over "tensor" per attention and one per MLP.
+# Columns of the first, rows of the second kernel over "tensor": one reduction per attention and one per MLP.
 _ENCODER_RULES = (
     (r"encoder/layers_\d+/self_attn/[qkv]_proj/kernel", P("fsdp", "tensor")),
     (r"encoder/layers_\d+/self_attn/out_proj/kernel", P("tensor", "fsdp")),
     (r"encoder/layers_\d+/mlp/fc1/kernel", P("fsdp", "tensor")),
     (r"encoder/layers_\d+/mlp/fc2/kernel", P("tensor", "fsdp")),
+    # Only the width is divided: 77 positions, or patches + 1, have few divisors.
     (r"(.*/)?position_embedding/embedding", P(None, "fsdp")),
     (r".*/(bias|scale)", P()),
 )
 TEXT_PARTITION_RULES = (
+    # 49,408 rows: a multiple of every usual tensor size.
     (r"embeddings/token_embedding/embedding", P("tensor", "fsdp")),
     *_ENCODER_RULES,
 )
@@ -51,7 +53,10 @@ _ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": partial(jax.nn.gelu, approxima
 
 @dataclass(frozen=True, kw_only=True)
 class _TowerConfig:
-    """What both towers have. Defaults are those of Hugging Face: its files may leave them out."""
+    """The settings that both towers have, under Hugging Face's names.
+
+    The defaults are Hugging Face's, as its config.json files may omit default values.
+    """
 
     hidden_size: int
     intermediate_size: int
@@ -63,10 +68,10 @@ class _TowerConfig:
 
     def __post_init__(self):
         if self.hidden_act not in _ACTIVATIONS:
-            raise ValueError(f"hidden_act {self.hidden_act!r} is not supported; known: {', '.join(_ACTIVATIONS)}")
+            raise ValueError(f"hidden_act={self.hidden_act!r}: expected one of {', '.join(_ACTIVATIONS)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}"
+                f"hidden_size={self.hidden_size}: expected a multiple of num_attention_heads={self.num_attention_heads}"
             )
 
 
@@ -85,14 +90,15 @@ class CLIPTextConfig(_TowerConfig):
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "CLIPTextConfig":
-        """The config in a Hugging Face config.json, a text tower's or a full CLIP's.
+        """The config in a Hugging Face config.json of a text tower or of a whole CLIP model.
 
         Raises:
-          ValueError: naming the setting, if it asks for a network that this is not.
+          ValueError: naming the setting that this network does not support.
         """
         return cls(**_read(config, cls, "text_config", "clip_text_model"))
 
     def to_hf(self) -> dict[str, Any]:
+        """The config.json that transformers reads."""
         return {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", **asdict(self)}
 
 
@@ -110,43 +116,42 @@ class CLIPVisionConfig(_TowerConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.num_channels != 3:
-            raise ValueError(f"num_channels {self.num_channels} is not supported: images have 3")
+            raise ValueError(f"num_channels={self.num_channels}: only RGB images (3) are supported")
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "CLIPVisionConfig":
-        """The config in a Hugging Face config.json, an image tower's or a full CLIP's.
+        """The config in a Hugging Face config.json of an image tower or of a whole CLIP model.
 
         Raises:
-          ValueError: naming the setting, if it asks for a network that this is not.
+          ValueError: naming the setting that this network does not support.
         """
         return cls(**_read(config, cls, "vision_config", "clip_vision_model"))
 
     def to_hf(self) -> dict[str, Any]:
-        return {
-            "architectures": ["CLIPVisionModelWithProjection"],
-            "model_type": "clip_vision_model",
-            **asdict(self),
-        }
+        """The config.json that transformers reads."""
+        name = "CLIPVisionModelWithProjection"
+        return {"architectures": [name], "model_type": "clip_vision_model", **asdict(self)}
 
 
 def _read(config: Mapping[str, Any], cls: type[_TowerConfig], section: str, model_type: str) -> dict[str, Any]:
-    """The fields of `cls` in a tower's config, or in that section of a full CLIP's."""
-    if section in config:  # a full CLIP projects both towers to the width at the top, whatever the sections say
+    """The fields of `cls` in a tower's config, or in section `section` of a whole CLIP's config."""
+    if section in config:
+        # transformers projects both towers to the top-level projection_dim, whatever the sections say.
         config = {**config[section], "projection_dim": config.get("projection_dim", cls.projection_dim)}
     if config.get("model_type", model_type) != model_type:
-        raise ValueError(f"model_type {config['model_type']!r} is not {model_type!r}")
+        raise ValueError(f"model_type={config['model_type']!r}: expected {model_type!r}")
     if config.get("attention_dropout"):
-        raise ValueError(f"attention_dropout {config['attention_dropout']} is not supported: the towers have none")
+        raise ValueError(f"attention_dropout={config['attention_dropout']}: only 0 is supported")
     given = {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
     for name, value in given.items():
-        if isinstance(value, list):  # several end tokens, or sides that differ
-            raise ValueError(f"{name} {value} is not supported: only one value is")
+        if isinstance(value, list):  # such as several end tokens, or a height and a width
+            raise ValueError(f"{name}={value}: expected a single value")
     return given
 
 
 @flax.struct.dataclass
 class TextStates:
-    """What the text tower makes of a batch of texts. Leaves are `Any`: under `jax.eval_shape` they are shapes."""
+    """Outputs of the text tower. Leaves are `Any`, as `jax.eval_shape` fills them with shapes."""
 
     last_hidden: Any  # float[b l d], after the final layer norm
     pooled: Any  # float[b d], last_hidden at the end-of-text token; not projected
@@ -154,96 +159,96 @@ class TextStates:
 
 @flax.struct.dataclass
 class VisionStates:
-    """What the image tower makes of a batch of images. Leaves are `Any`, as in `TextStates`."""
+    """Outputs of the image tower. Leaves are `Any`, as in `TextStates`."""
 
-    last_hidden: Any  # float[b n d], the class token first; before the post layer norm
+    last_hidden: Any  # float[b n d], class token first, before post_layernorm (as Hugging Face returns it)
     pooled: Any  # float[b d], the class token after the post layer norm
-    embedding: Any  # float[b e], pooled, projected to the space shared with texts; not of unit length
+    embedding: Any  # float[b e], pooled, projected to the space shared with texts; not normalised
 
 
-class _Tower(Part):
-    """A part of either tower."""
-
-    config: CLIPTextConfig | CLIPVisionConfig
-
-    def layer_norm(self, name: str) -> LayerNorm:
-        epsilon = self.config.layer_norm_eps
-        return LayerNorm(epsilon, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
-
-    def embed(self, count: int, name: str) -> nn.Embed:
-        return nn.Embed(
-            count,
-            self.config.hidden_size,
-            embedding_init=normal(0.02),
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name=name,
-        )
-
-
-class SelfAttention(_Tower):
+class SelfAttention(TypedModule):
     """Multi-head self-attention with biases."""
+
+    config: _TowerConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None) -> Float[Array, "b l d"]:
-        width, heads = self.config.hidden_size, self.config.num_attention_heads
+        heads = self.config.num_attention_heads
+        dense = partial(Dense, self.config.hidden_size, **self.types)
         query, key, value = (
-            self.dense(width, name)(x).reshape(*x.shape[:2], heads, width // heads)
-            for name in ("q_proj", "k_proj", "v_proj")
+            dense(name=name)(x).reshape(*x.shape[:2], heads, -1) for name in ("q_proj", "k_proj", "v_proj")
         )
-        return self.dense(width, "out_proj")(attention(query, key, value, mask).reshape(x.shape))
+        return dense(name="out_proj")(attention(query, key, value, mask).reshape(x.shape))
 
 
-class MLP(_Tower):
-    """Two dense layers with the config's activation between them."""
+class MLP(TypedModule):
+    """Two dense layers with the activation `hidden_act` between them."""
+
+    config: _TowerConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        x = _ACTIVATIONS[self.config.hidden_act](self.dense(self.config.intermediate_size, "fc1")(x))
-        return self.dense(self.config.hidden_size, "fc2")(x)
+        hidden = Dense(self.config.intermediate_size, **self.types, name="fc1")(x)
+        hidden = _ACTIVATIONS[self.config.hidden_act](hidden)
+        return Dense(self.config.hidden_size, **self.types, name="fc2")(hidden)
 
 
-class EncoderLayer(_Tower):
+class EncoderLayer(TypedModule):
     """A pre-norm transformer block."""
+
+    config: _TowerConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None) -> Float[Array, "b l d"]:
-        x = x + self.part(SelfAttention, "self_attn")(self.layer_norm("layer_norm1")(x), mask)
-        return x + self.part(MLP, "mlp")(self.layer_norm("layer_norm2")(x))
+        norm = partial(LayerNorm, self.config.layer_norm_eps, **self.types)
+        attended = SelfAttention(self.config, **self.types, name="self_attn")(norm(name="layer_norm1")(x), mask)
+        x = x + attended
+        return x + MLP(self.config, **self.types, name="mlp")(norm(name="layer_norm2")(x))
 
 
-class Encoder(_Tower):
-    """The stack of blocks, without a norm at its end."""
+class Encoder(TypedModule):
+    """The stack of transformer blocks, without a norm at its end."""
+
+    config: _TowerConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None = None) -> Float[Array, "b l d"]:
         for i in range(self.config.num_hidden_layers):
-            x = self.part(EncoderLayer, f"layers_{i}")(x, mask)
+            x = EncoderLayer(self.config, **self.types, name=f"layers_{i}")(x, mask)
         return x
 
 
-class TextEmbeddings(_Tower):
-    """Token plus learned position."""
+class TextEmbeddings(TypedModule):
+    """Token embeddings plus learned position embeddings."""
+
+    config: CLIPTextConfig
 
     @nn.compact
     def __call__(self, token_ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
         length, most = token_ids.shape[1], self.config.max_position_embeddings
         if length > most:
-            raise ValueError(f"{length} tokens, but the text tower has {most} positions")
-        positions = self.embed(most, "position_embedding")(jnp.arange(length))
-        return self.embed(self.config.vocab_size, "token_embedding")(token_ids) + positions
+            raise ValueError(f"{length} tokens exceed the text tower's max_position_embeddings={most}: truncate them")
+        embed = partial(nn.Embed, features=self.config.hidden_size, embedding_init=normal(0.02), **self.types)
+        positions = embed(most, name="position_embedding")(jnp.arange(length))
+        return embed(self.config.vocab_size, name="token_embedding")(token_ids) + positions
 
 
-class CLIPTextModel(_Tower):
-    """Token ids → states. Every token sees those before it; padding is not masked, as CLIP was trained."""
+class CLIPTextModel(TypedModule):
+    """The text tower: token ids → `TextStates`.
+
+    Attention is causal. Padding is not masked, as CLIP was trained without a padding mask.
+    """
+
+    config: CLIPTextConfig
 
     @nn.compact
     def __call__(self, token_ids: Int[Array, "b l"]) -> TextStates:
         """States of padded texts. Raises ValueError if there are more tokens than positions."""
+        # Padding stands behind the end token, where no earlier token attends to it.
         causal = jnp.tril(jnp.ones((token_ids.shape[1],) * 2, bool))[None, None]
-        x = self.part(TextEmbeddings, "embeddings")(token_ids)
-        x = self.part(Encoder, "encoder")(x, causal)
-        x = self.layer_norm("final_layer_norm")(x)
+        x = TextEmbeddings(self.config, **self.types, name="embeddings")(token_ids)
+        x = Encoder(self.config, **self.types, name="encoder")(x, causal)
+        x = LayerNorm(self.config.layer_norm_eps, **self.types, name="final_layer_norm")(x)
         end = end_of_text(token_ids, self.config.eos_token_id)
         return TextStates(last_hidden=x, pooled=x[jnp.arange(x.shape[0]), end])
 
@@ -253,58 +258,48 @@ class CLIPTextModel(_Tower):
 
 
 def end_of_text(token_ids: Int[Array, "b l"], eos_token_id: int) -> Int[Array, " b"]:
-    """The position of each text's end token: the first one, as padding may repeat it; 0 where there is none.
-
-    Older configs say 2, which is not the token that ends a text; with them it is the largest id, CLIP's last token.
-    """
+    """The position of the first end-of-text token of each text; 0 where there is none."""
+    # Older configs have eos_token_id=2, which is not CLIP's end token. As transformers does, take the largest id then:
+    # the end token is the last of CLIP's vocabulary. argmax returns the first maximum, as padding may repeat it.
     marks = token_ids if eos_token_id == 2 else token_ids == eos_token_id
     return marks.argmax(axis=-1)
 
 
-class PatchEmbedding(_Tower):
-    """One dense layer, without bias, on every patch. kernel: HWIO."""
+class VisionEmbeddings(TypedModule):
+    """The class token and the patch embeddings, plus learned position embeddings."""
+
+    config: CLIPVisionConfig
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n d"]:
-        p, width = self.config.patch_size, self.config.hidden_size
-        kernel = self.param("kernel", lecun_normal(), (p, p, 3, width), self.param_dtype)
-        patches = jax.lax.conv_general_dilated(
-            images.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(p, p),
-            padding="VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return patches.reshape(patches.shape[0], -1, width)
-
-
-class VisionEmbeddings(_Tower):
-    """The class token and the patches, plus learned positions."""
-
-    @nn.compact
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n d"]:
-        size, width = self.config.image_size, self.config.hidden_size
+        size, width, patch = self.config.image_size, self.config.hidden_size, (self.config.patch_size,) * 2
         if images.shape[1:3] != (size, size):
-            raise ValueError(f"images of {images.shape[1:3]}, but the image tower takes {(size, size)}")
-        patches = self.part(PatchEmbedding, "patch_embedding")(images)
+            raise ValueError(f"image size {images.shape[1:3]}: the image tower takes image_size={(size, size)}")
+        # Strides as long as the kernel: one dense layer, without bias, on every patch.
+        convolution = nn.Conv(width, patch, patch, "VALID", use_bias=False, **self.types, name="patch_embedding")
+        patches = convolution(images)
         token = self.param("class_embedding", normal(width**-0.5), (width,), self.param_dtype)
         tokens = jnp.broadcast_to(token.astype(self.dtype), (patches.shape[0], 1, width))
-        x = jnp.concatenate([tokens, patches], axis=1)
-        return x + self.embed(x.shape[1], "position_embedding")(jnp.arange(x.shape[1]))
+        x = jnp.concatenate([tokens, patches.reshape(patches.shape[0], -1, width)], axis=1)
+        embed = nn.Embed(x.shape[1], width, embedding_init=normal(0.02), **self.types, name="position_embedding")
+        return x + embed(jnp.arange(x.shape[1]))
 
 
-class CLIPVisionModel(_Tower):
-    """Images → states and embedding."""
+class CLIPVisionModel(TypedModule):
+    """The image tower with its projection: images → `VisionStates`."""
+
+    config: CLIPVisionConfig
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> VisionStates:
-        """States of images with CLIP's mean and deviation taken out. Raises ValueError if they have another size."""
-        x = self.part(VisionEmbeddings, "embeddings")(images)
-        x = self.layer_norm("pre_layrnorm")(x)  # spelt as in the files
-        x = self.part(Encoder, "encoder")(x)
-        pooled = self.layer_norm("post_layernorm")(x[:, 0])
-        embedding = self.dense(self.config.projection_dim, "visual_projection", use_bias=False)(pooled)
-        return VisionStates(last_hidden=x, pooled=pooled, embedding=embedding)
+        """States of images that are normalised by CLIP's mean and deviation. Raises ValueError for another size."""
+        norm = partial(LayerNorm, self.config.layer_norm_eps, **self.types)
+        x = VisionEmbeddings(self.config, **self.types, name="embeddings")(images)
+        x = norm(name="pre_layrnorm")(x)  # the spelling of the published tensor names
+        x = Encoder(self.config, **self.types, name="encoder")(x)
+        pooled = norm(name="post_layernorm")(x[:, 0])
+        project = Dense(self.config.projection_dim, use_bias=False, **self.types, name="visual_projection")
+        return VisionStates(last_hidden=x, pooled=pooled, embedding=project(pooled))
 
     def example_inputs(self) -> tuple[Float[Array, "1 h w 3"]]:
         """The smallest inputs that reach every parameter."""

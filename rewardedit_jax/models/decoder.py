@@ -1,11 +1,12 @@
-"""A decoder-only transformer: Qwen2.5-VL's text model, and plain LLaMA, which is the same without biases on q, k, v.
+"""A decoder-only transformer: Qwen2.5-VL's text model, or LLaMA, which differs by the missing q, k and v biases.
 
-Bai et al., "Qwen2.5-VL Technical Report" (2025); Touvron et al., "LLaMA" (2023). Parameters carry the names of the
-Hugging Face files. It has no output layer: what is read are hidden states. Axes: b rows, l tokens, d width.
+Bai et al., "Qwen2.5-VL Technical Report" (2025); Touvron et al., "LLaMA" (2023). Parameters have the names of the
+Hugging Face files. There is no output layer: callers read hidden states. Axes: b rows, l tokens, d width.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -15,13 +16,20 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Part, RMSNorm, with_their_batch
-from rewardedit_jax.models.rotary import rotary_angles, rotate, select_axes
+from rewardedit_jax.models.layers import (
+    Dense,
+    RMSNorm,
+    TypedModule,
+    rotary_angles,
+    rotate,
+    select_axes,
+    shard_batch_axis,
+)
 
-# Column-split, then row-split: one reduction over "tensor" per attention and one per MLP. "tensor" must divide the key
-# heads (4 of Qwen2.5-VL-7B, 2 of 3B, 8 of MiMo-VL): `check_tensor_axis`. Embedding rows are as many as there are
-# tokens, which nothing divides, so their width is split.
+# Columns of the first, rows of the second kernel over "tensor": one reduction per attention and one per MLP. "tensor"
+# must divide the key heads (4 of Qwen2.5-VL-7B, 2 of 3B, 8 of MiMo-VL): `check_tensor_axis`.
 PARTITION_RULES = (
+    # The width is divided: with the reward token, the number of rows is usually odd.
     (r"(.*/)?embed_tokens/embedding", P(None, ("fsdp", "tensor"))),
     (r"(.*/)?layers_\d+/self_attn/[qkv]_proj/kernel", P("fsdp", "tensor")),
     (r"(.*/)?layers_\d+/self_attn/o_proj/kernel", P("tensor", "fsdp")),
@@ -40,25 +48,29 @@ class DecoderConfig:
     intermediate_size: int = 18_944
     num_hidden_layers: int = 28
     num_attention_heads: int = 28
-    num_key_value_heads: int = 4
+    num_key_value_heads: int = 4  # each serves num_attention_heads / num_key_value_heads adjacent query heads
     rms_norm_eps: float = 1e-6
     rope_theta: float = 1_000_000.0
     qkv_bias: bool = True  # False for LLaMA
-    mrope_section: tuple[int, int, int] | None = (16, 24, 24)  # pairs that turn with frame, row, column; None: no axes
+    mrope_section: tuple[int, int, int] | None = (16, 24, 24)  # pairs that follow frame, row, column; None: 1-D
 
     def __post_init__(self):
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
-                f"num_attention_heads {self.num_attention_heads} is no multiple of num_key_value_heads "
-                f"{self.num_key_value_heads}"
+                f"num_attention_heads={self.num_attention_heads}: expected a multiple of "
+                f"num_key_value_heads={self.num_key_value_heads}"
             )
         if self.hidden_size % (2 * self.num_attention_heads):
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of 2 * {self.num_attention_heads} heads")
+            raise ValueError(
+                f"hidden_size={self.hidden_size}: expected a multiple of 2 * num_attention_heads="
+                f"{2 * self.num_attention_heads}, as rotary embedding pairs the elements of a head"
+            )
         if self.mrope_section is not None and sum(self.mrope_section) != self.head_dim // 2:
-            raise ValueError(f"mrope_section {self.mrope_section} must sum to half the head width {self.head_dim}")
+            raise ValueError(f"mrope_section={self.mrope_section}: expected sum {self.head_dim // 2}, half of a head")
 
     @property
     def head_dim(self) -> int:
+        """The width of one head."""
         return self.hidden_size // self.num_attention_heads
 
     @classmethod
@@ -66,17 +78,19 @@ class DecoderConfig:
         """The config in a Hugging Face config.json of Qwen2.5-VL (in its `text_config` or at its top) or LLaMA.
 
         Raises:
-          ValueError: naming the setting, if it asks for a network that this is not.
+          ValueError: naming the setting that this network does not support.
         """
         config = {**config, **(config.get("text_config") or {})}
+        # transformers 4 writes rope_scaling and a top-level rope_theta; version 5 joins both in rope_parameters.
         rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-        _refuse_unlike(config, rope)
+        _check_supported(config, rope)
+        # A value of null in JSON means the default.
         given = {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
         qwen = "qwen2" in config.get("model_type", "")
-        usual = 1_000_000.0 if qwen else 10_000.0
+        usual = 1_000_000.0 if qwen else 10_000.0  # transformers' defaults of the two model types
         given["rope_theta"] = rope.get("rope_theta") or config.get("rope_theta") or usual
         given["mrope_section"] = tuple(rope["mrope_section"]) if rope.get("mrope_section") else None
-        given["qkv_bias"] = qwen or bool(config.get("attention_bias"))
+        given["qkv_bias"] = qwen or bool(config.get("attention_bias"))  # in Qwen2 a fixed part, not a setting
         return cls(**given)
 
     def to_hf(self) -> dict[str, Any]:
@@ -88,41 +102,36 @@ class DecoderConfig:
             "model_type": model_type,
             **settings,
             "hidden_act": "silu",
-            "bos_token_id": None,  # the tokenizer knows them; transformers would fill in those of its full vocabulary
+            # Left to the tokenizer; without these, transformers fills in ids of its full vocabulary.
+            "bos_token_id": None,
             "eos_token_id": None,
             "rope_scaling": {"type": "default", "rope_type": "default", **rope},
         }
 
 
-def _refuse_unlike(config: Mapping[str, Any], rope: Mapping[str, Any]) -> None:
-    known = {
+def _check_supported(config: Mapping[str, Any], rope: Mapping[str, Any]) -> None:
+    """Raises ValueError naming the first setting that `Decoder` does not support."""
+    supported = {
         "model_type": ("qwen2_5_vl", "qwen2_5_vl_text", "llama"),
         "hidden_act": ("silu",),
         "use_sliding_window": (False,),
         "mlp_bias": (False,),
         "head_dim": (None, config.get("hidden_size", 0) // max(config.get("num_attention_heads", 1), 1)),
     }
-    for name, allowed in known.items():
-        if config.get(name, allowed[0]) not in allowed:
-            raise ValueError(f"{name} {config[name]!r} is not supported by this decoder: it has {allowed[0]!r}")
+    for name, values in supported.items():
+        if config.get(name, values[0]) not in values:
+            raise ValueError(f"{name}={config[name]!r}: expected {' or '.join(map(repr, values))}")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "mrope"):
-        raise ValueError(f"rope_type {kind!r} is not supported: positions are not rescaled here")
+        raise ValueError(f"rope_type={kind!r}: expected 'default' or 'mrope', as rescaled positions are not supported")
     if config.get("attention_bias") and config.get("model_type") == "llama":
-        raise ValueError("attention_bias of LLaMA is not supported: it would have a bias on o_proj too")
+        raise ValueError("attention_bias=True of a LLaMA: expected False, as it adds a bias to o_proj too")
 
 
-class _Part(Part):
-    """A part of the decoder."""
+class SelfAttention(TypedModule):
+    """Causal self-attention with rotary positions and grouped queries (fewer key heads than query heads)."""
 
     config: DecoderConfig
-
-    def rms_norm(self, name: str) -> RMSNorm:
-        return RMSNorm(self.config.rms_norm_eps, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
-
-
-class SelfAttention(_Part):
-    """Self-attention of grouped queries, with rotary positions."""
 
     @nn.compact
     def __call__(
@@ -131,50 +140,61 @@ class SelfAttention(_Part):
         c = self.config
         query = self._heads(x, c.num_attention_heads, "q_proj")
         key, value = (self._heads(x, c.num_key_value_heads, name) for name in ("k_proj", "v_proj"))
+        # Rotating after the projection, so that scores depend on the distance of two tokens only.
         out = attention(rotate(query, angles), rotate(key, angles), value, mask)
-        return self.dense(x.shape[-1], "o_proj", use_bias=False)(out.reshape(x.shape))
+        return Dense(x.shape[-1], use_bias=False, **self.types, name="o_proj")(out.reshape(x.shape))
 
     def _heads(self, x: Float[Array, "b l d"], heads: int, name: str) -> Float[Array, "b l h e"]:
         width = self.config.head_dim
-        return self.dense(heads * width, name, self.config.qkv_bias)(x).reshape(*x.shape[:2], heads, width)
+        project = Dense(heads * width, self.config.qkv_bias, **self.types, name=name)
+        return project(x).reshape(*x.shape[:2], heads, width)
 
 
-class MLP(_Part):
+class MLP(TypedModule):
     """SwiGLU without biases."""
+
+    config: DecoderConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        gate, up = (self.dense(self.config.intermediate_size, f"{name}_proj", False)(x) for name in ("gate", "up"))
-        return self.dense(x.shape[-1], "down_proj", use_bias=False)(nn.silu(gate) * up)
+        dense = partial(Dense, use_bias=False, **self.types)
+        gate, up = (dense(self.config.intermediate_size, name=name)(x) for name in ("gate_proj", "up_proj"))
+        return dense(x.shape[-1], name="down_proj")(nn.silu(gate) * up)
 
 
-class DecoderLayer(_Part):
+class DecoderLayer(TypedModule):
     """A pre-norm transformer block."""
+
+    config: DecoderConfig
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b l d"], angles: Float[Array, "b l a"], mask: Bool[Array, "b 1 l l"]
     ) -> Float[Array, "b l d"]:
-        x = x + self.part(SelfAttention, "self_attn")(self.rms_norm("input_layernorm")(x), angles, mask)
-        return x + self.part(MLP, "mlp")(self.rms_norm("post_attention_layernorm")(x))
+        norm = partial(RMSNorm, self.config.rms_norm_eps, **self.types)
+        attend = SelfAttention(self.config, **self.types, name="self_attn")
+        x = x + attend(norm(name="input_layernorm")(x), angles, mask)
+        return x + MLP(self.config, **self.types, name="mlp")(norm(name="post_attention_layernorm")(x))
 
 
-class Decoder(_Part):
-    """Token embeddings → hidden states after the final norm. With `remat`, layers are recomputed on the way back."""
+class Decoder(TypedModule):
+    """Token embeddings → hidden states after the final norm. `remat` recomputes layers in the backward pass."""
 
+    config: DecoderConfig
     remat: bool = False
 
     def setup(self):
         c = self.config
         layer = nn.remat(DecoderLayer) if self.remat else DecoderLayer
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        # From scratch as large as what the layers, whose kernels keep the scale of their inputs, add to it.
-        self.embed_tokens = nn.Embed(c.vocab_size, c.hidden_size, embedding_init=normal(1.0), **types)
-        self.layers = [layer(c, **types) for _ in range(c.num_hidden_layers)]
-        self.final_norm = self.rms_norm("norm")
+        # Deviation 1 in training from scratch: embeddings are then as large as what each layer adds to them, because
+        # lecun_normal kernels keep the scale of their inputs.
+        self.embed_tokens = nn.Embed(c.vocab_size, c.hidden_size, embedding_init=normal(1.0), **self.types)
+        self.layers = [layer(c, **self.types) for _ in range(c.num_hidden_layers)]
+        self.final_norm = RMSNorm(c.rms_norm_eps, **self.types, name="norm")
 
     def embed(self, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
-        return with_their_batch(self.embed_tokens(ids))
+        """Token embeddings, divided over the mesh as the batch is."""
+        return shard_batch_axis(self.embed_tokens(ids))
 
     def __call__(
         self,
@@ -182,11 +202,11 @@ class Decoder(_Part):
         positions: Int[Array, "b l"] | Int[Array, "3 b l"],
         mask: Bool[Array, "b 1 l l"],
     ) -> Float[Array, "b l d"]:
-        """States of embedded tokens.
+        """Hidden states of embedded tokens.
 
         Args:
-          positions: one number for each token; or one for each of frame, row and column (`mrope_section`).
-          mask: True where a token (third axis) sees another (last axis); `causal_mask` for the usual one.
+          positions: one number per token, or one each for frame, row and column (multimodal RoPE).
+          mask: True where a token (third axis) attends to another (last axis), such as `causal_mask`.
         """
         angles = rotary_angles(positions, self.config.head_dim // 2, self.config.rope_theta)
         if positions.ndim == 3:
@@ -197,14 +217,14 @@ class Decoder(_Part):
 
 
 def causal_mask(length: int) -> Bool[Array, "1 1 l l"]:
-    """Each token sees itself and those before it."""
+    """The mask under which each token attends to itself and to earlier tokens."""
     return jnp.tril(jnp.ones((length, length), bool))[None, None]
 
 
 def check_tensor_axis(config: DecoderConfig, tensor: int) -> None:
-    """Raises ValueError if a tensor axis of that size would cut a key head in two."""
+    """Raises ValueError if a mesh axis of size `tensor` does not divide the key heads."""
     if config.num_key_value_heads % tensor:
         raise ValueError(
-            f"mesh axis tensor={tensor} does not divide the decoder's {config.num_key_value_heads} key heads, which "
-            "grouped queries share: take a divisor of them (in training, fsdp for the other devices)"
+            f"mesh axis tensor={tensor} does not divide num_key_value_heads={config.num_key_value_heads}, the "
+            "decoder's key heads: take a divisor of them; in training, give the remaining devices to fsdp"
         )

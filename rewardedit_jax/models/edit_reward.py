@@ -1,7 +1,13 @@
-"""EditReward's model: Qwen2.5-VL without its output layer, and heads that read the state at the reward token.
+"""EditReward: Qwen2.5-VL, a reward token whose hidden state is read, and heads that make it a Gaussian score.
 
-EditReward (arXiv 2509.26346) section 3.2; fact sheet 2. Without heads it is the base model. Parameters: `visual`,
-`decoder` and, with heads, `heads`. Axes: b rows, l tokens, n images, p patches and f features of an image, k prompts.
+EditReward (arXiv:2509.26346), section 3.1 (eq. 1: backbone and head) and section 3.2 (eq. 2: one Gaussian
+per dimension; eq. 3: aggregation). Parameters: `visual`, `decoder` and `heads`.
+
+The prompts about one edit are packed into one row, `[shared prefix | rest of prompt 1 | rest of prompt 2]`. Attention
+lets a rest see the prefix and itself, and its positions continue those of the prefix. One pass therefore gives the
+numbers of a pass per prompt.
+
+Axes: b rows, l tokens, k prompts, d width; n images, p patches and f features of an image.
 """
 
 from collections.abc import Mapping
@@ -13,147 +19,195 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from absl import logging
+from flax.linen.initializers import normal
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int
 
-from rewardedit_jax.models import decoder, qwen_vision, reward_heads
-from rewardedit_jax.models.decoder import Decoder, DecoderConfig
-from rewardedit_jax.models.packed_prompts import PackedPrompts, multimodal_positions, visible
-from rewardedit_jax.models.qwen_vision import QwenVision, QwenVisionConfig
-from rewardedit_jax.models.reward_heads import RewardHeads, RewardHeadsConfig
-from rewardedit_jax.models.vision_plan import VisionPlan, feature_slots, pad_patches, plan_images, real_features
+from rewardedit_jax.models import qwen2_5_vl
+from rewardedit_jax.models.layers import Dense
+from rewardedit_jax.models.qwen2_5_vl import ImageFeatures, Qwen2_5VL, Qwen2_5VLConfig, parts_from_hf
+from rewardedit_jax.models.vision_plan import VisionPlan
 
 PARTITION_RULES = (
-    *((f"visual/{path}", spec) for path, spec in qwen_vision.PARTITION_RULES),
-    *((f"decoder/{path}", spec) for path, spec in decoder.PARTITION_RULES),
-    *((f"heads/{path}", spec) for path, spec in reward_heads.PARTITION_RULES),
+    *qwen2_5_vl.PARTITION_RULES,
+    (r"heads/head(_\d+)?/dense_\d/(kernel|bias)", P()),  # 4 M parameters: too few to divide
 )
+KINDS = ("separate", "shared", "single")
+AGGREGATIONS = ("mean", "min", "sum")
+_DROPOUT = 0.05  # the rate of the published heads
+
+
+@dataclass(frozen=True)
+class RewardHeadsConfig:
+    """The reward heads, and how the outputs of several prompts are aggregated (ablations: table 4).
+
+    `kind`: "separate" has a head per prompt, one for instruction following and one for visual quality (published
+    weights); "shared" has one head for both prompts; "single" has one head and one prompt.
+
+    `aggregation`: "mean", "min" or "sum" (eq. 3), see `aggregate`. A shared head is never summed: for
+    `rm_head_type: ranknet_share_head`, published code computes the mean under `pooling_strategy: sum`. Such recipes
+    load and train here with the same result: "sum" with kind "shared" is replaced by "mean", with a warning.
+    """
+
+    kind: str = "separate"
+    hidden_sizes: tuple[int, int] = (1024, 16)
+    aggregation: str = "mean"
+
+    def __post_init__(self):
+        for name, allowed in (("kind", KINDS), ("aggregation", AGGREGATIONS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"heads.{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        if (self.kind, self.aggregation) == ("shared", "sum"):
+            logging.warning("heads.aggregation='sum' with heads.kind='shared': using 'mean', as published code does.")
+            object.__setattr__(self, "aggregation", "mean")
+
+    @property
+    def prompts(self) -> int:
+        """The number of prompts about one edit."""
+        return 1 if self.kind == "single" else 2
+
+
+class RewardHead(nn.Module):
+    """Two hidden layers with ReLU, dropout after the first. In float32 for any compute type: log σ is exponentiated."""
+
+    hidden_sizes: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b d"], deterministic: bool = True) -> Float[Array, "*b 2"]:
+        # Layers are numbered as in the published nn.Sequential, whose other members have no parameters.
+        x = nn.relu(_dense(self.hidden_sizes[0], 0)(x.astype(jnp.float32)))
+        x = nn.relu(_dense(self.hidden_sizes[1], 3)(nn.Dropout(_DROPOUT)(x, deterministic)))
+        return _dense(2, 5)(x)
+
+
+def _dense(features: int, number: int) -> Dense:
+    return Dense(features, kernel_init=normal(0.02), name=f"dense_{number}")  # transformers' initializer_range
+
+
+class RewardHeads(nn.Module):
+    """The heads of a reward model: hidden states at reward tokens → (mean, log σ) per prompt (eq. 2)."""
+
+    config: RewardHeadsConfig
+
+    def setup(self):
+        names = ["head_0", "head_1"] if self.config.kind == "separate" else ["head"]
+        self.all_heads = [RewardHead(self.config.hidden_sizes, name=name) for name in names]
+
+    def __call__(
+        self, states: Float[Array, "b k d"], first: int = 0, deterministic: bool = True
+    ) -> Float[Array, "b k 2"]:
+        """(mean, log σ) of k prompts, which are the prompts `first`, `first + 1`, ... of the reward model."""
+        if self.is_initializing():  # create the parameters of all heads, whichever prompts are in the call
+            for head in self.all_heads:
+                head(states[:, 0])
+        # A shared head serves all prompts.
+        head = [self.all_heads[min(first + i, len(self.all_heads) - 1)] for i in range(states.shape[1])]
+        return jnp.stack([head[i](states[:, i], deterministic) for i in range(states.shape[1])], axis=1)
+
+
+def aggregate(outputs: Float[Array, "*b k 2"], how: str) -> Float[Array, "*b 2"]:
+    """One (mean, log σ) from those of k prompts.
+
+    Eq. 3 defines the means: "min" (pessimistic minimum), "mean" (balanced average), "sum" (direct summation). The paper
+    leaves σ open; published code aggregates log σ by the same minimum or mean, and adds variances for "sum".
+    """
+    if how == "sum":
+        log_std = jax.scipy.special.logsumexp(2 * outputs[..., 1], axis=-1) / 2
+        return jnp.stack([outputs[..., 0].sum(-1), log_std], axis=-1)
+    return outputs.min(axis=-2) if how == "min" else outputs.mean(axis=-2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditRewardConfig:
-    """Sizes of the parts, and how positions are counted.
+class EditRewardConfig(Qwen2_5VLConfig):
+    """The config of the backbone plus the reward heads.
 
-    "plain": every token counts one, as published EditReward weights were trained (fact sheet 0.4). "mrope": image
-    tokens count rows and columns, as the base model was.
+    `positions` is "plain" in published weights: published code does not pass image grids to the text model, which then
+    numbers image tokens like text. `heads=None` is a base model, the start of training.
     """
 
-    text: DecoderConfig = field(default_factory=DecoderConfig)
-    vision: QwenVisionConfig = field(default_factory=QwenVisionConfig)
-    heads: RewardHeadsConfig | None = field(default_factory=RewardHeadsConfig)
     positions: str = "plain"
-    image_token_id: int = 151_655
-
-    def __post_init__(self):
-        if self.positions not in ("plain", "mrope"):
-            raise ValueError(f"unknown positions {self.positions!r}; choose one of plain, mrope")
-        if self.positions == "mrope" and self.text.mrope_section is None:
-            raise ValueError("positions mrope need a text model with an mrope_section")
-        if self.vision.out_hidden_size != self.text.hidden_size:
-            raise ValueError(
-                f"the vision tower's out_hidden_size {self.vision.out_hidden_size} is not the text model's hidden_size "
-                f"{self.text.hidden_size}"
-            )
+    heads: RewardHeadsConfig | None = field(default_factory=RewardHeadsConfig)
 
     @property
     def reward_token_id(self) -> int:
-        """The last embedding row, by the published convention."""
+        """The id of the reward token `<|Reward|>`: the last embedding row."""
         return self.text.vocab_size - 1
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> "EditRewardConfig":
-        """The config in a Hugging Face config.json of Qwen2.5-VL.
+        """The config in a Hugging Face config.json of a reward model or of the base model.
 
         Args:
-          config: what no published file says stands under "reward_model": kind, aggregation, positions.
-          shapes: of the tensors, which tell the heads and the number of embedding rows: published config.json files
-            know of neither.
+          config: may have settings that published files lack (kind, aggregation, positions) under "reward_model".
+          shapes: of the checkpoint's tensors, by name. They tell the heads, which published config.json files omit.
         Raises:
-          ValueError: naming the setting, if it asks for a network that this is not.
+          ValueError: naming the setting that this network does not support.
         """
         settings = dict(config.get("reward_model") or {})
-        text = {**config, **(config.get("text_config") or {}), "vocab_size": _embedding_rows(shapes)}
-        heads = _heads_of(shapes, settings)
-        return cls(
-            text=DecoderConfig.from_hf({**text, "text_config": None}),
-            vision=QwenVisionConfig.from_hf(_vision_of(config)),
-            heads=heads,
-            positions=settings.get("positions", "plain" if heads else "mrope"),
-            image_token_id=config.get("image_token_id", cls.image_token_id),
-        )
+        heads = _infer_heads(shapes, settings)
+        positions = settings.get("positions", "plain" if heads else "mrope")
+        return cls(**parts_from_hf(config, shapes), heads=heads, positions=positions)
 
     def to_hf(self) -> dict[str, Any]:
-        told = {} if self.heads is None else {k: v for k, v in asdict(self.heads).items() if k != "hidden_sizes"}
-        return {
-            "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-            "model_type": "qwen2_5_vl",
-            "text_config": self.text.to_hf(),
-            "vision_config": self.vision.to_hf(),
-            "image_token_id": self.image_token_id,
-            "tie_word_embeddings": True,  # there is no output layer, so nothing is missing to who would want one
-            "reward_model": {**told, "positions": self.positions},
-        }
+        """The config.json that transformers reads, with our settings under "reward_model"."""
+        heads = {} if self.heads is None else {k: v for k, v in asdict(self.heads).items() if k != "hidden_sizes"}
+        return {**super().to_hf(), "reward_model": {**heads, "positions": self.positions}}
 
 
-def _vision_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not config.get("vision_config"):
-        raise ValueError("it has no vision_config: a text model alone cannot see images")
-    return config["vision_config"]
-
-
-def _embedding_rows(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    rows = [shape[0] for name, shape in shapes.items() if name.endswith("embed_tokens.weight")]
-    if len(rows) != 1:
-        raise ValueError(f"its weights have {len(rows)} tensors that end in embed_tokens.weight; there must be one")
-    return rows[0]
-
-
-def _heads_of(shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Any]) -> RewardHeadsConfig | None:
-    """The heads that the tensors' names and shapes tell of; one head is "shared" unless it is said to be "single"."""
+def _infer_heads(shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, Any]) -> RewardHeadsConfig | None:
+    """The heads that tensor names and shapes describe; None where there are none."""
     separate = any(name.startswith("rm_heads.") for name in shapes)
     first = "rm_heads.head_0" if separate else "rm_head"
     if not any(name.startswith(f"{first}.") for name in shapes):
         return None
     if missing := [n for n in (f"{first}.{i}.weight" for i in (0, 3, 5)) if n not in shapes]:
-        raise ValueError(f"its reward head lacks {', '.join(missing)}: only the published layout of three is known")
-    sizes = shapes[f"{first}.0.weight"][0], shapes[f"{first}.3.weight"][0]
+        raise ValueError(f"reward head without {', '.join(missing)}: only the published three layers are supported")
+    # Tensors cannot tell "shared" from "single".
     kind = settings.get("kind", "separate" if separate else "shared")
     if separate != (kind == "separate"):
-        raise ValueError(f"reward_model.kind {kind!r} does not fit the tensors {first}.*")
+        raise ValueError(f"reward_model.kind={kind!r} does not match the tensors {first}.*")
+    sizes = shapes[f"{first}.0.weight"][0], shapes[f"{first}.3.weight"][0]
     return RewardHeadsConfig(kind, sizes, settings.get("aggregation", "mean"))
 
 
 @flax.struct.dataclass
+class PackedPrompts:
+    """Rows of packed prompts. Leaves are `Any`, as `jax.eval_shape` fills them with shapes."""
+
+    ids: Any  # int32[b l], token ids
+    positions: Any  # int32[b l], the number of the token in its own prompt, from 0
+    segments: Any  # int32[b l]: 0 the shared prefix, n ≥ 1 the rest of the n-th prompt, -1 padding
+    image_slots: Any  # int32[b l], image · f + feature at image tokens (only in the prefix), -1 at text
+    reward_index: Any  # int32[b k], index in the row of each prompt's reward token
+
+
+def visible(segments: Int[Array, "b l"]) -> Bool[Array, "b 1 l l"]:
+    """The attention mask of packed prompts: earlier tokens of the prefix or of the token's own prompt, and itself."""
+    query, key = segments[:, :, None], segments[:, None, :]
+    at = jnp.arange(segments.shape[1])
+    # Padding attends to padding: the softmax of a row without keys is NaN.
+    allowed = (key == query) | ((key == 0) & (query > 0))
+    return (allowed & (at[:, None] >= at))[:, None]
+
+
+@flax.struct.dataclass
 class PromptStates:
-    """What one prompt yields, for every row of a batch. Leaves are `Any`: under `jax.eval_shape` they are shapes."""
+    """Outputs for one prompt per row. Leaves are `Any`, as in `PackedPrompts`."""
 
     outputs: Any  # float32[b 2], (mean, log σ) of the head; None in a model without heads
     hidden: Any  # float32[b d], after the final norm, at the reward token
     image_features: Any  # float32[features d], of all images in order
 
 
-@flax.struct.dataclass
-class ImageFeatures:
-    """What the decoder reads of n images. Leaves are `Any`: under `jax.eval_shape` they are shapes."""
-
-    values: Any  # float[n f d], zero at padding
-    rows: Any  # int32[n f], where in its image the feature lies, counted in features; 0 at padding
-    columns: Any  # int32[n f]
-
-
-class EditReward(nn.Module):
-    """The scorer's network. With `remat`, blocks of both transformers are recomputed on the way back."""
+class EditReward(Qwen2_5VL):
+    """The reward model: hidden states at reward tokens, and the heads' Gaussians."""
 
     config: EditRewardConfig
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
-    remat: bool = False
 
     def setup(self):
-        c, types = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype, "remat": self.remat}
-        self.visual = QwenVision(c.vision, **types)
-        self.decoder = Decoder(c.text, **types)
-        self.heads = None if c.heads is None else RewardHeads(c.heads)
+        super().setup()
+        self.heads = None if self.config.heads is None else RewardHeads(self.config.heads)
 
     def __call__(
         self,
@@ -163,117 +217,65 @@ class EditReward(nn.Module):
         image_grid_thw: Int[np.ndarray, "n 3"],
         head: int = 0,
     ) -> PromptStates:
-        """One prompt for each row, in the layout of the Hugging Face processor.
+        """Outputs for one prompt per row, in the layout of the Hugging Face processor.
 
         Args:
-          input_ids: with as many image tokens, over all rows, as there are features, and a reward token in each row.
-          attention_mask: 1 at tokens, 0 at padding (on the right).
-          pixel_values: normalised patches of all images, one after the other.
-          image_grid_thw: their (1, rows, columns) in patches; concrete, as shapes follow from it.
-          head: 0 for the prompt on following, 1 for that on quality.
+          input_ids: contain a reward token in each row, and one image token per feature over all rows.
+          attention_mask, pixel_values, image_grid_thw: as of `Qwen2_5VL`.
+          head: the number of the prompt: 0 for instruction following, 1 for visual quality.
         Raises:
-          ValueError: no such head; no reward token in a row; image tokens that are not as many as there are features.
-            Of ids that `jax.jit` traces nothing can be told but the head.
+          ValueError: as `check_reward_prompts` and `qwen2_5_vl.check_inputs`.
         """
-        grids = np.asarray(image_grid_thw)
-        self._check(input_ids, attention_mask, grids, head)
-        images = self.encode(jnp.asarray(pad_patches(pixel_values, grids)), plan_images(grids, self.config.vision))
-        hidden = self._states(images, self._one_prompt(input_ids, attention_mask, grids))
+        check_reward_prompts(self.config, input_ids, attention_mask, head)
+        states = super().__call__(input_ids, attention_mask, pixel_values, image_grid_thw)
+        at = (jnp.asarray(input_ids) == self.config.reward_token_id).argmax(axis=1)[:, None, None]
+        hidden = jnp.take_along_axis(states.hidden, at, axis=1)
         outputs = None if self.heads is None else self.heads(hidden, head)[:, 0]
-        told = hidden[:, 0], real_features(images.values, grids)
-        return PromptStates(outputs, *(x.astype(jnp.float32) for x in told))
+        return PromptStates(outputs, hidden[:, 0].astype(jnp.float32), states.image_features)
 
-    def encode(self, patches: Float[Array, "n p c"], plan: VisionPlan) -> ImageFeatures:
-        """The features of images, each of which depends on its image alone and serves every prompt that shows it."""
-        merge = self.config.vision.spatial_merge_size
-        rows, columns = (jnp.asarray(at)[:, :: merge**2] // merge for at in (plan.rows, plan.columns))
-        return ImageFeatures(self.visual(patches, plan), rows, columns)
+    def score(
+        self, patches: Float[Array, "n p c"], plan: VisionPlan, *args: Any, **kwargs: Any
+    ) -> Float[Array, "b k 2"]:
+        """`score_features` of the arguments that follow, on the features of these images."""
+        return self.score_features(self.encode(patches, plan), *args, **kwargs)
 
-    def judge(
+    def score_features(
         self,
         images: ImageFeatures,
         prompts: PackedPrompts,
         reward_token: Float[Array, " d"] | None = None,
         deterministic: bool = True,
     ) -> Float[Array, "b k 2"]:
-        """(mean, log σ) of each of a row's prompts, from one pass; before aggregation.
+        """(mean, log σ) of each prompt of packed rows (eq. 2), before aggregation.
 
         Args:
-          images: whose features `prompts.image_slots` counts, those at padding included.
-          reward_token: stands for the reward token's embedding row, so that it can train where the others do not.
-          deterministic: False in training, which drops out with the rng "dropout".
+          images: encoded images; `prompts.image_slots` counts their features with padding.
+          reward_token: replaces the embedding row of the reward token, so that this row can train while the embedding
+            matrix is frozen.
+          deterministic: False applies dropout (rng "dropout").
         """
-        return self.heads(self._states(images, prompts, reward_token), 0, deterministic)
-
-    def score(
-        self, patches: Float[Array, "n p c"], plan: VisionPlan, *args: Any, **kwargs: Any
-    ) -> Float[Array, "b k 2"]:
-        """`judge` of the prompts that follow, on images encoded for them."""
-        return self.judge(self.encode(patches, plan), *args, **kwargs)
-
-    def _states(
-        self,
-        images: ImageFeatures,
-        prompts: PackedPrompts,
-        reward_token: Float[Array, " d"] | None = None,
-    ) -> Float[Array, "b k d"]:
-        """States at the reward tokens."""
         prompts = jax.tree.map(jnp.asarray, prompts)
-        slots = prompts.image_slots[..., None]
-        x = self.decoder.embed(prompts.ids)
+        x = self.embed(prompts.ids, prompts.image_slots, images)
         if reward_token is not None:
             is_reward = prompts.ids == self.config.reward_token_id
             x = jnp.where(is_reward[..., None], reward_token.astype(x.dtype), x)
-        x = jnp.where(slots >= 0, images.values.reshape(-1, x.shape[-1])[prompts.image_slots], x)
-        states = self.decoder(x, self._positions(images, prompts), visible(prompts.segments))
-        return jnp.take_along_axis(states, prompts.reward_index[..., None], axis=1)
+        positions = self.number_tokens(prompts.positions, prompts.image_slots, images)
+        states = self.decoder(x, positions, visible(prompts.segments))
+        hidden = jnp.take_along_axis(states, prompts.reward_index[..., None], axis=1)
+        return self.heads(hidden, 0, deterministic)
 
-    def _positions(self, images: ImageFeatures, prompts: PackedPrompts) -> Int[Array, "b l"] | Int[Array, "3 b l"]:
-        if self.config.positions == "plain":
-            return prompts.positions
-        return multimodal_positions(prompts, images.rows, images.columns)
 
-    def _check(self, ids: Any, mask: Any, grids: Int[np.ndarray, "n 3"], head: int) -> None:
-        """Refuses what would give numbers all the same: of a row's first state, of features at the wrong tokens."""
-        c = self.config
-        if c.heads is not None and not 0 <= head < c.heads.prompts:
-            raise ValueError(f"there is no head {head}: this scorer has {c.heads.prompts} prompts, the first is 0")
-        if isinstance(ids, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
-            return
-        ids, seen = np.asarray(ids), np.asarray(mask) > 0
-        is_image, is_reward = (seen & (ids == token) for token in (c.image_token_id, c.reward_token_id))
-        words = ids[seen & ~is_image]
-        if ((words < 0) | (words > c.reward_token_id)).any():
-            raise ValueError(f"there are ids outside 0..{c.reward_token_id}, the rows of the embedding matrix")
-        lacking = np.flatnonzero(~is_reward.any(axis=1)).tolist()
-        if c.heads is not None and lacking:
-            raise ValueError(f"rows {lacking} have no reward token, whose id is {c.reward_token_id}")
-        tokens, features = is_image.sum(), grids.prod(axis=1).sum() // c.vision.spatial_merge_size**2
-        if tokens != features:
-            raise ValueError(f"{tokens} image tokens of id {c.image_token_id}, but the grids make {features} features")
+def check_reward_prompts(config: EditRewardConfig, ids: Any, mask: Any, head: int) -> None:
+    """Raises ValueError for a head that does not exist, or a row without reward token.
 
-    def _one_prompt(
-        self,
-        ids: Int[Array | np.ndarray, "b l"],
-        mask: Int[Array | np.ndarray, "b l"],
-        grids: Int[np.ndarray, "n 3"],
-    ) -> PackedPrompts:
-        """Rows of a single prompt, which is all shared."""
-        ids, mask = jnp.asarray(ids), jnp.asarray(mask, bool)
-        is_image = (ids == self.config.image_token_id) & mask
-        number = jnp.cumsum(is_image.ravel()).reshape(ids.shape) - 1
-        slots = jnp.asarray(feature_slots(grids, self.config.vision.spatial_merge_size))
-        return PackedPrompts(
-            ids=ids,
-            positions=jnp.where(mask, jnp.cumsum(mask, axis=1) - 1, 0),
-            segments=jnp.where(mask, 0, -1),
-            image_slots=jnp.where(is_image, slots[number], -1),
-            reward_index=(ids == self.config.reward_token_id).argmax(axis=1)[:, None],
-        )
-
-    def example_inputs(self) -> tuple[Any, ...]:
-        """The smallest inputs that reach every parameter."""
-        merge = self.config.vision.spatial_merge_size
-        ids = np.array([[self.config.image_token_id, self.config.reward_token_id]])
-        patches = np.zeros((merge**2, self.config.vision.patch_values), np.float32)
-        return ids, np.ones_like(ids), patches, np.array([[1, merge, merge]])
+    Without the check, `argmax` would read the state of a row's first token. Ids that `jax.jit` traces are not checked.
+    """
+    if config.heads is None:
+        return
+    if not 0 <= head < config.heads.prompts:
+        raise ValueError(f"head={head}: expected 0..{config.heads.prompts - 1}, as heads.kind={config.heads.kind!r}")
+    if isinstance(ids, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
+        return
+    is_reward = (np.asarray(mask) > 0) & (np.asarray(ids) == config.reward_token_id)
+    if lacking := np.flatnonzero(~is_reward.any(axis=1)).tolist():
+        raise ValueError(f"rows {lacking} of input_ids have no reward token (id {config.reward_token_id})")

@@ -1,61 +1,59 @@
-"""Layers that every network here shares: matrix products that accumulate in float32, and normalisations.
+"""Layers that every network shares: dense layer, normalisations, sinusoidal and rotary embedding.
 
-Parameters are float32 unless `param_dtype` says otherwise; `dtype` is the type that products are computed in.
-Half-precision products accumulate in float32 and come back in `dtype`.
+Two types are handed from module to module. `dtype` is the type that products are computed in, `param_dtype` the type
+that parameters are stored in; both are float32 by default.
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.initializers import Initializer, lecun_normal, ones, variance_scaling, zeros
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Int, Num
 
-# What torch.nn.Linear and torch.nn.Conv2d start from: uniform in ±1/sqrt(fan_in).
+# The default of torch.nn.Linear and torch.nn.Conv2d: uniform in ±1/sqrt(fan_in).
 torch_default = variance_scaling(1 / 3, "fan_in", "uniform")
 
+# Flax computes statistics in float32 for inputs of any type. Its default, the fast variance E[x²] - E[x]², loses
+# digits where the mean is large compared to the deviation.
+GroupNorm = partial(nn.GroupNorm, use_fast_variance=False)
+LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
+# A 3×3 convolution that keeps the size. "SAME" would pad strided convolutions differently from PyTorch.
+Conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=1)
 
-class Part(nn.Module):
-    """A part of a network: it hands its config and types on to the parts and layers that it makes."""
 
-    config: Any
+class TypedModule(nn.Module, kw_only=True):
+    """A module with a compute and a parameter type, which it passes to its submodules as `**self.types`."""
+
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
-    def part(self, module: type["Part"], name: str, **settings: Any) -> "Part":
-        return module(self.config, dtype=self.dtype, param_dtype=self.param_dtype, name=name, **settings)
+    @property
+    def types(self) -> dict[str, DTypeLike]:
+        """The keyword arguments `dtype` and `param_dtype` of a submodule."""
+        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
-    def dense(self, features: int, name: str, use_bias: bool = True) -> "Dense":
-        return Dense(features, use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
 
+class Dense(TypedModule):
+    """`x @ kernel + bias` over the last axis. kernel: [in, features].
 
-def with_their_batch(x: Float[Array, "b *rest"]) -> Float[Array, "b *rest"]:
-    """x, each row on the devices that hold its part of the batch; where no mesh is set (`jax.set_mesh`), as it is.
-
-    To be said of what was looked up in a table whose width is spread: XLA would leave x spread as the table is, and
-    would then move every activation in every layer.
+    Unlike `flax.linen.Dense`, half-precision products are accumulated in float32 and rounded once, after the bias.
     """
-    axes = tuple(axis for axis in ("data", "fsdp") if axis in jax.sharding.get_abstract_mesh().axis_names)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes)) if axes else x
-
-
-class Dense(nn.Module):
-    """`x @ kernel + bias` over the last axis, accumulated in float32. kernel: [in, features]."""
 
     features: int
     use_bias: bool = True
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
     kernel_init: Initializer = lecun_normal()
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), self.param_dtype)
-        # Of more than two axes, XLA on a CPU gets the kernel's gradient from transposed copies, at 2.5 times the cost.
+        # One matrix of rows: for more axes, XLA on CPUs transposes copies for the kernel's gradient (2.5 times slower).
         rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
         y = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
         y = y.reshape(*x.shape[:-1], self.features)
@@ -64,80 +62,13 @@ class Dense(nn.Module):
         return y.astype(self.dtype)
 
 
-class Conv(nn.Module):
-    """2-D convolution over NHWC with an odd square kernel (or 1×1), padded to keep size / stride. kernel: HWIO."""
+class RMSNorm(TypedModule):
+    """Division by the root mean square over the last axis, computed in float32, then multiplication by `scale`.
 
-    features: int
-    kernel_size: int = 3
-    stride: int = 1
-    padding: tuple[tuple[int, int], tuple[int, int]] | None = None
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
-    kernel_init: Initializer = lecun_normal()
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        k = self.kernel_size
-        kernel = self.param("kernel", self.kernel_init, (k, k, x.shape[-1], self.features), self.param_dtype)
-        bias = self.param("bias", zeros, (self.features,), self.param_dtype)
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=self.padding or ((k // 2, k // 2),) * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return y + bias.astype(self.dtype)
-
-
-class GroupNorm(nn.Module):
-    """Group normalisation over all axes but the first, in float32 whatever the compute type."""
-
-    groups: int
-    epsilon: float
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
-        norm = nn.GroupNorm(
-            self.groups,
-            epsilon=self.epsilon,
-            dtype=jnp.float32,
-            param_dtype=self.param_dtype,
-            use_fast_variance=False,  # E[x²] - E[x]² loses digits where the mean is large
-            name="norm",
-        )
-        nn.share_scope(self, norm)
-        return norm(x).astype(self.dtype)
-
-
-class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis, in float32 whatever the compute type."""
-
-    epsilon: float = 1e-5
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
-        norm = nn.LayerNorm(
-            epsilon=self.epsilon,
-            dtype=jnp.float32,
-            param_dtype=self.param_dtype,
-            use_fast_variance=False,
-            name="norm",
-        )
-        nn.share_scope(self, norm)
-        return norm(x).astype(self.dtype)
-
-
-class RMSNorm(nn.Module):
-    """Division by the root mean square over the last axis, in float32 whatever the compute type."""
+    Unlike `flax.linen.RMSNorm`, rounds to `dtype` before the multiplication, as Hugging Face's models do.
+    """
 
     epsilon: float = 1e-6
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
@@ -147,18 +78,15 @@ class RMSNorm(nn.Module):
         return normal.astype(self.dtype) * scale.astype(self.dtype)
 
 
-class EmbeddingMLP(nn.Module):
-    """Linear, SiLU, Linear: what embeds the sinusoids of timesteps and scores."""
+class EmbeddingMLP(TypedModule):
+    """Linear, SiLU, Linear: embeds the sinusoids of timesteps and scores."""
 
     features: int
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b {self.features}"]:
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        hidden = nn.silu(Dense(self.features, **types, kernel_init=torch_default, name="linear_1")(x))
-        return Dense(self.features, **types, kernel_init=torch_default, name="linear_2")(hidden)
+        dense = partial(Dense, self.features, kernel_init=torch_default, **self.types)
+        return dense(name="linear_2")(nn.silu(dense(name="linear_1")(x)))
 
 
 def sinusoid(
@@ -168,12 +96,48 @@ def sinusoid(
     flip_sin_to_cos: bool = True,
     downscale_freq_shift: float = 0.0,
 ) -> Float[Array, "*batch {channels}"]:
-    """Sine/cosine encoding of a number, as diffusion models encode the timestep: `[cos, sin]` of geometric frequencies.
+    """The sinusoidal encoding of numbers, as of the diffusion timestep: `[cos, sin]` of geometric frequencies.
 
-    Fractional values are kept. `flip_sin_to_cos=False` gives `[sin, cos]`. `channels` must be even.
+    Numbers may be fractional. `flip_sin_to_cos=False` gives `[sin, cos]`. `channels` must be even.
     """
     half = channels // 2
     frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / (half - downscale_freq_shift))
     angles = jnp.asarray(x, jnp.float32)[..., None] * frequencies
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     return jnp.concatenate([cos, sin] if flip_sin_to_cos else [sin, cos], axis=-1)
+
+
+# Rotary position embedding (Su et al., "RoFormer", 2021), in the half-split form of Hugging Face's models: element i of
+# the first half of a head pairs with element i of the second. Axes: b batch, l tokens, h heads, d head width.
+
+
+def rotary_angles(positions: Int[Array, "*b l"], pairs: int, theta: float) -> Float[Array, "*b l {pairs}"]:
+    """position · theta^(-i / pairs), in radians, for pair i = 0 .. pairs - 1."""
+    # float32 for any compute type: bfloat16 cannot tell position 257 from 256.
+    return positions[..., None].astype(jnp.float32) * theta ** -(jnp.arange(pairs, dtype=jnp.float32) / pairs)
+
+
+def select_axes(angles: Float[Array, "3 b l pairs"], sections: Sequence[int]) -> Float[Array, "b l pairs"]:
+    """Angles of multimodal RoPE ("Qwen2-VL", 2024, section 2.1): each section of the pairs follows one position axis.
+
+    Axes are (frame, row, column); `sections` are the numbers of pairs of each.
+    """
+    axis = np.repeat(np.arange(3), sections)
+    return jnp.take_along_axis(angles, axis[None, None, None], axis=0)[0]
+
+
+def rotate(x: Float[Array, "b l h d"], angles: Float[Array, "b l half"]) -> Float[Array, "b l h d"]:
+    """Rotates each pair of elements by its angle (radians; half = d / 2), in float32 for any type of `x`."""
+    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def shard_batch_axis(x: Float[Array, "b *rest"]) -> Float[Array, "b *rest"]:
+    """`x` with its first axis divided over "data" and "fsdp"; unchanged where no mesh is set (`jax.set_mesh`).
+
+    For lookups in a table whose width is sharded. Without it, XLA keeps the table's sharding for the result and then
+    moves every activation in every layer.
+    """
+    axes = tuple(axis for axis in ("data", "fsdp") if axis in jax.sharding.get_abstract_mesh().axis_names)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes)) if axes else x

@@ -1,11 +1,13 @@
 """The vision tower of Qwen2.5-VL: patches of images of any shape → one feature per 2×2 block of patches.
 
-Bai et al., "Qwen2.5-VL Technical Report" (2025). Parameters carry the names of the Hugging Face files. Axes: n images,
-p padded patches of an image, w windows, s slots of a window, d width, f features (p / 4). `vision_plan` makes the plan.
+Bai et al., "Qwen2.5-VL Technical Report" (2025), section 2.1. Parameters have the names of the Hugging Face files.
+`vision_plan` makes the index arrays. Axes: n images, p padded patches of an image, w windows, s slots of a window,
+d width, f features (p / 4).
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -16,11 +18,12 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Part, RMSNorm
-from rewardedit_jax.models.rotary import rotary_angles, rotate
+from rewardedit_jax.models.layers import Dense, RMSNorm, TypedModule, rotary_angles, rotate
 from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
 
-# Column-split, then row-split: one reduction over "tensor" per attention, MLP and merger.
+Heads = Float[Array, "n p h e"]  # h heads of width e
+
+# Columns of the first, rows of the second kernel over "tensor": one reduction per attention, MLP and merger.
 PARTITION_RULES = (
     (r"(.*/)?patch_embed/proj/kernel", P(None, "fsdp")),
     (r"(.*/)?blocks_\d+/attn/qkv/kernel", P("fsdp", "tensor")),
@@ -29,15 +32,16 @@ PARTITION_RULES = (
     (r"(.*/)?blocks_\d+/mlp/down_proj/kernel", P("tensor", "fsdp")),
     (r"(.*/)?merger/mlp_0/kernel", P("fsdp", "tensor")),
     (r"(.*/)?merger/mlp_2/kernel", P("tensor", "fsdp")),
-    (r".*/(bias|scale)", P()),
+    (r".*/(bias|scale)", P()),  # small; replicated
 )
+# Constants of transformers' Qwen2_5_VLVisionBlock and Qwen2_5_VisionRotaryEmbedding; no config.json sets them.
 _EPSILON = 1e-6
 _THETA = 10_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class QwenVisionConfig:
-    """Sizes of the tower, under Hugging Face's names; the defaults are Qwen2.5-VL-7B's."""
+    """Sizes of the vision tower, under Hugging Face's names; the defaults are Qwen2.5-VL-7B's."""
 
     depth: int = 32
     hidden_size: int = 1280
@@ -45,70 +49,71 @@ class QwenVisionConfig:
     intermediate_size: int = 3420
     out_hidden_size: int = 3584
     patch_size: int = 14
-    temporal_patch_size: int = 2
+    temporal_patch_size: int = 2  # frames of a patch; a still image is repeated
     spatial_merge_size: int = 2
-    window_size: int = 112
-    fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)
+    window_size: int = 112  # side of an attention window, in pixels
+    fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)  # blocks that attend to the whole image
     hidden_act: str = "silu"
     in_channels: int = 3
 
     def __post_init__(self):
         if self.hidden_act != "silu":
-            raise ValueError(f"hidden_act {self.hidden_act!r} is not supported: only 'silu' is")
+            raise ValueError(f"hidden_act={self.hidden_act!r}: expected 'silu'")
         if self.in_channels != 3:
-            raise ValueError(f"in_channels {self.in_channels} is not supported: images have 3")
-        if self.hidden_size % (4 * self.num_heads):  # halves for rows and columns, each of pairs
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of 4 * num_heads {self.num_heads}")
+            raise ValueError(f"in_channels={self.in_channels}: only RGB images (3) are supported")
+        if self.hidden_size % (4 * self.num_heads):  # rotary pairs, half of them for rows and half for columns
+            raise ValueError(f"hidden_size={self.hidden_size}: expected a multiple of 4 * num_heads={self.num_heads}")
         if self.window_blocks < 1 or self.window_size % (self.patch_size * self.spatial_merge_size):
-            raise ValueError(f"window_size {self.window_size} is no positive multiple of patch_size * merge size")
+            raise ValueError(
+                f"window_size={self.window_size}: expected a positive multiple of patch_size * spatial_merge_size="
+                f"{self.patch_size * self.spatial_merge_size}"
+            )
         if any(not 0 <= i < self.depth for i in self.fullatt_block_indexes):
-            raise ValueError(f"fullatt_block_indexes {self.fullatt_block_indexes} must lie below depth {self.depth}")
+            raise ValueError(
+                f"fullatt_block_indexes={self.fullatt_block_indexes}: expected block numbers below depth={self.depth}"
+            )
 
     @property
     def window_blocks(self) -> int:
-        """Merge blocks along a side of a window."""
+        """Merge blocks along one side of a window."""
         return self.window_size // (self.patch_size * self.spatial_merge_size)
 
     @property
     def patch_values(self) -> int:
-        """Numbers in one patch: channels × frames × rows × columns."""
+        """Values in one patch: channels × frames × rows × columns."""
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "QwenVisionConfig":
-        """The config in a Hugging Face `vision_config`. Raises ValueError if it asks for a network that this is not."""
+        """The config in a Hugging Face `vision_config`. Raises ValueError naming a setting that is not supported."""
         if config.get("model_type", "qwen2_5_vl") not in ("qwen2_5_vl", "qwen2_5_vl_vision"):
-            raise ValueError(f"model_type {config['model_type']!r} is not a Qwen2.5-VL vision tower")
+            raise ValueError(f"vision_config.model_type={config['model_type']!r}: expected 'qwen2_5_vl'")
         given = {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
-        if "fullatt_block_indexes" in given:
+        if "fullatt_block_indexes" in given:  # a list in JSON; a tuple keeps the config hashable
             given["fullatt_block_indexes"] = tuple(given["fullatt_block_indexes"])
         return cls(**given)
 
     def to_hf(self) -> dict[str, Any]:
+        """The `vision_config` that transformers reads."""
         settings = {**asdict(self), "fullatt_block_indexes": list(self.fullatt_block_indexes)}
         return {"model_type": "qwen2_5_vl", **settings}
 
 
-class _Part(Part):
-    """A part of the tower."""
+class PatchEmbedding(TypedModule):
+    """One dense layer, without bias, on flattened patches in the column order of `pixel_values`."""
 
     config: QwenVisionConfig
 
-    def norm(self, name: str) -> RMSNorm:
-        return RMSNorm(_EPSILON, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
-
-
-class PatchEmbedding(_Part):
-    """One dense layer, without bias, on the flattened patch: the columns of `pixel_values` in their order."""
-
     @nn.compact
     def __call__(self, patches: Float[Array, "n p c"]) -> Float[Array, "n p d"]:
-        return self.dense(self.config.hidden_size, "proj", use_bias=False)(patches)
+        # The published Conv3d has strides as long as its kernel, which is the same linear map.
+        return Dense(self.config.hidden_size, use_bias=False, **self.types, name="proj")(patches)
 
 
-class VisionAttention(_Part):
-    """Self-attention with rotary positions, within windows or over the whole image."""
+class VisionAttention(TypedModule):
+    """Self-attention with rotary positions, over the whole image (`full`) or within windows."""
 
+    config: QwenVisionConfig
     full: bool = False
 
     @nn.compact
@@ -116,32 +121,32 @@ class VisionAttention(_Part):
         self, x: Float[Array, "n p d"], angles: Float[Array, "n p a"], plan: VisionPlan
     ) -> Float[Array, "n p d"]:
         heads = self.config.num_heads
-        qkv = self.dense(3 * x.shape[-1], "qkv")(x).reshape(*x.shape[:2], 3, heads, -1)
+        qkv = Dense(3 * x.shape[-1], **self.types, name="qkv")(x).reshape(*x.shape[:2], 3, heads, -1)
         query, key = rotate(qkv[:, :, 0], angles), rotate(qkv[:, :, 1], angles)
-        attend = _whole if self.full else _windowed
-        return self.dense(x.shape[-1], "proj")(attend(query, key, qkv[:, :, 2], plan).reshape(x.shape))
+        attend = _full_attention if self.full else _windowed_attention
+        out = attend(query, key, qkv[:, :, 2], plan)
+        return Dense(x.shape[-1], **self.types, name="proj")(out.reshape(x.shape))
 
 
-def _whole(
-    query: Float[Array, "n p h e"], key: Float[Array, "n p h e"], value: Float[Array, "n p h e"], plan: VisionPlan
-) -> Float[Array, "n p h e"]:
+def _full_attention(query: Heads, key: Heads, value: Heads, plan: VisionPlan) -> Heads:
     return attention(query, key, value, plan.mask[:, None, None])
 
 
-def _windowed(
-    query: Float[Array, "n p h e"], key: Float[Array, "n p h e"], value: Float[Array, "n p h e"], plan: VisionPlan
-) -> Float[Array, "n p h e"]:
+def _windowed_attention(query: Heads, key: Heads, value: Heads, plan: VisionPlan) -> Heads:
+    """Attention with windows as the batch axis: patches are gathered into window slots, and results back."""
     n, windows, slots = plan.window_patches.shape
 
     def to_windows(x):
         return _take(x, plan.window_patches.reshape(n, -1)).reshape(n * windows, slots, *x.shape[2:])
 
-    out = attention(*map(to_windows, (query, key, value)), _visible(plan.window_mask).reshape(-1, 1, 1, slots))
+    mask = _visible_slots(plan.window_mask).reshape(-1, 1, 1, slots)
+    out = attention(*map(to_windows, (query, key, value)), mask)
     return _take(out.reshape(n, windows * slots, *out.shape[2:]), plan.window_slots)
 
 
-def _visible(held: Bool[Array, "n w s"]) -> Bool[Array, "n w s"]:
-    """Windows that hold nothing see all their slots: a softmax over no key is undefined in some kernels."""
+def _visible_slots(held: Bool[Array, "n w s"]) -> Bool[Array, "n w s"]:
+    """The key mask of each window: the slots that hold a patch, or all slots of an empty window."""
+    # A softmax over no key is NaN in kernels that mask with -inf. Results of empty windows are never read.
     return held | ~held.any(axis=-1, keepdims=True)
 
 
@@ -149,61 +154,71 @@ def _take(x: Float[Array, "n i h e"], index: Any) -> Float[Array, "n o h e"]:
     return jnp.take_along_axis(x, index[:, :, None, None], axis=1)
 
 
-class MLP(_Part):
+class MLP(TypedModule):
     """SwiGLU with biases."""
+
+    config: QwenVisionConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "n p d"]) -> Float[Array, "n p d"]:
-        gate, up = (self.dense(self.config.intermediate_size, name)(x) for name in ("gate_proj", "up_proj"))
-        return self.dense(x.shape[-1], "down_proj")(nn.silu(gate) * up)
+        hidden = partial(Dense, self.config.intermediate_size, **self.types)
+        gate, up = (hidden(name=name)(x) for name in ("gate_proj", "up_proj"))
+        return Dense(x.shape[-1], **self.types, name="down_proj")(nn.silu(gate) * up)
 
 
-class VisionBlock(_Part):
+class VisionBlock(TypedModule):
     """A pre-norm transformer block."""
 
+    config: QwenVisionConfig
     full: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "n p d"], angles: Float[Array, "n p a"], plan: VisionPlan
     ) -> Float[Array, "n p d"]:
-        attend = self.part(VisionAttention, "attn", full=self.full)
-        x = x + attend(self.norm("norm1")(x), angles, plan)
-        return x + self.part(MLP, "mlp")(self.norm("norm2")(x))
+        norm = partial(RMSNorm, _EPSILON, **self.types)
+        attend = VisionAttention(self.config, self.full, **self.types, name="attn")
+        x = x + attend(norm(name="norm1")(x), angles, plan)
+        return x + MLP(self.config, **self.types, name="mlp")(norm(name="norm2")(x))
 
 
-class PatchMerger(_Part):
-    """The patches of a merge block, normalised and joined, → one feature of the text model's width."""
+class PatchMerger(TypedModule):
+    """One feature per merge block: its patches are normalised, concatenated and projected to the text width."""
+
+    config: QwenVisionConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "n p d"]) -> Float[Array, "n f o"]:
         width = self.config.spatial_merge_size**2 * x.shape[-1]
-        joined = self.norm("ln_q")(x).reshape(x.shape[0], -1, width)
-        hidden = jax.nn.gelu(self.dense(width, "mlp_0")(joined), approximate=False)
-        return self.dense(self.config.out_hidden_size, "mlp_2")(hidden)
+        # The patches of a merge block are adjacent (`vision_plan`), so that a reshape joins them.
+        joined = RMSNorm(_EPSILON, **self.types, name="ln_q")(x).reshape(x.shape[0], -1, width)
+        hidden = jax.nn.gelu(Dense(width, **self.types, name="mlp_0")(joined), approximate=False)
+        return Dense(self.config.out_hidden_size, **self.types, name="mlp_2")(hidden)
 
 
-class QwenVision(_Part):
-    """Padded patches → features. With `remat`, blocks are recomputed on the way back."""
+class QwenVision(TypedModule):
+    """The vision tower: padded patches → features. `remat` recomputes blocks in the backward pass."""
 
+    config: QwenVisionConfig
     remat: bool = False
 
     @nn.compact
     def __call__(self, patches: Float[Array, "n p c"], plan: VisionPlan) -> Float[Array, "n f o"]:
-        """Features row-major within each image, zero at padding; an image's depend on that image alone."""
-        plan = jax.tree.map(jnp.asarray, plan)
+        """Features in row-major order within each image, zero at padding. Images do not affect each other."""
+        c, plan = self.config, jax.tree.map(jnp.asarray, plan)
         block = nn.remat(VisionBlock) if self.remat else VisionBlock
         angles = self._angles(plan)
-        x = self.part(PatchEmbedding, "patch_embed")(patches)
-        for i in range(self.config.depth):
-            full = i in self.config.fullatt_block_indexes
-            x = self.part(block, f"blocks_{i}", full=full)(x, angles, plan)
-        features = self.part(PatchMerger, "merger")(x)
-        real = plan.mask[:, :: self.config.spatial_merge_size**2]
+        x = PatchEmbedding(c, **self.types, name="patch_embed")(patches)
+        for i in range(c.depth):
+            full = i in c.fullatt_block_indexes
+            x = block(c, full, **self.types, name=f"blocks_{i}")(x, angles, plan)
+        # Features of padding are computed from zeros and biases; zero is what callers may rely on.
+        features = PatchMerger(c, **self.types, name="merger")(x)
+        real = plan.mask[:, :: c.spatial_merge_size**2]
         return jnp.where(real[..., None], features, 0)
 
     def _angles(self, plan: VisionPlan) -> Float[Array, "n p a"]:
-        """Of a head's pairs the first half turns with the patch's row, the second with its column."""
+        """Rotary angles of patches: the first half of a head's pairs follows the row, the second half the column."""
         pairs = self.config.hidden_size // self.config.num_heads // 4
         return jnp.concatenate([rotary_angles(at, pairs, _THETA) for at in (plan.rows, plan.columns)], axis=-1)
 

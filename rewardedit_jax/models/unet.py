@@ -1,7 +1,8 @@
-"""The Stable Diffusion U-Net (1.x and 2.x), plain or reward-conditioned.
+"""The Stable Diffusion U-Net (1.x and 2.x), with or without reward modules.
 
-Rombach et al. 2022; with the condition latents beside the noisy ones in its input: InstructPix2Pix, Brooks et al. 2023;
-with a reward: "Multi-Reward as Condition", 2025 (see `reward_condition`). Axes: b batch, h w latent rows and columns.
+Rombach et al., "Latent Diffusion Models" (2022). In InstructPix2Pix (Brooks et al., 2023) its input is the noisy
+latents concatenated with the condition latents. With reward modules (`reward_condition`) it is the noise predictor of
+Multi-Reward as Condition (arXiv:2411.04713), eq. 4. Axes: b batch, h w latent rows and columns, e time-embedding width.
 """
 
 from collections.abc import Mapping
@@ -13,27 +14,24 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.initializers import zeros
 from jax.sharding import PartitionSpec as P
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Num
 
-from rewardedit_jax.models.layers import Conv, EmbeddingMLP, GroupNorm, sinusoid
+from rewardedit_jax.models.layers import Conv3x3, EmbeddingMLP, GroupNorm, TypedModule, sinusoid
 from rewardedit_jax.models.reward_condition import (
-    PaperAddition,
-    PaperAttention,
-    PaperCondition,
-    ReleasedAddition,
-    ReleasedAttention,
-    Reward,
+    NoReward,
     RewardConditionConfig,
+    encode_reward,
     infer_reward_condition,
-    read_reward,
 )
+from rewardedit_jax.models.reward_paper import PaperReward
+from rewardedit_jax.models.reward_released import ReleasedReward
 from rewardedit_jax.models.unet_blocks import DownBlock, MidBlock, UpBlock
 
 PARTITION_RULES = (
-    # Column-split, then row-split: one reduction over "tensor" per attention and one per feed-forward.
+    # Columns of the first, rows of the second kernel over "tensor": one reduction per attention and per feed-forward.
     (r".*/(to_q|to_k|to_v|net_0/proj)/kernel", P("fsdp", "tensor")),
     (r".*/(to_out|net_2)/kernel", P("tensor", "fsdp")),
+    # Convolutions divide their output channels; conv_out has only 4, and divides its input channels.
     (r"conv_out/kernel", P(None, None, "fsdp", None)),
     (r".*/(conv1|conv2|conv_shortcut|downsamplers_0/conv|upsamplers_0/conv)/kernel", P(None, None, None, "fsdp")),
     (r"conv_in/kernel", P(None, None, None, "fsdp")),
@@ -44,9 +42,9 @@ PARTITION_RULES = (
 
 _DOWN_ATTENTION = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
 _UP_ATTENTION = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
-# Settings that diffusers also takes as lists: per level, or of height and width.
-_ONE_FOR_ALL = ("cross_attention_dim", "layers_per_block", "norm_num_groups", "sample_size")
-# Settings of diffusers' UNet2DConditionModel that change its output; they may have these values only.
+# Settings for which diffusers also accepts lists (per level, or height and width); this network has one value.
+_SINGLE_VALUED = ("cross_attention_dim", "layers_per_block", "norm_num_groups", "sample_size")
+# Settings of diffusers' UNet2DConditionModel that change its output, with the values that this network has.
 _FIXED = {
     "act_fn": ("silu",),
     "addition_embed_type": (None,),
@@ -81,9 +79,9 @@ _FIXED = {
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """Sizes, with the names and defaults of diffusers' config.json."""
+    """Sizes of the U-Net, under diffusers' names and with its defaults."""
 
-    sample_size: int | None = None  # latent side that it was trained for
+    sample_size: int | None = None  # height and width of the latents in training
     in_channels: int = 4
     out_channels: int = 4
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -91,83 +89,88 @@ class UNetConfig:
     down_block_types: tuple[str, ...] = (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D")
     up_block_types: tuple[str, ...] = ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3)
     cross_attention_dim: int = 1280
-    attention_head_dim: int | tuple[int, ...] = 8  # the *number* of heads, as Stable Diffusion's files have it
-    num_attention_heads: int | tuple[int, ...] | None = None  # takes precedence where given
+    attention_head_dim: int | tuple[int, ...] = 8  # the *number* of heads, despite its name in diffusers
+    num_attention_heads: int | tuple[int, ...] | None = None  # takes precedence
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
-    use_linear_projection: bool = False  # torch keeps the transformers' projections as linear maps (SD 2.x)
+    use_linear_projection: bool = False  # tensors of proj_in and proj_out are linear, not 1×1 convolutions (SD 2.x)
     flip_sin_to_cos: bool = True
     freq_shift: int = 0
-    reward: RewardConditionConfig | None = None  # None: an editor without reward modules
+    reward: RewardConditionConfig | None = None  # None: no reward modules
 
     def __post_init__(self):
         levels = len(self.block_out_channels)
         for name, known in (("down_block_types", _DOWN_ATTENTION), ("up_block_types", _UP_ATTENTION)):
             types = getattr(self, name)
             if len(types) != levels or not set(types) <= set(known):
-                raise ValueError(f"{name} {types} is not supported: {levels} of {', '.join(known)} are needed.")
+                raise ValueError(f"{name}={types}: expected {levels} of {', '.join(known)}, one per level")
         if isinstance(self._heads, tuple) and len(self._heads) != levels:
-            raise ValueError(f"{len(self._heads)} head counts do not go with {levels} levels.")
+            raise ValueError(f"attention_head_dim={self._heads}: expected one number, or {levels}, one per level")
         for level, width in enumerate(self.block_out_channels):
             if width % self.heads(level):
-                raise ValueError(f"{self.heads(level)} heads cannot share the {width} channels of level {level}.")
+                raise ValueError(
+                    f"{self.heads(level)} attention heads do not divide the {width} channels of level {level}"
+                )
 
     @property
     def _heads(self) -> int | tuple[int, ...]:
         return self.attention_head_dim if self.num_attention_heads is None else self.num_attention_heads
 
     def heads(self, level: int) -> int:
+        """The number of attention heads at a level; level 0 has the finest feature maps."""
         return self._heads[level] if isinstance(self._heads, tuple) else self._heads
 
     @property
     def time_width(self) -> int:
+        """The width of the time embedding."""
         return 4 * self.block_out_channels[0]
 
     @classmethod
     def from_hf(
         cls, config: Mapping[str, Any], tensor_shapes: Mapping[str, tuple[int, ...]] | None = None
     ) -> "UNetConfig":
-        """Of a diffusers config.json.
+        """The config in a diffusers config.json.
 
         Args:
-          tensor_shapes: of the checkpoint. A published reward U-Net's config.json does not say that it has reward
-            modules, the names of its tensors do; ours says so under "reward_condition".
+          tensor_shapes: of the checkpoint's tensors, by name. Our config.json files describe the reward modules under
+            "reward_condition". Published ones do not mention them, so that they are inferred from the tensors.
         Raises:
-          ValueError: naming every setting that this network does not have.
+          ValueError: naming every setting that this network does not support.
         """
         faults = [f"{k}={config[k]!r}" for k, values in _FIXED.items() if k in config and config[k] not in values]
-        faults += [f"{k}={config[k]!r}" for k in _ONE_FOR_ALL if isinstance(config.get(k), list | tuple)]
+        faults += [f"{k}={config[k]!r}" for k in _SINGLE_VALUED if isinstance(config.get(k), list | tuple)]
         if faults:
-            raise ValueError(f"this U-Net does not support {', '.join(faults)}.")
+            raise ValueError(f"this U-Net does not support {', '.join(faults)}")
         read = {f.name for f in fields(cls)} - {"reward"}
-        own = {name: _frozen(value) for name, value in config.items() if name in read}
+        own = {name: _hashable(value) for name, value in config.items() if name in read}
         described = config.get("reward_condition")
         if described is not None:
-            reward = RewardConditionConfig(**{name: _frozen(value) for name, value in described.items()})
+            reward = RewardConditionConfig(**{name: _hashable(value) for name, value in described.items()})
         else:
             reward = infer_reward_condition(tensor_shapes or {})
         return cls(**own, reward=reward)
 
     def to_hf(self) -> dict[str, Any]:
-        """The config.json that diffusers reads; reward modules stand under a key of their own."""
+        """The config.json that diffusers reads, with the reward modules under "reward_condition"."""
         own = {name: value for name, value in asdict(self).items() if name != "reward"}
-        # diffusers refuses the second name of the head counts.
+        # diffusers accepts head counts under the first name only.
         own |= {"attention_head_dim": self._heads, "num_attention_heads": None}
         described = {} if self.reward is None else {"reward_condition": asdict(self.reward)}
         return {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.36.0", **own, **described}
 
 
-def _frozen(value: Any) -> Any:
+def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-class UNet(nn.Module):
-    """Predicts the noise (or velocity) in noisy latents."""
+class UNet(TypedModule):
+    """Predicts the noise (or velocity) in noisy latents.
+
+    `remat` recomputes residual blocks and transformers in the backward pass, to save memory.
+    """
 
     config: UNetConfig
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
-    remat: bool = False  # recompute each residual block and transformer on the way back, to save memory
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -177,72 +180,66 @@ class UNet(nn.Module):
         context: Float[Array, "b l {self.config.cross_attention_dim}"],
         reward_scores: Float[Array, "b 3"] | None = None,
         reward_text: Float[Array, "b *states"] | None = None,
-        reward_mask: Float[Array, " b"] | Bool[Array, " b"] | None = None,
+        reward_keep: Float[Array, " b"] | Bool[Array, " b"] | None = None,
+        residual: Float[Array, "b h w {self.config.block_out_channels[0]}"] | None = None,
         deterministic: bool = True,
     ) -> Float[Array, "b h w {self.config.out_channels}"]:
-        """
-        Args:
-          sample: noisy latents, in an editor followed by the condition latents; sides divisible by 2^(levels - 1).
-          timestep: one for all or one each; fractions count.
-          context: text states for cross-attention.
-          reward_scores: following, preserving, quality in 0..5.
-          reward_text: states of the feedback text: pooled [b, d] (released layout), per token [b, l, d] (paper).
-            Without both, a reward U-Net is the plain editor.
-          reward_mask: 0 for samples that have no reward.
-          deterministic: False switches the dropout of the reward modules on (rng collection "dropout").
-        Returns:
-          float32, whatever the compute type.
-        Raises:
-          ValueError: if the sides do not fit, or the reward that is given is not what this U-Net reads.
-        """
-        cfg = self.config
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        last = len(cfg.block_out_channels) - 1
-        levels = partial(self._level, **types)
-        if any(side % 2**last for side in sample.shape[1:3]):
-            raise ValueError(
-                f"latents of {sample.shape[1]}×{sample.shape[2]}: both sides must be divisible by {2**last}."
-            )
-        reward = self._read_reward(reward_scores, reward_text, reward_mask)
-        paths = _RewardPaths(cfg, reward, deterministic, types)
+        """The prediction, in float32 for any compute type.
 
-        # Time and reward embedding
-        timestep = jnp.broadcast_to(timestep, sample.shape[:1])
-        angles = sinusoid(
-            timestep,
-            cfg.block_out_channels[0],
-            flip_sin_to_cos=cfg.flip_sin_to_cos,
-            downscale_freq_shift=float(cfg.freq_shift),
-        )
-        temb = paths.embed(EmbeddingMLP(cfg.time_width, **types, name="time_embedding")(angles))
+        Args:
+          sample: noisy latents, in an editor concatenated with the condition latents; height and width are divisible
+            by 2^(levels - 1).
+          timestep: one for all samples or one each; may be fractional.
+          context: text states for cross-attention.
+          reward_scores: following, preserving and quality in 0..5.
+          reward_text: states of the feedback text: pooled [b, d] (released layout) or per token [b, l, d] (paper). With
+            neither scores nor text, a reward U-Net is the base editor.
+          reward_keep: 1 where a sample has a reward, 0 where not; None: 1 everywhere.
+          residual: is added to the output of `conv_in`, before the reward encoder (the v' of SmartEdit).
+          deterministic: False applies the dropout of the reward modules (rng "dropout").
+        Raises:
+          ValueError: for sizes that do not fit, or reward arguments that this U-Net does not read.
+        """
+        cfg, last = self.config, len(self.config.block_out_channels) - 1
+        if any(side % 2**last for side in sample.shape[1:3]):
+            raise ValueError(f"sample of {sample.shape[1]}×{sample.shape[2]}: expected sides divisible by {2**last}")
+        reward = encode_reward(cfg.reward, reward_scores, reward_text, reward_keep)
+        modules = NoReward() if reward is None else self._reward_modules()
+        condition = None if reward is None else modules.condition(reward)
+
+        # Time embedding and context
+        temb = modules.embed(self._time_embedding(timestep, sample.shape[0]), condition)
         context = context.astype(self.dtype)
 
-        # Input and reward encoder
-        x = paths.encode(Conv(cfg.block_out_channels[0], **types, name="conv_in")(sample))
+        # Input: z' = conv_in([z_t, c_I]) + residual, then the reward encoder (Multi-Reward paper, eq. 2)
+        x = self._conv_in(sample, residual)
+        x = modules.encode(x, condition, deterministic)
 
         # Down
         skips = [x]
         for i, kind in enumerate(cfg.down_block_types):
-            block = levels(DownBlock, i, cfg.layers_per_block, _DOWN_ATTENTION[kind], resample=i < last)
+            block = self._level(DownBlock, i, cfg.layers_per_block, _DOWN_ATTENTION[kind], resample=i < last)
             x, states = block(name=f"down_blocks_{i}")(x, temb, context)
-            x = paths.after_block(x, f"down_{i}")
             skips += states
+            x = modules.after_block(x, f"down_{i}", condition)
 
         # Middle
-        x = levels(MidBlock, last, 1, True, resample=False)(name="mid_block")(x, temb, context)
-        x = paths.after_block(x, "mid")
+        x = self._level(MidBlock, last, 1, True, resample=False)(name="mid_block")(x, temb, context)
+        x = modules.after_block(x, "mid", condition)
 
-        # Up
+        # Up: each residual block takes the latest unused skip
         for i, kind in enumerate(cfg.up_block_types):
             layers = cfg.layers_per_block + 1
             used, skips = skips[-layers:], skips[:-layers]
-            block = levels(UpBlock, last - i, layers, _UP_ATTENTION[kind], resample=i < last)
+            block = self._level(UpBlock, last - i, layers, _UP_ATTENTION[kind], resample=i < last)
             x = block(name=f"up_blocks_{i}")(x, used, temb, context)
-            x = paths.after_block(x, f"up_{i}")
+            x = modules.after_block(x, f"up_{i}", condition)
 
         # Output
-        x = nn.silu(GroupNorm(cfg.norm_num_groups, cfg.norm_eps, **types, name="conv_norm_out")(x))
-        return Conv(cfg.out_channels, **types, kernel_init=zeros, name="conv_out")(x).astype(jnp.float32)
+        x = GroupNorm(cfg.norm_num_groups, epsilon=cfg.norm_eps, **self.types, name="conv_norm_out")(x)
+        # Zero at the start of training from scratch: the first prediction is 0, whose loss is the target's variance.
+        conv_out = Conv3x3(cfg.out_channels, kernel_init=zeros, **self.types, name="conv_out")
+        return conv_out(nn.silu(x)).astype(jnp.float32)
 
     def example_inputs(self) -> tuple[Array | None, ...]:
         """The smallest inputs that reach every parameter."""
@@ -254,8 +251,26 @@ class UNet(nn.Module):
         scores = jnp.zeros((1, 3)) if "scores" in cfg.reward.sources else None
         return *plain, scores, jnp.zeros(states) if "text" in cfg.reward.sources else None
 
-    def _level(self, block, level: int, layers: int, attends: bool, *, resample: bool, **types) -> partial:
-        """A down, middle or up block of one level, but for its name."""
+    def _time_embedding(self, timestep: Num[Array, "*b"], batch: int) -> Float[Array, "b e"]:
+        cfg = self.config
+        angles = sinusoid(
+            jnp.broadcast_to(timestep, (batch,)),
+            cfg.block_out_channels[0],
+            flip_sin_to_cos=cfg.flip_sin_to_cos,
+            downscale_freq_shift=float(cfg.freq_shift),
+        )
+        return EmbeddingMLP(cfg.time_width, **self.types, name="time_embedding")(angles)
+
+    def _conv_in(self, sample: Array, residual: Array | None) -> Float[Array, "b h w c"]:
+        x = Conv3x3(self.config.block_out_channels[0], **self.types, name="conv_in")(sample)
+        if residual is None:
+            return x
+        if residual.shape != x.shape:  # addition would broadcast, over the batch for example
+            raise ValueError(f"residual of shape {residual.shape}: expected {x.shape}, as of conv_in's output")
+        return x + residual.astype(self.dtype)
+
+    def _level(self, block, level: int, layers: int, attends: bool, *, resample: bool) -> partial:
+        """A down, mid or up block of one level, except its name."""
         cfg = self.config
         return partial(
             block,
@@ -266,45 +281,16 @@ class UNet(nn.Module):
             epsilon=cfg.norm_eps,
             resample=resample,
             remat=self.remat,
-            **types,
+            **self.types,
         )
 
-    def _read_reward(self, scores, text, mask) -> Reward | None:
-        if self.config.reward is not None:
-            return read_reward(self.config.reward, scores, text, mask)
-        if any(given is not None for given in (scores, text, mask)):
-            raise ValueError("this U-Net has no reward modules: it takes no reward arguments.")
-        return None
-
-
-class _RewardPaths:
-    """Where a reward acts on the U-Net; each of the three does nothing where it does not, or without a reward.
-
-    Used inside the U-Net's `__call__`, whose submodules it makes.
-    """
-
-    def __init__(self, config: UNetConfig, reward: Reward | None, deterministic: bool, types: dict[str, Any]):
-        self.config, self.reward, self.deterministic, self.types = config, reward, deterministic, types
-        self.layout = None if reward is None else config.reward.layout
-        if self.layout == "paper":
-            condition = PaperCondition(config.cross_attention_dim, **types, name="reward_condition")
-            self.tokens, self.pooled = condition(reward)
-
-    def embed(self, temb: Float[Array, "b e"]) -> Float[Array, "b e"]:
-        if self.layout != "released" or "addition" not in self.config.reward.paths:
-            return temb
-        added = ReleasedAddition(self.config.reward, self.config.time_width, **self.types, name="reward_addition")
-        return temb + added(self.reward)
-
-    def encode(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        if self.layout is None or "attention" not in self.config.reward.paths:
-            return x
-        condition, types = self.config.reward, {**self.types, "name": "reward_attention"}
-        if self.layout == "paper":
-            return PaperAttention(condition.heads, **types)(x, self.tokens, self.reward.keep)
-        return ReleasedAttention(condition, self.config.norm_num_groups, **types)(x, self.reward, self.deterministic)
-
-    def after_block(self, x: Float[Array, "b h w c"], block: str) -> Float[Array, "b h w c"]:
-        if self.layout != "paper" or "addition" not in self.config.reward.paths:
-            return x
-        return PaperAddition(**self.types, name=f"reward_addition_{block}")(x, self.pooled, self.reward.keep)
+    def _reward_modules(self) -> ReleasedReward | PaperReward:
+        cfg = self.config
+        if cfg.reward.layout == "released":
+            modules = ReleasedReward(cfg.reward, cfg.time_width, cfg.norm_num_groups, **self.types)
+        else:
+            levels = range(len(cfg.block_out_channels))
+            blocks = (*(f"down_{i}" for i in levels), "mid", *(f"up_{i}" for i in levels))
+            modules = PaperReward(cfg.reward, cfg.cross_attention_dim, blocks, **self.types)
+        nn.share_scope(self, modules)  # parameter paths start at the U-Net, as tensor names of checkpoints do
+        return modules

@@ -1,7 +1,7 @@
-"""Blocks of the Stable Diffusion U-Net: residual block, spatial transformer, and the down, mid and up blocks of these.
+"""Blocks of the Stable Diffusion U-Net: residual block, spatial transformer, and down, mid and up blocks made of them.
 
-Submodules are named as in the published checkpoints, `.` and list indices becoming `_`. Axes: b batch, h/w height and
-width of the feature map, c channels, n tokens (h·w), l context length, t width of the time embedding.
+Submodules have the names of published checkpoints, with `_` instead of `.`. Axes: b batch, h w rows and columns of the
+feature map, c channels, n tokens (h·w), l context length, t width of the time embedding.
 """
 
 from functools import partial
@@ -9,50 +9,46 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Conv, Dense, GroupNorm, LayerNorm
+from rewardedit_jax.models.layers import Conv3x3, Dense, GroupNorm, LayerNorm, TypedModule
 
 FeatureMap = Float[Array, "b h w c"]
 TimeEmbedding = Float[Array, "b t"]
 Context = Float[Array, "b l d"]
 
 
-class ResnetBlock(nn.Module):
-    """Two 3×3 convolutions with the time embedding added in between, around a shortcut."""
+class ResnetBlock(TypedModule):
+    """A shortcut plus two 3×3 convolutions, with the time embedding added between them."""
 
     features: int
     groups: int
     epsilon: float
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"], temb: TimeEmbedding) -> Float[Array, "b h w o"]:
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = partial(GroupNorm, self.groups, self.epsilon, **types)
-        conv = partial(Conv, self.features, **types)
+        norm = partial(GroupNorm, self.groups, epsilon=self.epsilon, **self.types)
+        conv = partial(Conv3x3, self.features, **self.types)
 
         h = conv(name="conv1")(nn.silu(norm(name="norm1")(x)))
-        h = h + Dense(self.features, **types, name="time_emb_proj")(nn.silu(temb))[:, None, None]
+        h = h + Dense(self.features, **self.types, name="time_emb_proj")(nn.silu(temb))[:, None, None]
         h = conv(name="conv2")(nn.silu(norm(name="norm2")(h)))
         if x.shape[-1] != self.features:
-            x = conv(1, name="conv_shortcut")(x)
+            # Where the width changes, the shortcut is a 1×1 convolution.
+            x = nn.Conv(self.features, (1, 1), **self.types, name="conv_shortcut")(x)
         return x + h
 
 
-class CrossAttention(nn.Module):
-    """Multi-head attention of tokens over a context (over themselves: self-attention); only the output has a bias."""
+class CrossAttention(TypedModule):
+    """Multi-head attention of tokens to a context, or to themselves. Only the output projection has a bias."""
 
     heads: int
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"], context: Float[Array, "b m d"]) -> Float[Array, "b n c"]:
-        dense = partial(Dense, x.shape[-1], dtype=self.dtype, param_dtype=self.param_dtype)
+        dense = partial(Dense, x.shape[-1], **self.types)
+        # Self- and cross-attention differ only in where keys and values come from.
         query, key, value = (
             dense(use_bias=False, name=name)(tokens).reshape(*tokens.shape[:2], self.heads, -1)
             for name, tokens in (("to_q", x), ("to_k", context), ("to_v", context))
@@ -60,103 +56,86 @@ class CrossAttention(nn.Module):
         return dense(name="to_out")(attention(query, key, value).reshape(x.shape))
 
 
-class GEGLU(nn.Module):
-    """`value * gelu(gate)`, both halves of one projection, with the exact (erf) GELU."""
+class GEGLU(TypedModule):
+    """`value * gelu(gate)`, where value and gate are the halves of one projection, with the exact (erf) GELU."""
 
     features: int
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n f"]:
-        both = Dense(2 * self.features, dtype=self.dtype, param_dtype=self.param_dtype, name="proj")(x)
-        value, gate = jnp.split(both, 2, axis=-1)
+        both = Dense(2 * self.features, **self.types, name="proj")(x)
+        value, gate = jnp.split(both, 2, axis=-1)  # in this order in diffusers' GEGLU
         return value * jax.nn.gelu(gate, approximate=False)
 
 
-class FeedForward(nn.Module):
-    """GEGLU to four times the width and back."""
-
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
+class FeedForward(TypedModule):
+    """GEGLU to four times the width, and a dense layer back to the width."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        hidden = GEGLU(4 * x.shape[-1], **types, name="net_0")(x)
-        return Dense(x.shape[-1], **types, name="net_2")(hidden)
+        hidden = GEGLU(4 * x.shape[-1], **self.types, name="net_0")(x)
+        return Dense(x.shape[-1], **self.types, name="net_2")(hidden)
 
 
-class TransformerBlock(nn.Module):
-    """Pre-norm self-attention, cross-attention over the context, feed-forward."""
+class TransformerBlock(TypedModule):
+    """Self-attention, cross-attention to the context and feed-forward, each pre-norm and residual."""
 
     heads: int
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"], context: Context) -> Float[Array, "b n c"]:
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = partial(LayerNorm, 1e-5, **types)
+        norm = partial(LayerNorm, 1e-5, **self.types)
 
         tokens = norm(name="norm1")(x)
-        x = x + CrossAttention(self.heads, **types, name="attn1")(tokens, tokens)
-        x = x + CrossAttention(self.heads, **types, name="attn2")(norm(name="norm2")(x), context)
-        return x + FeedForward(**types, name="ff")(norm(name="norm3")(x))
+        x = x + CrossAttention(self.heads, **self.types, name="attn1")(tokens, tokens)
+        x = x + CrossAttention(self.heads, **self.types, name="attn2")(norm(name="norm2")(x), context)
+        return x + FeedForward(**self.types, name="ff")(norm(name="norm3")(x))
 
 
-class SpatialTransformer(nn.Module):
-    """A transformer block over the pixels of a feature map (diffusers' `Transformer2DModel`), around a shortcut."""
+class SpatialTransformer(TypedModule):
+    """A shortcut plus a transformer block over the pixels of a feature map (diffusers' `Transformer2DModel`)."""
 
     heads: int
     groups: int
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: FeatureMap, context: Context) -> FeatureMap:
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         channels = x.shape[-1]
-        # 1e-6 whatever the config's norm_eps, which is that of the residual blocks.
-        tokens = GroupNorm(self.groups, 1e-6, **types, name="norm")(x).reshape(len(x), -1, channels)
-        tokens = Dense(channels, **types, name="proj_in")(tokens)
-        tokens = TransformerBlock(self.heads, **types, name="transformer_blocks_0")(tokens, context)
-        return x + Dense(channels, **types, name="proj_out")(tokens).reshape(x.shape)
+        # The config's norm_eps is for residual blocks only; diffusers fixes 1e-6 here.
+        tokens = GroupNorm(self.groups, epsilon=1e-6, **self.types, name="norm")(x).reshape(len(x), -1, channels)
+        # Dense on tokens equals the 1×1 convolution of SD 1.x and the linear layer of SD 2.x.
+        tokens = Dense(channels, **self.types, name="proj_in")(tokens)
+        tokens = TransformerBlock(self.heads, **self.types, name="transformer_blocks_0")(tokens, context)
+        return x + Dense(channels, **self.types, name="proj_out")(tokens).reshape(x.shape)
 
 
-class Downsample(nn.Module):
-    """Half the size by a strided 3×3 convolution."""
-
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
+class Downsample(TypedModule):
+    """Halves height and width by a strided 3×3 convolution."""
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> Float[Array, "b h2 w2 c"]:
-        return Conv(x.shape[-1], stride=2, dtype=self.dtype, param_dtype=self.param_dtype, name="conv")(x)
+        return Conv3x3(x.shape[-1], strides=2, **self.types, name="conv")(x)
 
 
-class Upsample(nn.Module):
-    """Twice the size by nearest neighbour, then a 3×3 convolution."""
-
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
+class Upsample(TypedModule):
+    """Doubles height and width by nearest neighbour, followed by a 3×3 convolution."""
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> Float[Array, "b h2 w2 c"]:
         x = x.repeat(2, axis=1).repeat(2, axis=2)
-        return Conv(x.shape[-1], dtype=self.dtype, param_dtype=self.param_dtype, name="conv")(x)
+        return Conv3x3(x.shape[-1], **self.types, name="conv")(x)
 
 
-class UNetBlock(nn.Module):
-    """What down, mid and up blocks share: how their residual blocks and transformers are made.
+class UNetBlock(TypedModule):
+    """Base of down, mid and up blocks: makes their residual blocks and transformers.
 
     Attributes:
       features: channels of every feature map in the block.
-      layers: residual blocks.
-      heads: attention heads of the transformer after each residual block; None: no transformers.
-      resample: whether a down block ends in a `Downsample`, an up block in an `Upsample`.
-      groups, epsilon: group normalisation of the residual blocks.
-      remat: whether residual blocks and transformers are recomputed on the way back instead of kept.
+      layers: number of residual blocks.
+      heads: attention heads of the transformer behind each residual block; None: no transformers.
+      resample: whether a down block ends with a `Downsample`, an up block with an `Upsample`.
+      groups, epsilon: of the group normalisation in residual blocks.
+      remat: whether residual blocks and transformers are recomputed in the backward pass.
     """
 
     features: int
@@ -166,14 +145,9 @@ class UNetBlock(nn.Module):
     groups: int
     epsilon: float
     remat: bool = False
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
-
-    @property
-    def types(self) -> dict[str, DTypeLike]:
-        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
     def resnet(self, j: int, x: Float[Array, "b h w i"], temb: TimeEmbedding) -> Float[Array, "b h w o"]:
+        # Each unit is rematerialised by itself, so that the backward pass holds the activations of one at a time.
         block = nn.remat(ResnetBlock) if self.remat else ResnetBlock
         return block(self.features, self.groups, self.epsilon, **self.types, name=f"resnets_{j}")(x, temb)
 
@@ -185,7 +159,7 @@ class UNetBlock(nn.Module):
 
 
 class DownBlock(UNetBlock):
-    """`CrossAttnDownBlock2D`, or `DownBlock2D` without heads: gives its output, and one skip per stage."""
+    """`CrossAttnDownBlock2D`, or `DownBlock2D` without heads. Returns its output and the skips."""
 
     @nn.compact
     def __call__(
@@ -195,6 +169,7 @@ class DownBlock(UNetBlock):
         for j in range(self.layers):
             x = self.attend(j, self.resnet(j, x, temb), context)
             skips.append(x)
+        # The downsampled map is a skip too, and the input of the next level.
         if self.resample:
             x = Downsample(**self.types, name="downsamplers_0")(x)
             skips.append(x)
@@ -211,13 +186,14 @@ class MidBlock(UNetBlock):
 
 
 class UpBlock(UNetBlock):
-    """`CrossAttnUpBlock2D`, or `UpBlock2D` without heads: each residual block also takes a skip, the latest first."""
+    """`CrossAttnUpBlock2D`, or `UpBlock2D` without heads. Each residual block also reads a skip, the latest first."""
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w i"], skips: list[Float[Array, "b h w _"]], temb: TimeEmbedding, context: Context
     ) -> Float[Array, "b h2 w2 o"]:
         for j, skip in enumerate(reversed(skips)):
+            # The U-Net hands over the skips in the order of their creation, which the up path reverses.
             x = jnp.concatenate([x, skip], axis=-1)
             x = self.attend(j, self.resnet(j, x, temb), context)
         return Upsample(**self.types, name="upsamplers_0")(x) if self.resample else x

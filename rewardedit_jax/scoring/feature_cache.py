@@ -15,7 +15,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int32
 
-from rewardedit_jax.models.edit_reward import EditReward, ImageFeatures
+from rewardedit_jax.models.edit_reward import EditReward
+from rewardedit_jax.models.qwen2_5_vl import ImageFeatures
 from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
 from rewardedit_jax.params import Params
 from rewardedit_jax.scoring.images import PreparedImage

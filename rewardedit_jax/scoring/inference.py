@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from rewardedit_jax.models.edit_reward import EditReward, ImageFeatures
-from rewardedit_jax.models.packed_prompts import PackedPrompts
+from rewardedit_jax.models.edit_reward import EditReward, PackedPrompts
+from rewardedit_jax.models.qwen2_5_vl import ImageFeatures
 from rewardedit_jax.params import Params
 from rewardedit_jax.scoring.batching import batches_of, rows_of
 from rewardedit_jax.scoring.devices import mesh_of
@@ -55,7 +55,7 @@ class Inference:
         self._cache.hold(list(_images(items)), _images(afterwards))
         prompts = pack_items(items, self._cache.first_slot, self._rows, perspectives=self._perspectives)
         prompts = jax.device_put(prompts, batch_sharding(self._mesh))
-        return _judged(self._module, self._params, self._cache.features, prompts)
+        return _score_features(self._module, self._params, self._cache.features, prompts)
 
 
 def _images(items: Iterable[ScorerItem]) -> Iterator[PreparedImage]:
@@ -63,5 +63,7 @@ def _images(items: Iterable[ScorerItem]) -> Iterator[PreparedImage]:
 
 
 @partial(jax.jit, static_argnums=0)
-def _judged(module: EditReward, params: Params, images: ImageFeatures, prompts: PackedPrompts) -> Float[Array, "b k 2"]:
-    return module.apply({"params": params}, images, prompts, method="judge")
+def _score_features(
+    module: EditReward, params: Params, images: ImageFeatures, prompts: PackedPrompts
+) -> Float[Array, "b k 2"]:
+    return module.apply({"params": params}, images, prompts, method="score_features")

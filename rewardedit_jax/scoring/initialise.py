@@ -17,9 +17,8 @@ from PIL import Image
 from rewardedit_jax.data.bad_records import BadRecords
 from rewardedit_jax.data.preferences import PreferenceSource
 from rewardedit_jax.models.decoder import DecoderConfig
-from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
+from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, RewardHeadsConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
-from rewardedit_jax.models.reward_heads import RewardHeadsConfig
 from rewardedit_jax.params import random_params
 from rewardedit_jax.scoring.images import prepare_image, to_patches
 from rewardedit_jax.scoring.scorer import Scorer

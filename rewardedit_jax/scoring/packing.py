@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int32
 from PIL import Image
 
 from rewardedit_jax.data.images import ImageError
-from rewardedit_jax.models.packed_prompts import PackedPrompts
+from rewardedit_jax.models.edit_reward import PackedPrompts
 from rewardedit_jax.models.vision_plan import pad_patches
 from rewardedit_jax.scoring.images import AREA, MERGE, PATCH_WIDTH, PreparedImage, prepare_image, to_patches
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM, chat_prompt

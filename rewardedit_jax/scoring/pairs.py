@@ -22,7 +22,7 @@ from PIL import Image
 
 from rewardedit_jax.data.order import ordered_batches, recipe_order
 from rewardedit_jax.data.records import PreferenceLabel, PreferenceSource
-from rewardedit_jax.models.packed_prompts import PackedPrompts
+from rewardedit_jax.models.edit_reward import PackedPrompts
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import VisionPlan, pad_patches, plan_images
 from rewardedit_jax.scoring.images import MERGE, prepare_image, to_patches

@@ -14,8 +14,7 @@ from jaxtyping import Float32
 from PIL import Image
 
 from rewardedit_jax.models.decoder import check_tensor_axis
-from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
-from rewardedit_jax.models.reward_heads import aggregate
+from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, aggregate
 from rewardedit_jax.params import Params, fingerprint
 from rewardedit_jax.scoring.batching import AT_A_TIME
 from rewardedit_jax.scoring.calibration import Calibration

@@ -14,7 +14,7 @@ from rewardedit_jax.data.preferences import PreferenceSource
 from rewardedit_jax.data.sources import open_preferences
 from rewardedit_jax.models import edit_reward
 from rewardedit_jax.models.decoder import check_tensor_axis
-from rewardedit_jax.models.reward_heads import RewardHeadsConfig, aggregate
+from rewardedit_jax.models.edit_reward import RewardHeadsConfig, aggregate
 from rewardedit_jax.params import Params
 from rewardedit_jax.scoring.initialise import starting_scorer
 from rewardedit_jax.scoring.objectives import Pairs, Side, objective, preference_probability

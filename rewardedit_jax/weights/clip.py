@@ -1,8 +1,8 @@
-"""Names of CLIP's towers in Hugging Face files.
+"""Weight tables of CLIP's towers: Hugging Face's `CLIPTextModel` and `CLIPVisionModelWithProjection` ⇄ `models.clip`.
 
-We write names with the tower's prefix, as transformers 4 has them: version 5, which has none in a text tower, drops it
-when it reads. Names without the prefix are read as aliases.
-A file of the whole of CLIP serves as well: the other tower and the contrastive heads are ignored by name.
+Names are written with the tower's prefix, as transformers 4 has them; transformers 5, whose text model has no prefix,
+drops it when it reads. Names without the prefix are read as aliases. The files of a whole CLIP model load too: the
+other tower and the contrastive heads are ignored by name.
 """
 
 from dataclasses import replace
@@ -25,9 +25,9 @@ _VISION = (
     *_ENCODER,
     Rule("embeddings.class_embedding", "embeddings/class_embedding", COPY),
     Rule("embeddings.patch_embedding.weight", "embeddings/patch_embedding/kernel", CONV),
-    *norm("{side:pre_layrnorm|post_layernorm}", "{side}"),
+    *norm("{side:pre_layrnorm|post_layernorm}", "{side}"),  # "layrnorm": spelt so in the files
 )
-# The buffer of older files, and what only a contrastive model has.
+# A buffer of older files, and the parameters of the contrastive loss.
 _IGNORE = (
     r"(text_model\.|vision_model\.)?embeddings\.position_ids",
     r"text_projection\.weight",
@@ -36,16 +36,16 @@ _IGNORE = (
 
 
 def text_table(config: CLIPTextConfig) -> WeightTable:
-    """Rules of `CLIPTextModel`, read from the files of a text tower, with or without projection, or of a full CLIP."""
+    """Rules of `CLIPTextModel`, for files of a text tower, with or without projection, or of a whole CLIP model."""
     return WeightTable(_below("text_model", _TEXT), (*_IGNORE, r"vision_model\..*", r"visual_projection\.weight"))
 
 
 def vision_table(config: CLIPVisionConfig) -> WeightTable:
-    """Rules of `CLIPVisionModel`, read from the files of an image tower with its projection, or of a full CLIP."""
+    """Rules of `CLIPVisionModel`, for files of an image tower with its projection, or of a whole CLIP model."""
     projection = Rule("visual_projection.weight", "visual_projection/kernel", LINEAR)
     return WeightTable((*_below("vision_model", _VISION), projection), (*_IGNORE, r"text_model\..*"))
 
 
 def _below(prefix: str, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-    """The rules under a prefix; names without it become aliases."""
+    """The rules with a prefix before their torch names; names without the prefix become aliases."""
     return tuple(replace(rule, torch=f"{prefix}.{rule.torch}", aliases=(rule.torch,)) for rule in rules)

@@ -1,19 +1,20 @@
-"""Qwen2.5-VL and EditReward: the layout of transformers and of published reward checkpoints.
+"""Weight table of Qwen2.5-VL and EditReward: transformers and published reward checkpoints ⇄ `models.edit_reward`.
 
-Two layouts of names are about: transformers 4.52 and later keep the towers under `model.visual` and
-`model.language_model`, files written by `save_pretrained` have `visual` and `model` (fact sheet 2.6). Both are read;
-the latter, which every version of transformers reads, is written.
+There are two layouts of names. State dicts of transformers 4.52 and later have `model.visual` and
+`model.language_model`, files written by `save_pretrained` have `visual` and `model`. Both are read. The second, which
+every version of transformers reads, is written.
 """
 
 from rewardedit_jax.models.edit_reward import EditRewardConfig
 from rewardedit_jax.weights.engine import COPY, Rule, Transform, WeightTable, linear, norm
 
-_TEXT, _TEXT_NOW = "model", "model.language_model"
-_VISION, _VISION_NOW = "visual", "model.visual"
+# Prefixes: written, and the alias that is read too.
+_TEXT, _TEXT_ALIAS = "model", "model.language_model"
+_VISION, _VISION_ALIAS = "visual", "model.visual"
 
 
 def edit_reward_table(config: EditRewardConfig) -> WeightTable:
-    """The rules; heads only where the network has them. The output layer, which no score depends on, is passed over."""
+    """The rules, with those of the heads if the network has any. The output layer is ignored."""
     rules = (*_vision(config), *_text(), *_heads(config))
     return WeightTable(rules, ignore=(r"lm_head\.weight",))
 
@@ -21,7 +22,7 @@ def edit_reward_table(config: EditRewardConfig) -> WeightTable:
 def _vision(config: EditRewardConfig) -> tuple[Rule, ...]:
     vision = config.vision
     volume = (vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
-    # A Conv3d whose kernel is a whole patch is a dense layer on the flattened patch.
+    # The patch embedding is a Conv3d with strides as long as its kernel: a dense layer on flattened patches.
     patch = Transform(lambda x: x.reshape(len(x), -1).T, lambda x: x.T.reshape(-1, *volume))
     return (
         *_linear(_VISION, "patch_embed.proj", "visual/patch_embed/proj", patch)[:1],
@@ -38,7 +39,7 @@ def _text() -> tuple[Rule, ...]:
         f"{_TEXT}.embed_tokens.weight",
         "decoder/embed_tokens/embedding",
         COPY,
-        (f"{_TEXT_NOW}.embed_tokens.weight",),
+        (f"{_TEXT_ALIAS}.embed_tokens.weight",),
     )
     return (
         embedding,
@@ -50,6 +51,7 @@ def _text() -> tuple[Rule, ...]:
 
 
 def _heads(config: EditRewardConfig) -> tuple[Rule, ...]:
+    """The rules of `RewardHeads`; the layer numbers are those of the published nn.Sequential."""
     if config.heads is None:
         return ()
     if config.heads.kind == "separate":
@@ -58,12 +60,12 @@ def _heads(config: EditRewardConfig) -> tuple[Rule, ...]:
 
 
 def _linear(tower: str, torch: str, path: str, *transform: Transform) -> tuple[Rule, ...]:
-    return linear(f"{tower}.{torch}", path, (f"{_now(tower)}.{torch}",), *transform)
+    return linear(f"{tower}.{torch}", path, (f"{_alias(tower)}.{torch}",), *transform)
 
 
 def _norm(tower: str, torch: str, path: str) -> tuple[Rule, ...]:
-    return norm(f"{tower}.{torch}", path, (f"{_now(tower)}.{torch}",))[:1]
+    return norm(f"{tower}.{torch}", path, (f"{_alias(tower)}.{torch}",))[:1]
 
 
-def _now(tower: str) -> str:
-    return _TEXT_NOW if tower == _TEXT else _VISION_NOW
+def _alias(tower: str) -> str:
+    return _TEXT_ALIAS if tower == _TEXT else _VISION_ALIAS

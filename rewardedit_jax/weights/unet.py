@@ -1,4 +1,4 @@
-"""The weight table of the U-Net: names of diffusers' files and of the published reward modules."""
+"""Weight table of the U-Net: diffusers' `UNet2DConditionModel` and the published reward modules ⇄ `models.unet`."""
 
 import jax.numpy as jnp
 
@@ -13,10 +13,10 @@ def unet_table(config: UNetConfig) -> WeightTable:
         *linear("time_embedding.{layer:linear_1|linear_2}", "time_embedding/{layer}"),
         *conv("{end:conv_in|conv_out}", "{end}"),
         *norm("conv_norm_out", "conv_norm_out"),
-        *_level("{way:down|up}_blocks.{level}", "{way}_blocks_{level}", config),
+        *_level("{side:down|up}_blocks.{level}", "{side}_blocks_{level}", config),
         *_level("mid_block", "mid_block", config),
         *conv(
-            "{way:down|up}_blocks.{level}.{what:downsamplers|upsamplers}.0.conv", "{way}_blocks_{level}/{what}_0/conv"
+            "{side:down|up}_blocks.{level}.{what:downsamplers|upsamplers}.0.conv", "{side}_blocks_{level}/{what}_0/conv"
         ),
     )
     if config.reward is None:
@@ -25,11 +25,11 @@ def unet_table(config: UNetConfig) -> WeightTable:
 
 
 def _level(torch: str, path: str, config: UNetConfig) -> tuple[Rule, ...]:
-    """Residual blocks and transformers of one block."""
+    """The rules of the residual blocks and transformers of a down, mid or up block."""
     resnet, resnet_path = f"{torch}.resnets.{{i}}", f"{path}/resnets_{{i}}"
     attend, attend_path = f"{torch}.attentions.{{i}}", f"{path}/attentions_{{i}}"
     inner, inner_path = f"{attend}.transformer_blocks.0", f"{attend_path}/transformer_blocks_0"
-    # SD 1.x keeps the projections around a transformer as 1×1 convolutions, SD 2.x as linear maps.
+    # The projections around a transformer are 1×1 convolutions in SD 1.x files, linear layers in SD 2.x files.
     projection = LINEAR if config.use_linear_projection else POINTWISE
     return (
         *norm(f"{resnet}.{{norm:norm1|norm2}}", f"{resnet_path}/{{norm}}"),
@@ -45,6 +45,7 @@ def _level(torch: str, path: str, config: UNetConfig) -> tuple[Rule, ...]:
     )
 
 
+# Names of the published Reward-InsPix2Pix checkpoint.
 _RELEASED = (
     *linear("add_embedding.{layer:linear_1|linear_2}", "reward_addition/add_embedding/{layer}"),
     *linear("text_linear2", "reward_addition/text_linear2"),
@@ -59,7 +60,7 @@ _RELEASED = (
     *linear("ca.output.dense", "reward_attention/ca/output_dense"),
     *norm("ca.output.LayerNorm", "reward_attention/ca/output_LayerNorm"),
 )
-# Nothing was published in this layout; the names are ours.
+# No weights of this layout are published; the names are ours.
 _PAPER = (
     *linear("reward_condition.score_embedding.{layer:linear_1|linear_2}", "reward_condition/score_embedding/{layer}"),
     Rule("reward_condition.{kind:score|text}_type", "reward_condition/{kind}_type", COPY),
@@ -73,9 +74,9 @@ _PAPER = (
 
 
 def widen_conv_in(params: Params, channels: int) -> Params:
-    """A U-Net's parameters with `conv_in` reading `channels` channels, the new ones (behind the old) with zero weights.
+    """The parameters with a `conv_in` that reads `channels` channels. Added channels come last and have zero weights.
 
-    So InstructPix2Pix starts from Stable Diffusion: the condition latents have no effect at first.
+    InstructPix2Pix starts from Stable Diffusion in this way: at first, the condition latents have no effect.
     """
     if "conv_in" not in params:  # a part of the tree, read for the rest of it
         return params
@@ -84,6 +85,6 @@ def widen_conv_in(params: Params, channels: int) -> Params:
     if more == 0:
         return params
     if more < 0:
-        raise ValueError(f"conv_in reads {kernel.shape[2]} channels, more than the {channels} of both latents.")
+        raise ValueError(f"conv_in reads {kernel.shape[2]} channels: cannot reduce them to {channels}")
     wide = jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
     return {**params, "conv_in": {**params["conv_in"], "kernel": wide}}

@@ -3,8 +3,8 @@
 from rewardedit_jax.models.vae import AutoencoderConfig
 from rewardedit_jax.weights.engine import POINTWISE, Rule, WeightTable, conv, linear, norm
 
-# Our name, its torch name, and the older torch name that Stable Diffusion 1.5's published files still carry.
-# The old weights are [C, C] or, where a converter kept the 1×1 convolutions, [C, C, 1, 1]; both are read.
+# Our name, the torch name, and the older torch name in the published files of Stable Diffusion 1.5.
+# Older weights are [C, C] or, where a converter kept 1×1 convolutions, [C, C, 1, 1]. Both are read.
 _PROJECTIONS = (
     ("to_q", "to_q", "query"),
     ("to_k", "to_k", "key"),
@@ -14,7 +14,7 @@ _PROJECTIONS = (
 
 
 def vae_table(config: AutoencoderConfig) -> WeightTable:
-    """Rules of the parts that `config` has."""
+    """The rules of the parts that `config` has."""
     rules = []
     for half, blocks, sampler, resample in (
         ("encoder", "down_blocks", "downsamplers", "downsample"),

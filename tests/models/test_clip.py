@@ -100,7 +100,7 @@ def test_a_shorter_text_is_the_start_of_a_longer_one():
 
 
 def test_a_text_longer_than_the_positions_is_refused():
-    with pytest.raises(ValueError, match="10 tokens, but the text tower has 9 positions"):
+    with pytest.raises(ValueError, match=r"10 tokens.*max_position_embeddings=9"):
         jax.eval_shape(CLIPTextModel(TEXT).apply, {"params": abstract(CLIPTextModel(TEXT))}, token_ids(1, 10))
 
 
@@ -155,7 +155,7 @@ def test_embedding_is_the_projection_of_pooled():
 
 
 def test_images_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"images of \(12, 16\), but the image tower takes \(12, 12\)"):
+    with pytest.raises(ValueError, match=r"\(12, 16\).*image_size=\(12, 12\)"):
         jax.eval_shape(CLIPVisionModel(VISION).init, jax.random.key(0), images(1, 12, 16, 3))
 
 
@@ -242,11 +242,11 @@ def test_a_full_clip_config_holds_both_towers():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported"),
-        ({"model_type": "bert"}, "model_type 'bert' is not 'clip_text_model'"),
-        ({"attention_dropout": 0.1}, "attention_dropout 0.1 is not supported"),
-        ({"eos_token_id": [2, 3]}, r"eos_token_id \[2, 3\] is not supported"),
-        ({"num_attention_heads": 3}, "hidden_size 16 is no multiple of num_attention_heads 3"),
+        ({"hidden_act": "relu"}, "hidden_act='relu'"),
+        ({"model_type": "bert"}, "model_type='bert': expected 'clip_text_model'"),
+        ({"attention_dropout": 0.1}, "attention_dropout=0.1"),
+        ({"eos_token_id": [2, 3]}, r"eos_token_id=\[2, 3\]"),
+        ({"num_attention_heads": 3}, "hidden_size=16.*num_attention_heads=3"),
     ],
 )
 def test_an_unsupported_text_setting_is_named(change, message):
@@ -257,9 +257,9 @@ def test_an_unsupported_text_setting_is_named(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_channels": 4}, "num_channels 4 is not supported"),
-        ({"image_size": [224, 336]}, r"image_size \[224, 336\]"),
-        ({"model_type": "clip_text_model"}, "is not 'clip_vision_model'"),
+        ({"num_channels": 4}, "num_channels=4"),
+        ({"image_size": [224, 336]}, r"image_size=\[224, 336\]"),
+        ({"model_type": "clip_text_model"}, "expected 'clip_vision_model'"),
     ],
 )
 def test_an_unsupported_vision_setting_is_named(change, message):

@@ -54,15 +54,15 @@ def test_without_a_base_of_its_rotations_a_model_has_that_of_its_kind(model_type
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
-        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported by this decoder: it has 'silu'"),
-        ({"use_sliding_window": True}, "use_sliding_window True is not supported"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_type 'yarn' is not supported"),
-        ({"head_dim": 64}, "head_dim 64 is not supported"),
-        ({"model_type": "llama", "attention_bias": True}, "attention_bias of LLaMA is not supported"),
-        ({"num_key_value_heads": 3}, "num_attention_heads 28 is no multiple of num_key_value_heads 3"),
-        ({"hidden_size": 3600, "rope_scaling": None}, "hidden_size 3600 is no multiple of 2 . 28 heads"),
-        ({"rope_scaling": {"mrope_section": [16, 24, 20]}}, "must sum to half the head width 128"),
+        ({"model_type": "gpt2"}, "model_type='gpt2'"),
+        ({"hidden_act": "gelu"}, "hidden_act='gelu': expected 'silu'"),
+        ({"use_sliding_window": True}, "use_sliding_window=True"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_type='yarn'"),
+        ({"head_dim": 64}, "head_dim=64"),
+        ({"model_type": "llama", "attention_bias": True}, "attention_bias=True"),
+        ({"num_key_value_heads": 3}, "num_attention_heads=28.*num_key_value_heads=3"),
+        ({"hidden_size": 3600, "rope_scaling": None}, "hidden_size=3600"),
+        ({"rope_scaling": {"mrope_section": [16, 24, 20]}}, "mrope_section=.*: expected sum 64"),
     ],
 )
 def test_another_network_is_refused(change, message):
@@ -73,7 +73,7 @@ def test_another_network_is_refused(change, message):
 def test_a_tensor_axis_divides_the_key_heads():
     for size in (1, 2, 4):
         check_tensor_axis(DecoderConfig(), size)
-    with pytest.raises(ValueError, match="tensor=8 does not divide the decoder's 4 key heads"):
+    with pytest.raises(ValueError, match=r"tensor=8 .*num_key_value_heads=4"):
         check_tensor_axis(DecoderConfig(), 8)
 
 

@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import logging
 from flax.traverse_util import flatten_dict
 from paths import REFERENCES
 from safetensors.numpy import load_file, save_file
 from tiny_scorers import tiny_config, tiny_scorer
 
-from rewardedit_jax.models.edit_reward import PARTITION_RULES
-from rewardedit_jax.models.reward_heads import AGGREGATIONS, RewardHeadsConfig, aggregate
+from rewardedit_jax.models import qwen2_5_vl
+from rewardedit_jax.models.edit_reward import AGGREGATIONS, PARTITION_RULES, EditReward, RewardHeadsConfig, aggregate
+from rewardedit_jax.models.qwen2_5_vl import Qwen2_5VL
 from rewardedit_jax.params import abstract_params, find_rule
 from rewardedit_jax.weights.files import WeightFileError
 from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
@@ -78,13 +80,13 @@ def _negative_token(module, call):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (_unknown_token, r"there are ids outside 0\.\.600"),
-        (_negative_token, r"there are ids outside 0\.\.600"),
-        (_masked, r"rows \[0\] have no reward token, whose id is 600"),
-        (_one_image_fewer, "4 image tokens of id 599, but the grids make 1 features"),
+        (_unknown_token, r"input_ids.*601: expected 0\.\.600"),
+        (_negative_token, r"input_ids.*-1\..*: expected 0\.\.600"),
+        (_masked, r"rows \[0\] .*reward token.*600"),
+        (_one_image_fewer, "4 image tokens.*599.*expected 1"),
     ],
 )
-def test_prompts_that_cannot_be_judged_are_told(harm, message):
+def test_wrong_inputs_are_refused(harm, message):
     module, params = tiny_scorer()
     call = _few_tokens(module)
     assert np.isfinite(module.apply({"params": params}, *call).outputs).all()
@@ -96,7 +98,7 @@ def test_prompts_that_cannot_be_judged_are_told(harm, message):
 @pytest.mark.parametrize(("kind", "head"), [("separate", 2), ("separate", -1), ("single", 1)])
 def test_there_are_no_other_heads(kind, head):
     module, params = tiny_scorer(tiny_config(kind))
-    with pytest.raises(ValueError, match=rf"there is no head {head}: this scorer has \d prompts"):
+    with pytest.raises(ValueError, match=rf"head={head}: expected 0\.\."):
         module.apply({"params": params}, *_few_tokens(module), head=head)
 
 
@@ -119,9 +121,56 @@ def test_a_shared_head_is_never_summed(how):
     np.testing.assert_allclose(alone, outputs[:, 0], atol=1e-6)
 
 
-def test_partition_rules_cover_every_parameter():
-    module, _ = tiny_scorer()
-    assert all(find_rule(PARTITION_RULES, path) for path in flatten_dict(abstract_params(module), sep="/"))
+@pytest.mark.parametrize(
+    ("kind", "aggregation", "warns"), [("shared", "sum", True), ("shared", "min", False), ("separate", "sum", False)]
+)
+def test_a_sum_of_a_shared_head_is_replaced_with_a_warning(monkeypatch, kind, aggregation, warns):
+    messages = []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: messages.append(text % args))
+    config = RewardHeadsConfig(kind, aggregation=aggregation)
+    assert config.aggregation == ("mean" if warns else aggregation)
+    assert len(messages) == warns
+    assert all("'sum'" in message and "'mean'" in message for message in messages)
+    replace(config, hidden_sizes=(8, 4))
+    assert len(messages) == warns  # once per choice, not for every copy
+
+
+def test_the_base_model_gives_the_states_of_the_reward_model():
+    """`Qwen2_5VL` on the same parameters: hidden states of all tokens, without reward token and heads."""
+    module, params = tiny_scorer()
+    call = _few_tokens(module)
+    base = Qwen2_5VL(module.config).apply({"params": without_heads(params)}, *call)
+    found = module.apply({"params": params}, *call)
+    assert base.hidden.shape == (1, 7, 32)
+    np.testing.assert_array_equal(base.hidden[:, -1], found.hidden)
+    np.testing.assert_array_equal(base.image_features, found.image_features)
+
+
+@pytest.mark.parametrize("harm", [_unknown_token, _one_image_fewer])
+def test_the_base_model_refuses_wrong_inputs(harm):
+    module, params = tiny_scorer()
+    call = _few_tokens(module)
+    harm(module, call)
+    with pytest.raises(ValueError, match="input_ids"):
+        Qwen2_5VL(module.config).apply({"params": without_heads(params)}, *call)
+
+
+def test_traced_ids_are_not_checked():
+    """Under `jax.jit` their values are unknown; grids and head are still concrete."""
+    module, params = tiny_scorer()
+    ids, mask, pixels, grids = _few_tokens(module)
+    jitted = jax.jit(lambda ids, mask: module.apply({"params": params}, ids, mask, pixels, grids).outputs)
+    np.testing.assert_allclose(
+        jitted(ids, mask), module.apply({"params": params}, ids, mask, pixels, grids).outputs, atol=1e-5
+    )
+    assert jitted(ids + 10_000, mask).shape == (1, 2)
+
+
+@pytest.mark.parametrize(("network", "rules"), [(EditReward, PARTITION_RULES), (Qwen2_5VL, qwen2_5_vl.PARTITION_RULES)])
+def test_partition_rules_cover_every_parameter(network, rules):
+    paths = flatten_dict(abstract_params(network(tiny_config())), sep="/")
+    assert all(find_rule(rules, path) for path in paths)
+    assert any(path.startswith("heads/") for path in paths) == (network is EditReward)
 
 
 @pytest.mark.parametrize("kind", ["separate", "shared", "single"])
@@ -150,11 +199,11 @@ def without_heads(params):
     return {name: tree for name, tree in params.items() if name != "heads"}
 
 
-def test_heads_of_another_layout_are_told(tmp_path):
+def test_heads_of_another_layout_are_refused(tmp_path):
     module, params = tiny_scorer()
     save_pretrained(module, params, tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["rm_heads.head_0.6.weight"] = tensors.pop("rm_heads.head_0.5.weight")
     save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(WeightFileError, match=r"lacks rm_heads.head_0.5.weight: only the published layout"):
+    with pytest.raises(WeightFileError, match=r"rm_heads\.head_0\.5\.weight"):
         load_pretrained(tmp_path)

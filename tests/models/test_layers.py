@@ -1,11 +1,12 @@
 """Shared layers: what half precision may round and what it may not, and each formula written out."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rewardedit_jax.models.layers import Conv, Dense, EmbeddingMLP, GroupNorm, LayerNorm, sinusoid
+from rewardedit_jax.models.layers import Conv3x3, Dense, EmbeddingMLP, GroupNorm, LayerNorm, TypedModule, sinusoid
 
 
 def normal(*shape, seed=0):
@@ -38,24 +39,28 @@ def test_dense_takes_any_leading_axes_and_needs_no_bias():
     np.testing.assert_allclose(apply(Dense(4, use_bias=False), {"kernel": kernel}, x), x @ kernel, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kernel_size", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1)])
-def test_conv_is_the_sum_over_its_window(kernel_size, stride):
-    x, kernel, bias = normal(2, 6, 8, 3), normal(kernel_size, kernel_size, 3, 4, seed=1), normal(4, seed=2)
-    pad = kernel_size // 2
-    windows = np.lib.stride_tricks.sliding_window_view(
-        np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0))), (kernel_size, kernel_size), axis=(1, 2)
-    )[:, ::stride, ::stride]
+@pytest.mark.parametrize("stride", [1, 2])
+def test_conv3x3_is_the_sum_over_its_window(stride):
+    """Padded by one on every side for either stride, as in PyTorch."""
+    x, kernel, bias = normal(2, 6, 8, 3), normal(3, 3, 3, 4, seed=1), normal(4, seed=2)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::stride, ::stride]
     expected = np.einsum("bhwixy,xyio->bhwo", windows, kernel) + bias
-    y = apply(Conv(4, kernel_size, stride), {"kernel": kernel, "bias": bias}, x)
+    y = apply(Conv3x3(4, strides=stride), {"kernel": kernel, "bias": bias}, x)
     np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
-def test_conv_padding_may_be_one_sided():
-    x, kernel = normal(1, 4, 4, 1), normal(3, 3, 1, 1, seed=1)
-    params = {"kernel": kernel, "bias": np.zeros(1, np.float32)}
-    y = apply(Conv(1, stride=2, padding=((0, 1), (0, 1))), params, x)
-    assert y.shape == (1, 2, 2, 1)
-    np.testing.assert_allclose(y[0, 0, 0, 0], (x[0, :3, :3, 0] * kernel[..., 0, 0]).sum(), atol=1e-5)
+def test_types_reach_every_submodule():
+    class Network(TypedModule):
+        @nn.compact
+        def __call__(self, x):
+            x = Dense(4, **self.types)(LayerNorm(**self.types)(x))
+            return GroupNorm(2, **self.types)(Conv3x3(4, **self.types)(x))
+
+    module = Network(dtype=jnp.bfloat16, param_dtype=jnp.float16)
+    out, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+    assert out.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float16)}
 
 
 def test_group_norm_is_its_formula():
@@ -63,7 +68,7 @@ def test_group_norm_is_its_formula():
     groups = x.reshape(2, 15, 4, 2)
     mean, var = groups.mean((1, 3), keepdims=True), groups.var((1, 3), keepdims=True)
     expected = ((groups - mean) / np.sqrt(var + 0.1)).reshape(x.shape) * scale + bias
-    y = apply(GroupNorm(groups=4, epsilon=0.1), {"scale": scale, "bias": bias}, x)
+    y = apply(GroupNorm(4, epsilon=0.1), {"scale": scale, "bias": bias}, x)
     np.testing.assert_allclose(y, expected, atol=2e-6)
 
 
@@ -73,7 +78,7 @@ def test_layer_norm_is_its_formula():
     np.testing.assert_allclose(apply(LayerNorm(0.1), {"scale": scale, "bias": bias}, x), expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("norm", [GroupNorm(1, 1e-6, dtype=jnp.bfloat16), LayerNorm(1e-6, dtype=jnp.bfloat16)])
+@pytest.mark.parametrize("norm", [GroupNorm(1, dtype=jnp.bfloat16), LayerNorm(1e-6, dtype=jnp.bfloat16)])
 def test_half_precision_norms_compute_in_float32(norm):
     # Steps of 1 at 10000 are below bfloat16's: in half precision the spread, and with it the output, would vanish.
     x = 10_000 + np.arange(16, dtype=np.float32)[None]

@@ -1,9 +1,10 @@
-"""Who sees whom in a row of packed prompts."""
+"""Attention mask and positions of packed prompts."""
 
 import jax.numpy as jnp
 import numpy as np
 
-from rewardedit_jax.models.packed_prompts import PackedPrompts, multimodal_positions, visible
+from rewardedit_jax.models.edit_reward import visible
+from rewardedit_jax.models.qwen2_5_vl import multimodal_positions
 
 
 def test_each_prompt_sees_what_is_shared_and_itself():
@@ -27,11 +28,9 @@ def test_positions_on_three_axes_by_hand():
     """Text, an image of 2 rows and 3 columns, text, an image of 2 rows and 1 column, text; then a second prompt."""
     slots = [-1, 0, 1, 2, 3, 4, 5, -1, 6, 7, -1, -1, -1]
     plain = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 10]
-    segments = [0] * 11 + [1, 2]
-    prompts = PackedPrompts(*(jnp.asarray([x]) for x in ([0] * 13, plain, segments, slots, [11, 12])))
     rows = jnp.asarray([[0, 0, 0, 1, 1, 1], [0, 1, 0, 0, 0, 0]])
     columns = jnp.asarray([[0, 1, 2, 0, 1, 2], [0, 0, 0, 0, 0, 0]])
-    frame, row, column = multimodal_positions(prompts, rows, columns)[:, 0].tolist()
+    frame, row, column = multimodal_positions(jnp.asarray([plain]), jnp.asarray([slots]), rows, columns)[:, 0].tolist()
     # The first image begins at 1 and is 3 long, the text after it stands at 4; the second begins at 5 and is 2 long.
     assert frame == [0, 1, 1, 1, 1, 1, 1, 4, 5, 5, 7, 8, 7]
     assert row == [0, 1, 1, 1, 2, 2, 2, 4, 5, 6, 7, 8, 7]

@@ -12,16 +12,15 @@ from jax.sharding import AbstractMesh, AxisType
 from tiny_models import get_config
 
 from rewardedit_jax.models.decoder import DecoderConfig, check_tensor_axis
-from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
+from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, RewardHeadsConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
-from rewardedit_jax.models.reward_heads import RewardHeadsConfig
 from rewardedit_jax.params import abstract_params, find_rule, split_params
 from rewardedit_jax.scoring.task import PARTITION_RULES
 from rewardedit_jax.sharding import AXES, infer_shardings
 from rewardedit_jax.training.optimizer import make_optimizer
 from rewardedit_jax.training.step import create_state
 
-# What the hub's files say, as far as it is read here (fact sheet 2.7). They have their text settings at the top.
+# The settings in the hub's config.json files that are read here. Their text settings are at the top level.
 VISION = {
     "depth": 32,
     "hidden_act": "silu",
@@ -151,9 +150,9 @@ def test_what_is_written_of_a_scorer_is_read_back(name):
     assert EditRewardConfig.from_hf(config.to_hf(), shapes) == config
 
 
-# The hub counts 3,754,622,976 and 8,292,166,656; MiMo-VL's files have 16,612,434,432 bytes in bfloat16. Theirs include
-# an output layer of the embedding's shape, but for the 3B's, which is tied. Tensors: fact sheet 2.6, without that layer
-# and the heads' 12.
+# Parameters: the hub counts 3,754,622,976 and 8,292,166,656, and MiMo-VL's files have 16,612,434,432 bytes in bfloat16.
+# They include an output layer of the embedding's shape, except the 3B's, which is tied. Tensors: those of published
+# reward checkpoints (741 and 837) without that layer and the 12 of the heads.
 @pytest.mark.parametrize(
     ("name", "published", "tensors"),
     [("3B", 3_754_622_976, 824), ("7B", 8_292_166_656, 741 - 13), ("MiMo-7B", 16_612_434_432 // 2, 837 - 13)],
@@ -167,7 +166,7 @@ def test_a_base_model_has_as_many_parameters_as_published(name, published, tenso
 
 @pytest.mark.parametrize(("name", "each"), [("3B", 2_114_610), ("7B", 3_687_474), ("MiMo-7B", 4_211_762)])
 def test_heads_have_as_many_parameters_as_published(name, each):
-    """Fact sheet 2.2; of 3B, which was not published, by hand: 2048·1024 + 1024 + 1024·16 + 16 + 16·2 + 2."""
+    """As `rm_heads` of the published class has them: 2048·1024 + 1024 + 1024·16 + 16 + 16·2 + 2 for 3B."""
     heads = task_params(name)["scorer"]["heads"]
     assert {head: numbers(tree) for head, tree in heads.items()} == {"head_0": each, "head_1": each}
 
@@ -182,7 +181,7 @@ def test_a_tensor_axis_goes_up_to_the_key_heads(name, limit):
     text, mesh = read(name).text, abstract_mesh(1, 16 // limit, limit)
     check_tensor_axis(text, limit)
     infer_shardings(task_params(name), PARTITION_RULES, mesh)  # raises if a parameter cannot be divided
-    with pytest.raises(ValueError, match=f"tensor={2 * limit} does not divide the decoder's {limit} key heads"):
+    with pytest.raises(ValueError, match=f"tensor={2 * limit} .*num_key_value_heads={limit}"):
         check_tensor_axis(text, 2 * limit)
 
 

@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from rewardedit_jax.models.decoder import Decoder, DecoderConfig, causal_mask
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
+from rewardedit_jax.models.qwen2_5_vl import Qwen2_5VL, Qwen2_5VLConfig
 from rewardedit_jax.params import abstract_params
 from rewardedit_jax.weights.engine import export_tensors, import_tensors
 from rewardedit_jax.weights.pretrained import save_pretrained
@@ -90,6 +91,11 @@ def inputs():
 
 def their_states(model, ids, mask, pixels, **positions):
     """States at the reward tokens."""
+    return their_hidden(model, ids, mask, pixels, **positions)[np.arange(2), (ids == TOKENS - 1).argmax(1)]
+
+
+def their_hidden(model, ids, mask, pixels, **positions):
+    """States of all tokens."""
     found = model.model(
         input_ids=torch.tensor(ids),
         attention_mask=torch.tensor(mask),
@@ -98,7 +104,7 @@ def their_states(model, ids, mask, pixels, **positions):
         mm_token_type_ids=torch.tensor(ids == IMAGE, dtype=torch.int32),
         **positions,
     )
-    return found.last_hidden_state[np.arange(2), (ids == TOKENS - 1).argmax(1)]
+    return found.last_hidden_state
 
 
 def their_features(model, pixels):
@@ -118,6 +124,17 @@ def test_states_with_the_positions_of_its_authors(theirs, ours, inputs):
     found = our_states(*ours, *inputs)
     assert expected.std() > 0.5
     np.testing.assert_allclose(found.hidden, expected, atol=2e-4)
+
+
+def test_hidden_states_of_the_base_model(theirs, ours, inputs):
+    """`Qwen2_5VL` as Hugging Face feeds it, at all tokens except padding."""
+    shapes = {name: x.shape for name, x in theirs.state_dict().items()}
+    module = Qwen2_5VL(Qwen2_5VLConfig.from_hf(theirs.config.to_dict(), shapes))
+    with torch.no_grad():
+        expected = their_hidden(theirs, *inputs).numpy()
+    found = our_states(module, ours[1], *inputs)
+    real = inputs[1] > 0
+    np.testing.assert_allclose(found.hidden[real], expected[real], atol=2e-4)
 
 
 @pytest.mark.slow

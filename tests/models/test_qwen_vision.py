@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from rewardedit_jax.models.qwen_vision import PARTITION_RULES, QwenVision, QwenVisionConfig, _visible
+from rewardedit_jax.models.qwen_vision import PARTITION_RULES, QwenVision, QwenVisionConfig, _visible_slots
 from rewardedit_jax.models.vision_plan import pad_patches, plan_images, real_features
 from rewardedit_jax.params import abstract_params, find_rule
 
@@ -86,7 +86,7 @@ def test_every_slot_sees_something():
     plan = plan_images(GRIDS, TINY, 160)
     held = jnp.asarray(plan.window_mask)
     assert not held.any(axis=-1).all()
-    seen = _visible(held)
+    seen = _visible_slots(held)
     assert seen.any(axis=-1).all()
     np.testing.assert_array_equal(seen[held.any(axis=-1)], held[held.any(axis=-1)])
 

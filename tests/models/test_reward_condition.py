@@ -1,4 +1,4 @@
-"""The reward condition: configuration, ablation switches, masks, start values, in both layouts."""
+"""The reward condition: configuration, ablation switches, `keep`, start values, in both layouts."""
 
 import itertools
 import re
@@ -29,12 +29,12 @@ from rewardedit_jax.models.reward_condition import (
     PATHS,
     PERSPECTIVES,
     SOURCES,
-    BertCrossAttention,
-    PaperCondition,
     RewardConditionConfig,
+    encode_reward,
     infer_reward_condition,
-    read_reward,
 )
+from rewardedit_jax.models.reward_paper import ConditionModule
+from rewardedit_jax.models.reward_released import BertCrossAttention
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.weights.engine import export_tensors
 from rewardedit_jax.weights.unet import unet_table
@@ -77,7 +77,7 @@ def test_configuration_refuses(setting, value):
 
 def test_scores_are_encoded_raw_side_by_side_in_order():
     scores = jnp.asarray([[5.0, 2.5, 0.0]])
-    reward = read_reward(RewardConditionConfig(sources=("scores",)), scores, None, None)
+    reward = encode_reward(RewardConditionConfig(sources=("scores",)), scores, None, None)
     assert reward.scores.shape == (1, 3 * 256)
     i = np.arange(128)
     angle = 2.5 * np.exp(-np.log(10_000) * i / 128)
@@ -119,17 +119,17 @@ def test_an_ablation_has_only_its_modules_and_uses_each_source(layout, sources, 
 
 @pytest.mark.parametrize("paths", [("attention",), ("addition",), PATHS])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_mask_zero_is_the_base_unet_exactly(layout, paths):
+def test_keep_zero_is_the_base_unet_exactly(layout, paths):
     config = with_reward(layout=layout, paths=paths)
     params, args, given = random_params(config), inputs(config), reward_inputs(config)
     base = call(SD1, without_reward(params), *args)
     full = call(config, params, *args, **given)
     assert jnp.abs(full - base).max() > 1e-3
     mask = jnp.asarray([0.0, 1.0, 0.0])
-    half = call(config, params, *args, **given, reward_mask=mask)
+    half = call(config, params, *args, **given, reward_keep=mask)
     np.testing.assert_array_equal(half[::2], base[::2])
     np.testing.assert_array_equal(half[1], full[1])
-    np.testing.assert_array_equal(call(config, params, *args, **given, reward_mask=mask > 0), half)
+    np.testing.assert_array_equal(call(config, params, *args, **given, reward_keep=mask > 0), half)
     np.testing.assert_array_equal(call(config, params, *args), base)
 
 
@@ -167,7 +167,7 @@ def test_gradients_reach_every_reward_parameter(layout):
     module, params, args, given = UNet(config), random_params(config), inputs(config), reward_inputs(config)
 
     def loss(params, mask):
-        return jnp.square(module.apply({"params": params}, *args, **given, reward_mask=mask)).mean()
+        return jnp.square(module.apply({"params": params}, *args, **given, reward_keep=mask)).mean()
 
     gradient = jax.jit(jax.grad(loss))
     flat = flatten_dict(gradient(params, jnp.ones(3)), sep="/")
@@ -182,7 +182,7 @@ def test_gradients_reach_every_reward_parameter(layout):
     ("config", "given"),
     [
         (SD1, {"reward_scores": jnp.zeros((3, 3))}),
-        (SD1, {"reward_mask": jnp.zeros(3)}),
+        (SD1, {"reward_keep": jnp.zeros(3)}),
         (with_reward(), {"reward_scores": jnp.zeros((3, 3))}),
         (with_reward(sources=("scores",)), {"reward_text": jnp.zeros((3, 12))}),
         (with_reward(), {"reward_scores": jnp.zeros((3, 3)), "reward_text": jnp.zeros((3, 7, 12))}),
@@ -194,17 +194,18 @@ def test_gradients_reach_every_reward_parameter(layout):
     ids=["no modules", "mask alone", "no text", "text only", "tokens for pooled", "pooled for tokens"],
 )
 def test_what_a_unet_does_not_read_is_an_error(config, given):
-    with pytest.raises(ValueError, match="this U-Net"):
+    with pytest.raises(ValueError, match=r"this U-Net|without reward modules"):
         jax.eval_shape(UNet(config).apply, {"params": abstract(config)}, *inputs(config), **given)
 
 
 def test_the_papers_condition_by_the_equations():
     text, scores = normal(2, 7, 12), jnp.asarray([[5.0, 2.0, 1.0], [0.0, 3.0, 4.0]])
-    module = PaperCondition(12, jnp.float32, jnp.float32)
+    module = ConditionModule(12)
     config = RewardConditionConfig(layout="paper", score_channels=16)
-    reward = read_reward(config, scores, text, None)
+    reward = encode_reward(config, scores, text, None)
     params = module.init(jax.random.key(0), reward)["params"]
-    tokens, pooled = module.apply({"params": params}, reward)
+    condition = module.apply({"params": params}, reward)
+    tokens, pooled = condition.tokens, condition.pooled
 
     mlp, silu = params["score_embedding"], jax.nn.silu
     encoded = jnp.concatenate([sinusoid(scores[:, i], 16) for i in range(3)], axis=-1)
@@ -217,7 +218,7 @@ def test_the_papers_condition_by_the_equations():
 
 def test_the_released_attention_normalises_small_states_fully():
     """BERT's epsilon of 1e-12: with all products zero, what is left is a layer norm of a layer norm."""
-    module = BertCrossAttention(2, 0.0, jnp.float32, jnp.float32)
+    module = BertCrossAttention(2, 0.0)
     x, tokens = 1e-4 * normal(1, 6, 8), normal(1, 2, 8, seed=2)
     params = module.init(jax.random.key(0), x, tokens, True)
     params = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * (path[-1].key == "scale"), params)
@@ -242,7 +243,7 @@ def test_dropout_needs_and_follows_its_rng():
 
 def test_without_dropout_training_is_evaluation():
     """The written-out attention of training and the kernel of evaluation are the same function."""
-    module = BertCrossAttention(2, 0.0, jnp.float32, jnp.float32)
+    module = BertCrossAttention(2, 0.0)
     x, tokens = normal(2, 9, 8), normal(2, 2, 8, seed=2)
     params = module.init(jax.random.key(0), x, tokens, True)
     rngs = {"dropout": jax.random.key(1)}
@@ -251,7 +252,7 @@ def test_without_dropout_training_is_evaluation():
 
 
 def test_dropout_hits_the_probabilities_and_both_outputs():
-    module = BertCrossAttention(2, 0.5, jnp.float32, jnp.float32)
+    module = BertCrossAttention(2, 0.5)
     x, tokens = normal(1, 6, 8), normal(1, 2, 8, seed=2)
     params = module.init(jax.random.key(0), x, tokens, True)
     dropped = []
@@ -280,6 +281,6 @@ def test_names_tell_the_configuration(layout, sources, paths):
 def test_names_do_not_tell_which_perspectives(layout):
     config = with_reward(layout=layout, perspectives=("quality",), score_channels=256)
     shapes = {name: x.shape for name, x in export_tensors(random_params(config), unet_table(config)).items()}
-    with pytest.raises(ValueError, match="which perspectives"):
+    with pytest.raises(ValueError, match="perspectives"):
         infer_reward_condition(shapes)
     assert UNetConfig.from_hf(config.to_hf(), shapes) == config

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from jaxtyping import TypeCheckError
 from paths import REFERENCES
 from tiny_unets import (
     ONE_LEVEL,
@@ -20,6 +21,7 @@ from tiny_unets import (
     call,
     count,
     inputs,
+    normal,
     random_params,
     reward_inputs,
     with_reward,
@@ -143,7 +145,7 @@ def test_every_unsupported_setting_is_named_at_once():
     ],
 )
 def test_sizes_that_do_not_fit_are_an_error(settings):
-    with pytest.raises(ValueError, match=r"not support|do not go with|cannot share"):
+    with pytest.raises(ValueError, match=r"block_types|attention_head_dim|attention heads|sample_size"):
         UNetConfig.from_hf(settings)
 
 
@@ -160,6 +162,28 @@ def test_timesteps_are_one_for_all_or_one_each_and_fractions_count():
     np.testing.assert_array_equal(whole, call(SD1, params, sample, jnp.int32(476), context))
 
 
+@pytest.mark.parametrize("config", [SD1, with_reward(), with_reward(layout="paper")], ids=["none", "released", "paper"])
+def test_a_residual_is_added_once_before_the_reward_encoder(config):
+    """It acts like a bias of `conv_in`, whose output nothing but the reward encoder and the blocks read."""
+    params, args = random_params(config), inputs(config)
+    given = {} if config.reward is None else reward_inputs(config)
+    out = call(config, params, *args, **given)
+    zero = jnp.zeros((*args[0].shape[:3], 8))
+    np.testing.assert_array_equal(call(config, params, *args, **given, residual=zero), out)
+    shift = normal(8, seed=4)
+    conv_in = {**params["conv_in"], "bias": params["conv_in"]["bias"] + shift}
+    expected = call(config, {**params, "conv_in": conv_in}, *args, **given)
+    assert jnp.abs(expected - out).max() > 1e-3
+    np.testing.assert_allclose(call(config, params, *args, **given, residual=zero + shift), expected, atol=1e-5)
+
+
+def test_a_residual_of_another_shape_is_an_error():
+    """In the tests, jaxtyping finds it before the network does."""
+    sample, *args = inputs(SD1)
+    with pytest.raises((ValueError, TypeCheckError), match="residual"):
+        call(SD1, random_params(SD1), sample, *args, residual=jnp.zeros((1, *sample.shape[1:3], 8)))
+
+
 @pytest.mark.parametrize(("h", "w"), [(5, 4), (4, 6), (2, 8)])
 def test_sides_that_the_levels_cannot_halve_are_an_error(h, w):
     with pytest.raises(ValueError, match="divisible by 4"):
@@ -172,7 +196,7 @@ def test_half_precision_follows_full(reward):
     params, args = random_params(config), inputs(config)
     given = {} if reward is None else reward_inputs(config)
     expected = call(config, params, *args, **given)
-    half = UNet(config, jnp.bfloat16).apply({"params": params}, *args, **given)
+    half = UNet(config, dtype=jnp.bfloat16).apply({"params": params}, *args, **given)
     assert half.dtype == expected.dtype == jnp.float32
     error = np.asarray(half - expected)
     assert 0 < error.std() < 0.03 * expected.std()
@@ -215,7 +239,7 @@ def test_export_is_the_inverse_of_import(config):
     assert tensors["mid_block.attentions.0.proj_in.weight"].ndim == (2 if dense else 4)
 
 
-def test_a_missing_and_a_foreign_tensor_are_both_told():
+def test_a_missing_and_a_foreign_tensor_are_both_named():
     tensors = export_tensors(random_params(SD1), unet_table(SD1))
     tensors["class_embedding.weight"] = tensors.pop("mid_block.resnets.1.conv2.weight")
     with pytest.raises(WeightMismatch, match=r"class_embedding(.|\n)*mid_block/resnets_1/conv2/kernel"):
@@ -230,7 +254,7 @@ def test_widened_input_ignores_the_condition_until_trained():
     sample, timestep, context = inputs(SD1)
     expected = call(narrow, params, sample[..., :4], timestep, context)
     np.testing.assert_allclose(call(SD1, wide, sample, timestep, context), expected, atol=1e-5)
-    with pytest.raises(ValueError, match="more than"):
+    with pytest.raises(ValueError, match="conv_in reads 8 channels"):
         widen_conv_in(wide, 4)
 
 

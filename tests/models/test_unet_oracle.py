@@ -125,7 +125,7 @@ def test_diffusers_reads_the_editor_below_a_reward_unet(layout, tmp_path):
     with torch.no_grad():
         expected = nhwc(run_oracle(oracle, *args))
     np.testing.assert_allclose(call(config, params, *args), expected, atol=2e-5)
-    masked = call(config, params, *args, **reward_inputs(config), reward_mask=jnp.zeros(3))
+    masked = call(config, params, *args, **reward_inputs(config), reward_keep=jnp.zeros(3))
     np.testing.assert_allclose(masked, expected, atol=2e-5)
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def test_latents_are_coarser_by_the_spatial_factor(widths, factor):
 
 def test_sides_that_the_spatial_factor_does_not_divide_are_refused():
     module = AutoencoderKL(TINY)
-    with pytest.raises(ValueError, match=r"\(6, 7\) must be multiples of 2"):
+    with pytest.raises(ValueError, match=r"\(6, 7\).*multiples of 2"):
         module.init(jax.random.key(0), jnp.zeros((1, 6, 7, 3)))
 
 
@@ -121,16 +122,29 @@ def test_log_variance_is_clamped():
 
 
 def test_config_survives_the_round_trip():
-    config = AutoencoderConfig(block_out_channels=(8, 8, 16), scaling_factor=0.5, use_quant_conv=False)
+    config = AutoencoderConfig(block_out_channels=(8, 16), scaling_factor=0.5, shift_factor=0.1, use_quant_conv=False)
     assert AutoencoderConfig.from_hf(json.loads(json.dumps(config.to_hf()))) == config
     assert AutoencoderConfig.from_hf({"_class_name": "AutoencoderKL"}) == AutoencoderConfig()
+
+
+@pytest.mark.parametrize("shift", [None, 0.25])
+def test_scaling_and_shift_of_latents(shift):
+    """The network applies neither: encode and decode do not depend on them."""
+    config = replace(TINY, scaling_factor=0.5, shift_factor=shift)
+    latents = normal(1, 2, 2, 4)
+    scaled = config.scale_latents(latents)
+    np.testing.assert_array_equal(scaled, (latents - (shift or 0)) * 0.5)
+    np.testing.assert_allclose(config.unscale_latents(scaled), latents, atol=1e-6)
+    params, images = random_params(TINY), normal(1, 4, 4, 3)
+    for method, x in (("encode", images), ("decode", latents)):
+        results = (jax.tree.leaves(call(AutoencoderKL(c), params, x, method)) for c in (TINY, config))
+        jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("act_fn", "relu"),
-        ("shift_factor", 0.1),
         ("latents_mean", [0.0] * 4),
         ("latents_std", [1.0] * 4),
         ("down_block_types", ["DownEncoderBlock2D"]),

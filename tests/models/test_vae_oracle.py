@@ -31,6 +31,16 @@ CONFIGS = {
         use_quant_conv=False,
         use_post_quant_conv=False,
     ),
+    "FLUX": AutoencoderConfig(
+        block_out_channels=(8, 16),
+        layers_per_block=2,
+        norm_num_groups=4,
+        latent_channels=16,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+    ),
 }
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

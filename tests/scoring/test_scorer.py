@@ -15,7 +15,7 @@ from tiny_scorers import shapes_scorer, tiny_config, tiny_scorer, two_passes
 
 from rewardedit_jax import EditScore, Scorer
 from rewardedit_jax.data.images import ImageError
-from rewardedit_jax.models.reward_heads import aggregate
+from rewardedit_jax.models.edit_reward import aggregate
 from rewardedit_jax.scoring.calibration import Calibration
 from rewardedit_jax.scoring.edit_score import matrix
 from rewardedit_jax.weights.files import WeightFileError

@@ -176,7 +176,7 @@ def test_held_out_pairs_are_judged_in_training(task, params):
         ({"objective.name": "rank"}, "unknown objective 'rank'"),
         ({"objective.name": "bt", "objective.settings.tau": 0.5}, "settings {'tau': 0.5} do not suit bt"),
         ({"objective.name": "per_perspective", "heads.kind": "single"}, "is about two perspectives"),
-        ({"positions": "rope"}, "unknown positions 'rope'"),
+        ({"positions": "rope"}, "positions='rope'"),
         ({"mesh.tensor": 3}, "mesh axis tensor=3 does not divide"),
     ],
 )

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rewardedit_jax.models.packed_prompts import PackedPrompts
+from rewardedit_jax.models.edit_reward import PackedPrompts
 from rewardedit_jax.scoring.images import MERGE
 from rewardedit_jax.scoring.packing import pack_items, stack_images
 from rewardedit_jax.scoring.prompts import PERSPECTIVES
