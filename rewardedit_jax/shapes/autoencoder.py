@@ -19,7 +19,7 @@ from rewardedit_jax.editing.task import recipe_batches
 from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.params import Params, random_params
 from rewardedit_jax.shapes.builder import ShapesSource, prepare_shapes
-from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
+from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 from rewardedit_jax.training.task import Evaluator
 from rewardedit_jax.weights.files import write_json
 from rewardedit_jax.weights.pretrained import save_pretrained

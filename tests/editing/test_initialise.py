@@ -11,7 +11,7 @@ from tiny_models import assert_same, draw, get_config, tiny_editor, tiny_text_en
 
 from rewardedit_jax.editing.initialise import starting_editor
 from rewardedit_jax.params import random_params
-from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
+from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 from rewardedit_jax.weights.hub import ModelNotFound
 from rewardedit_jax.weights.unet import widen_conv_in
 

@@ -1,5 +1,6 @@
 """The shapes benchmark: the path from an editor to its scores, with editors that are perfect, idle and random."""
 
+import json
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,14 +16,14 @@ from rewardedit_jax.shapes import shapes_example, vocabulary_texts
 from rewardedit_jax.shapes.editor_benchmark import (
     ASKED,
     SETTINGS,
+    Result,
     edit_scenes,
     evaluate_editor,
     held_out_scenes,
     references,
     score,
-    shapes_evaluator,
 )
-from rewardedit_jax.shapes.results import Result, scored_scenes
+from rewardedit_jax.shapes.tasks import shapes_evaluator
 
 QUICK = {**SETTINGS, "steps": 2, "batch_size": 4}
 
@@ -113,9 +114,8 @@ def _rewards(example):
 def test_result_survives_its_files(tmp_path, scenes):
     pictures = np.stack([scene.edited for scene in scenes])
     result = Result({"5": score(pictures, scenes)}, {"5": pictures})
-    assert scored_scenes(tmp_path / "a") is None
     result.save(tmp_path / "a", {"model": "m"})
-    assert scored_scenes(tmp_path / "a") == 8
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["scenes"] == 8
     again = Result.load(tmp_path / "a")
     np.testing.assert_allclose(again.scores["5"], result.scores["5"], atol=1e-4)
     np.testing.assert_array_equal(again.pictures["5"], pictures)

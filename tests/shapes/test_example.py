@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from rewardedit_jax.shapes import EDIT_TYPES, shapes_example, vocabulary_texts
-from rewardedit_jax.shapes.edits import Edit
 from rewardedit_jax.shapes.oracle import judge_batch
 from rewardedit_jax.shapes.render import render, to_uint8
-from rewardedit_jax.shapes.scene import COLORS, Scene, Shape
+from rewardedit_jax.shapes.scene import COLORS, Edit, Scene, Shape
 from rewardedit_jax.shapes.spoil import Spoil, render_spoiled
 from rewardedit_jax.shapes.wording import NOTHING_FAILED
 

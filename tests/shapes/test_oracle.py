@@ -5,10 +5,9 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from rewardedit_jax.shapes import judge, judge_batch, shapes_example
-from rewardedit_jax.shapes.edits import EDIT_TYPES, Edit
 from rewardedit_jax.shapes.oracle import YES
 from rewardedit_jax.shapes.render import render
-from rewardedit_jax.shapes.scene import COLORS, Scene, Shape
+from rewardedit_jax.shapes.scene import COLORS, EDIT_TYPES, Edit, Scene, Shape
 
 COUNT = 600
 

@@ -5,7 +5,7 @@ import pytest
 
 from rewardedit_jax.data.preferences import PreferenceSource
 from rewardedit_jax.shapes import ShapesPreferences, judge_batch, prepare_shapes_preferences, shapes_example
-from rewardedit_jax.shapes.candidates import shapes_candidates, to_ratings
+from rewardedit_jax.shapes.preferences import shapes_candidates, to_ratings
 
 SIZES = {"train": 5, "test": 3}
 

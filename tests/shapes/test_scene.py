@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from rewardedit_jax.shapes.edits import EDIT_TYPES, Edit, sample_case
 from rewardedit_jax.shapes.render import render, to_uint8
-from rewardedit_jax.shapes.scene import COLORS, SHAPES, Scene, Shape
+from rewardedit_jax.shapes.scene import COLORS, EDIT_TYPES, SHAPES, Edit, Scene, Shape, sample_case
 
 
 def cases(split, count):
