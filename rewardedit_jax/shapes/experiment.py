@@ -140,6 +140,7 @@ class Comparison:
         if unknown := [arm for arm in self.arms if arm not in known]:
             raise ValueError(f"--arms {', '.join(unknown)}: expected some of {', '.join(known)}")
         asked = set(self.arms or known)
+        # One level: the arm that another starts from starts from the recipe's own `init`.
         asked |= {known[arm].starts_from for arm in asked}
         return [arm for arm in known if arm in asked]
 

@@ -39,7 +39,8 @@ _MEASURES = {
 }
 # Column of the table → field of the report's JSON.
 _CALIBRATION = {"calibration error": "expected_calibration_error", "stated on ties": "stated_on_ties"}
-_LEAST_CHANGE, _CHANCE_LINE = "least change", "chance"  # lines of every table
+# First words of the measures in a report; the last two are lines of every table.
+_SCORER, _LEAST_CHANGE, _CHANCE_LINE = "scorer", "least change", "chance"
 
 
 def held_out_groups(count: int) -> list[ShapesCandidates]:
@@ -70,9 +71,9 @@ def evaluate_scorer(scores: Sequence[Sequence[EditScore]], groups: Sequence[Shap
     """
     means = np.stack([matrix(group) for group in scores])
     ratings = np.stack([group.ratings for group in groups])
-    rows = _accuracies("scorer", means[..., _OVERALL], ratings.sum(2), seed)
+    rows = _accuracies(_SCORER, means[..., _OVERALL], ratings.sum(2), seed)
     for name, column, rated in (("following", _FOLLOWING, 0), ("quality", _QUALITY, 1)):
-        rows.append(_pairs(f"scorer, pairs by {name}", means[..., column], ratings[..., rated], seed))
+        rows.append(_pairs(f"{_SCORER}, pairs by {name}", means[..., column], ratings[..., rated], seed))
     rows += _accuracies(_LEAST_CHANGE, least_change(groups), ratings.sum(2), seed)
     rows += [Row(f"{_CHANCE_LINE}, K = {k}", "sound", share, "") for k, share in _CHANCE.items()]
     stated, outcome = preferences(scores, ratings.sum(2))
@@ -170,26 +171,21 @@ def scorer_table(reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> ScorerTa
     Args:
       reports: name → for each training seed, the JSON of the report of `evaluate_scorer`.
     """
-    values = {name: _over_seeds([_scorer_line(report) for report in of_seeds]) for name, of_seeds in reports.items()}
+    values = {name: _over_seeds([_line(report, _SCORER) for report in of_seeds]) for name, of_seeds in reports.items()}
     first = next(iter(reports.values()))[0]
-    found = _measured(first)
-    chance = {"pairs": 50.0} | {f"K = {k}": found[f"{_CHANCE_LINE}, K = {k}"] for k in _CHANCE}
-    values[_LEAST_CHANGE] = _over_seeds([_columns(found, f"{_LEAST_CHANGE}, ")])
-    values[_CHANCE_LINE] = _over_seeds([chance])
+    chance = {f"K = {k}": 100 * share for k, share in _CHANCE.items()}
+    values[_LEAST_CHANGE] = _over_seeds([_line(first, _LEAST_CHANGE)])
+    values[_CHANCE_LINE] = _over_seeds([{"pairs": 50.0} | chance])
     return ScorerTable(values, first["groups"])
 
 
-def _scorer_line(report: Mapping[str, Any]) -> dict[str, float]:
-    calibration = {column: _percent(report[field]) for column, field in _CALIBRATION.items()}
-    return _columns(_measured(report), "scorer, ") | calibration
-
-
-def _columns(found: Mapping[str, float], prefix: str) -> dict[str, float]:
-    return {column: found[prefix + measure] for column, measure in _MEASURES.items() if prefix + measure in found}
-
-
-def _measured(report: Mapping[str, Any]) -> dict[str, float]:
-    return {row["measure"]: _percent(row["value"]) for row in report["rows"]}
+def _line(report: Mapping[str, Any], name: str) -> dict[str, float]:
+    """Column → percentage, of the measures that the report has of the scorer or the baseline."""
+    found = {row["measure"]: _percent(row["value"]) for row in report["rows"]}
+    line = {column: found[f"{name}, {m}"] for column, m in _MEASURES.items() if f"{name}, {m}" in found}
+    # Only scorers state probabilities.
+    calibration = _CALIBRATION if name == _SCORER else {}
+    return line | {column: _percent(report[field]) for column, field in calibration.items()}
 
 
 def _percent(share: float | None) -> float:

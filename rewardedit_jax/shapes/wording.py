@@ -86,7 +86,7 @@ def edit_missing(edit: Edit) -> Wordings:
 
 
 def edit_partial(edit: Edit, done: float) -> Wordings:
-    """Feedback for an edit of which the share `done`, below 1, was made."""
+    """Feedback for a partial edit, with the share `done` below 1."""
     degree = "almost" if done > 0.7 else "only partly" if done > 0.3 else "hardly"
     it, goal = _topic(edit), _goal(edit)
     match edit.type:

@@ -72,9 +72,9 @@ def test_scenes_are_those_of_every_test_split(scenes):
 
 
 def test_references_bracket_what_can_be_learnt(scenes):
-    told = references(scenes)
-    np.testing.assert_allclose(told["source, unchanged"], [[0, 5, 5]] * 8, atol=0.1)
-    np.testing.assert_array_equal(np.rint(told["imperfect edits"]), [scene.scores for scene in scenes])
+    found = references(scenes)
+    np.testing.assert_allclose(found["source, unchanged"], [[0, 5, 5]] * 8, atol=0.1)
+    np.testing.assert_array_equal(np.rint(found["imperfect edits"]), [scene.scores for scene in scenes])
 
 
 def test_same_noise_whatever_else_is_edited(scenes, rewarded):
@@ -128,7 +128,7 @@ def test_evaluator_of_a_training(scenes, rewarded, layout):
         def __init__(self):
             self.editor = knowing(rewarded)
 
-    told = shapes_evaluator(KnowingTask(), ConfigDict({"reward": {"layout": layout}}), count=8)(rewarded.params, 7)
-    assert set(told) == {*PERSPECTIVES, "grid"}
-    assert [float(told[name]) for name in PERSPECTIVES] == pytest.approx([5, 5, 5], abs=0.05)
-    assert told["grid"].ndim == 3
+    found = shapes_evaluator(KnowingTask(), ConfigDict({"reward": {"layout": layout}}), count=8)(rewarded.params, 7)
+    assert set(found) == {*PERSPECTIVES, "grid"}
+    assert [float(found[name]) for name in PERSPECTIVES] == pytest.approx([5, 5, 5], abs=0.05)
+    assert found["grid"].ndim == 3

@@ -19,18 +19,18 @@ def scores(*of_seeds):
 
 
 def test_one_seed_has_an_error_over_scenes_and_no_spread():
-    told = means(scores([1, 2, 3, 4]))
-    assert told.mean == pytest.approx((2.5, 1.5, 4))
+    found = means(scores([1, 2, 3, 4]))
+    assert found.mean == pytest.approx((2.5, 1.5, 4))
     # Deviations ±1.5, ±0.5: variance 5/3 with n - 1, divided by four scenes.
-    assert told.error == pytest.approx(((5 / 3 / 4) ** 0.5, (5 / 3 / 4) ** 0.5, 0))
-    assert told.spread is None
+    assert found.error == pytest.approx(((5 / 3 / 4) ** 0.5, (5 / 3 / 4) ** 0.5, 0))
+    assert found.spread is None
 
 
 def test_several_seeds_have_the_spread_of_their_means():
-    told = means(scores([1, 3], [3, 5], [2, 4]))
-    assert told.mean == pytest.approx((3, 2, 4))
-    assert told.spread == pytest.approx((1, 1, 0))  # of 2, 4, 3
-    assert told.error == pytest.approx((1, 1, 0))  # scenes' means 2 and 4: deviation √2, over √2
+    found = means(scores([1, 3], [3, 5], [2, 4]))
+    assert found.mean == pytest.approx((3, 2, 4))
+    assert found.spread == pytest.approx((1, 1, 0))  # of 2, 4, 3
+    assert found.error == pytest.approx((1, 1, 0))  # scenes' means 2 and 4: deviation √2, over √2
 
 
 def test_gains_are_paired():
@@ -66,14 +66,14 @@ def test_claims_do_not_depend_on_the_order_of_rows():
 def test_three_forms_say_the_same():
     reference = {"source": scores([0, 2])[0]}
     table = make_table({BASE: scores([1, 3], [2, 4]), ("reward", "5"): scores([2, 4], [4, 6])}, BASE, reference)
-    text, markdown, told = table.to_text(), table.to_markdown(), json.loads(json.dumps(table.to_json()))
+    text, markdown, found = table.to_text(), table.to_markdown(), json.loads(json.dumps(table.to_json()))
     for form in (text, markdown):
         assert "4.00 ± 1.41" in form  # spread of 3 and 5
         assert "+1.50 ± 0.71" in form
         assert "2 held-out scenes and 2 training seed" in form
-    assert told["rows"][2]["scores"]["mean"] == [4.0, 3.0, 4.0]
-    assert told["rows"][2]["gain"]["mean"] == [1.5, 1.5, 0.0]
-    assert told["rows"][0]["arm"] == "source"
+    assert found["rows"][2]["scores"]["mean"] == [4.0, 3.0, 4.0]
+    assert found["rows"][2]["gain"]["mean"] == [1.5, 1.5, 0.0]
+    assert found["rows"][0]["arm"] == "source"
     assert len({line.count("|") for line in markdown.splitlines() if line.startswith("|")}) == 1
 
 

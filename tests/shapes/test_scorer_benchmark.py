@@ -62,7 +62,7 @@ def test_what_does_not_occur_is_undefined(groups):
     assert {row["value"] for row in report.to_json()["rows"] if row["measure"] == "scorer, strict K = 3"} == {None}
 
 
-def test_what_is_not_certain_is_told(groups):
+def test_uncertainty_is_stated(groups):
     totals = np.stack([group.ratings.sum(1) for group in groups])
     sure, unsure = (evaluate_scorer(scored(groups, totals, log_std), groups) for log_std in (-3.0, 4.0))
     assert sure.values["expected_calibration_error"] < 1e-3
@@ -73,13 +73,13 @@ def test_what_is_not_certain_is_told(groups):
 def test_ties_are_half_right(groups):
     """A scorer that gives what is rated alike the same score states one half there, and is sure elsewhere."""
     totals = np.stack([group.ratings.sum(1) for group in groups])
-    told, true = preferences(scored(groups, totals), totals)
+    stated, true = preferences(scored(groups, totals), totals)
     first, second = np.triu_indices(4, 1)
     tied = (totals[:, first] == totals[:, second]).ravel()
     assert tied.any()
     np.testing.assert_array_equal(true, np.where(tied, 0.5, 1))
-    np.testing.assert_allclose(told[tied], 0.5, atol=1e-6)
-    assert told[~tied].min() > 0.99
+    np.testing.assert_allclose(stated[tied], 0.5, atol=1e-6)
+    assert stated[~tied].min() > 0.99
     assert evaluate_scorer(scored(groups, totals), groups).values["stated_on_ties"] == pytest.approx(0.5, abs=1e-6)
 
 
@@ -101,10 +101,10 @@ def test_the_baseline_prefers_the_source(groups):
 
 
 def test_calibration_in_closed_form():
-    told, true = np.array([0.55, 0.55, 0.95, 0.95]), np.array([1.0, 0.0, 1.0, 1.0])
-    assert reliability(told, true) == [(pytest.approx(0.55), 0.5, 2), (pytest.approx(0.95), 1.0, 2)]
-    assert expected_calibration_error(told, true) == pytest.approx(0.05)
-    assert expected_calibration_error(told, np.array([0.5, 0.6, 1.0, 0.9])) == pytest.approx(0)
+    stated, true = np.array([0.55, 0.55, 0.95, 0.95]), np.array([1.0, 0.0, 1.0, 1.0])
+    assert reliability(stated, true) == [(pytest.approx(0.55), 0.5, 2), (pytest.approx(0.95), 1.0, 2)]
+    assert expected_calibration_error(stated, true) == pytest.approx(0.05)
+    assert expected_calibration_error(stated, np.array([0.5, 0.6, 1.0, 0.9])) == pytest.approx(0)
 
 
 def test_the_curve_is_drawn():

@@ -24,7 +24,7 @@ def test_every_word_of_the_world_is_one_token():
     assert len({tokens[0] for tokens in split.values()}) > 50
 
 
-def test_other_words_are_told_apart():
+def test_other_words_have_distinct_ids():
     tokenizer = shapes_tokenizer()
     ids = {tuple(tokenizer(text)["input_ids"]) for text in ("zebra", "zebras", "zébra", "quartz")}
     assert len(ids) == 4
