@@ -99,7 +99,7 @@ SCORERS = Experiment(
         }
     ),
     training="{arm}-{seed}",
-    model="model/tokenizer_config.json",
+    model="model/tokenizer.json",
     evaluation="{arm}-{seed}/evaluation",
     log="{arm}-{seed}.log",  # not in the training's directory, which has to be empty at its start
     benchmark=("shapes_scorer", "--model", "{training}", "--json", "{result}"),

@@ -1,4 +1,4 @@
-"""The shapes benchmark: the path from an editor to its scores, with editors that are perfect, idle and random."""
+"""The shapes benchmark of editors: from an editor to its scores, with perfect, idle and random editors."""
 
 import json
 from dataclasses import dataclass, fields
@@ -40,7 +40,7 @@ def rewarded():
 
 @dataclass(frozen=True)
 class Knowing(Editor):
-    """Knows the ideal edit, makes it for the best reward and leaves the source alone for the worst."""
+    """Returns the ideal edit, or the unchanged source for the worst reward."""
 
     def edit(self, image, instruction, *, reward, seed, output, **settings):
         ideal = {scene.source.tobytes(): scene.ideal for scene in held_out_scenes(len(image))}
@@ -78,7 +78,7 @@ def test_references_bracket_what_can_be_learnt(scenes):
 
 
 def test_same_noise_whatever_else_is_edited(scenes, rewarded):
-    """Pairs stay pairs: the picture of a scene does not depend on how many there are."""
+    """The edit of a scene does not depend on the number of scenes, so that scores stay paired."""
     few = edit_scenes(rewarded, scenes[:4], Reward(), QUICK)
     many = edit_scenes(rewarded, scenes, Reward(), QUICK)
     assert few.dtype == np.uint8

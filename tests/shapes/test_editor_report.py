@@ -34,7 +34,7 @@ def test_several_seeds_have_the_spread_of_their_means():
 
 
 def test_gains_are_paired():
-    """Scenes differ much, the gain is the same on all: its error is zero although the means' errors overlap."""
+    """Scenes differ much but all have the same gain: its error is zero although the errors of the means overlap."""
     table = make_table({BASE: scores([0, 4, 1, 3]), ("reward", "5"): scores([0.5, 4.5, 1.5, 3.5])}, BASE)
     plain, rewarded = table.rows
     assert plain.gain is None
@@ -50,7 +50,7 @@ def test_gain_over_seeds_pairs_seeds_too():
 
 
 def test_claims_name_the_perspectives_that_hold():
-    """Preserving breaks the fall between 3 and 0, quality does not move at all."""
+    """Preserving rises from 3 to 0; quality is constant."""
     at_3 = scores([2, 2])
     at_0 = np.concatenate([scores([1, 1])[..., :1], scores([4, 4])[..., 1:]], axis=-1)
     arms = {BASE: scores([2, 2]), ("reward", "5"): scores([3, 3]), ("reward", "3"): at_3, ("reward", "0"): at_0}
@@ -105,7 +105,7 @@ def flat(color, n):
 
 
 def columns_of(grid, color):
-    """Left edges of the runs in which a colour stands in a row of the grid that has it."""
+    """Left edges of the runs of a colour in the first row of the grid that has it, and their total width."""
     found = (grid == np.asarray(color)).all(-1)
     row = found[found.any(1)][0]
     return np.flatnonzero(np.diff(np.concatenate([[False], row]).astype(int)) == 1).tolist(), int(row.sum())

@@ -1,4 +1,4 @@
-"""The oracle judge: what it must give full marks, what it must fail, and how it ranks."""
+"""The oracle judge: pictures with full scores, pictures that fail, and the ranking of pictures."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The shapes benchmark of scorers: made-up scores whose accuracies are known, and calibration in closed form."""
+"""The shapes benchmark of scorers: synthetic scores with known accuracies, and calibration in closed form."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def test_equal_scores_are_not_right(groups):
 
 
 def test_what_does_not_occur_is_undefined(groups):
-    """No three edits of these are all rated differently."""
+    """No group here has three different ratings."""
     few = [replace(group, ratings=np.float32([[4, 4], [4, 4], [1, 2], [1, 2]])) for group in groups[:2]]
     report = evaluate_scorer(scored(few, np.ones((2, 4))), few)
     assert np.isnan(values(report)["scorer, strict K = 3"])
@@ -71,7 +71,7 @@ def test_uncertainty_is_stated(groups):
 
 
 def test_ties_are_half_right(groups):
-    """A scorer that gives what is rated alike the same score states one half there, and is sure elsewhere."""
+    """A scorer with equal scores for equal ratings states one half on ties and certainty elsewhere."""
     totals = np.stack([group.ratings.sum(1) for group in groups])
     stated, true = preferences(scored(groups, totals), totals)
     first, second = np.triu_indices(4, 1)
@@ -84,7 +84,7 @@ def test_ties_are_half_right(groups):
 
 
 def test_sure_of_ties_is_wrong(groups):
-    """Who is sure of an order where there is none is wrong by one half there."""
+    """A scorer that is certain of an order in ties is wrong by one half on them."""
     totals = np.stack([group.ratings.sum(1) for group in groups])
     broken = totals + 0.3 * np.arange(4)  # keeps every order that there is
     report = evaluate_scorer(scored(groups, broken, -6.0), groups)
@@ -113,7 +113,7 @@ def test_the_curve_is_drawn():
 
 
 def test_the_table_of_several_scorers(groups):
-    """Seeds are averaged, the baseline and chance stand below."""
+    """Values are means over seeds; the baseline and chance are the last lines."""
     totals = np.stack([group.ratings.sum(1) for group in groups])
     right, wrong = (evaluate_scorer(scored(groups, sign * totals), groups).to_json() for sign in (1, -1))
     table = scorer_table({"one": [right], "mixed": [right, wrong]})

@@ -1,4 +1,4 @@
-"""Judged pairs of the shapes world: pure in their number, consistent with the oracle, random access from disk."""
+"""Preference pairs of the shapes world: functions of their index, consistent with the oracle, random access on disk."""
 
 import numpy as np
 import pytest

@@ -12,7 +12,7 @@ INSTRUCTION = "turn the red circle blue"
 
 
 def test_each_making_gives_the_same_ids():
-    """A resumed training makes it anew, and its weights know the ids."""
+    """A resumed training builds the tokenizer again, with weights for the old ids."""
     assert shapes_tokenizer.__wrapped__().get_vocab() == shapes_tokenizer().get_vocab()
 
 
