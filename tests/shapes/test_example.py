@@ -31,7 +31,7 @@ def test_an_example_is_a_function_of_its_index_split_and_seed(examples):
 
 
 def test_pictures_never_change_silently():
-    """The shipped weights are trained on these pictures: a change needs new weights and a new version of the builder."""
+    """The shipped weights are trained on these pictures: a change needs new weights and a new builder version."""
     sums = [int(getattr(shapes_example(11, "train"), name).astype(int).sum()) for name in ("source", "ideal", "edited")]
     assert sums == [560824, 559685, 557611]
 

@@ -1,4 +1,4 @@
-"""The scorer that ships: it orders held-out edits far better than the baseline, and its probabilities are calibrated."""
+"""The scorer that ships: it orders held-out edits far better than the baseline, with calibrated probabilities."""
 
 import pytest
 
