@@ -31,7 +31,7 @@ from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.params import Params, abstract_params
-from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
+from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 from rewardedit_jax.sharding import global_batch, infer_shardings, make_mesh
 from rewardedit_jax.training.loop import compile_step, initial_params
 from rewardedit_jax.training.optimizer import make_optimizer

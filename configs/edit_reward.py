@@ -1,7 +1,7 @@
-"""The scorer: a vision-language model that learns from judged pairs which edit is better.
+"""The scorer EditReward (arXiv:2509.26346): a vision-language model that learns from human preferences to score edits.
 
   python launch/train.py --config configs/edit_reward.py --workdir runs/scorer          # the paper's recipe
-  python launch/train.py --config configs/edit_reward.py:shapes --workdir runs/scorer   # the embedded world, a laptop
+  python launch/train.py --config configs/edit_reward.py:shapes --workdir runs/scorer   # the shapes world, a laptop
   python launch/train.py --config configs/edit_reward.py:debug --workdir runs/debug     # seconds
 
 The paper's recipe starts from Qwen2.5-VL-7B and reads EditReward-Data under data/EditReward-Data (docs/data.md).
@@ -17,77 +17,92 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant in ("shapes", "debug"):
         shapes(config)
     elif variant:
-        raise ValueError(f"unknown variant {variant!r} of edit_reward.py; there are shapes and debug.")
+        raise ValueError(f"unknown variant {variant!r} of edit_reward.py: expected '', 'shapes' or 'debug'.")
     if variant == "debug":
         debug(config)
     return config
 
 
 def paper() -> ConfigDict:
-    """EditReward, section 4.1. Where its code differs (constant rate, 10 epochs), the paper is followed."""
+    """EditReward, section 4.1 and A.4.
+
+    What the paper leaves open is from the published code, TIGER-AI-Lab/EditReward. Where the two differ (the code has a
+    constant learning rate, 10 epochs and batches of 64), the paper is followed.
+    """
     config = ConfigDict()
     config.task = "scoring"
     config.seed = 0
-    config.steps = 25_000  # two epochs of 200,000 rows, ties disentangled
-    config.batch_size = 16  # pairs, over all devices
+    config.steps = 25_000  # two epochs of 200,000 pairs
+    config.batch_size = 16  # pairs, over all devices: 2 on each of 8 GPUs
     config.accumulate = 1  # batches per optimizer step
 
-    config.init = "Qwen/Qwen2.5-VL-7B-Instruct"  # a base model or a scorer; "": from scratch, as `network` says
-    config.base = ""  # where the tokenizer is, if `init` has none
-    config.network = {"text": {}, "vision": {}}
-    config.positions = "plain"  # as published weights; "mrope" is what the base model was trained with
+    config.init = "Qwen/Qwen2.5-VL-7B-Instruct"  # a base model or a scorer; "": from scratch, of the sizes in `network`
+    config.base = ""  # model with the tokenizer, if `init` has none
+    config.network = {"text": {}, "vision": {}}  # fields of Qwen2.5-VL's config.json, for `init=""`
+    config.positions = "plain"  # of the published weights; "mrope": those of the base model's training
+    # Section 3.2 and table 4: one head for each dimension, and the mean of eq. 3. The widths are the code's.
     config.heads = {"kind": "separate", "hidden_sizes": (1024, 16), "aggregation": "mean"}
+    # The code's loss, E[-log sigmoid]. Eq. 4, -log P, is "negative_log_probability".
     config.objective = {"name": "uncertainty", "settings": settings()}
 
     config.data = ConfigDict()
     config.data.name = "edit_reward"
     config.data.root = "data/EditReward-Data"
-    config.data.images = ""  # what paths of a preference file are relative to; empty: its folder
-    config.data.ties = "disentangle"  # "both orders": full ties too; "strict only"; "marked": for btt, per_perspective
-    config.data.area = 448 * 448  # pixels
-    config.data.row_tokens = 1536  # rows and images are padded to these, larger ones to the next multiple
+    config.data.images = ""  # folder that the paths of a preference file are relative to; empty: that of the file
+    # "disentangle": eq. 6; "both orders": all ties, in both orders; "strict only": no ties; "marked": all ties, once,
+    # for the objectives btt and per_perspective.
+    config.data.ties = "disentangle"
+    config.data.area = 448 * 448  # pixels of an image; its aspect ratio is kept
+    # Rows of text and images are padded to these sizes, larger ones to the next multiple, so that few programs compile.
+    config.data.row_tokens = 1536
     config.data.image_patches = 1152
-    config.data.skip_bad = False
+    config.data.skip_bad = False  # False: an unreadable image stops the run; True: it is counted and replaced
     config.data.threads = 8
 
-    # The embedding matrix stays as it is; the reward token's row, which trains, lies beside it.
+    # (regular expression of parameter paths, whether they train). Of the token embeddings only the row of the reward
+    # token trains, which is a parameter of its own.
     config.trainable = ((r"scorer/decoder/embed_tokens/.*", False), (r".*", True))
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 2e-6
     config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 1250
+    config.optimizer.warmup_steps = 1250  # 0.05 of the steps
     config.optimizer.b1, config.optimizer.b2, config.optimizer.eps = 0.9, 0.999, 1e-8
     config.optimizer.weight_decay = 0.0
-    config.optimizer.clip_norm = 1.0
+    config.optimizer.clip_norm = 1.0  # a default in the code, which DeepSpeed may ignore
     config.optimizer.ema_decay = None
     config.optimizer.mu_dtype = "float32"
 
     config.compute = {"dtype": "bfloat16", "remat": True}
-    config.mesh = {"data": 1, "fsdp": -1, "tensor": 1}  # 7B with its moments fits on no single device
+    config.mesh = {
+        "data": 1,
+        "fsdp": -1,
+        "tensor": 1,
+    }  # devices per axis; -1: all. 7 B parameters with their moments need several
 
-    config.log_every = 10
+    config.log_every = 10  # steps, as the next two
     config.checkpoint_every = 1000
-    config.evaluate_every = 0
+    config.evaluate_every = 0  # 0: never
     config.keep_checkpoints = 2
     return config
 
 
 def settings() -> dict[str, FieldReference]:
-    """Of all objectives; what is not set is the objective's own default."""
+    """Settings of all objectives; an unset one has the objective's own default."""
     return {
-        "margin": placeholder(float),  # uncertainty, uncertainty_with_margin, uncertainty_monte_carlo, constant_margin
-        "draws": placeholder(int),  # uncertainty_monte_carlo
-        "tau": placeholder(float),  # likelihood_displacement, which has no default
-        "k": placeholder(float),  # btt, per_perspective
-        "ties": placeholder(str),  # per_perspective: btt, masked
+        # Of uncertainty, uncertainty_with_margin, uncertainty_monte_carlo and constant_margin.
+        "margin": placeholder(float),
+        "draws": placeholder(int),  # of uncertainty_monte_carlo
+        "tau": placeholder(float),  # of likelihood_displacement, which has no default for it
+        "k": placeholder(float),  # of btt and per_perspective
+        "ties": placeholder(str),  # of per_perspective: btt or masked
     }
 
 
 def shapes(config: ConfigDict) -> None:
-    """The embedded world: a scorer of 1 M parameters from scratch, from the ratings of edits; 40 minutes on two cores.
+    """The shapes world: a scorer of 1 M parameters from scratch, by regression of ratings; 40 minutes on two cores.
 
-    A ranking goes on from it, with --config.init=runs/scorer and an objective and ties of its own: see `make scorers`.
+    A ranking starts from it, with --config.init=runs/scorer and another objective and other ties: see `make scorers`.
     """
     config.task = "shapes_scoring"
     config.init, config.base = "", "shapes_scorer"  # the tokenizer that ships with the package
@@ -122,7 +137,7 @@ def shapes(config: ConfigDict) -> None:
 
 
 def debug(config: ConfigDict) -> None:
-    """Everything runs, nothing is learnt."""
+    """The shapes variant in seconds, to check that everything runs; it learns nothing."""
     config.steps, config.batch_size = 4, 4
     config.data.update(root="runs/debug-data", train=16, test=8)
     config.log_every, config.checkpoint_every = 1, 2

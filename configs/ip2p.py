@@ -1,11 +1,11 @@
-"""Stage 1: InstructPix2Pix, an editor by instruction, without reward.
+"""Stage 1 of Multi-Reward as Condition (arXiv:2411.04713): InstructPix2Pix, which edits by instruction, without reward.
 
   python launch/train.py --config configs/ip2p.py --workdir runs/ip2p          # from Stable Diffusion 1.5
   python launch/train.py --config configs/ip2p.py:shapes --workdir runs/ip2p   # the embedded world, from scratch
   python launch/train.py --config configs/ip2p.py:debug --workdir runs/debug   # seconds
 
-The full recipe reads the clip-filtered InstructPix2Pix data under data/instruct-pix2pix (docs/data.md). The shapes
-variant, with the autoencoder of configs/autoencoder.py, made the editor that ships with the package.
+The full recipe reads the CLIP-filtered InstructPix2Pix data under data/instruct-pix2pix (docs/data.md). The shapes
+variant, with the autoencoder of configs/autoencoder.py, made the editor `shapes` that ships with the package.
 """
 
 from ml_collections import ConfigDict
@@ -19,28 +19,33 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant in ("shapes", "debug"):
         shapes(config)
     elif variant:
-        raise ValueError(f"unknown variant {variant!r} of ip2p.py; there are shapes and debug.")
+        raise ValueError(f"unknown variant {variant!r} of ip2p.py: expected '', 'shapes' or 'debug'.")
     if variant == "debug":
         debug(config)
     return config
 
 
 def full() -> ConfigDict:
-    """As the published stage 1 of Multi-Reward as Condition was trained: its recipe without the reward."""
+    """The recipe of the published stage 1: that of configs/reward_ip2p.py without the reward.
+
+    Multi-Reward as Condition starts from InstructPix2Pix (section 6.1); its authors published their own training of it
+    (`Gstar666/Reward-InsPix2Pix`, folder stage1_instruct_pix2pix), with the settings below.
+    """
     config = ConfigDict()
     config.task = "editing"
     config.base_editor = "instruct_pix2pix"  # one of rewardedit_jax.bases.BASES
     config.seed = 0
     config.steps = 10_000
-    config.batch_size = 32  # over all devices; published: 4 per GPU, their number not said
+    config.batch_size = 32  # edits, over all devices. The published code has 4 per GPU for an unknown number of GPUs
     config.accumulate = 4  # batches per optimizer step
 
     config.init = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    config.network = {"unet": {}, "vae": {}, "text_encoder": {}, "tokenizer": ""}  # empty: as in `init`
+    config.network = {"unet": {}, "vae": {}, "text_encoder": {}, "tokenizer": ""}  # fields that differ from `init`
     config.schedule = {}  # fields of scheduler_config.json that differ from those of `init`
 
     config.reward = ConfigDict()
     config.reward.layout = ""  # no reward modules
+    # The others are unused here; configs/reward_ip2p.py explains them.
     config.reward.sources = ("scores", "text")
     config.reward.paths = ("attention", "addition")
     config.reward.perspectives = PERSPECTIVES
@@ -49,13 +54,14 @@ def full() -> ConfigDict:
     config.data = ConfigDict()
     config.data.name = "instruct_pix2pix"
     config.data.root = "data/instruct-pix2pix"
-    config.data.rewards = ""
-    config.data.resolution = 256
-    config.data.flip = True
-    config.data.skip_bad = False
+    config.data.rewards = ""  # reward file; none without reward
+    config.data.resolution = 256  # pixels
+    config.data.flip = True  # random horizontal flips of source and edited image together
+    config.data.skip_bad = False  # False: an unreadable image stops the run; True: it is counted and replaced
     config.data.threads = 8
 
-    config.conditioning_dropout = 0.05
+    config.conditioning_dropout = 0.05  # probability, each, of dropping the instruction, the source, and both
+    # (regular expression of parameter paths, whether they train)
     config.trainable = ((r"unet/.*", True), (r"(vae|text_encoder)/.*", False))
 
     config.optimizer = ConfigDict()
@@ -69,19 +75,19 @@ def full() -> ConfigDict:
     config.optimizer.mu_dtype = "float32"
 
     config.compute = {"dtype": "bfloat16", "remat": True}
-    config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}  # -1: all remaining devices
+    config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}  # devices per axis; -1: all that remain
 
-    config.log_every = 10
+    config.log_every = 10  # steps, as the next two
     config.checkpoint_every = 1000
-    config.evaluate_every = 0
+    config.evaluate_every = 0  # 0: never
     config.keep_checkpoints = 2
     return config
 
 
 def shapes(config: ConfigDict) -> None:
-    """The embedded world from scratch: 32 px, about an hour and a half on two cores."""
+    """The shapes world from scratch: 32 px, about an hour and a half on two cores."""
     config.task = "shapes_editing"
-    config.init = "shapes"  # for its autoencoder
+    config.init = "shapes"  # the editor that ships with the package; provides the autoencoder
     config.network.unet = {
         "in_channels": 16,
         "out_channels": 8,
@@ -110,7 +116,7 @@ def shapes(config: ConfigDict) -> None:
         "clip_sample": False,
         "set_alpha_to_one": False,
         "steps_offset": 1,
-        "prediction_type": "v_prediction",  # at this size, noise prediction gives no pictures in hours
+        "prediction_type": "v_prediction",  # with noise prediction, a U-Net of this size stays at noise for hours
     }
     config.trainable = ((r"(unet|text_encoder)/.*", True), (r"vae/.*", False))
     config.steps = 30_000
@@ -124,7 +130,7 @@ def shapes(config: ConfigDict) -> None:
 
 
 def debug(config: ConfigDict) -> None:
-    """Everything runs, nothing is learnt."""
+    """The shapes variant in seconds, to check that everything runs; it learns nothing."""
     config.steps, config.batch_size = 4, 4
     config.data.update(root="runs/debug-data", train=64, test=16)
     config.optimizer.warmup_steps = 1

@@ -1,10 +1,11 @@
-"""Train arms of one recipe side by side and compare what they learnt: one table, one picture grid.
+"""Train the arms of an experiment side by side and compare the models: one table, and a picture grid for editors.
 
   python launch/compare.py --config configs/reward_ip2p.py:shapes --arms "without reward" reward --workdir runs/demo
   python launch/compare.py --config configs/reward_ip2p.py:shapes --seeds 3 --workdir runs/comparison   # all arms
+  python launch/compare.py --config configs/edit_reward.py:shapes --seeds 3 --workdir runs/scorers      # scorers
 
-Each training takes one core (on an accelerator, one after the other). A stopped comparison goes on with the same
-command; what is there is not done again. Fields of the recipe are set for all arms: --config.steps=300.
+Each training takes one core (on an accelerator, one after the other). The same command resumes a stopped comparison
+and repeats nothing that is done. Fields of the recipe are set for all arms: --config.steps=300.
 """
 
 import argparse
@@ -12,21 +13,23 @@ import sys
 from pathlib import Path
 
 from rewardedit_jax.command_line import complain_clearly
-from rewardedit_jax.shapes.arms import ARMS
-from rewardedit_jax.shapes.comparison import Comparison, JobsFailed, compare
+from rewardedit_jax.shapes.experiment import EDITORS, SCORERS, Comparison, JobsFailed, compare
 
 
 def parse() -> Comparison:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--config", required=True, help="recipe of the shapes world")
-    p.add_argument("--arms", nargs="+", choices=ARMS, default=tuple(ARMS), metavar="ARM",
-                   help=f"what to train, of: {', '.join(ARMS)} (default: all)")  # fmt: skip
+    p.add_argument("--config", required=True, help="recipe of the shapes world, of an editor or a scorer")
+    p.add_argument("--arms", nargs="+", default=(), metavar="ARM",
+                   help=f"what to train (default: all). Editors: {', '.join(EDITORS.arms)}. "
+                   f"Scorers: {', '.join(SCORERS.arms)}; all others start from ratings")  # fmt: skip
     p.add_argument("--seeds", type=int, default=1, help="trainings of each arm (default: %(default)s)")
-    p.add_argument("--count", type=int, default=256, help="held-out scenes to judge (default: %(default)s)")
+    p.add_argument("--count", type=int, default=256,
+                   help="held-out scenes, or groups of edits, to evaluate on (default: %(default)s)")  # fmt: skip
     p.add_argument("--workdir", required=True, type=Path, help="directory of trainings, table and pictures")
     a, overrides = p.parse_known_args()
-    launch = Path(__file__).parent
-    return Comparison(a.config, tuple(overrides), tuple(a.arms), a.seeds, a.count, a.workdir, launch)
+    return Comparison(
+        a.config, tuple(overrides), tuple(a.arms), a.seeds, a.count, a.workdir, launch=Path(__file__).parent
+    )
 
 
 def main() -> None:

@@ -24,7 +24,8 @@ from pathlib import Path
 from rewardedit_jax.command_line import complain_clearly, png_file
 from rewardedit_jax.evaluation.charts import require_matplotlib
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
-from rewardedit_jax.shapes.command import add_shapes_benchmarks
+from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
+from rewardedit_jax.shapes.scorer_benchmark import add_scorer_benchmarks
 
 _WITHOUT_REPORT = ("shapes", "shapes_scorers")  # have tables and files of their own
 
@@ -32,7 +33,8 @@ _WITHOUT_REPORT = ("shapes", "shapes_scorers")  # have tables and files of their
 def parse() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     benchmarks = p.add_subparsers(dest="benchmark", required=True)
-    add_shapes_benchmarks(benchmarks)
+    add_editor_benchmark(benchmarks)
+    add_scorer_benchmarks(benchmarks)
     add_reward_benchmarks(benchmarks)
     for name, parser in benchmarks.choices.items():
         if name not in _WITHOUT_REPORT:

@@ -1,4 +1,4 @@
-"""The recipes: each variant builds, the two stages differ in what they are meant to, the paper's values."""
+"""Recipes: each variant builds, the two stages differ in the reward and its data, the papers' values."""
 
 import pytest
 from ml_collections import FrozenConfigDict
@@ -60,7 +60,7 @@ def test_variants_share_their_fields(recipe, variant):
 
 @pytest.mark.parametrize("recipe", VARIANTS)
 def test_an_unknown_variant_is_refused(recipe):
-    with pytest.raises(ValueError, match=rf"unknown variant 'shape' of {recipe}\.py; there are shapes and debug"):
+    with pytest.raises(ValueError, match=rf"'shape' of {recipe}\.py.*'shapes' or 'debug'"):
         get_config(recipe, "shape")
 
 
@@ -114,17 +114,17 @@ def test_the_papers_recipe():
 
 
 def test_the_papers_recipe_of_the_scorer():
-    """EditReward, arXiv 2509.26346; what it leaves open is the published code's (fact sheet)."""
+    """EditReward, arXiv:2509.26346; what the paper leaves open is from its published code."""
     config = get_config("edit_reward")
     assert leaves(config.optimizer) == {
         "learning_rate": 2e-6,  # section 4.1, for every part
-        "schedule": "cosine",  # section 4.1; the code has a constant rate (fact sheet 9.1)
+        "schedule": "cosine",  # section 4.1; the code has a constant rate
         "warmup_steps": 1250,  # section 4.1: 0.05 of the steps
-        "b1": 0.9,  # these four and the decay are the code's (fact sheet 5.1)
+        "b1": 0.9,  # betas, eps and weight decay are the code's
         "b2": 0.999,
         "eps": 1e-8,
         "weight_decay": 0.0,
-        "clip_norm": 1.0,  # of the code's settings, which DeepSpeed may not have heeded
+        "clip_norm": 1.0,  # a default in the code, which DeepSpeed may ignore
         "ema_decay": None,
         "mu_dtype": "float32",
     }
@@ -132,16 +132,16 @@ def test_the_papers_recipe_of_the_scorer():
     assert config.batch_size * config.accumulate == 16  # section 4.1: two pairs on each of eight devices
     assert config.steps == 2 * 200_000 / 16  # section 4.1: two epochs of 200 K pairs
     assert config.optimizer.warmup_steps == 0.05 * config.steps
-    # Sections 3.2 and 4.5: a head for each dimension, their mean. The widths are the code's (fact sheet 2.2).
+    # Section 3.2 and table 4: a head for each dimension, their mean (eq. 3). The widths are the code's.
     assert config.heads.to_dict() == {"kind": "separate", "hidden_sizes": (1024, 16), "aggregation": "mean"}
-    assert config.objective.name == "uncertainty"  # section 3.2; the code's mean of -log, not Eq. 4 (fact sheet 9.2)
+    assert config.objective.name == "uncertainty"  # section 3.2; the code's E[-log sigmoid], not eq. 4
     assert not any(config.objective.settings.values())
-    assert config.positions == "plain"  # the code's (fact sheet 0.4)
+    assert config.positions == "plain"  # the code's
     assert config.data.area == 448 * 448  # section 4.1, "preserving their original aspect ratios"
-    assert config.data.ties == "disentangle"  # section 3.3
-    # Section 4.1, "all parameters of the backbone"; of the embedding the code trains the reward token's row (5.1).
+    assert config.data.ties == "disentangle"  # section 3.3, eq. 6
+    # Section 4.1, "all parameters of the backbone"; of the token embeddings the code trains the reward token's row.
     assert config.trainable == ((r"scorer/decoder/embed_tokens/.*", False), (r".*", True))
-    assert config.compute.to_dict() == {"dtype": "bfloat16", "remat": True}  # the code's (fact sheet 5.1)
+    assert config.compute.to_dict() == {"dtype": "bfloat16", "remat": True}  # the code's
 
 
 @pytest.mark.parametrize("recipe", VARIANTS)

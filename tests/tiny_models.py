@@ -15,7 +15,7 @@ from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.params import abstract_params
-from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
+from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 
 TEXT_WIDTH = 12
 

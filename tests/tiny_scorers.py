@@ -9,7 +9,7 @@ from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.params import abstract_params
 from rewardedit_jax.scoring.images import to_patches
 from rewardedit_jax.scoring.scorer import Scorer
-from rewardedit_jax.shapes.scorer_tokenizer import shapes_scorer_tokenizer
+from rewardedit_jax.shapes.tokenizers import shapes_scorer_tokenizer
 
 TOKENS = 600  # of the tiny tokenizer; the reward token comes on top
 

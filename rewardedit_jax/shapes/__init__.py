@@ -1,10 +1,10 @@
-"""The shapes world: procedural edits with known ideal, graded imperfections and an oracle judge."""
+"""The shapes world: procedural edits with known ideals, graded faults and an oracle judge."""
 
 from rewardedit_jax.shapes.builder import ShapesBuilder, ShapesSource, prepare_shapes
-from rewardedit_jax.shapes.edits import EDIT_TYPES
 from rewardedit_jax.shapes.example import ShapesExample, shapes_example
 from rewardedit_jax.shapes.oracle import OracleScores, judge, judge_batch
 from rewardedit_jax.shapes.preferences import ShapesPreferences, prepare_shapes_preferences
+from rewardedit_jax.shapes.scene import EDIT_TYPES
 from rewardedit_jax.shapes.wording import vocabulary_texts
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The shapes world on disk: TFDS builders that write array_record files, and the source that reads edits back."""
+"""The shapes world on disk: TFDS builders that write array_record files, and the source that reads examples back."""
 
 import io
 import os
@@ -19,18 +19,18 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from rewardedit_jax.shapes.edits import EDIT_TYPES, Split
 from rewardedit_jax.shapes.example import ShapesExample, shapes_example
 from rewardedit_jax.shapes.render import SIZE
+from rewardedit_jax.shapes.scene import EDIT_TYPES, Split
 
 PICTURES = ("source", "edited", "ideal")
 PICTURE = tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png")
-_WORTH_A_POOL = 3000  # examples; starting the workers takes as long as making about a thousand
+_POOL_THRESHOLD = 3000  # examples from which worker processes pay; their start takes as long as about 1000 examples
 
 
 @dataclass(kw_only=True)
 class ShapesConfig(tfds.core.BuilderConfig):
-    """How many examples of each split, and the seed of both."""
+    """Number of examples in each split, and the seed of both."""
 
     train: int
     test: int
@@ -38,21 +38,22 @@ class ShapesConfig(tfds.core.BuilderConfig):
 
 
 class Generated(tfds.core.GeneratorBasedBuilder):
-    """A data set that is made, not downloaded: a builder names its features, and what makes one example."""
+    """A data set that is generated, not downloaded. Subclasses define `make`, `features` and `unit`."""
 
-    # Nothing is downloaded; to look for checksums, TFDS would need `importlib_resources`, which it does not install.
+    # None skips the search for checksums of downloads, which needs the undeclared dependency `importlib_resources`.
     url_infos = None
-    unit: str  # what is counted by the progress bar
+    unit: str  # of the progress bar
 
     @abstractmethod
     def make(self, index: int, split: Split, seed: int) -> dict[str, Any]:
-        """Example number `index`, its pictures as PNG; a static method, as worker processes call it."""
+        """Example number `index`, with its pictures as PNG. A static method, because worker processes call it."""
 
     @property
     @abstractmethod
     def features(self) -> dict[str, tfds.features.FeatureConnector | type]: ...
 
     def _info(self) -> tfds.core.DatasetInfo:
+        # Examples are independent of each other, so TFDS need not shuffle them; the pipeline does for each epoch.
         features = tfds.features.FeaturesDict(self.features)
         return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=features, disable_shuffling=True)
 
@@ -62,17 +63,17 @@ class Generated(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: Split):
         config = self.builder_config
         count = getattr(config, split)
-        patience = 0.5 if sys.stderr.isatty() else 30  # seconds between two lines of a log
+        interval = 0.5 if sys.stderr.isatty() else 30  # seconds; every update is a line of its own in a log file
         examples = _make_examples(self.make, split, count, config.seed)
-        yield from enumerate(tqdm(examples, f"{self.name}, {split}", count, unit=self.unit, mininterval=patience))
+        yield from enumerate(tqdm(examples, f"{self.name}, {split}", count, unit=self.unit, mininterval=interval))
 
 
 class ShapesBuilder(Generated):
-    """Edits of procedural scenes, with the ideal edit and the oracle's reward of the imperfect one."""
+    """Imperfect edits of procedural scenes, with the ideal edits and the oracle's rewards."""
 
     name = "shapes"
     unit = " scenes"
-    # The first number changes with the pictures, the second with their scores: stale files are then not reused.
+    # The first number changes with the pictures, the second with their scores, so that stale files are not reused.
     VERSION = tfds.core.Version("1.1.0")
 
     @property
@@ -94,15 +95,15 @@ class ShapesBuilder(Generated):
 
 
 def prepare_shapes(data_dir: str | Path, train: int, test: int, seed: int = 0) -> Path:
-    """Writes the data set unless it is there, and returns its folder, which names the three numbers."""
+    """Writes the data set unless it exists, and returns its folder, whose name has the three numbers."""
     return prepare(ShapesBuilder, data_dir, train, test, seed)
 
 
 def prepare(builder: type[Generated], data_dir: str | Path, train: int, test: int, seed: int = 0) -> Path:
-    """Writes a made data set unless it is there, and returns its folder, which names the three numbers.
+    """Writes a generated data set unless it exists, and returns its folder, whose name has the three numbers.
 
-    An interrupted run leaves nothing under that name, so it is done again. Thousands of examples are made by worker
-    processes, which are spawned: a script that calls this needs `if __name__ == "__main__"`.
+    An interrupted run leaves no folder of that name and is repeated. Worker processes generate large data sets; they
+    are spawned, so a script that calls this function needs `if __name__ == "__main__"`.
     """
     config = ShapesConfig(name=f"train{train}_test{test}_seed{seed}", train=train, test=test, seed=seed)
     prepared = builder(config=config, data_dir=str(data_dir), file_format="array_record")
@@ -113,7 +114,7 @@ def prepare(builder: type[Generated], data_dir: str | Path, train: int, test: in
 
 @contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """Without its talk of downloads of unknown size: one bar for each split says all."""
+    """Hides TFDS's messages about downloads; the bar of each split remains."""
     tfds.disable_progress_bar()
     try:
         with redirect_stdout(io.StringIO()):
@@ -145,17 +146,18 @@ class ShapesSource:
 
 
 def _make_examples(make: Callable[[int, Split, int], dict], split: Split, count: int, seed: int) -> Iterator[dict]:
+    """Examples 0..count - 1 in order, from worker processes if there are many."""
     make = partial(make, split=split, seed=seed)
-    if count < _WORTH_A_POOL:
+    if count < _POOL_THRESHOLD:
         yield from map(make, range(count))
         return
-    # Spawned, not forked: JAX's threads do not survive a fork.
+    # Spawned, not forked: a fork copies the locks of JAX's threads but not the threads, and may hang.
     with ProcessPoolExecutor(min(8, os.cpu_count() or 1), get_context("spawn")) as pool:
         yield from pool.map(make, range(count), chunksize=64)
 
 
 def to_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """TFDS writes pictures without TensorFlow only if they come encoded."""
+    """The image as PNG bytes; TFDS needs TensorFlow to encode arrays."""
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "png", compress_level=1)
+    Image.fromarray(image).save(file, "png", compress_level=1)  # the fastest level
     return file.getvalue()

@@ -1,26 +1,30 @@
-"""The shapes benchmark: edits of held-out scenes, judged by the oracle.
+"""The shapes benchmark of editors: edits of held-out scenes, scored by the oracle, as files, table and picture grid.
 
-Scene i always starts from the noise of seed i, so the scores of two models, or of one model asked for two rewards,
-differ in pairs: their mean difference is known far better than either mean.
+Scene i always starts from the noise of seed i. The scores of two models, or of one model under two rewards, are
+therefore paired, and their mean difference has a much smaller error than either mean.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from ml_collections import ConfigDict
+from PIL import Image
 
 from rewardedit_jax.editing.editor import Editor
-from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.reward import PERSPECTIVES, Reward
-from rewardedit_jax.shapes import ShapesExample, judge_batch, shapes_example
-from rewardedit_jax.shapes.pictures import Column, choose_rows, draw_grid
-from rewardedit_jax.shapes.results import Result
+from rewardedit_jax.shapes.editor_report import Column, EditorTable, choose_rows, draw_grid, make_table
+from rewardedit_jax.shapes.example import ShapesExample, shapes_example
+from rewardedit_jax.shapes.oracle import judge_batch
+from rewardedit_jax.weights.files import write_json
 
-# Scores to ask for. What fails is told in the commonest texts of training pairs with that score which name no object
-# of the scene, so that an editor that reads texts only can be asked as well.
+# The rewards of Multi-Reward as Condition, table 6. The texts are the most frequent ones of training pairs with that
+# score among those that name no object of the scene: an editor that reads only texts can then be tested too.
 ASKED: Mapping[str, Reward] = MappingProxyType(
     {
         "5": Reward(),
@@ -30,14 +34,47 @@ ASKED: Mapping[str, Reward] = MappingProxyType(
         ),
     }
 )
-NOTHING = "none"  # asked of an editor without reward modules
+NOTHING = "none"  # the label of editors without reward modules
 SETTINGS = MappingProxyType(
     {"sampler": "ddim", "steps": 15, "text_guidance": 3.0, "image_guidance": 1.5, "batch_size": 64}
 )
+BASELINE, FULL = "without reward", "reward"  # arms: the one that gains refer to, and the whole method
+RESULT = "result.json"
+_PICTURES = "pictures.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Edits of one editor and their scores, by the label of the reward asked for."""
+
+    scores: Mapping[str, Float[np.ndarray, "n 3"]]
+    pictures: Mapping[str, UInt8[np.ndarray, "n h w 3"]]
+
+    def save(self, directory: Path, about: Mapping[str, Any]) -> None:
+        """Writes every score to result.json and every picture to pictures.npz.
+
+        Args:
+          about: further fields of result.json: how the pictures were made.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(directory / _PICTURES, **self.pictures)
+        scores = {asked: [[round(float(s), 4) for s in row] for row in rows] for asked, rows in self.scores.items()}
+        scenes = len(next(iter(self.scores.values())))
+        fields = {**about, "scenes": scenes, "perspectives": list(PERSPECTIVES), "scores": scores}
+        # Written last and renamed at once, because the presence of result.json marks an evaluation as done.
+        unfinished = directory / "result.tmp"
+        write_json(fields, unfinished)
+        unfinished.replace(directory / RESULT)
+
+    @classmethod
+    def load(cls, directory: Path) -> "Result":
+        scores = json.loads((directory / RESULT).read_text())["scores"]
+        with np.load(directory / _PICTURES) as pictures:
+            return cls({k: np.asarray(rows, np.float32) for k, rows in scores.items()}, dict(pictures))
 
 
 def held_out_scenes(count: int) -> list[ShapesExample]:
-    """The first examples of the test split of every shapes data set, whatever its size: no files are needed."""
+    """The first examples of the test split. They are drawn anew and equal those of every data set on disk."""
     return [shapes_example(i, "test") for i in range(count)]
 
 
@@ -47,7 +84,7 @@ def edit_scenes(
     reward: Reward | None,
     settings: Mapping[str, Any] = SETTINGS,
 ) -> UInt8[np.ndarray, "n 32 32 3"]:
-    """What the editor makes of the scenes when asked for `reward`; None for editors without reward modules."""
+    """The editor's edits of the scenes, conditioned on `reward`; None for editors without reward modules."""
     edited = editor.edit(
         [scene.source for scene in scenes],
         [scene.instruction for scene in scenes],
@@ -66,33 +103,75 @@ def score(pictures: UInt8[np.ndarray, "n 32 32 3"], scenes: Sequence[ShapesExamp
 
 
 def evaluate_editor(editor: Editor, scenes: Sequence[ShapesExample]) -> Result:
-    """Asks for each reward of `ASKED`, or for none where the editor has no reward modules."""
+    """Edits and scores under each reward of `ASKED`, or without reward if the editor has no reward modules."""
     asked = ASKED if editor.has_reward else {NOTHING: None}
     pictures = {label: edit_scenes(editor, scenes, reward) for label, reward in asked.items()}
     return Result({label: score(p, scenes) for label, p in pictures.items()}, pictures)
 
 
 def references(scenes: Sequence[ShapesExample]) -> dict[str, Float[np.ndarray, "n 3"]]:
-    """What scores without a model: doing nothing, and the imperfect edits that editors are trained on."""
+    """Scores of the unchanged sources and of the imperfect edits that editors are trained on."""
     named = {"source, unchanged": "source", "imperfect edits": "edited"}
     return {name: score(np.stack([getattr(s, field) for s in scenes]), scenes) for name, field in named.items()}
 
 
-def shapes_evaluator(
-    task: EditingTask, config: ConfigDict, count: int = 64
-) -> Callable[[Mapping[str, Any], int], dict[str, Any]]:
-    """For `training.loop.train`: mean scores at the best reward, and a picture grid.
+def report_editors(workdir: Path, results: Mapping[str, Sequence[Path]], count: int) -> list[Path]:
+    """Prints the table and writes it as table.txt, .md and .json, and the pictures of the first seed as grid.png.
 
     Args:
-      config: `reward.layout`; an editor without reward modules is asked for none.
+      results: arm → result.json of each seed.
+      count: held-out scenes that the results are of.
     """
+    loaded = {arm: [Result.load(file.parent) for file in files] for arm, files in results.items()}
     scenes = held_out_scenes(count)
-    reward = Reward() if config.reward.layout else None
+    table = table_of(loaded, scenes)
+    files = [workdir / name for name in ("table.txt", "table.md", "table.json", "grid.png")]
+    files[0].write_text(table.to_text() + "\n")
+    files[1].write_text(table.to_markdown() + "\n")
+    write_json(table.to_json(), files[2])
+    Image.fromarray(grid_of({arm: of_seeds[0] for arm, of_seeds in loaded.items()}, scenes)).save(files[3])
+    print(table.to_text())
+    return files
 
-    def evaluate(params: Mapping[str, Any], step: int) -> dict[str, Any]:
-        pictures = edit_scenes(task.with_params(params), scenes, reward)
-        scores = score(pictures, scenes)
-        grid = draw_grid(scenes, [Column(f"step {step}", pictures, scores)], choose_rows(scenes))
-        return {**dict(zip(PERSPECTIVES, scores.mean(0), strict=True)), "grid": grid}
 
-    return evaluate
+def table_of(results: Mapping[str, Sequence[Result]], scenes: Sequence[ShapesExample]) -> EditorTable:
+    """The table of arms, each with the results of its seeds."""
+    scores = {
+        (arm, asked): np.stack([result.scores[asked] for result in of_seeds])
+        for arm, of_seeds in results.items()
+        for asked in of_seeds[0].scores
+    }
+    return make_table(scores, (BASELINE, NOTHING), references(scenes))
+
+
+def grid_of(results: Mapping[str, Result], scenes: Sequence[ShapesExample]) -> UInt8[np.ndarray, "h w 3"]:
+    """Pictures of the baseline, and of one arm with reward from the lowest to the highest reward."""
+    columns = []
+    if BASELINE in results:
+        columns.append(_column(BASELINE, results[BASELINE], NOTHING))
+    rewarded = [arm for arm in results if arm != BASELINE]
+    if rewarded:
+        shown = FULL if FULL in rewarded else rewarded[0]
+        columns += [_column(f"{shown} {asked}", results[shown], asked) for asked in reversed(ASKED)]
+    return draw_grid(scenes, columns, choose_rows(scenes))
+
+
+def _column(title: str, result: Result, asked: str) -> Column:
+    return Column(title, result.pictures[asked], result.scores[asked])
+
+
+def add_editor_benchmark(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command `shapes` to launch/evaluate.py."""
+    parser = benchmarks.add_parser("shapes", help="edits of the shapes world, scored by its oracle")
+    parser.add_argument("--model", required=True, help="directory, training workdir, hub id, or 'shapes'")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the scores and the pictures")
+    parser.add_argument("--count", type=int, default=256, help="held-out scenes (default: %(default)s)")
+    parser.set_defaults(run=_run)
+
+
+def _run(a: argparse.Namespace) -> None:
+    scenes = held_out_scenes(a.count)
+    result = evaluate_editor(Editor.load(a.model), scenes)
+    result.save(a.output, {"model": a.model, "settings": dict(SETTINGS)})
+    scores = {(a.model, asked): scores[None] for asked, scores in result.scores.items()}
+    print(make_table(scores, references=references(scenes)).to_text())

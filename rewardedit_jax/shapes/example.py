@@ -1,4 +1,4 @@
-"""One example of the shapes world, as a pure function of its index."""
+"""Training examples of editors in the shapes world, as a pure function of their index."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rewardedit_jax.data.records import EditRecord
-from rewardedit_jax.shapes.edits import Edit, Split, sample_case
 from rewardedit_jax.shapes.oracle import judge
 from rewardedit_jax.shapes.render import render, to_uint8
-from rewardedit_jax.shapes.scene import choose
+from rewardedit_jax.shapes.scene import SPLITS, Edit, Split, choose, sample_case
 from rewardedit_jax.shapes.spoil import CLEAN, Spoil, render_spoiled, sample_spoil
 from rewardedit_jax.shapes.wording import (
     DISTURBED,
@@ -25,24 +24,23 @@ from rewardedit_jax.shapes.wording import (
     unasked_change,
 )
 
-SPLITS = ("train", "test")
-
 
 @dataclass(frozen=True, eq=False)
 class ShapesExample(EditRecord):
-    """A record whose perfect edit is known. `edited` is the imperfect one, `scores` are the oracle's."""
+    """A record with its ideal edit. `edited` is the imperfect edit, `scores` are the oracle's."""
 
     ideal: UInt8[np.ndarray, "32 32 3"]
     edit_type: str  # one of EDIT_TYPES
-    severity: tuple[int, int, int]  # what the edit was spoiled with: 5 is clean
+    severity: tuple[int, int, int]  # of the faults in each perspective; 5 is clean
 
 
 def shapes_example(index: int, split: Split, seed: int = 0) -> ShapesExample:
     """Example number `index` of a split: the same for the same three arguments, on every machine.
 
-    The severities decide how the edit is spoiled; the recorded scores are what the oracle measures on the picture that
-    comes out, rounded to 0..5, since a spoil may show more or less than it was meant to.
+    The recorded scores are the oracle's, rounded to 0..5, and not the severities: a fault may be more or less visible
+    than its severity suggests.
     """
+    # The order of the draws is part of the data: another order gives other examples.
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     scene, edit = sample_case(rng, split)
     spoil = sample_spoil(rng, scene, edit)
@@ -63,6 +61,7 @@ def shapes_example(index: int, split: Split, seed: int = 0) -> ShapesExample:
 
 
 def _feedback(rng: np.random.Generator, edit: Edit, spoil: Spoil, scores: np.ndarray) -> tuple[str, str, str]:
+    """One text for each perspective, "None" for a score of 5."""
     failures = _following_failure(edit, spoil), _preserving_failure(edit, spoil), _quality_failure(spoil)
     return tuple(
         NOTHING_FAILED if score == CLEAN else choose(rng, wordings)
@@ -81,6 +80,7 @@ def _following_failure(edit: Edit, spoil: Spoil) -> Wordings:
 def _preserving_failure(edit: Edit, spoil: Spoil) -> Wordings:
     if spoil.unasked:
         return unasked_change(spoil.unasked, slight=spoil.unasked_share < 0.6)
+    # An edit of another object is an unrequested change of that object.
     if edit.subject and spoil.made.subject.cell != edit.subject.cell:
         return unasked_change(spoil.made, slight=False)
     return DISTURBED

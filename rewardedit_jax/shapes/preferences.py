@@ -1,24 +1,77 @@
-"""Judged pairs of the shapes world: every two of a scene's four candidates, preferred by the sum of their ratings."""
+"""Preference pairs of the shapes world: groups of four rated edits, their data set on disk, and pairs of a group."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Float, UInt8
 
 from rewardedit_jax.data.records import Preference, PreferenceLabel
 from rewardedit_jax.shapes.builder import PICTURE, Generated, prepare, to_png
-from rewardedit_jax.shapes.candidates import CANDIDATES, ShapesCandidates, shapes_candidates
-from rewardedit_jax.shapes.edits import EDIT_TYPES, Split
-from rewardedit_jax.shapes.render import SIZE
+from rewardedit_jax.shapes.oracle import judge_batch
+from rewardedit_jax.shapes.render import SIZE, render, to_uint8
+from rewardedit_jax.shapes.scene import EDIT_TYPES, SPLITS, Split, choose, sample_case
+from rewardedit_jax.shapes.spoil import render_spoiled, sample_spoil
+from rewardedit_jax.shapes.wording import instructions
 
+CANDIDATES = 4
 _PAIRS = tuple(combinations(range(CANDIDATES), 2))
+# Part of the random seed. The editor's examples have none: the same index there gives another scene.
+_STREAM = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ShapesCandidates:
+    """Four imperfect edits of one source by one instruction, with their ratings."""
+
+    key: str
+    instruction: str
+    source: UInt8[np.ndarray, "32 32 3"]
+    ideal: UInt8[np.ndarray, "32 32 3"]
+    candidates: UInt8[np.ndarray, "4 32 32 3"]
+    scores: Float[np.ndarray, "4 3"]  # the oracle's, 0..5: following, preserving, quality
+    ratings: Float[np.ndarray, "4 2"]  # whole numbers 1..4: following and quality, the scale of EditReward's raters
+    edit_type: str
+
+
+def shapes_candidates(index: int, split: Split, seed: int = 0) -> ShapesCandidates:
+    """Group number `index` of a split: the same for the same three arguments, on every machine."""
+    # The order of the draws is part of the data: another order gives other groups.
+    rng = np.random.default_rng([seed, SPLITS.index(split), index, _STREAM])
+    scene, edit = sample_case(rng, split)
+    spoils = [sample_spoil(rng, scene, edit) for _ in range(CANDIDATES)]
+    edited = np.stack([to_uint8(render_spoiled(rng, scene, spoil)) for spoil in spoils])
+    source, ideal = to_uint8(render(scene)), to_uint8(render(edit.apply(scene)))
+    repeated = [np.broadcast_to(image, edited.shape) for image in (source, ideal)]
+    scores = judge_batch(edited, *repeated, [edit.type] * CANDIDATES)
+    return ShapesCandidates(
+        key=f"{split}-{seed}-{index}",
+        instruction=choose(rng, instructions(edit)),
+        source=source,
+        ideal=ideal,
+        candidates=edited,
+        scores=scores,
+        ratings=to_ratings(scores),
+        edit_type=edit.type,
+    )
+
+
+def to_ratings(scores: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
+    """Ratings 1..4 of following and quality from scores 0..5 of following, preserving and quality.
+
+    EditReward's raters count unrequested changes against following (its third criterion, exclusivity), so the rating is
+    that of the lower of following and preserving.
+    """
+    rated = np.stack([scores[:, :2].min(axis=1), scores[:, 2]], axis=1)
+    return (1 + np.rint(3 * rated / 5)).astype(np.float32)
 
 
 class ShapesPreferencesBuilder(Generated):
-    """Four imperfect edits of each of many procedural scenes, with the oracle's scores and ratings after them."""
+    """Groups of four imperfect edits of procedural scenes, with the oracle's scores and ratings derived from them."""
 
     name = "shapes_preferences"
     unit = " groups"
@@ -31,7 +84,7 @@ class ShapesPreferencesBuilder(Generated):
             "instruction": tfds.features.Text(),
             "source": PICTURE,
             "ideal": PICTURE,
-            # One above the other: a single picture is read faster than four.
+            # Stacked vertically: one PNG decodes faster than four.
             "candidates": tfds.features.Image(shape=(CANDIDATES * SIZE, SIZE, 3), encoding_format="png"),
             "scores": tfds.features.Tensor(shape=(CANDIDATES, 3), dtype=np.float32),
             "ratings": tfds.features.Tensor(shape=(CANDIDATES, 2), dtype=np.float32),
@@ -47,7 +100,7 @@ class ShapesPreferencesBuilder(Generated):
 
 
 def prepare_shapes_preferences(data_dir: str | Path, train: int, test: int, seed: int = 0) -> Path:
-    """Writes so many groups of four unless they are there, and returns their folder."""
+    """Writes `train` and `test` groups of four unless they exist, and returns their folder."""
     return prepare(ShapesPreferencesBuilder, data_dir, train, test, seed)
 
 
@@ -57,6 +110,7 @@ class ShapesPreferences:
     def __init__(self, path: str | Path, split: Split):
         builder = tfds.builder_from_directory(str(path))
         self._groups = builder.as_data_source(split)
+        # Labels of all pairs are needed at once, for the ties; decoding the pictures would take most of the time.
         undecoded = dict.fromkeys(("source", "ideal", "candidates"), tfds.decode.SkipDecoding())
         groups = map(_with_texts, builder.as_data_source(split, decoders=undecoded))
         self.labels = [label for group in groups for label in _labels(group)]
@@ -71,18 +125,19 @@ class ShapesPreferences:
         return Preference(**vars(self.labels[index]), source=group.source, **images)
 
     def group(self, number: int) -> ShapesCandidates:
-        """The candidates that pairs 6 · number and following are made of."""
+        """The candidates of the six pairs from index 6 · number."""
         row = _with_texts(self._groups[number])
         row["candidates"] = row["candidates"].reshape(CANDIDATES, SIZE, SIZE, 3)
         return ShapesCandidates(**{**row, "edit_type": EDIT_TYPES[row["edit_type"]]})
 
 
 def _with_texts(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its texts decoded from the bytes that TFDS returns."""
     return {**row, **{name: row[name].decode() for name in ("key", "instruction")}}
 
 
 def _labels(group: dict[str, Any]) -> Iterator[PreferenceLabel]:
-    """Of every two candidates."""
+    """One label for every pair of candidates; the higher sum of ratings is preferred."""
     key, ratings = group["key"], group["ratings"]
     for a, b in _PAIRS:
         difference = ratings[a].sum() - ratings[b].sum()

@@ -1,7 +1,7 @@
-"""Trainings and their scoring as processes side by side: each core works on one, and a stopped run goes on.
+"""Runs trainings and the evaluation of their models as processes side by side, one per core.
 
-What is left to do is read from the files of a job alone, so that going on after an interruption and going on from
-training to scoring are one thing.
+The next step of a job follows from the files that it has left. The same code therefore starts a job, goes on from
+training to evaluation, and resumes after an interruption.
 """
 
 import json
@@ -10,68 +10,63 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from rewardedit_jax.shapes.results import scored_scenes
-
-_SCORING = 0.2  # of the progress of a training: about the time that scoring takes
+_EVALUATION_SHARE = 0.2  # progress that an evaluation counts for, as a share of its training: about its share of time
 _POLL_SECONDS = 0.5
 _SHOWN_LOG_LINES = 20
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training and the scoring of its model, under `directory`."""
+    """One training and the evaluation of its model."""
 
     name: str
-    directory: Path
-    launch: Path  # where train.py and evaluate.py are
-    training: tuple[str, ...]  # arguments of train.py
-    steps: int
-    count: int  # scenes to score
-
-    @property
-    def workdir(self) -> Path:
-        return self.directory / "training"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.directory / "evaluation"
-
-    @property
-    def log(self) -> Path:
-        return self.directory / "log.txt"
-
-    @property
-    def scored(self) -> bool:
-        return scored_scenes(self.evaluation) == self.count
+    workdir: Path  # working directory of train.py
+    model: Path  # the file that train.py writes last
+    result: Path  # JSON file that evaluate.py writes
+    log: Path  # output of both
+    train: tuple[str, ...]  # train.py and its arguments
+    evaluate: tuple[str, ...]  # evaluate.py and its arguments
+    steps: int  # of the training
+    size: tuple[str, int]  # field of `result` and its value: a result of another size is evaluated again
+    after: "Job | None" = None  # the job whose model this one starts from
 
     @property
     def trained(self) -> bool:
-        return (self.workdir / "model" / "model_index.json").is_file()
+        return self.model.is_file()
+
+    @property
+    def ready(self) -> bool:
+        return self.after is None or self.after.trained
+
+    @property
+    def done(self) -> bool:
+        """Whether `result` is complete; evaluate.py may have been stopped while it wrote the file."""
+        field, value = self.size
+        try:
+            return json.loads(self.result.read_text()).get(field) == value
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False
 
     def next_command(self) -> list[str] | None:
-        """Training, anew or from the last checkpoint; then scoring; None when both are done."""
-        if self.scored:
+        """Training, from the last checkpoint if there is one; then evaluation; None when both are done."""
+        if self.done:
             return None
         if self.trained:
-            script, *arguments = "evaluate.py", "shapes", "--model", self.workdir, "--output", self.evaluation
-            arguments += ["--count", self.count]
-        else:
-            script, *arguments = "train.py", *self.training, "--workdir", self.workdir
-            if any(entry.name.isdigit() for entry in self.workdir.glob("checkpoints/*")):
-                arguments.append("--resume")
-        return [sys.executable, str(self.launch / script), *map(str, arguments)]
+            return [sys.executable, *self.evaluate]
+        # A directory of digits is a complete checkpoint; orbax adds a suffix while it writes one.
+        has_checkpoint = any(entry.name.isdigit() for entry in self.workdir.glob("checkpoints/*"))
+        return [sys.executable, *self.train, *(["--resume"] if has_checkpoint else [])]
 
     def progress(self) -> float:
-        """In steps of training."""
-        if self.scored:
-            return (1 + _SCORING) * self.steps
+        """Work done, in training steps."""
+        if self.done:
+            return (1 + _EVALUATION_SHARE) * self.steps
         return float(self.steps if self.trained else _last_step(self.workdir / "metrics.jsonl"))
 
 
@@ -83,48 +78,63 @@ class _Running:
     command: list[str]
 
 
-def run_jobs(jobs: Sequence[Job], slots: Iterable[tuple[int, ...]]) -> list[Job]:
-    """Runs all jobs, one per slot at a time, and returns those that failed; the others finish all the same.
+def run_processes(jobs: Sequence[Job], slots: Iterable[tuple[int, ...]]) -> list[Job]:
+    """Runs all jobs, one per slot at a time, and returns those that failed or whose start model is missing.
+
+    A failed job does not stop the others, except those that start from its model.
 
     Args:
-      slots: for each job to run side by side, the cores it is pinned to; empty: not pinned.
+      slots: the cores that a job is pinned to, for each job to run at the same time; empty: not pinned.
     """
-    waiting, free = deque(job for job in jobs if job.next_command()), list(slots)
+    waiting, free = [job for job in jobs if job.next_command()], list(slots)
     running: list[_Running] = []
     failed: list[Job] = []
     with _progress_bar(jobs) as bar:
         try:
-            while waiting or running:
-                while waiting and free:
-                    running.append(_start(waiting.popleft(), free.pop()))
+            while True:
+                _start_ready(waiting, running, free)
+                if not running:
+                    return failed + waiting  # what still waits starts from the model of a failed job
                 time.sleep(_POLL_SECONDS)
                 for ended in [r for r in running if r.process.poll() is not None]:
                     running.remove(ended)
-                    following = ended.job.next_command()
-                    if ended.process.returncode or following == ended.command:  # a success must have left its files
-                        failed.append(ended.job)
-                    elif following:
-                        running.append(_start(ended.job, ended.cores))
-                        continue
-                    free.append(ended.cores)
+                    _continue(ended, running, free, failed)
                 _show(bar, jobs, running)
-        finally:  # of a run that is interrupted; trainings save their state when they are told to stop
+        finally:  # an exception or Ctrl-C; trainings save their state on SIGTERM
             for r in running:
                 r.process.terminate()
             for r in running:
                 r.process.wait()
-    return failed
+
+
+def _start_ready(waiting: list[Job], running: list[_Running], free: list[tuple[int, ...]]) -> None:
+    """Moves jobs from `waiting` to `running`, in their order, while there are free cores."""
+    while free and (job := next((job for job in waiting if job.ready), None)):
+        waiting.remove(job)
+        running.append(_start(job, free.pop()))
+
+
+def _continue(ended: _Running, running: list[_Running], free: list[tuple[int, ...]], failed: list[Job]) -> None:
+    """Starts the next command of a job whose process has ended, or frees its cores."""
+    following = ended.job.next_command()
+    # A process that succeeds without leaving its files would be started again for ever.
+    if ended.process.returncode or following == ended.command:
+        failed.append(ended.job)
+    elif following:
+        running.append(_start(ended.job, ended.cores))
+        return
+    free.append(ended.cores)
 
 
 def share_cores(cores: Sequence[int], jobs: int) -> list[tuple[int, ...]]:
-    """Slots for so many jobs: the cores dealt out evenly, at most one slot per core."""
+    """Cores split evenly into one slot per job, with at least one core in each slot."""
     slots = max(1, min(len(cores), jobs))
     return [tuple(cores[i::slots]) for i in range(slots)]
 
 
 def available_slots(jobs: int) -> list[tuple[int, ...]]:
-    """On a CPU all cores, dealt out; an accelerator takes one job at a time."""
-    # Asked in a process of its own: whoever looks at an accelerator holds its memory.
+    """Slots for `run_processes`: all cores of a CPU, or a single slot for an accelerator."""
+    # A child process asks: JAX reserves an accelerator's memory in the process that looks at its devices.
     backend = subprocess.run(
         [sys.executable, "-c", "import jax; print(jax.default_backend())"], capture_output=True, text=True, check=True
     )
@@ -132,7 +142,7 @@ def available_slots(jobs: int) -> list[tuple[int, ...]]:
         return [()]
     if hasattr(os, "sched_getaffinity"):
         return share_cores(sorted(os.sched_getaffinity(0)), jobs)
-    return [()] * max(1, min(os.cpu_count() or 1, jobs))  # macOS cannot pin
+    return [()] * max(1, min(os.cpu_count() or 1, jobs))  # macOS cannot pin a process
 
 
 def last_lines(log: Path, count: int = _SHOWN_LOG_LINES) -> str:
@@ -142,30 +152,32 @@ def last_lines(log: Path, count: int = _SHOWN_LOG_LINES) -> str:
 def _start(job: Job, cores: tuple[int, ...]) -> _Running:
     command = job.next_command()
     if not job.trained and "--resume" not in command:
-        shutil.rmtree(job.workdir, ignore_errors=True)  # stopped before its first checkpoint: nothing to go on from
-    job.directory.mkdir(parents=True, exist_ok=True)
+        # Stopped before the first checkpoint: train.py refuses a directory that is not empty.
+        shutil.rmtree(job.workdir, ignore_errors=True)
+    job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     if cores:
-        os.sched_setaffinity(process.pid, cores)  # before it has counted its cores, which takes an import of jax
+        # XLA counts its cores when jax is imported, which takes longer than this call.
+        os.sched_setaffinity(process.pid, cores)
     return _Running(job, process, cores, command)
 
 
 def _last_step(metrics: Path) -> int:
-    """0 before the first logged step; the last line may be half written."""
+    """Last step of a metrics.jsonl; 0 without one. The text after the last line break may be half a line."""
     lines = [line for line in metrics.read_text().split("\n")[:-1] if line] if metrics.is_file() else []
     return json.loads(lines[-1])["step"] if lines else 0
 
 
 def _progress_bar(jobs: Sequence[Job]) -> tqdm:
-    patience = 0.5 if sys.stderr.isatty() else 30  # seconds between two lines of a log
-    total = round(sum((1 + _SCORING) * job.steps for job in jobs))
-    form = "{percentage:3.0f}%|{bar:30}| {elapsed}<{remaining}{postfix}"
-    return tqdm(total=total, bar_format=form, mininterval=patience)
+    interval = 0.5 if sys.stderr.isatty() else 30  # seconds; every update is a line of its own in a log file
+    total = round(sum((1 + _EVALUATION_SHARE) * job.steps for job in jobs))
+    bar_format = "{percentage:3.0f}%|{bar:30}| {elapsed}<{remaining}{postfix}"
+    return tqdm(total=total, bar_format=bar_format, mininterval=interval)
 
 
 def _show(bar: tqdm, jobs: Sequence[Job], running: Sequence[_Running]) -> None:
-    scoring, done = sum(r.job.trained for r in running), sum(job.scored for job in jobs)
-    told = f"training {len(running) - scoring}, scoring {scoring}, done {done} of {len(jobs)}"
-    bar.set_postfix_str(told, refresh=False)
+    evaluating, done = sum(r.job.trained for r in running), sum(job.done for job in jobs)
+    counts = f"training {len(running) - evaluating}, evaluating {evaluating}, done {done} of {len(jobs)}"
+    bar.set_postfix_str(counts, refresh=False)
     bar.update(sum(job.progress() for job in jobs) - bar.n)

@@ -1,7 +1,7 @@
 """Draws a scene as a 32×32 RGB picture, anti-aliased from signed distances.
 
-Axes: y down, x right; pixel centres lie at half-integers. Tiles are 16×16, one to a cell, and are cached: the quantised
-geometry of `scene` allows only a few hundred.
+Axes: y down, x right; pixel centres lie at half-integers. Every cell is a tile of 16×16 pixels. Tiles are cached: the
+few radii and offsets of `scene` allow only some hundred.
 """
 
 from functools import lru_cache
@@ -9,49 +9,45 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from rewardedit_jax.shapes.scene import BACKGROUNDS, COLORS, Scene, Shape
+from rewardedit_jax.shapes.scene import BACKGROUNDS, COLORS, EFFECTS, Scene, Shape
 
-SIZE = 32
-CELL = 16
-SUPERSAMPLING = 4
+SIZE = 32  # pixels
+CELL = 16  # pixels
+SUPERSAMPLING = 4  # samples per pixel along each axis
 
-# Light and weather map colours channel by channel: gain, then offset.
-EFFECTS = {
-    "night": ((0.28, 0.34, 0.55), (0.0, 0.0, 0.02)),
-    "sunset": ((0.92, 0.60, 0.35), (0.08, 0.02, 0.0)),
-    "fog": ((0.38, 0.38, 0.38), (0.43, 0.44, 0.45)),
-}
-STYLES = ("sketch", "blueprint", "cartoon", "gray photo")
-# Paper and ink of the styles that keep nothing but outlines.
+# Paper and ink of the styles that show outlines only.
 DRAWINGS = {"sketch": ((0.96, 0.96, 0.96), (0.10, 0.10, 0.10)), "blueprint": ((0.08, 0.22, 0.60), (0.95, 0.95, 0.95))}
 OUTLINE = (0.05, 0.05, 0.05)
-SHADE = 0.22  # a texture's dark parts, relative to the colour of the shape
-FLOOR = 0.68  # the bottom of a fading background and the lower half of a split one, relative to its colour
+SHADE = 0.22  # brightness of a texture's dark parts, relative to the colour of the shape
+FLOOR = 0.68  # brightness of the bottom of a fading background and of the lower half of a split one
 
 
 def render(scene: Scene) -> Float[np.ndarray, "32 32 3"]:
     """The picture, float32 in 0..1."""
-    image = _background(scene.background, scene.fill).copy()
+    image = _background(scene.background, scene.fill).copy()  # the cached array must stay as it is
     if scene.style in DRAWINGS:
         image[:] = DRAWINGS[scene.style][0]
     for shape in scene.shapes:
         _draw(image[_window(shape.cell)], shape, scene.style)
+    # Styles first, then light: an effect also tints a gray photo.
     if scene.style == "gray photo":
         image = to_gray(image)
     return with_effect(image, scene.effect) if scene.effect else image
 
 
 def with_effect(image: Float[np.ndarray, "*batch 3"], effect: str) -> Float[np.ndarray, "*batch 3"]:
+    """The image under the light or weather of `EFFECTS`."""
     gain, offset = EFFECTS[effect]
     return image * np.float32(gain) + np.float32(offset)
 
 
 def to_gray(image: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
+    """Luma (the weights of ITU-R BT.601) in all three channels."""
     return np.repeat(image @ np.float32([[0.30], [0.59], [0.11]]), 3, axis=-1)
 
 
 def to_uint8(image: Float[np.ndarray, "*batch 3"]) -> UInt8[np.ndarray, "*batch 3"]:
-    """0..1 → 0..255, rounded; what lies outside is clipped."""
+    """0..1 → 0..255, clipped and rounded."""
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
@@ -61,7 +57,7 @@ def _window(cell: int) -> tuple[slice, slice]:
 
 
 def _draw(tile: np.ndarray, shape: Shape, style: str | None) -> None:
-    """Paints one shape over its cell, in place."""
+    """Paints one shape over its cell, in place. Coverages are alpha values."""
     bright, dark, line = _coverage(shape.form, shape.texture, shape.radius, shape.dx, shape.dy)
     if style not in DRAWINGS:
         color = np.float32(COLORS[shape.color])
@@ -83,31 +79,38 @@ def _background(color: str, fill: str) -> np.ndarray:
 
 @lru_cache(maxsize=4096)
 def _coverage(form: str, texture: str, radius: float, dx: float, dy: float) -> tuple[np.ndarray, ...]:
-    """How much of each pixel the bright parts, the dark parts and the outline of a shape cover: float32[16, 16, 1]."""
+    """Coverage of each pixel by a shape's bright parts, its dark parts and its outline: float32[16, 16, 1] each."""
     grid = (np.arange(CELL * SUPERSAMPLING) + 0.5) / SUPERSAMPLING
     y, x = np.meshgrid(grid, grid, indexing="ij")
     distance = _signed_distance(form, x - CELL / 2 - dx, y - CELL / 2 - dy, radius)
     inside, dark = distance < 0, _is_dark(texture, x, y)
+    # The outline is 1.5 pixels wide and lies mostly inside, so that it stays in the cell.
     return tuple(_shrink(part) for part in (inside & ~dark, inside & dark, np.abs(distance + 0.4) < 0.75))
 
 
 def _shrink(mask: np.ndarray) -> np.ndarray:
+    """Averages the samples of each pixel."""
     blocks = mask.reshape(CELL, SUPERSAMPLING, CELL, SUPERSAMPLING)
     return blocks.mean(axis=(1, 3), dtype=np.float32)[..., None]
 
 
 def _signed_distance(form: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-    """Pixels to the outline, negative inside. A triangle is twice its radius wide and high."""
+    """Distance to the outline in pixels, negative inside. A triangle is twice its radius wide and high."""
     if form == "circle":
         return np.hypot(x, y) - radius
     if form == "square":
         return np.maximum(np.abs(x), np.abs(y)) - 0.9 * radius
-    slope = np.hypot(2, 1)  # an upright triangle, 2 high on a base of 2
+    # The maximum over the distances to the edges' lines; exact inside, and near enough at the anti-aliased outline.
+    slope = np.hypot(2, 1)  # upright, 2 high on a base of 2: the length of the normal (2, 1) of its sides
     return np.maximum(y - radius, (2 * np.abs(x) - y - radius) / slope)
 
 
 def _is_dark(texture: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Textures lie fast on the pixel grid, with a period that divides the cell: the ideal edit is then unambiguous."""
+    """Mask of the texture's dark parts.
+
+    Textures are fixed to the pixel grid, with a period that divides the cell, so that they do not depend on the offsets
+    of a shape and the ideal edit is unambiguous.
+    """
     if texture == "striped":
         return y % 4 >= 2
     if texture == "checkered":

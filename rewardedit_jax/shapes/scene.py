@@ -1,14 +1,17 @@
-"""What a scene is: up to four coloured, textured shapes, one to a cell of a 2×2 grid, on a background.
+"""Scenes and edits of them: what a picture shows, the seven kinds of edit, and which of them only the test split has.
 
-A scene is a value; editing it gives another scene, and `render` draws either. Geometry is quantised, so that drawing is
-looking up tiles, and every shape stays inside its own 16×16 cell.
+A scene has up to four coloured, textured shapes, one to a cell of a 2×2 grid, on a background. It is a value; an edit
+maps it to another scene, so the *ideal* picture is the drawing of that scene. The ideal is a function of source and
+instruction alone: an added shape has the standard size and sits in the middle of the named cell.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 SHAPES = ("circle", "square", "triangle")
+# RGB in 0..1. Any two are far apart, so that the oracle can tell a wrong colour from an incomplete change.
 COLORS = {
     "red": (0.90, 0.08, 0.08),
     "green": (0.08, 0.65, 0.12),
@@ -28,8 +31,36 @@ BACKGROUNDS = {
 }
 FILLS = ("even", "fading", "split")
 PLACES = ("top left", "top right", "bottom left", "bottom right")  # the name of each cell, row by row
+# Light and weather, as a map of each colour channel: gain, then offset.
+EFFECTS = {
+    "night": ((0.28, 0.34, 0.55), (0.0, 0.0, 0.02)),
+    "sunset": ((0.92, 0.60, 0.35), (0.08, 0.02, 0.0)),
+    "fog": ((0.38, 0.38, 0.38), (0.43, 0.44, 0.45)),
+}
+STYLES = ("sketch", "blueprint", "cartoon", "gray photo")
+# Pixels. Few values, so that `render` can cache every tile; the largest shape with any offset stays in its 16×16 cell.
 RADII = (6.0, 6.5, 7.0)
 OFFSETS = (-0.5, 0.0, 0.5)
+
+Split = Literal["train", "test"]
+SPLITS = ("train", "test")
+EDIT_TYPES = ("local", "remove", "add", "texture", "background", "global", "style")  # the order of Real-Edit
+# Edits of single objects are the slowest to learn, so they are drawn more often.
+_TYPE_WEIGHTS = (0.20, 0.15, 0.20, 0.15, 0.10, 0.10, 0.10)
+_RECOLOR_SHARE = 0.75  # of the local edits; the others change the form
+# Attribute and values of the edits of a whole scene.
+_SCENE_VALUES = {
+    "background": ("background", tuple(BACKGROUNDS)),
+    "global": ("effect", tuple(EFFECTS)),
+    "style": ("style", STYLES),
+}
+# Position of each name in its list; the rules of the splits add up positions.
+_ORDER = {
+    name: i
+    for names in (SHAPES, COLORS, TEXTURES, BACKGROUNDS, FILLS, PLACES, EFFECTS, STYLES)
+    for i, name in enumerate(names)
+}
+_PERIOD = 6  # the rules hold out one combination in six
 
 
 @dataclass(frozen=True)
@@ -53,7 +84,7 @@ class Scene:
     fill: str
     shapes: tuple[Shape, ...]
     effect: str | None = None  # weather or light over the whole picture
-    style: str | None = None  # how the picture is made
+    style: str | None = None  # drawing style
 
     def free_cells(self) -> list[int]:
         taken = {shape.cell for shape in self.shapes}
@@ -69,8 +100,34 @@ class Scene:
         return replace(self, shapes=kept + ((new,) if new else ()))
 
 
+@dataclass(frozen=True)
+class Edit:
+    """Sets `attribute` of `subject` to `value`.
+
+    Without an attribute the subject is added or removed; without a subject the scene's attribute is set.
+    """
+
+    type: str
+    subject: Shape | None = None
+    attribute: str | None = None
+    value: str | None = None
+
+    def would_change(self, shape: Shape) -> bool:
+        return self.attribute is None or getattr(shape, self.attribute) != self.value
+
+    def apply(self, scene: Scene) -> Scene:
+        if self.type == "add":
+            return scene.with_shape(None, self.subject)
+        if self.type == "remove":
+            return scene.with_shape(self.subject, None)
+        change = {self.attribute: self.value}
+        if self.subject is None:
+            return replace(scene, **change)
+        return scene.with_shape(self.subject, replace(self.subject, **change))
+
+
 def choose(rng: np.random.Generator, values):
-    """One of a non-empty sequence (or of the keys of a dictionary), all equally likely."""
+    """One element of a non-empty sequence (or key of a dictionary), all equally likely."""
     values = tuple(values)
     return values[rng.integers(len(values))]
 
@@ -93,3 +150,55 @@ def sample_scene(rng: np.random.Generator) -> Scene:
         for i in range(count)
     )
     return Scene(background=choose(rng, BACKGROUNDS), fill=choose(rng, FILLS), shapes=shapes)
+
+
+def sample_case(rng: np.random.Generator, split: Split) -> tuple[Scene, Edit]:
+    """A scene and an edit of it that belong to the split."""
+    # The type is drawn first, so that rejected scenes do not change the shares of the types.
+    edit_type = EDIT_TYPES[rng.choice(len(EDIT_TYPES), p=_TYPE_WEIGHTS)]
+    while True:
+        scene = sample_scene(rng)
+        edit = sample_edit(rng, scene, edit_type)
+        held_out = holds_out(scene), holds_out_edit(scene, edit)
+        # Both rules must hold for the test split, neither for the train split.
+        if all(held_out) if split == "test" else not any(held_out):
+            return scene, edit
+
+
+def sample_edit(rng: np.random.Generator, scene: Scene, edit_type: str) -> Edit:
+    """An edit of the type that changes the scene."""
+    if edit_type == "add":
+        new = Shape(choose(rng, SHAPES), choose(rng, scene.free_colors()), cell=choose(rng, scene.free_cells()))
+        return Edit("add", new)
+    if edit_type in _SCENE_VALUES:
+        attribute, values = _SCENE_VALUES[edit_type]
+        return Edit(edit_type, None, attribute, choose(rng, [v for v in values if v != getattr(scene, attribute)]))
+    subject = choose(rng, scene.shapes)
+    if edit_type == "remove":
+        return Edit("remove", subject)
+    if edit_type == "texture":
+        return Edit("texture", subject, "texture", choose(rng, [t for t in TEXTURES if t != subject.texture]))
+    if rng.random() < _RECOLOR_SHARE:
+        return Edit("local", subject, "color", choose(rng, scene.free_colors()))
+    return Edit("local", subject, "form", choose(rng, [form for form in SHAPES if form != subject.form]))
+
+
+def holds_out(scene: Scene) -> bool:
+    """Whether a shape has a combination of form, colour and background that training never shows."""
+    ground = _ORDER[scene.background]
+    return any((_ORDER[s.form] + _ORDER[s.color] + ground) % _PERIOD == 0 for s in scene.shapes)
+
+
+def holds_out_edit(scene: Scene, edit: Edit) -> bool:
+    """Whether the edit is one of the sixth that training never has: a Latin-square rule over three properties.
+
+    Training has every pair of properties with some third one; only the triple is new.
+    """
+    shape = edit.subject
+    if shape is None:
+        names = edit.value, scene.background, scene.fill
+    elif edit.attribute is None:
+        names = shape.form, shape.color, PLACES[shape.cell]
+    else:
+        names = shape.form, shape.color, edit.value
+    return sum(_ORDER[name] for name in names) % _PERIOD == _PERIOD - 1

@@ -1,32 +1,51 @@
-"""The shapes benchmark of scorers: held-out scenes with four edits each, rated after the oracle.
+"""The shapes benchmark of scorers: held-out scenes with four edits each, rated by the oracle.
 
-Accuracy of pairs, and of whole groups of two, three and four (strict: the order of all is right), beside chance and
-beside a baseline that only looks at how much was changed; and whether the scorer knows when it is unsure.
+It measures the accuracy on pairs and on whole groups of two, three and four (strict: the order of all edits is right),
+beside chance and beside a baseline that only looks at the size of the change; and the calibration of stated
+probabilities. The table has one line for each of several scorers, with the spread over their training seeds.
 """
 
+import argparse
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from rewardedit_jax.evaluation.report import Report, Row, sound_share
+from rewardedit_jax.command_line import png_file
+from rewardedit_jax.evaluation.charts import save_reliability
+from rewardedit_jax.evaluation.report import Report, Row, aligned, sound_share
 from rewardedit_jax.evaluation.statistics import expected_calibration_error, reliability_bins
 from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.scorer import Scorer
-from rewardedit_jax.scoring.task import ScoringTask
-from rewardedit_jax.shapes.candidates import CANDIDATES, ShapesCandidates, shapes_candidates
+from rewardedit_jax.shapes.preferences import CANDIDATES, ShapesCandidates, shapes_candidates
+from rewardedit_jax.weights.files import write_json
 
-_FOLLOWING, _QUALITY, _OVERALL = range(3)
-_CHANCE = {2: 1 / 2, 3: 1 / 6, 4: 1 / 24}  # of the right order
-_TIED = 0.5  # how far a preference comes true where there is none
+_FOLLOWING, _QUALITY, _OVERALL = range(3)  # columns of `matrix`
+_CHANCE = {k: 1 / math.factorial(k) for k in (2, 3, 4)}  # of the right order of k edits
+_TIED = 0.5  # outcome of a pair without a preference
+
+# Column of the table → measure of the report, after the name of the scorer or baseline.
+_MEASURES = {
+    "pairs": "pairs",
+    "following": "pairs by following",
+    "quality": "pairs by quality",
+    **{f"K = {k}": f"strict K = {k}" for k in _CHANCE},
+}
+# Column of the table → field of the report's JSON.
+_CALIBRATION = {"calibration error": "expected_calibration_error", "stated on ties": "stated_on_ties"}
+# First words of the measures in a report; the last two are lines of every table.
+_SCORER, _LEAST_CHANGE, _CHANCE_LINE = "scorer", "least change", "chance"
 
 
 def held_out_groups(count: int) -> list[ShapesCandidates]:
-    """The first groups of the test split of every data set of shapes preferences, whatever its size."""
+    """The first groups of the test split. They are drawn anew and equal those of every data set on disk."""
     return [shapes_candidates(i, "test") for i in range(count)]
 
 
@@ -40,7 +59,7 @@ def score_groups(scorer: Scorer, groups: Sequence[ShapesCandidates], batch_size:
 
 
 def least_change(groups: Sequence[ShapesCandidates]) -> Float[np.ndarray, "n 4"]:
-    """The baseline: the less an edit differs from its source, pixel by pixel, the better."""
+    """Scores of the baseline: minus the mean absolute difference between an edit and its source."""
     sources = np.stack([group.source for group in groups])[:, None]
     return -np.abs(np.stack([group.candidates for group in groups]) - sources.astype(np.float32)).mean((2, 3, 4))
 
@@ -53,56 +72,44 @@ def evaluate_scorer(scores: Sequence[Sequence[EditScore]], groups: Sequence[Shap
     """
     means = np.stack([matrix(group) for group in scores])
     ratings = np.stack([group.ratings for group in groups])
-    rows = _accuracies("scorer", means[..., _OVERALL], ratings.sum(2), seed)
+    rows = _accuracies(_SCORER, means[..., _OVERALL], ratings.sum(2), seed)
     for name, column, rated in (("following", _FOLLOWING, 0), ("quality", _QUALITY, 1)):
-        rows.append(_pairs(f"scorer, pairs by {name}", means[..., column], ratings[..., rated], seed))
-    rows += _accuracies("least change", least_change(groups), ratings.sum(2), seed)
-    rows += [Row(f"chance, K = {k}", "sound", share, "") for k, share in _CHANCE.items()]
-    told, true = preferences(scores, ratings.sum(2))
-    tied = true == _TIED
-    error = expected_calibration_error(told, true)
-    stated = float(told[tied].mean()) if tied.any() else math.nan
+        rows.append(_pairs(f"{_SCORER}, pairs by {name}", means[..., column], ratings[..., rated], seed))
+    rows += _accuracies(_LEAST_CHANGE, least_change(groups), ratings.sum(2), seed)
+    rows += [Row(f"{_CHANCE_LINE}, K = {k}", "sound", share, "") for k, share in _CHANCE.items()]
+    stated, outcome = preferences(scores, ratings.sum(2))
+    tied = outcome == _TIED
     values = {
-        "expected_calibration_error": error,
-        "reliability": reliability_bins(told, true),
-        "stated_on_ties": stated,
+        "expected_calibration_error": expected_calibration_error(stated, outcome),
+        "reliability": reliability_bins(stated, outcome),
+        "stated_on_ties": float(stated[tied].mean()) if tied.any() else math.nan,
         "groups": len(groups),
     }
     notes = [
-        f"Expected calibration error of the predicted preference: {100 * error:.1f} % ({len(told)} pairs, ten bins; "
-        "of equal rating: half right).",
-        f"Its mean in pairs of equal rating, where 50 would be right: {100 * stated:.1f} % ({tied.sum()} pairs).",
-        "Accuracies leave them out; groups of K are the first K edits where all ratings differ.",
+        f"Expected calibration error of the predicted preference: {100 * values['expected_calibration_error']:.1f} % "
+        f"({len(stated)} pairs, ten bins; a pair of equal ratings counts as half right).",
+        f"Mean predicted preference in pairs of equal ratings: {100 * values['stated_on_ties']:.1f} % "
+        f"({tied.sum()} pairs; 50 is right).",
+        "Accuracies leave out pairs of equal ratings; a group of K is the first K edits, if all their ratings differ.",
     ]
     return Report("Scorer on held-out shapes (%)", rows, notes, values, percent=True)
-
-
-def shapes_scorer_evaluator(task: ScoringTask, count: int = 64) -> Callable[[Mapping[str, Any], int], dict[str, Any]]:
-    """For `training.loop.train`: accuracy of held-out pairs and calibration error."""
-    groups = held_out_groups(count)
-
-    def evaluate(params: Mapping[str, Any], step: int) -> dict[str, Any]:
-        report = evaluate_scorer(score_groups(task.with_params(params), groups), groups)
-        pairs = next(row.value for row in report.rows if row.measure == "scorer, pairs")
-        return {"pairs": pairs, "calibration_error": report.values["expected_calibration_error"]}
-
-    return evaluate
 
 
 def preferences(
     scores: Sequence[Sequence[EditScore]], ratings: Float[np.ndarray, "n 4"]
 ) -> tuple[Float[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
-    """The stated probability of the edit that the scorer prefers, 0.5..1, and whether that came true, for all pairs.
+    """The stated probability 0.5..1 of the edit that the scorer prefers, and the outcome, of all pairs.
 
-    1: its rating is the higher one, 0: the lower one; where both are rated alike, or none is preferred, 1/2.
+    The outcome is 1 if that edit has the higher rating, 0 if it has the lower one, and 1/2 if the ratings are equal or
+    the scorer prefers neither.
     """
-    told, true = [], []
+    stated, outcome = [], []
     for group, rated in zip(scores, ratings, strict=True):
         for i, j in combinations(range(len(group)), 2):
             probability = Scorer.prefer(group[i], group[j])
-            told.append(max(probability, 1 - probability))
-            true.append(_TIED + np.sign(probability - 0.5) * np.sign(rated[i] - rated[j]) / 2)
-    return np.array(told), np.array(true)
+            stated.append(max(probability, 1 - probability))
+            outcome.append(_TIED + np.sign(probability - 0.5) * np.sign(rated[i] - rated[j]) / 2)
+    return np.array(stated), np.array(outcome)
 
 
 def _accuracies(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"], seed: int) -> list[Row]:
@@ -113,7 +120,7 @@ def _accuracies(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.n
 
 
 def _pairs(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"], seed: int) -> Row:
-    """Equal scores are wrong: they tell nothing."""
+    """Accuracy on pairs of unequal ratings. Equal scores count as wrong: they express no preference."""
     first, second = zip(*combinations(range(scores.shape[1]), 2), strict=True)
     wanted = np.sign(ratings[:, first] - ratings[:, second])
     found = np.sign(scores[:, first] - scores[:, second])
@@ -123,9 +130,139 @@ def _pairs(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarra
 
 
 def _strict(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"], k: int, seed: int) -> Row:
-    """Equal scores are no order."""
+    """Accuracy on whole groups of unequal ratings. Equal scores count as wrong: they are no order."""
     distinct = np.array([len(set(rated[:k])) == k for rated in ratings])
     by_rating = np.argsort(ratings[distinct, :k], axis=1)
     ordered = np.take_along_axis(scores[distinct, :k], by_rating, axis=1)
     right = (np.diff(ordered, axis=1) > 0).all(axis=1)
     return sound_share(f"{name}, strict K = {k}", right, "groups", seed)
+
+
+@dataclass(frozen=True)
+class ScorerTable:
+    """Percentages by line and column, one for each seed. A baseline has one number and not every column."""
+
+    values: Mapping[str, Mapping[str, tuple[float, ...]]]
+    groups: int
+
+    def to_text(self) -> str:
+        columns = [*_MEASURES, *_CALIBRATION]
+        body = [[name, *(_cell(line.get(column)) for column in columns)] for name, line in self.values.items()]
+        seeds = max(len(line["pairs"]) for line in self.values.values() if "pairs" in line)
+        spread = f"; ± standard deviation over {seeds} training seeds" if seeds > 1 else ""
+        return "\n".join(
+            [
+                *aligned(["scorer (%)", *columns], body),
+                "",
+                f"{self.groups} held-out groups of four edits{spread}.",
+                "Accuracy on pairs of unequal ratings (overall, following, quality) and on whole groups of K edits.",
+                "Calibration error: the expected one of the probability that is stated for the edit preferred in a "
+                "pair; a pair of equal ratings counts as half right.",
+                "Stated on ties: the mean of that probability in pairs of equal ratings, where 50 is right.",
+            ]
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"groups": self.groups, "percent": self.values}
+
+
+def scorer_table(reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> ScorerTable:
+    """One line for each scorer, then the baseline and chance.
+
+    Args:
+      reports: name → for each training seed, the JSON of the report of `evaluate_scorer`.
+    """
+    values = {name: _over_seeds([_line(report, _SCORER) for report in of_seeds]) for name, of_seeds in reports.items()}
+    first = next(iter(reports.values()))[0]
+    chance = {f"K = {k}": 100 * share for k, share in _CHANCE.items()}
+    values[_LEAST_CHANGE] = _over_seeds([_line(first, _LEAST_CHANGE)])
+    values[_CHANCE_LINE] = _over_seeds([{"pairs": 50.0} | chance])
+    return ScorerTable(values, first["groups"])
+
+
+def _line(report: Mapping[str, Any], name: str) -> dict[str, float]:
+    """Column → percentage, of the measures that the report has of the scorer or the baseline."""
+    found = {row["measure"]: _percent(row["value"]) for row in report["rows"]}
+    line = {column: found[f"{name}, {m}"] for column, m in _MEASURES.items() if f"{name}, {m}" in found}
+    # Only scorers state probabilities.
+    calibration = _CALIBRATION if name == _SCORER else {}
+    return line | {column: _percent(report[field]) for column, field in calibration.items()}
+
+
+def _percent(share: float | None) -> float:
+    return math.nan if share is None else 100 * share  # a report's JSON has null for NaN
+
+
+def _over_seeds(lines: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
+    return {column: tuple(line[column] for line in lines) for column in lines[0]}
+
+
+def _cell(values: Sequence[float] | None) -> str:
+    if not values:
+        return ""
+    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
+
+
+def report_scorers(workdir: Path, results: Mapping[str, Sequence[Path]], count: int) -> list[Path]:
+    """Prints the table, writes it as table.txt and .json, and draws the last scorer's first seed as reliability.png.
+
+    Args:
+      results: name → for each seed, the JSON file that `evaluate.py shapes_scorer` wrote into a training's directory.
+    """
+    reports = {name: [json.loads(file.read_text()) for file in files] for name, files in results.items()}
+    table = scorer_table(reports)
+    files = [workdir / name for name in ("table.txt", "table.json", "reliability.png")]
+    files[0].write_text(table.to_text() + "\n")
+    write_json(table.to_json(), files[1])
+    last = list(reports)[-1]
+    _save_curve(reports[last][0], results[last][0].parents[1].name, files[2])
+    print(table.to_text())
+    return files
+
+
+def _save_curve(report: Mapping[str, Any], name: str, file: Path) -> None:
+    bins = list(map(tuple, report["reliability"]))  # JSON has lists in place of tuples
+    title = f"{name}: expected calibration error {100 * report['expected_calibration_error']:.1f} %"
+    save_reliability(bins, title, file)
+
+
+def add_scorer_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the commands `shapes_scorer` and `shapes_scorers` to launch/evaluate.py."""
+    one = benchmarks.add_parser("shapes_scorer", help="a scorer's order of edits of the shapes world")
+    one.add_argument("--model", required=True, help="directory, training workdir, hub id, or 'shapes_scorer'")
+    one.add_argument("--curve", type=png_file, metavar="FILE", help="for the reliability curve, a PNG")
+    one.set_defaults(run=_run_one)
+
+    several = benchmarks.add_parser("shapes_scorers", help="the same for several scorers, in one table")
+    several.add_argument("--arm", required=True, nargs="+", action="append", metavar=("NAME", "DIR"),
+                         help="name in the table, and the model of each training seed")  # fmt: skip
+    several.add_argument("--json", type=Path, metavar="FILE", help="for the numbers of every seed")
+    several.set_defaults(run=_run_several)
+    for parser in (one, several):
+        parser.add_argument("--count", type=int, default=256, help="held-out groups of four (default: %(default)s)")
+
+
+def _run_one(a: argparse.Namespace) -> Report:
+    groups = held_out_groups(a.count)
+    report = evaluate_scorer(score_groups(Scorer.load(a.model), groups), groups, a.seed)
+    if a.curve:
+        _save_curve(report.values, Path(a.model).name, a.curve)
+    return report
+
+
+def _run_several(a: argparse.Namespace) -> None:
+    if nameless := [words[0] for words in a.arm if len(words) < 2]:
+        raise ValueError(f"--arm {nameless[0]} has no model: give a name, then a directory for each seed.")
+    names = [words[0] for words in a.arm]
+    reserved = {_LEAST_CHANGE, _CHANCE_LINE}.intersection(names)
+    if twice := sorted({name for name in names if names.count(name) > 1} | reserved):
+        raise ValueError(f"--arm {', '.join(twice)}: every line of the table needs a name of its own.")
+    groups = held_out_groups(a.count)
+    reports = {
+        name: [evaluate_scorer(score_groups(Scorer.load(model), groups), groups).to_json() for model in models]
+        for name, *models in a.arm
+    }
+    table = scorer_table(reports)
+    print(table.to_text())
+    if a.json:
+        write_json(table.to_json(), a.json)

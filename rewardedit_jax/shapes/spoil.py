@@ -1,8 +1,8 @@
-"""Imperfect edits, as automatic triplets have them: each perspective is spoiled on its own, with a graded severity.
+"""Imperfect edits like those of automatic triplets: each perspective is spoiled on its own, with a graded severity.
 
-Severity 5 is clean, 0 the worst. Following is spoiled by doing a part of the edit, nothing, or another edit; preserving
-by a change that nobody asked for; quality by blur, noise or coarse blocks. The first two are bilinear mixtures of
-drawings, so each grade is a picture between two clean ones.
+Severity 5 is clean, 0 is the worst. Following is spoiled by a partial edit, no edit or another edit; preserving by an
+unrequested change; quality by blur, noise or coarse blocks. The first two are bilinear mixtures of drawings, so every
+grade lies between two clean pictures.
 """
 
 from dataclasses import dataclass, replace
@@ -10,44 +10,46 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from rewardedit_jax.shapes.edits import Edit
-from rewardedit_jax.shapes.render import EFFECTS, render
-from rewardedit_jax.shapes.scene import BACKGROUNDS, SHAPES, TEXTURES, Scene, Shape, choose
+from rewardedit_jax.shapes.render import render
+from rewardedit_jax.shapes.scene import BACKGROUNDS, EFFECTS, SHAPES, TEXTURES, Edit, Scene, Shape, choose
 
 CLEAN = 5
-_SEVERITIES = (0.08, 0.12, 0.15, 0.17, 0.18, 0.30)  # the share of 0, 1, ... 5
-_WRONG_SHARE = (0.6, 0.4, 0.0, 0.0, 0.0)  # how often a failed edit is another edit, by severity
-_WRONG_SUBJECT_SHARE = 0.2
-# Wanted size of an unasked change, by severity: root-mean-square difference in the two worst 8×8 patches.
-_UNASKED = (0.55, 0.42, 0.33, 0.24, 0.15)
-_UNASKED_TRIES = 5
+# Probability of severity 0, 1, ... 5. More than half of the oracle's scores are then below 5 in each perspective, as in
+# RewardEdit-20K (Multi-Reward as Condition, section 3).
+_SEVERITIES = (0.08, 0.12, 0.15, 0.17, 0.18, 0.30)
+# By severity 0, 1, ... 4. The steps are such that the oracle's score falls with every grade.
+_WRONG_SHARE = (0.6, 0.4, 0.0, 0.0, 0.0)  # probability that a failed edit is another edit
+_UNASKED = (0.55, 0.42, 0.33, 0.24, 0.15)  # size of an unrequested change: rms difference in the two worst 8×8 patches
 _BLUR = (1.45, 1.15, 0.95, 0.78, 0.62)  # standard deviation, pixels
-_NOISE = (0.16, 0.12, 0.085, 0.055, 0.032)  # standard deviation
-_BLOCKS = ((1.0, 0.16), (0.9, 0.12), (0.75, 0.10), (0.6, 0.08), (0.5, 0.065))  # share; deviation of a block's colour
-_BLOCK = 4
+_NOISE = (0.16, 0.12, 0.085, 0.055, 0.032)  # standard deviation, colour values in 0..1
+# (share of the blocks in the mixture, standard deviation of a block's colour)
+_BLOCKS = ((1.0, 0.16), (0.9, 0.12), (0.75, 0.10), (0.6, 0.08), (0.5, 0.065))
+_BLOCK = 4  # pixels
+_WRONG_SUBJECT_SHARE = 0.2  # of the other edits: the right change of the wrong shape
+_UNASKED_TRIES = 5
 
 Picture = Float[np.ndarray, "32 32 3"]
 
 
 @dataclass(frozen=True)
 class Spoil:
-    """What goes wrong with one edit."""
+    """The faults of one imperfect edit."""
 
     severity: tuple[int, int, int]  # following, preserving, quality
     made: Edit  # the edit that is made: the one asked for, or another
-    done: float  # how much of it: 0..1
-    unasked: Edit | None
-    unasked_share: float  # how much of that change is there: 0..1
+    done: float  # share of it in the mixture, 0..1
+    unasked: Edit | None  # an unrequested change
+    unasked_share: float  # share of that change in the mixture, 0..1
     damage: str | None  # blur, noise, blocks
 
 
 def sample_spoil(rng: np.random.Generator, scene: Scene, edit: Edit) -> Spoil:
-    """Draws each severity on its own."""
+    """Draws the three severities independently, then the faults."""
     severity = tuple(rng.choice(len(_SEVERITIES), 3, p=_SEVERITIES).tolist())
     following, preserving, quality = severity
     made, done = edit, following / CLEAN
     if following < CLEAN and rng.random() < _WRONG_SHARE[following]:
-        wrong = _wrong_edit(rng, scene, edit)
+        wrong = _wrong_edit(rng, scene, edit)  # None where the type has no other edit: the edit is then partial
         made, done = (wrong, 1.0) if wrong else (edit, done)
     unasked, share = None, 0.0
     if preserving < CLEAN:
@@ -57,8 +59,9 @@ def sample_spoil(rng: np.random.Generator, scene: Scene, edit: Edit) -> Spoil:
 
 
 def render_spoiled(rng: np.random.Generator, scene: Scene, spoil: Spoil) -> Picture:
-    """The imperfect picture, float32; noise may leave 0..1."""
+    """The imperfect picture, float32; noise may exceed the range 0..1."""
     picture = _mix(render(scene), render(spoil.made.apply(scene)), spoil.done)
+    # Bilinear: the same partial edit of the scene with and without the unrequested change.
     if spoil.unasked:
         other = spoil.unasked.apply(scene)
         also = _mix(render(other), render(spoil.made.apply(other)), spoil.done)
@@ -71,11 +74,11 @@ def _mix(a: Picture, b: Picture, share: float) -> Picture:
 
 
 def _wrong_edit(rng: np.random.Generator, scene: Scene, edit: Edit) -> Edit | None:
-    """Another edit of the same type that changes the scene; None where there is none."""
+    """Another edit of the same type that changes the scene; None if there is none."""
     if edit.type == "add":
         return replace(edit, subject=_wrong_addition(rng, scene, edit.subject))
     if edit.subject:
-        # Only a shape that the edit would change can be mistaken for the one that is meant.
+        # A shape that already has the value would stay as it is.
         others = [s for s in scene.shapes if s != edit.subject and edit.would_change(s)]
         if edit.type == "remove":
             return replace(edit, subject=choose(rng, others)) if others else None
@@ -92,7 +95,7 @@ _WRONG_VALUES = {
     "texture": TEXTURES,
     "background": BACKGROUNDS,
     "effect": EFFECTS,
-    "style": ("gray photo",),  # the one style that the oracle can make of a source to see that its layout is kept
+    "style": ("gray photo",),  # the one style that the oracle can apply to a source, to check its layout
 }
 
 
@@ -107,9 +110,9 @@ def _wrong_addition(rng: np.random.Generator, scene: Scene, shape: Shape) -> Sha
 def _sample_unasked(
     rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit, wanted: float
 ) -> tuple[Edit, float]:
-    """A change beside what was asked and made, and the share of it that shows as much as wanted.
+    """An unrequested change, and the share of it in the mixture that has the wanted size.
 
-    Of a few changes it is the first that is large enough, or the largest.
+    The first large enough one of a few random changes, or the largest of them.
     """
     before, changes = render(scene), []
     for _ in range(_UNASKED_TRIES):
@@ -122,6 +125,7 @@ def _sample_unasked(
 
 
 def _any_unasked(rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit) -> Edit:
+    """A change that touches neither the cells nor the colours and values of the edits asked for and made."""
     busy = {e.subject.cell for e in (edit, made) if e.subject}
     others = [shape for shape in scene.shapes if shape.cell not in busy]
     cells = [cell for cell in scene.free_cells() if cell not in busy]
@@ -139,13 +143,13 @@ def _any_unasked(rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit)
 
 
 def _unasked_kinds(edit_type: str, has_others: bool, has_room: bool) -> list[str]:
-    """Edit types that can happen beside an edit without touching what it changes."""
+    """Edit types that leave unchanged what an edit of type `edit_type` changes."""
     kinds = ["remove"] * has_others
     if has_others and edit_type != "style":  # some styles hide colours
         kinds.append("local")
-    if has_room and edit_type != "background":  # a new shape would lie where the background changes
+    if has_room and edit_type != "background":  # a new shape would cover a part of the edited background
         kinds.append("add")
-    if edit_type in ("local", "add", "texture"):  # elsewhere the background is, or shows in, what is edited
+    if edit_type in ("local", "add", "texture"):  # the other edits change or uncover background
         kinds.append("background")
     return kinds
 
@@ -157,6 +161,7 @@ def _difference(a: Picture, b: Picture) -> float:
 
 
 def _damage(rng: np.random.Generator, picture: Picture, kind: str, severity: int) -> Picture:
+    """The picture with noise, blur, or 4×4 blocks of their mean colour and a random deviation."""
     if kind == "noise":
         return picture + np.float32(_NOISE[severity]) * rng.standard_normal(picture.shape, np.float32)
     if kind == "blur":
@@ -169,7 +174,8 @@ def _damage(rng: np.random.Generator, picture: Picture, kind: str, severity: int
 
 
 def _blur(picture: Picture, sigma: float) -> Picture:
-    """Gaussian, as one matrix product along each axis; beyond the border the picture's edge repeats."""
+    """Gaussian blur, as one matrix product along each axis; border pixels repeat."""
+    # Eight pixels of padding are more than five standard deviations of the strongest blur.
     offset = np.arange(len(picture))[:, None] - np.arange(-8, len(picture) + 8)
     kernel = np.exp(-0.5 * (offset / sigma) ** 2).astype(np.float32)
     kernel /= kernel.sum(1, keepdims=True)

@@ -1,25 +1,23 @@
-"""Words for what is asked and for what failed: about a hundred words, all in lower case and without punctuation.
+"""Instructions and feedback texts: about a hundred words, all in lower case and without punctuation.
 
-Every function gives all wordings of one fact; the example draws one of them.
+Every function returns all wordings of one fact; the example draws one of them.
 """
 
 from collections.abc import Iterator
 from itertools import product
 
-from rewardedit_jax.shapes.edits import Edit
-from rewardedit_jax.shapes.render import EFFECTS, STYLES
-from rewardedit_jax.shapes.scene import BACKGROUNDS, COLORS, PLACES, SHAPES, TEXTURES, Shape
+from rewardedit_jax.shapes.scene import BACKGROUNDS, COLORS, EFFECTS, PLACES, SHAPES, STYLES, TEXTURES, Edit, Shape
 
 Wordings = tuple[str, ...]
-NOTHING_FAILED = "None"
-# For a score below 5 that no spoil of its own perspective explains.
+NOTHING_FAILED = "None"  # the text of Multi-Reward as Condition for a perfect edit (section 6.4)
+# For a score below 5 that no fault of its own perspective explains.
 INEXACT = ("the edit is not exact", "the edit is not quite right")
 DISTURBED = ("other parts changed slightly", "the other parts are not the same")
 UNCLEAN = ("the picture is not clean", "the picture is slightly damaged")
 
 
 def instructions(edit: Edit) -> Wordings:
-    """What is asked for, at most sixteen words."""
+    """Instructions for the edit, at most sixteen words each."""
     match edit:
         case Edit("background", value=color):
             return (
@@ -42,7 +40,7 @@ def instructions(edit: Edit) -> Wordings:
                 f"change the style to a {style}",
                 f"make it look like a {style}",
             )
-    name = _name(edit.subject)
+    name = _name(edit.subject)  # all other edits have a subject
     match edit:
         case Edit("add", subject=Shape(cell=cell)):
             place = PLACES[cell]
@@ -77,7 +75,7 @@ def instructions(edit: Edit) -> Wordings:
 
 
 def edit_missing(edit: Edit) -> Wordings:
-    """Nothing of the edit was done."""
+    """Feedback for an edit that was not made."""
     it, goal = _topic(edit), _goal(edit)
     match edit.type:
         case "add":
@@ -88,7 +86,7 @@ def edit_missing(edit: Edit) -> Wordings:
 
 
 def edit_partial(edit: Edit, done: float) -> Wordings:
-    """The share `done`, below 1, of the edit was done."""
+    """Feedback for a partial edit, with the share `done` below 1."""
     degree = "almost" if done > 0.7 else "only partly" if done > 0.3 else "hardly"
     it, goal = _topic(edit), _goal(edit)
     match edit.type:
@@ -100,7 +98,7 @@ def edit_partial(edit: Edit, done: float) -> Wordings:
 
 
 def edit_wrong(edit: Edit, done: Edit) -> Wordings:
-    """Another edit was done: another value, another shape or another place."""
+    """Feedback for another edit than the one asked for: another value, another shape or another place."""
     if edit.type == "add":
         if done.subject.cell != edit.subject.cell:
             return f"{_topic(edit)} is in the wrong place", f"{_topic(edit)} is at the {PLACES[done.subject.cell]}"
@@ -111,7 +109,7 @@ def edit_wrong(edit: Edit, done: Edit) -> Wordings:
 
 
 def unasked_change(change: Edit, slight: bool) -> Wordings:
-    """Something changed that the instruction does not speak of."""
+    """Feedback for a change that the instruction does not ask for."""
     match change.type:
         case "add":
             kind = "faint" if slight else "new"
@@ -124,30 +122,33 @@ def unasked_change(change: Edit, slight: bool) -> Wordings:
 
 
 def damage(kind: str, severity: int) -> Wordings:
-    """`kind` is blur, noise or blocks."""
+    """Feedback for damage of the kind blur, noise or blocks."""
+    # By severity 0, 1, ... 4.
     degree = ("very ", "very ", "", "", "slightly ")[severity]
     looks = {"blur": ("blurred", "soft"), "noise": ("noisy", "grainy"), "blocks": ("blocky", "coarse")}
     return tuple(f"the picture is {degree}{look}" for look in looks[kind])
 
 
 def vocabulary_texts() -> Iterator[str]:
-    """Texts that hold every word and every wording, in a fixed order: a corpus for a tokenizer."""
+    """Texts with every word and every wording, in a fixed order: the corpus of the tokenizers."""
     yield NOTHING_FAILED
     yield from (*INEXACT, *DISTURBED, *UNCLEAN)
     for kind, severity in product(("blur", "noise", "blocks"), range(5)):
         yield from damage(kind, severity)
     for edit in _all_edits():
         yield from (*instructions(edit), *edit_missing(edit), *edit_wrong(edit, edit))
-        for done in (0.2, 0.5, 0.8):
+        for done in (0.2, 0.5, 0.8):  # one for each degree of `edit_partial`
             yield from edit_partial(edit, done)
         for slight in (True, False):
             yield from unasked_change(edit, slight)
         if edit.type == "add":
+            # The opposite cell, for the wordings with a place.
             elsewhere = Edit("add", Shape(edit.subject.form, edit.subject.color, cell=3 - edit.subject.cell))
             yield from edit_wrong(edit, elsewhere)
 
 
 def _all_edits() -> Iterator[Edit]:
+    """Every edit that can be asked for, up to textures and positions that no text mentions."""
     for color, form in product(COLORS, SHAPES):
         shape = Shape(form, color)
         yield Edit("remove", shape)
@@ -165,12 +166,14 @@ def _name(shape: Shape) -> str:
 
 
 def _topic(edit: Edit) -> str:
+    """The subject of a feedback sentence."""
     if edit.subject is not None:
         return f"the {_name(edit.subject)}"
     return "the background" if edit.type == "background" else "the picture"
 
 
 def _goal(edit: Edit) -> str:
+    """The state that the edit asks for."""
     if edit.type == "global":
         return f"a {edit.value} scene"
     return f"a {edit.value}" if edit.attribute in ("form", "style") else f"{edit.value}"

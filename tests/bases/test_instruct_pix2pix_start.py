@@ -13,7 +13,7 @@ from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix
 from rewardedit_jax.data.clip_tokenizer import load_clip_tokenizer
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.params import random_params
-from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
+from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 from rewardedit_jax.weights.hub import SHIPPED, ModelNotFound
 from rewardedit_jax.weights.unet import widen_conv_in
 

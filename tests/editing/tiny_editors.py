@@ -14,7 +14,7 @@ from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.reward import Reward
-from rewardedit_jax.shapes.tokenizer import shapes_tokenizer
+from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 
 SIDE, GRID = 16, 8  # of pictures and latents
 WIDTH = 16  # of the text encoder

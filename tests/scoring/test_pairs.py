@@ -16,7 +16,7 @@ from rewardedit_jax.data.preferences import PreferenceFile
 from rewardedit_jax.data.records import BadRecords, Preference
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.scoring.pairs import TIES, pair_batches
-from rewardedit_jax.shapes.scorer_tokenizer import shapes_scorer_tokenizer
+from rewardedit_jax.shapes.tokenizers import shapes_scorer_tokenizer
 
 VISION = QwenVisionConfig.from_hf({"depth": 1, "hidden_size": 32, "num_heads": 2, "fullatt_block_indexes": (0,)})
 SIZE = 56

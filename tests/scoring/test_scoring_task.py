@@ -12,8 +12,7 @@ from rewardedit_jax.params import find_rule, split_params
 from rewardedit_jax.scoring.pairs import all_images, all_prompts
 from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.shapes import prepare_shapes_preferences
-from rewardedit_jax.shapes.scorer_benchmark import shapes_scorer_evaluator
-from rewardedit_jax.shapes.tasks import ShapesScoringTask
+from rewardedit_jax.shapes.tasks import ShapesScoringTask, shapes_scorer_evaluator
 from rewardedit_jax.training.task import Task
 
 

@@ -45,7 +45,7 @@ def test_an_interrupted_preparation_is_done_again(tmp_path, monkeypatch):
 
 def test_worker_processes_make_the_same_examples_in_order(monkeypatch):
     alone = list(builder._make_examples(ShapesBuilder.make, "train", 70, 0))
-    monkeypatch.setattr(builder, "_WORTH_A_POOL", 0)
+    monkeypatch.setattr(builder, "_POOL_THRESHOLD", 0)
     assert [e["key"] for e in alone] == [f"train-0-{index}" for index in range(70)]
     for made, expected in zip(builder._make_examples(ShapesBuilder.make, "train", 70, 0), alone, strict=True):
         assert made.keys() == expected.keys()

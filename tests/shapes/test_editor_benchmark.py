@@ -1,5 +1,6 @@
-"""The shapes benchmark: the path from an editor to its scores, with editors that are perfect, idle and random."""
+"""The shapes benchmark of editors: from an editor to its scores, with perfect, idle and random editors."""
 
+import json
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,14 +16,14 @@ from rewardedit_jax.shapes import shapes_example, vocabulary_texts
 from rewardedit_jax.shapes.editor_benchmark import (
     ASKED,
     SETTINGS,
+    Result,
     edit_scenes,
     evaluate_editor,
     held_out_scenes,
     references,
     score,
-    shapes_evaluator,
 )
-from rewardedit_jax.shapes.results import Result, scored_scenes
+from rewardedit_jax.shapes.tasks import shapes_evaluator
 
 QUICK = {**SETTINGS, "steps": 2, "batch_size": 4}
 
@@ -39,7 +40,7 @@ def rewarded():
 
 @dataclass(frozen=True)
 class Knowing(Editor):
-    """Knows the ideal edit, makes it for the best reward and leaves the source alone for the worst."""
+    """Returns the ideal edit, or the unchanged source for the worst reward."""
 
     def edit(self, image, instruction, *, reward, seed, output, **settings):
         ideal = {scene.source.tobytes(): scene.ideal for scene in held_out_scenes(len(image))}
@@ -71,13 +72,13 @@ def test_scenes_are_those_of_every_test_split(scenes):
 
 
 def test_references_bracket_what_can_be_learnt(scenes):
-    told = references(scenes)
-    np.testing.assert_allclose(told["source, unchanged"], [[0, 5, 5]] * 8, atol=0.1)
-    np.testing.assert_array_equal(np.rint(told["imperfect edits"]), [scene.scores for scene in scenes])
+    found = references(scenes)
+    np.testing.assert_allclose(found["source, unchanged"], [[0, 5, 5]] * 8, atol=0.1)
+    np.testing.assert_array_equal(np.rint(found["imperfect edits"]), [scene.scores for scene in scenes])
 
 
 def test_same_noise_whatever_else_is_edited(scenes, rewarded):
-    """Pairs stay pairs: the picture of a scene does not depend on how many there are."""
+    """The edit of a scene does not depend on the number of scenes, so that scores stay paired."""
     few = edit_scenes(rewarded, scenes[:4], Reward(), QUICK)
     many = edit_scenes(rewarded, scenes, Reward(), QUICK)
     assert few.dtype == np.uint8
@@ -113,9 +114,8 @@ def _rewards(example):
 def test_result_survives_its_files(tmp_path, scenes):
     pictures = np.stack([scene.edited for scene in scenes])
     result = Result({"5": score(pictures, scenes)}, {"5": pictures})
-    assert scored_scenes(tmp_path / "a") is None
     result.save(tmp_path / "a", {"model": "m"})
-    assert scored_scenes(tmp_path / "a") == 8
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["scenes"] == 8
     again = Result.load(tmp_path / "a")
     np.testing.assert_allclose(again.scores["5"], result.scores["5"], atol=1e-4)
     np.testing.assert_array_equal(again.pictures["5"], pictures)
@@ -128,7 +128,7 @@ def test_evaluator_of_a_training(scenes, rewarded, layout):
         def __init__(self):
             self.editor = knowing(rewarded)
 
-    told = shapes_evaluator(KnowingTask(), ConfigDict({"reward": {"layout": layout}}), count=8)(rewarded.params, 7)
-    assert set(told) == {*PERSPECTIVES, "grid"}
-    assert [float(told[name]) for name in PERSPECTIVES] == pytest.approx([5, 5, 5], abs=0.05)
-    assert told["grid"].ndim == 3
+    found = shapes_evaluator(KnowingTask(), ConfigDict({"reward": {"layout": layout}}), count=8)(rewarded.params, 7)
+    assert set(found) == {*PERSPECTIVES, "grid"}
+    assert [float(found[name]) for name in PERSPECTIVES] == pytest.approx([5, 5, 5], abs=0.05)
+    assert found["grid"].ndim == 3

@@ -1,13 +1,12 @@
-"""Examples: determinism, graded imperfections whose scores follow the severities, and words that name the failure."""
+"""Examples: determinism, graded faults whose scores follow the severities, and feedback that names the fault."""
 
 import numpy as np
 import pytest
 
 from rewardedit_jax.shapes import EDIT_TYPES, shapes_example, vocabulary_texts
-from rewardedit_jax.shapes.edits import Edit
 from rewardedit_jax.shapes.oracle import judge_batch
 from rewardedit_jax.shapes.render import render, to_uint8
-from rewardedit_jax.shapes.scene import COLORS, Scene, Shape
+from rewardedit_jax.shapes.scene import COLORS, Edit, Scene, Shape
 from rewardedit_jax.shapes.spoil import Spoil, render_spoiled
 from rewardedit_jax.shapes.wording import NOTHING_FAILED
 
@@ -32,7 +31,7 @@ def test_an_example_is_a_function_of_its_index_split_and_seed(examples):
 
 
 def test_pictures_never_change_silently():
-    """Published weights are trained on these pictures: if this fails, they and the builder's version change too."""
+    """The shipped weights are trained on these pictures: a change needs new weights and a new builder version."""
     sums = [int(getattr(shapes_example(11, "train"), name).astype(int).sum()) for name in ("source", "ideal", "edited")]
     assert sums == [560824, 559685, 557611]
 

@@ -1,14 +1,13 @@
-"""The oracle judge: what it must give full marks, what it must fail, and how it ranks."""
+"""The oracle judge: pictures with full scores, pictures that fail, and the ranking of pictures."""
 
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from rewardedit_jax.shapes import judge, judge_batch, shapes_example
-from rewardedit_jax.shapes.edits import EDIT_TYPES, Edit
 from rewardedit_jax.shapes.oracle import YES
 from rewardedit_jax.shapes.render import render
-from rewardedit_jax.shapes.scene import COLORS, Scene, Shape
+from rewardedit_jax.shapes.scene import COLORS, EDIT_TYPES, Edit, Scene, Shape
 
 COUNT = 600
 

@@ -1,4 +1,4 @@
-"""Jobs side by side: what is left to do is read from the files, whatever stopped the run before."""
+"""Jobs side by side: the files of a job alone decide what is left to do, whatever stopped the run before."""
 
 import json
 import sys
@@ -6,9 +6,9 @@ import textwrap
 
 import pytest
 
-from rewardedit_jax.shapes.processes import Job, last_lines, run_jobs, share_cores
+from rewardedit_jax.shapes.processes import Job, last_lines, run_processes, share_cores
 
-# Stand-ins for the launchers, which write down how they were called.
+# Replacements of the launchers that record their calls.
 TRAIN = """
     import json, pathlib, sys
     workdir = pathlib.Path(sys.argv[sys.argv.index("--workdir") + 1])
@@ -41,44 +41,63 @@ def make_job(tmp_path):
     (launch / "train.py").write_text(textwrap.dedent(TRAIN))
     (launch / "evaluate.py").write_text(textwrap.dedent(EVALUATE))
 
-    def make(name="a", *training, count=8):
-        job = Job(name, tmp_path / name, launch, training, steps=5, count=count)
-        job.directory.mkdir(exist_ok=True)
-        return job
+    def make(name="a", *training, count=8, after=None):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        return Job(
+            name=name,
+            workdir=folder / "training",
+            model=folder / "training" / "model" / "model_index.json",
+            result=folder / "evaluation" / "result.json",
+            log=folder / "log.txt",
+            train=(f"{launch}/train.py", *training, "--workdir", f"{folder}/training"),
+            evaluate=(f"{launch}/evaluate.py", "--output", f"{folder}/evaluation", "--count", f"{count}"),
+            steps=5,
+            size=("scenes", count),
+            after=after,
+        )
 
     return make
 
 
 def calls(job):
-    file = job.directory / "calls"
+    file = job.workdir.parent / "calls"
     return file.read_text().splitlines() if file.exists() else []
 
 
-def test_trains_and_scores(make_job):
+def test_trains_and_evaluates(make_job):
     jobs = [make_job(name) for name in "abc"]
-    assert run_jobs(jobs, [(), ()]) == []
+    assert run_processes(jobs, [(), ()]) == []
     for job in jobs:
         assert calls(job) == ["train None", "evaluate"]
-        assert job.scored
+        assert job.done
 
 
-def test_what_is_done_is_left_alone(make_job):
+def test_a_done_job_is_not_repeated(make_job):
     job = make_job()
-    run_jobs([job], [()])
-    assert run_jobs([job], [()]) == []
+    run_processes([job], [()])
+    assert run_processes([job], [()]) == []
     assert len(calls(job)) == 2
 
 
-def test_other_number_of_scenes_scores_again_without_training(make_job):
-    run_jobs([make_job()], [()])
-    assert run_jobs([make_job(count=16)], [()]) == []
+def test_another_number_of_scenes_evaluates_again_without_training(make_job):
+    run_processes([make_job()], [()])
+    assert run_processes([make_job(count=16)], [()]) == []
     assert calls(make_job()) == ["train None", "evaluate", "evaluate"]
 
 
-def test_checkpoints_are_gone_on_from(make_job):
+def test_a_half_written_result_is_evaluated_again(make_job):
+    run_processes([make_job()], [()])
+    make_job().result.write_text('{"scenes": ')
+    assert not make_job().done
+    assert run_processes([make_job()], [()]) == []
+    assert calls(make_job()) == ["train None", "evaluate", "evaluate"]
+
+
+def test_training_resumes_from_a_checkpoint(make_job):
     job = make_job()
     (job.workdir / "checkpoints" / "300").mkdir(parents=True)
-    assert run_jobs([job], [()]) == []
+    assert run_processes([job], [()]) == []
     assert calls(job) == ["resume ['checkpoints']", "evaluate"]
 
 
@@ -86,37 +105,54 @@ def test_training_stopped_before_its_first_checkpoint_starts_anew(make_job):
     job = make_job()
     (job.workdir / "checkpoints" / "300.orbax-checkpoint-tmp").mkdir(parents=True)
     (job.workdir / "metrics.jsonl").write_text('{"step": 25}\n')
-    assert run_jobs([job], [()]) == []
+    assert run_processes([job], [()]) == []
     assert calls(job)[0] == "train None"
 
 
-def test_a_failure_is_told_and_the_others_finish(make_job):
+def test_a_failed_job_is_returned_and_the_others_finish(make_job):
     bad, good = make_job("bad", "--fail"), make_job("good")
-    assert run_jobs([bad, good], [()]) == [bad]
-    assert good.scored
+    assert run_processes([bad, good], [()]) == [bad]
+    assert good.done
     assert last_lines(bad.log) == "out of cheese"
 
 
 def test_success_without_a_model_is_a_failure(make_job):
     job = make_job("a", "--empty")
-    assert run_jobs([job], [()]) == [job]
+    assert run_processes([job], [()]) == [job]
     assert calls(job) == ["train None"]
 
 
-def test_progress_counts_logged_steps_and_survives_a_half_written_line(make_job):
+def test_a_job_waits_for_the_model_that_it_starts_from(make_job):
+    """The log of calls that both share shows the order; the free core is used by another job meanwhile."""
+    first = make_job("a")
+    second, other = make_job("b", after=first), make_job("c")
+    assert not second.ready
+    assert run_processes([second, first, other], [(), ()]) == []
+    assert second.workdir.stat().st_mtime_ns > first.model.stat().st_mtime_ns
+    assert calls(second) == ["train None", "evaluate"]
+
+
+def test_a_job_whose_start_model_is_missing_is_returned_and_not_started(make_job):
+    bad = make_job("bad", "--fail")
+    follower = make_job("b", after=bad)
+    assert run_processes([follower, bad], [(), ()]) == [bad, follower]
+    assert calls(follower) == []
+
+
+def test_progress_counts_logged_steps_and_ignores_a_half_written_line(make_job):
     job = make_job()
     assert job.progress() == 0
     job.workdir.mkdir()
     (job.workdir / "metrics.jsonl").write_text('{"step": 2}\n{"step": 4, "lo')
     assert job.progress() == 2
-    run_jobs([job], [()])
+    run_processes([job], [()])
     assert job.progress() > 5
 
 
-def test_result_that_another_version_of_the_job_left(make_job):
+def test_a_result_of_another_size_without_a_model_trains(make_job):
     job = make_job()
-    job.evaluation.mkdir()
-    (job.evaluation / "result.json").write_text(json.dumps({"scenes": 3}))
+    job.result.parent.mkdir()
+    job.result.write_text(json.dumps({"scenes": 3}))
     assert job.next_command()[1].endswith("train.py")
 
 

@@ -1,11 +1,11 @@
-"""Judged pairs of the shapes world: pure in their number, consistent with the oracle, random access from disk."""
+"""Preference pairs of the shapes world: functions of their index, consistent with the oracle, random access on disk."""
 
 import numpy as np
 import pytest
 
 from rewardedit_jax.data.records import PreferenceSource
 from rewardedit_jax.shapes import ShapesPreferences, judge_batch, prepare_shapes_preferences, shapes_example
-from rewardedit_jax.shapes.candidates import shapes_candidates, to_ratings
+from rewardedit_jax.shapes.preferences import shapes_candidates, to_ratings
 
 SIZES = {"train": 5, "test": 3}
 

@@ -1,13 +1,38 @@
-"""The tokenizer of shapes scorers: exact, short, the same in every run."""
+"""Tokenizers of the shapes world: exact, short, the same in every run."""
 
 import numpy as np
 import pytest
 
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, chat_prompt, fixed_phrases
 from rewardedit_jax.scoring.tokenizer import load_tokenizer
-from rewardedit_jax.shapes.scorer_tokenizer import write_scorer_tokenizer
+from rewardedit_jax.shapes.tokenizers import _merge, shapes_tokenizer, write_scorer_tokenizer
+from rewardedit_jax.shapes.wording import vocabulary_texts
 
 INSTRUCTION = "turn the red circle blue"
+
+
+def test_each_making_gives_the_same_ids():
+    """A resumed training builds the tokenizer again, with weights for the old ids."""
+    assert shapes_tokenizer.__wrapped__().get_vocab() == shapes_tokenizer().get_vocab()
+
+
+def test_every_word_of_the_world_is_one_token():
+    tokenizer = shapes_tokenizer()
+    words = {word for text in vocabulary_texts() for word in text.split()}
+    split = {word: tokenizer.tokenize(word) for word in words}
+    assert {word: tokens for word, tokens in split.items() if len(tokens) != 1 and word.isalpha()} == {}
+    assert len({tokens[0] for tokens in split.values()}) > 50
+
+
+def test_other_words_have_distinct_ids():
+    tokenizer = shapes_tokenizer()
+    ids = {tuple(tokenizer(text)["input_ids"]) for text in ("zebra", "zebras", "zébra", "quartz")}
+    assert len(ids) == 4
+    assert tokenizer.decode(tokenizer("a zebra")["input_ids"], skip_special_tokens=True) == "a zebra"
+
+
+def test_pairs_merge_from_the_left():
+    assert _merge(["a", "a", "a", "b"], ("a", "a")) == ["aa", "a", "b"]
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
-"""Scenes and edits: what can be asked, what it does, and that the splits share no combination."""
+"""Scenes and edits: the edits of each type, their effect, and splits without common combinations."""
 
 import numpy as np
 import pytest
 
-from rewardedit_jax.shapes.edits import EDIT_TYPES, Edit, sample_case
 from rewardedit_jax.shapes.render import render, to_uint8
-from rewardedit_jax.shapes.scene import COLORS, SHAPES, Scene, Shape
+from rewardedit_jax.shapes.scene import COLORS, EDIT_TYPES, SHAPES, Edit, Scene, Shape, sample_case
 
 
 def cases(split, count):
@@ -13,7 +12,7 @@ def cases(split, count):
 
 
 def combination(scene, edit):
-    """What an edit is about: the shape and what becomes of it, or the whole scene's look and what becomes of it."""
+    """The shape and its new state, or the look of the whole scene and its new state."""
     shape = edit.subject
     if shape is None:
         return edit.type, edit.value, scene.background, scene.fill
