@@ -15,7 +15,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from tokenizers.pre_tokenizers import ByteLevel
 
-from rewardedit_jax.data.tokenize import CLIPTokenizer
+from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer
 from rewardedit_jax.scoring.prompts import fixed_phrases
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_tokenizer
 from rewardedit_jax.shapes.wording import vocabulary_texts
