@@ -11,6 +11,7 @@ from rewardedit_jax.models.clip import CLIPTextConfig, CLIPVisionConfig
 from rewardedit_jax.weights.engine import CONV, COPY, LINEAR, Rule, WeightTable, linear, norm
 
 _ENCODER = (
+    # Both towers have the same encoder.
     *linear("encoder.layers.{i}.self_attn.{p:q|k|v|out}_proj", "encoder/layers_{i}/self_attn/{p}_proj"),
     *linear("encoder.layers.{i}.mlp.fc{n}", "encoder/layers_{i}/mlp/fc{n}"),
     *norm("encoder.layers.{i}.layer_norm{n}", "encoder/layers_{i}/layer_norm{n}"),
@@ -42,6 +43,7 @@ def text_table(config: CLIPTextConfig) -> WeightTable:
 
 def vision_table(config: CLIPVisionConfig) -> WeightTable:
     """Rules of `CLIPVisionModel`, for files of an image tower with its projection, or of a whole CLIP model."""
+    # The projection lies beside the tower, without its prefix.
     projection = Rule("visual_projection.weight", "visual_projection/kernel", LINEAR)
     return WeightTable((*_below("vision_model", _VISION), projection), (*_IGNORE, r"text_model\..*"))
 

@@ -25,11 +25,12 @@ def _vision(config: EditRewardConfig) -> tuple[Rule, ...]:
     # The patch embedding is a Conv3d with strides as long as its kernel: a dense layer on flattened patches.
     patch = Transform(lambda x: x.reshape(len(x), -1).T, lambda x: x.T.reshape(-1, *volume))
     return (
-        *_linear(_VISION, "patch_embed.proj", "visual/patch_embed/proj", patch)[:1],
+        *_linear(_VISION, "patch_embed.proj", "visual/patch_embed/proj", patch)[:1],  # without bias
         *_norm(_VISION, "blocks.{i}.norm{k}", "visual/blocks_{i}/norm{k}"),
         *_linear(_VISION, "blocks.{i}.attn.{p:qkv|proj}", "visual/blocks_{i}/attn/{p}"),
         *_linear(_VISION, "blocks.{i}.mlp.{p:gate|up|down}_proj", "visual/blocks_{i}/mlp/{p}_proj"),
         *_norm(_VISION, "merger.ln_q", "visual/merger/ln_q"),
+        # Layers 0 and 2 of an nn.Sequential; 1 is the activation.
         *_linear(_VISION, "merger.mlp.{i}", "visual/merger/mlp_{i}"),
     )
 
@@ -64,6 +65,7 @@ def _linear(tower: str, torch: str, path: str, *transform: Transform) -> tuple[R
 
 
 def _norm(tower: str, torch: str, path: str) -> tuple[Rule, ...]:
+    # The weight only: RMS norms have no bias.
     return norm(f"{tower}.{torch}", path, (f"{_alias(tower)}.{torch}",))[:1]
 
 

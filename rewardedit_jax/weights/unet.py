@@ -19,6 +19,7 @@ def unet_table(config: UNetConfig) -> WeightTable:
             "{side:down|up}_blocks.{level}.{what:downsamplers|upsamplers}.0.conv", "{side}_blocks_{level}/{what}_0/conv"
         ),
     )
+    # No rules for reward modules that the network lacks: their tensors are an error, not ignored.
     if config.reward is None:
         return WeightTable(rules)
     return WeightTable(rules + (_RELEASED if config.reward.layout == "released" else _PAPER))
@@ -40,6 +41,7 @@ def _level(torch: str, path: str, config: UNetConfig) -> tuple[Rule, ...]:
         *norm(f"{inner}.{{norm:norm1|norm2|norm3}}", f"{inner_path}/{{norm}}"),
         *linear(f"{inner}.{{attn:attn1|attn2}}.{{to:to_q|to_k|to_v}}", f"{inner_path}/{{attn}}/{{to}}"),
         *linear(f"{inner}.{{attn:attn1|attn2}}.to_out.0", f"{inner_path}/{{attn}}/to_out"),
+        # net.1 is dropout, which has no parameters.
         *linear(f"{inner}.ff.net.0.proj", f"{inner_path}/ff/net_0/proj"),
         *linear(f"{inner}.ff.net.2", f"{inner_path}/ff/net_2"),
     )

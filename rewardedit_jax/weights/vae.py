@@ -24,6 +24,7 @@ def vae_table(config: AutoencoderConfig) -> WeightTable:
         mid, mid_path = f"{half}.mid_block", f"{half}/mid_block"
         rules += conv(f"{half}.conv_in", f"{half}/conv_in")
         rules += _resnets(level, level_path)
+        # The samplers are lists of one; our modules are not.
         rules += conv(f"{level}.{sampler}.0.conv", f"{level_path}/{resample}")
         rules += _resnets(mid, mid_path)
         if config.mid_block_add_attention:
@@ -49,5 +50,6 @@ def _resnets(torch: str, path: str) -> tuple[Rule, ...]:
 def _attention(torch: str, path: str) -> tuple[Rule, ...]:
     rules = [*norm(f"{torch}.group_norm", f"{path}/group_norm")]
     for ours, new, old in _PROJECTIONS:
+        # The old name becomes an alias: it is read, never written.
         rules += linear(f"{torch}.{new}", f"{path}/{ours}", aliases=(f"{torch}.{old}",))
     return tuple(rules)
