@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from rewardedit_jax.scoring.prompts import fixed_phrases
-from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_tokenizer
+from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_scorer_tokenizer
 from rewardedit_jax.shapes.tokenizer import learn_merges
 from rewardedit_jax.shapes.wording import vocabulary_texts
 
@@ -24,7 +24,7 @@ def shapes_scorer_tokenizer() -> ScorerTokenizer:
     """The tokenizer of the shapes world's scorers, to which a prompt is about 20 tokens."""
     with tempfile.TemporaryDirectory() as directory:
         write_scorer_tokenizer(directory, fixed_phrases())
-        return load_tokenizer(directory)
+        return load_scorer_tokenizer(directory)
 
 
 def write_scorer_tokenizer(directory: str | Path, phrases: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -79,6 +80,14 @@ class PretrainedNetwork:
             return import_tensors(self.tensors, self.table, abstract_params(self.module), wanted)
         except WeightMismatch as error:
             raise WeightMismatch(f"{self.directory}: {error}") from error
+
+
+def default_dtype() -> DTypeLike:
+    """The dtype of models that are loaded without one: bfloat16 on accelerators, float32 on a CPU.
+
+    CPUs have no fast bfloat16 products, and their float32 gives the reference numbers.
+    """
+    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
 def open_pretrained(

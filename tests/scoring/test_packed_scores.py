@@ -14,7 +14,7 @@ from whole_batch import whole_batch
 from rewardedit_jax.models.vision_plan import plan_images
 from rewardedit_jax.scoring.images import to_patches
 from rewardedit_jax.scoring.packing import prepare_item
-from rewardedit_jax.scoring.tokenizer import load_tokenizer
+from rewardedit_jax.scoring.tokenizer import load_scorer_tokenizer
 
 AREA = 112 * 112
 
@@ -26,7 +26,7 @@ def picture(seed, size):
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return load_tokenizer(write_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+    return load_scorer_tokenizer(write_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,7 @@ from tiny_scorers import shapes_scorer, tiny_config, tiny_scorer, two_passes
 from rewardedit_jax import EditScore, Scorer
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.models.reward_heads import aggregate
-from rewardedit_jax.scoring.calibration import Calibration
-from rewardedit_jax.scoring.edit_score import matrix
+from rewardedit_jax.scoring.edit_score import Calibration, matrix
 from rewardedit_jax.weights.files import WeightFileError
 from rewardedit_jax.weights.pretrained import save_pretrained
 
@@ -135,12 +134,12 @@ def test_transparent_parts_are_told(scorer):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((picture(0), picture(1), "  "), ValueError, "the instruction is empty"),
-        ((picture(0), picture(1), "a <|Reward|> b"), ValueError, "keeps for itself"),
-        ((picture(0, (1, 300)), picture(1), INSTRUCTION), ImageError, "at most 200 times"),
+        ((picture(0), picture(1), "  "), ValueError, "empty"),
+        ((picture(0), picture(1), "a <|Reward|> b"), ValueError, "<.Reward.>"),
+        ((picture(0, (1, 300)), picture(1), INSTRUCTION), ImageError, "1×300 pixels .*200"),
         (("nowhere.png", picture(1), INSTRUCTION), ImageError, "nowhere.png"),
         ((picture(0), [picture(1), "nowhere.png"], INSTRUCTION), ImageError, "edit 1: .*nowhere.png"),
-        (([picture(0)] * 2, [picture(1)] * 3, INSTRUCTION), ValueError, "are 2, 3, one: give lists of one length"),
+        (([picture(0)] * 2, [picture(1)] * 3, INSTRUCTION), ValueError, "2, 3, one"),
     ],
 )
 def test_what_cannot_be_scored_is_told(scorer, arguments, error, message):
@@ -152,13 +151,13 @@ def test_a_base_model_is_no_scorer(scorer, tmp_path):
     module = scorer.module.clone(config=replace(scorer.module.config, heads=None))
     save_pretrained(module, {k: v for k, v in scorer.params.items() if k != "heads"}, tmp_path)
     scorer.tokenizer.base.save_pretrained(tmp_path)
-    with pytest.raises(WeightFileError, match="has no reward heads"):
+    with pytest.raises(WeightFileError, match="rm_heads"):
         Scorer.load(tmp_path)
 
 
 def test_missing_tokenizer_files_are_told(tmp_path):
     save_pretrained(*tiny_scorer(tiny_config()), tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"lacks tokenizer.json .* give base="):
+    with pytest.raises(FileNotFoundError, match=r"lacks tokenizer.json .* base="):
         Scorer.load(tmp_path)
 
 
@@ -201,5 +200,5 @@ def test_devices_share_the_work(scorer, edits, scores, tmp_path, devices, tensor
 def test_a_copy_of_the_weights_is_on_devices_that_there_are(scorer, tmp_path):
     scorer.save(tmp_path)
     for tensor in (0, 2):
-        with pytest.raises(ValueError, match=f"tensor={tensor}: of 1 devices here, so many cannot share"):
+        with pytest.raises(ValueError, match=f"tensor={tensor}.*devices, 1"):
             Scorer.load(tmp_path, tensor=tensor)

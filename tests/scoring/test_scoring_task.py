@@ -1,4 +1,6 @@
-"""The scoring task: its outputs are the scorer's, ties do what they are said to, and steps can be had anew."""
+"""The scoring task: its outputs are the scorer's, ties become rows, init is pure, and any step can be computed."""
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +8,17 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from PIL import Image
-from tiny_models import get_config
+from tiny_models import assert_same, get_config
 
 from rewardedit_jax.params import find_rule, split_params
+from rewardedit_jax.scoring import initialise
 from rewardedit_jax.scoring.pairs import all_images, all_prompts
 from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.shapes import prepare_shapes_preferences
 from rewardedit_jax.shapes.scorer_benchmark import shapes_scorer_evaluator
 from rewardedit_jax.shapes.tasks import ShapesScoringTask
 from rewardedit_jax.training.task import Task
+from rewardedit_jax.weights.files import TensorFiles
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,41 @@ def params(task):
 def test_it_is_a_task(task, params):
     assert isinstance(task, Task)
     assert all(find_rule(task.partition_rules, path) for path in flatten_dict(params, sep="/"))
+
+
+def test_abstract_parameters_are_those_of_init(task, params):
+    abstract = task.abstract_params()
+    assert jax.tree.structure(abstract) == jax.tree.structure(params)
+    assert [(x.shape, x.dtype) for x in jax.tree.leaves(abstract)] == [
+        (x.shape, x.dtype) for x in jax.tree.leaves(params)
+    ]
+
+
+def test_init_is_pure(task, params):
+    assert task.scorer.params == {}
+    assert_same(task.init(jax.random.key(0)), params)
+    other = task.init(jax.random.key(1))
+    assert not np.array_equal(other["reward_token"]["embedding"], params["reward_token"]["embedding"])
+
+
+@pytest.mark.parametrize("part", ["scorer/heads/.*", "scorer/decoder/embed_tokens/.*", "reward_token/.*"])
+def test_init_makes_only_what_is_wanted(task, params, part, monkeypatch):
+    monkeypatch.setattr(initialise, "whitening_kernel", lambda *_: pytest.fail("patches were whitened"))
+    found = flatten_dict(task.init(jax.random.key(0), lambda path: bool(re.fullmatch(part, path))), sep="/")
+    flat = flatten_dict(params, sep="/")
+    assert found.keys() == {path for path in flat if re.fullmatch(part, path)}
+    for path, value in found.items():
+        np.testing.assert_array_equal(value, flat[path], err_msg=path)
+
+
+def test_a_resumed_run_reads_only_the_wanted_tensors(task, params, root, tmp_path, monkeypatch):
+    task.export(params, tmp_path)
+    config, read, original = recipe(root), [], TensorFiles.__getitem__
+    config.init = str(tmp_path)
+    monkeypatch.setattr(TensorFiles, "__getitem__", lambda self, name: read.append(name) or original(self, name))
+    found = ShapesScoringTask(config).init(jax.random.key(0), lambda path: path.startswith("scorer/decoder/embed"))
+    assert read == ["model.embed_tokens.weight"]
+    assert_same(found, {"scorer": {"decoder": {"embed_tokens": params["scorer"]["decoder"]["embed_tokens"]}}})
 
 
 def test_a_batch_gives_the_scorers_numbers(task, params):
@@ -101,7 +140,6 @@ def test_losses_and_gradients_are_finite(root, name, params):
     config = recipe(root, ties="marked")
     config.objective.name = name
     task = ShapesScoringTask(config)
-    task.init(jax.random.key(0))
     batch = jax.tree.map(jnp.asarray, next(task.batches(0)))
     losses, metrics = task.loss(params, batch, jax.random.key(1))
     assert losses.shape == metrics["accuracy"].shape == (4,)
@@ -144,7 +182,7 @@ def test_a_scorer_is_trained_further(task, params, root, tmp_path):
     task.export(params, tmp_path)
     config = recipe(root)
     config.init = str(tmp_path)
-    further = ShapesScoringTask(config).scorer.params
+    further = ShapesScoringTask(config).init(jax.random.key(1))["scorer"]
     jax.tree.map(np.testing.assert_array_equal, further["heads"], params["scorer"]["heads"])
 
 
@@ -160,10 +198,10 @@ def test_what_the_start_loses_is_told(task, params, root, tmp_path, caplog):
     assert start.calibration is None
     assert start.module.config.positions == "mrope"
     assert "kind='separate'" in caplog.text
-    assert "counts positions plain; the recipe says mrope" in caplog.text
+    assert "positions='plain'; the recipe has positions='mrope'" in caplog.text
 
 
-def test_held_out_pairs_are_judged_in_training(task, params):
+def test_held_out_pairs_are_score_prompts_in_training(task, params):
     told = shapes_scorer_evaluator(task, count=6)(params, 7)
     assert told.keys() == {"pairs", "calibration_error"}
     assert all(0 <= value <= 1 for value in told.values())
@@ -172,12 +210,12 @@ def test_held_out_pairs_are_judged_in_training(task, params):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data.ties": "both"}, "unknown data.ties 'both'; choose one of disentangle"),
-        ({"objective.name": "rank"}, "unknown objective 'rank'"),
-        ({"objective.name": "bt", "objective.settings.tau": 0.5}, "settings {'tau': 0.5} do not suit bt"),
-        ({"objective.name": "per_perspective", "heads.kind": "single"}, "is about two perspectives"),
-        ({"positions": "rope"}, "unknown positions 'rope'"),
-        ({"mesh.tensor": 3}, "mesh axis tensor=3 does not divide"),
+        ({"data.ties": "both"}, "data.ties='both'.*disentangle"),
+        ({"objective.name": "rank"}, "objective.name='rank'"),
+        ({"objective.name": "bt", "objective.settings.tau": 0.5}, "objective.settings={'tau': 0.5} .*'bt'"),
+        ({"objective.name": "per_perspective", "heads.kind": "single"}, "heads.kind"),
+        ({"positions": "rope"}, "'rope'"),
+        ({"mesh.tensor": 3}, "tensor=3"),
     ],
 )
 def test_what_does_not_fit_is_told(root, change, message):

@@ -12,12 +12,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from rewardedit_jax.data.images import decode_image, is_transparent, read_image
+from rewardedit_jax.data.prefetch import prefetch_map
 from rewardedit_jax.evaluation.reward_models.json_records import listed
 from rewardedit_jax.evaluation.reward_models.stored_scores import StoredScores
-from rewardedit_jax.scoring.batching import AT_A_TIME
 from rewardedit_jax.scoring.edit_score import matrix
+from rewardedit_jax.scoring.inference import CHUNK_BATCHES
 from rewardedit_jax.scoring.packing import ScorerItem
-from rewardedit_jax.scoring.reading import read_ahead
 from rewardedit_jax.scoring.scorer import Scorer
 
 Picture = Path | bytes  # a file, or an encoded image
@@ -98,7 +98,7 @@ def _prepared(scorer: Scorer, edits: Sequence[Edit]) -> Iterator[ScorerItem]:
         except ValueError as error:
             raise ValueError(f"{edit.name}: {error}") from error
 
-    for item in read_ahead(prepare, zip(edits, strict=True), _BATCH * AT_A_TIME):
+    for item in prefetch_map(prepare, zip(edits, strict=True), _BATCH * CHUNK_BATCHES):
         yield item.result()
 
 
