@@ -50,6 +50,7 @@ def prefetched(items: Iterator[Any], prepare: Callable[[Any], Any], depth: int) 
                 return
             yield item
 
+    # One thread only: the iterator is not thread-safe, and its order must be kept.
     thread = threading.Thread(target=produce, name="prefetch", daemon=True)
     thread.start()
     try:
@@ -70,6 +71,7 @@ def prefetch_map(
       ahead: items to prepare before they are needed. All of them are in memory.
     """
     waiting = deque[Future[Prepared]]()
+    # Threads suffice: Pillow releases the global interpreter lock while it decodes and resizes.
     pool = ThreadPoolExecutor()
     try:
         for args in arguments:

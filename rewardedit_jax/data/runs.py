@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar, runtime_checkable
 
 from absl import logging
 
@@ -25,9 +25,10 @@ Item = TypeVar("Item", bound=Hashable)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # A file name that is not valid UTF-8 contains lone surrogates in Python; JSON has the same escapes for them.
 _ENCODING = {"encoding": "utf-8", "errors": "backslashreplace"}
-_MOST_LISTED = 5  # items that an error names
+_MAX_NAMED = 5  # items that an error names
 
 
+@runtime_checkable
 class Result(Protocol):
     """The result of an item, or `Failed`."""
 
@@ -38,7 +39,7 @@ class Result(Protocol):
 class Failed:
     """An item without a result."""
 
-    reason: str  # a sentence that names what is wrong with the item
+    reason: str  # a sentence that names the fault, without the name of the item
 
     def to_json(self) -> Mapping[str, Any]:
         return {"error": self.reason}
@@ -64,6 +65,7 @@ class Shard:
 
     def of(self, items: Sequence[Item]) -> list[Item]:
         """The items of this shard, in their order. An item that occurs several times belongs to one shard."""
+        # Without duplicates, because two shards with the same item could not be merged.
         return list(dict.fromkeys(items))[self.index - 1 :: self.count]
 
 
@@ -105,6 +107,7 @@ def read_list(listing: Path, parse: Callable[[int, dict[str, Any]], Sequence[Ite
 def atomic_write(file: Path) -> Iterator[Path]:
     """The path of a temporary file beside `file`, which replaces `file` when the block ends without an error."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder: renaming is atomic within a file system only.
     unfinished = file.with_name(f".{file.name}.part")
     try:
         yield unfinished
@@ -146,6 +149,7 @@ class ResultFile:
         Raises:
           ValueError: the file holds other things than such results, or results with another fingerprint.
         """
+        # Before `work` starts, so that a wrong file fails at once.
         due, failed = self._due(items, fingerprint, is_complete), {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", **_ENCODING) as file:
@@ -170,10 +174,12 @@ class ResultFile:
         if self.path.exists():
             raise FileExistsError(f"{self.path} exists: remove it, or merge into another file.")
         items = list(dict.fromkeys(items))
+        # A half-written last line is left out here, and its item is then reported as missing.
         lines = [line for part in parts for line in self._read(part, None)[0]]
         if len(makers := {str(line[self.maker]) for line in lines}) > 1:
             raise ValueError(f"the parts come from different {self.maker}s: {', '.join(sorted(makers))}.")
         self._check_parts(lines, items)
+        # Errors are merged too: an item that failed is not missing.
         by_key = {self._key_of_line(line): line for line in lines}
         ordered = [by_key[self._key(item)] for item in items]
         self._write(ordered)
@@ -202,7 +208,8 @@ class ResultFile:
             if with_errors or not isinstance(result, Failed):
                 key = dict(zip(self.key_fields, self._key(item), strict=True))
                 file.write(_to_line({**key, **result.to_json(), self.maker: fingerprint}))
-                file.flush()  # a run that is killed loses only the items in progress
+                # A run that is killed loses only the items in progress.
+                file.flush()
         return failed
 
     def _due(
@@ -239,7 +246,12 @@ class ResultFile:
         except ValueError:
             entry = None
         required = (*self.key_fields, self.maker)
-        if not isinstance(entry, dict) or not entry.keys() >= set(required):
+        # Only scalars can be keys; a list of scores may have the same field names with lists in them.
+        if (
+            not isinstance(entry, dict)
+            or not entry.keys() >= set(required)
+            or not all(isinstance(entry[name], str | int) for name in self.key_fields)
+        ):
             raise ValueError(f"{where} is not a result: expected an object with {', '.join(required)}.")
         if fingerprint not in (None, entry[self.maker]):
             raise ValueError(
@@ -260,10 +272,11 @@ class ResultFile:
 
 
 def _to_line(entry: Mapping[str, Any]) -> str:
+    # Without ASCII escapes, so that instructions in other scripts stay readable.
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
 def _listed(name: str, keys: Sequence[tuple[Any, ...]]) -> str:
     """`3 missing: a b c`: the number of keys and the first of them."""
-    shown = "; ".join(" ".join(map(str, key)) for key in keys[:_MOST_LISTED])
-    return f"{len(keys)} {name}: {shown}{', ...' if len(keys) > _MOST_LISTED else ''}"
+    shown = "; ".join(" ".join(map(str, key)) for key in keys[:_MAX_NAMED])
+    return f"{len(keys)} {name}: {shown}{', ...' if len(keys) > _MAX_NAMED else ''}"

@@ -67,6 +67,7 @@ def plan_edits(image: Path, instruction: str | None, reward: Reward | None, outp
       ValueError: there is nothing to edit, an instruction is missing, a line is invalid, or an output is not a PNG,
         would replace its own image or belongs to two edits.
     """
+    # Seeds depend on the place in the whole list, so that a resumed run makes the same edits.
     if image.suffix == ".jsonl":
         jobs = read_list(image, _ListParser(image.parent, instruction, reward, output, seed), '{"image": "a.png"}')
     elif image.is_dir():
@@ -100,6 +101,7 @@ class _ListParser:
         """The reward of a line; scores or feedback that it does not have are those of the default."""
         if "reward" not in entry and "feedback" not in entry:
             return self.reward
+        # null as scores is no reward; scores that are left out are those of the command line.
         default = self.reward or Reward()
         scores = entry.get("reward", default.scores.tolist())
         if scores is None:
@@ -133,6 +135,7 @@ def edit_to_files(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, A
     Returns:
       A sentence for each image that cannot be read. The others are edited.
     """
+    # Outputs are written atomically, so a file that exists is complete.
     due = [job for job in jobs if not job.output.exists()]
     if len(due) < len(jobs):
         logging.info("%d of %d outputs exist already.", len(jobs) - len(due), len(jobs))
@@ -172,6 +175,7 @@ def _edit(
 def _write(picture: Image.Image, job: EditJob, settings: dict[str, Any]) -> None:
     reward = None if job.reward is None else asdict(job.reward)
     made_from = {"image": str(job.image), "instruction": job.instruction, "reward": reward, "seed": job.seed}
+    # International text (iTXt): instructions may have any characters.
     info = PngInfo()
     info.add_itxt(METADATA, json.dumps({**made_from, **settings}, default=asdict))
     with atomic_write(job.output) as unfinished:

@@ -46,6 +46,7 @@ class FeatureCache:
         Call it once with all images of a chunk: every width compiles its own programs.
         """
         wanted = feature_width(images)
+        # Slots never become narrower, which would compile programs for the old width again.
         if (more := wanted - self.features.values.shape[1]) > 0:
             self.features = jax.device_put(_wider(self.features, more), replicated(self._mesh))
 
@@ -60,6 +61,7 @@ class FeatureCache:
             raise ValueError(
                 f"{len(needed)} images and {self._batch_size} more exceed the capacity of {self._capacity} images."
             )
+        # Before anything is encoded, so that no needed image is replaced.
         for image in needed:
             if image in self:
                 self._slots.move_to_end(image.digest)

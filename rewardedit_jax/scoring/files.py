@@ -49,6 +49,7 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
 def selected_jobs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[ScoreJob]]:
     """The parsed command line of launch/score.py, and the edits that it selects."""
     a = parser.parse_args()
+    # Checked here because argparse has no rules between several arguments.
     if (a.list is None) == (a.source is None or a.edited is None):
         parser.error("give --source and --edited, or --list.")
     if a.output and (a.json or a.png):
@@ -74,6 +75,7 @@ def plan_scores(source: Path, edited: Sequence[Path], instruction: str | None) -
     """
     if not instruction:
         raise ValueError("the edits have no instruction: give --instruction.")
+    # One source, any number of edits.
     if not source.is_dir():
         files = [file for one in edited for file in (image_files(one) if one.is_dir() else [one])]
         return [ScoreJob(str(source), str(file), instruction) for file in files]
@@ -84,6 +86,7 @@ def plan_scores(source: Path, edited: Sequence[Path], instruction: str | None) -
 
 def _paired(source_folder: Path, edited_folder: Path, instruction: str) -> list[ScoreJob]:
     """Edits and sources of one name, from two folders."""
+    # By stem: editors often write PNGs for JPEG sources.
     edits, sources = image_files(edited_folder), defaultdict[str, list[Path]](list)
     for file in image_files(source_folder):
         sources[file.stem].append(file)
@@ -117,6 +120,7 @@ def listed_scores(listing: Path, instruction: str | None) -> list[ScoreJob]:
     """
 
     def parse(_: int, entry: dict[str, Any]) -> list[ScoreJob]:
+        # Candidates of one source in one line stay neighbours, so that the source is encoded once.
         edited = entry["edited"] if isinstance(entry["edited"], list) else [entry["edited"]]
         text = entry.get("instruction") or instruction
         if not isinstance(text, str):
@@ -168,6 +172,7 @@ def score_to_file(
     def work(due: Sequence[ScoreJob]) -> Iterator[tuple[ScoreJob, EditScore | Unscorable]]:
         return score_jobs(scorer, due, batch_size=batch_size, improvement=improvement)
 
+    # A file that was made with --no-improvement can be completed later.
     def is_complete(line: Mapping[str, Any]) -> bool:
         return not improvement or line.get("improvement") is not None
 
@@ -194,6 +199,7 @@ def to_json(job: ScoreJob, outcome: EditScore | Unscorable) -> dict[str, Any]:
 
 
 def _results(output: Path) -> ResultFile:
+    # Fields of `ScoreJob`, and the name under which `Scorer.fingerprint` is stored.
     return ResultFile(output, ("source", "edited", "instruction"), "scorer")
 
 

@@ -85,8 +85,8 @@ def smart_resize(height: int, width: int, area: int = AREA) -> tuple[int, int]:
     short, long = sorted((height, width))
     if short < 1 or long > _MAX_ASPECT * short:
         raise ImageError(
-            f"{width}×{height} pixels (width×height): expected a longer side of at most {_MAX_ASPECT} times the "
-            "shorter; crop or pad the image."
+            f"{width}×{height} pixels (width×height) cannot be scored: expected a longer side of at most {_MAX_ASPECT} "
+            "times the shorter; crop or pad the image."
         )
     sides = [max(_FACTOR, round(side / _FACTOR) * _FACTOR) for side in (height, width)]
     # Keep these expressions as they are: algebraically equal forms round some sizes differently. Python's `round` is

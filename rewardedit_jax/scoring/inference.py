@@ -71,6 +71,7 @@ def plan_batches(items: Sequence[ScorerItem], rows: int, encoded: Container[Prep
     size of their largest edit, so that a batch has little padding. Sources in `encoded` come first, before the cache
     drops them. The source of the last item comes last, because the next chunk may have more of its edits.
     """
+    # By digest, not by object: a list names the file of a source again for each edit.
     by_source = defaultdict(list)
     for i, item in enumerate(items):
         by_source[item.source.digest].append(i)
@@ -120,6 +121,7 @@ class Inference:
             yield indices, self._dispatch([items[i] for i in indices], later)
 
     def _dispatch(self, items: Sequence[ScorerItem], later: Iterable[ScorerItem]) -> Float[Array, "b k 2"]:
+        # First the images, because rows point to the slots that they get.
         self._cache.hold(list(_images(items)), _images(later))
         prompts = pack_items(items, self._cache.first_slot, self._rows, perspectives=self._perspectives)
         prompts = jax.device_put(prompts, batch_sharding(self._mesh))
@@ -130,6 +132,7 @@ def _images(items: Iterable[ScorerItem]) -> Iterator[PreparedImage]:
     return (image for item in items for image in (item.source, item.edited))
 
 
+# One program per number of features and tokens; `packing.padded_length` keeps both few.
 @partial(jax.jit, static_argnums=0)
 def _score_prompts(
     module: EditReward, params: Params, images: ImageFeatures, prompts: PackedPrompts

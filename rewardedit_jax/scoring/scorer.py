@@ -86,6 +86,7 @@ class Scorer:
         directory = Path(directory)
         save_pretrained(self.module, self.params, directory)
         config = read_json(directory / "config.json")
+        # `to_hf` has the network's settings; how its inputs are made belongs to the scorer.
         config["reward_model"] |= {"system": self.system, "area": self.area}
         write_json(config, directory / "config.json")
         self.tokenizer.base.save_pretrained(directory)
@@ -178,7 +179,7 @@ class Scorer:
         for i, item in enumerate(prefetch_map(self.prepare, edits, ahead)):
             try:
                 yield item.result()
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError) as error:  # the type is kept: callers may catch ImageError
                 raise type(error)(f"edit {i}: {error}" if len(edits) > 1 else str(error)) from error
 
     def _unchanged(self, items: Sequence[ScorerItem]) -> dict[tuple[bytes, str], ScorerItem]:
@@ -193,6 +194,7 @@ class Scorer:
         requests: Iterable[tuple[bytes, str]],
     ) -> Iterator[EditScore]:
         """Scores of `items`, whose outputs are the first rows of `raw`; unchanged sources of `requests` follow."""
+        # Each unchanged source is one row, and the baseline of all edits with its instruction.
         overall, n = self._overall(raw), len(items)
         baselines = dict(zip(requests, overall[n:, 0].tolist(), strict=True))
         calibrated = self.calibration.shares(overall[:n]) if self.calibration else [None] * n
@@ -225,6 +227,7 @@ class PretrainedScorer:
           wanted: whether the parameter of a path is read; the tree then has only these. None: all.
         """
         params = self.network.read(wanted)
+        # A view, no copy. The last remaining row becomes the reward token's, as in EditReward's training.
         if "embedding" in params.get("decoder", {}).get("embed_tokens", {}):
             rows = self.scorer.module.config.text.vocab_size
             embedding = {"embedding": params["decoder"]["embed_tokens"]["embedding"][:rows]}
@@ -249,7 +252,7 @@ def open_scorer(model: str | Path, base: str | Path | None = None, dtype: DTypeL
     tokenizer = load_scorer_tokenizer(directory, base)
     settings = _settings(config, directory)
     system = settings.get("system")
-    if system is None:
+    if system is None:  # an empty text is a system turn too
         system = tokenizer.default_system()
     directory = find_model(model, ())
     network = open_pretrained(directory, dtype, dtype)
@@ -275,6 +278,7 @@ def _check_tokenizer(tokenizer: ScorerTokenizer, network: PretrainedNetwork, con
     """Raises ValueError if the tokenizer does not belong to the network."""
     if rows := reward_rows(network.tensors.shapes):
         tokenizer.check_rows(rows)
+    # A tokenizer of another model has other ids for the same words: nothing would fail, but scores would be wrong.
     image_id = config.get("image_token_id", EditRewardConfig.image_token_id)
     if image_id != tokenizer.image_id:
         raise ValueError(

@@ -81,6 +81,7 @@ class ScoringTask:
         """
         wanted = wanted or (lambda path: True)
 
+        # The row is a part of the matrix, which is read or drawn even if only the row is wanted.
         def in_network(path: str) -> bool:
             return wanted(f"scorer/{path}") or (path == EMBEDDING and wanted(_ROW))
 
@@ -97,6 +98,7 @@ class ScoringTask:
         drop, draw = jax.random.split(rng)
         outputs = self._outputs(params, batch, drop)
         overall = aggregate(outputs, self.scorer.module.config.heads.aggregation)  # eq. 3
+        # Axis 1 of ratings and outputs: the preferred edit, the other edit.
         ratings = (None, None) if batch.ratings is None else (batch.ratings[:, 0], batch.ratings[:, 1])
         preferred, other = (Side(overall[:, i], outputs[:, i], ratings[i]) for i in (0, 1))
         losses = self.objective(Pairs(preferred, other, batch.tied), draw)
@@ -156,6 +158,7 @@ def _metrics_by_perspective(outputs: Float[Array, "b 2 k 2"], batch: PairBatch) 
     if batch.ratings is None or outputs.shape[2] != len(PERSPECTIVES):
         return {}
     wanted = jnp.sign(batch.ratings[:, 0] - batch.ratings[:, 1])
+    # Column 0 is the mean: σ does not take part in the order.
     found = jnp.sign(outputs[:, 0, :, 0] - outputs[:, 1, :, 0])
     right = jnp.where(wanted == 0, 0.5, (wanted == found).astype(jnp.float32))
     return {f"accuracy_{perspective}": right[:, i] for i, perspective in enumerate(PERSPECTIVES)}

@@ -1,4 +1,4 @@
-"""An image is encoded once while it is held, and its features are its own wherever they lie."""
+"""The feature cache: an image is encoded once while it is cached, and its features do not depend on its slot."""
 
 from dataclasses import replace
 
@@ -115,9 +115,9 @@ def test_it_widens_and_keeps_what_it_has(tower, encoded):
         assert_own_features(cache, tower, one)
 
 
-def test_too_many_images_are_told(tower):
+def test_too_many_images_are_reported(tower):
     cache = FeatureCache(*tower, 2, 4)
-    with pytest.raises(ValueError, match="3 images and 2 more .* 4 images"):
+    with pytest.raises(ValueError, match=r"3 images and 2 more .* 4 images"):
         cache.hold([image(i) for i in range(3)])
 
 

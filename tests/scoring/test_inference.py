@@ -1,4 +1,4 @@
-"""Which edits are scored together."""
+"""Which edits form a batch, and of what size."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -34,7 +34,7 @@ def test_every_edit_is_in_one_batch_and_those_of_a_source_follow_each_other():
     assert sorted(order) == list(range(40))
     assert {len(batch) for batch in batches} == {8}
     digests = [edits[i].source.digest for i in order]
-    assert sum(a != b for a, b in pairwise(digests)) == 9  # ten sources, each met once
+    assert sum(a != b for a, b in pairwise(digests)) == 9  # ten sources, each in one run
 
 
 def test_sources_follow_each_other_by_their_largest_edit():

@@ -37,7 +37,7 @@ def first_layer(source, skip_bad=False):
     return params["visual"]["patch_embed"]["proj"]["kernel"]
 
 
-def test_a_broken_edit_is_told_or_left_out(tmp_path):
+def test_a_broken_edit_is_reported_or_skipped(tmp_path):
     source = pair_list(tmp_path)
     whole = first_layer(source)
     pair_list(tmp_path, broken=[2])
@@ -70,7 +70,7 @@ def test_features_have_unit_mean_square_and_depend_on_the_seed_alone():
 
 
 def test_small_variations_are_seen_beside_large_ones():
-    """What the weaker half of the directions has of a feature: many times the part that it has of a random kernel's."""
+    """The weaker half of the directions has a far larger share of a feature than with a random kernel."""
     rng = np.random.default_rng(0)
     data, rotation = patches(rng)
     centred = data - data.mean(0)

@@ -1,4 +1,4 @@
-"""One pass over packed rows gives the numbers of a pass per prompt, and of every edit by itself."""
+"""One pass over packed rows gives the outputs of a pass per prompt, and of each edit alone."""
 
 from functools import partial
 
@@ -72,7 +72,7 @@ def test_positions_matter(tokenizer, items):
     assert np.abs(plain - mrope).max() > 1e-3
 
 
-def test_company_and_padding_change_nothing(tokenizer, items):
+def test_batches_and_padding_change_nothing(tokenizer, items):
     module, params = tiny_scorer(tiny_config(image_token_id=tokenizer.image_id))
     together = scores(module, params, whole_batch(items, 8))
     for i, item in enumerate(items):

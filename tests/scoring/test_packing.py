@@ -29,7 +29,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def items(tokenizer, pictures):
-    """Two candidates for one source, and an edit that is told at more length."""
+    """Two candidates for one source, and an edit with a longer instruction."""
     wide, tall, square, narrow = pictures
     asked = [(wide, tall, "add a bowl"), (wide, square, "add a bowl"), (narrow, tall, "turn it " * 100)]
     return [prepare_item(*triplet, tokenizer, area=AREA) for triplet in asked]
@@ -170,7 +170,7 @@ def test_a_prepared_source_is_taken_as_it_is(tokenizer, pictures):
     assert prepare_item(source, pictures[1], "add a bowl", tokenizer, area=AREA).source is source
 
 
-def test_what_is_wrong_with_an_item_is_told_before_packing(tokenizer, pictures, tmp_path):
+def test_invalid_items_are_reported_before_packing(tokenizer, pictures, tmp_path):
     line = Image.new("RGB", (201, 1))
     with pytest.raises(ImageError, match=r"edited: 201×1 pixels .*200"):
         prepare_item(pictures[0], line, "add a bowl", tokenizer)

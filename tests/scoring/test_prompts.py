@@ -94,5 +94,5 @@ def test_an_empty_instruction_is_refused(instruction):
 
 
 def test_there_are_prompts_for_two_perspectives():
-    with pytest.raises(ValueError, match="'preserving'.*following, quality"):
+    with pytest.raises(ValueError, match=r"'preserving'.*following, quality"):
         question(INSTRUCTION, "preserving")

@@ -62,7 +62,7 @@ def test_a_smaller_budget_gives_smaller_images():
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 201), (4001, 20), (0, 5)])
-def test_the_aspect_limit_is_told(height, width):
+def test_the_aspect_limit_is_reported(height, width):
     with pytest.raises(ImageError, match=f"{width}×{height} pixels .*200"):
         smart_resize(height, width)
 
@@ -83,7 +83,7 @@ def test_an_unreadable_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 @pytest.mark.parametrize("from_file", [True, False])
-def test_transparent_parts_are_white_and_said_to_be(tmp_path, mode, from_file):
+def test_transparent_parts_are_white_and_reported(tmp_path, mode, from_file):
     image = Image.new("RGBA", (448, 448), (0, 0, 0, 255))
     image.paste((0, 0, 0, 0), (224, 0, 448, 448))
     if mode == "P":

@@ -1,4 +1,4 @@
-"""What `Scorer.load` finds out, and when: a tokenizer that is missing or wrong before any weights are read."""
+"""The errors of `Scorer.load`: a missing or wrong tokenizer is reported before any weights are read."""
 
 import json
 import shutil
@@ -94,13 +94,13 @@ def test_no_weights_are_read_where_the_image_token_is_another(published, unread)
         Scorer.load(*published)
 
 
-def test_another_network_is_told(published):
+def test_another_network_is_reported(published):
     change_config(published[0], vision_config=None)
     with pytest.raises(WeightFileError, match=r"config\.json has no vision_config"):
         Scorer.load(*published)
 
 
-def test_an_unknown_setting_is_told(published):
+def test_an_unknown_setting_is_reported(published):
     change_config(published[0], reward_model={"aggregaton": "min", "area": 784})
     with pytest.raises(WeightFileError, match="aggregaton of reward_model; expected kind, aggregation, positions"):
         Scorer.load(*published)
@@ -113,11 +113,11 @@ def test_pickles_of_published_training_are_refused(published):
 
 
 @pytest.mark.parametrize(
-    ("told", "system"),
+    ("settings", "system"),
     [({}, "Be brief."), ({"system": "Hm."}, "Hm."), ({"system": ""}, ""), ({"system": None}, "Be brief.")],
 )
-def test_what_the_config_says_of_the_system_turn_goes_before_the_template(published, told, system):
-    change_config(published[0], reward_model=told)
+def test_the_system_turn_of_the_config_precedes_the_template(published, settings, system):
+    change_config(published[0], reward_model=settings)
     assert Scorer.read(*published).system == system
 
 

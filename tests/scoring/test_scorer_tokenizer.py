@@ -53,8 +53,8 @@ def with_template(directory, tmp_path):
         if file.endswith(".jinja"):
             (tmp_path / file).write_text(template, "utf-8")
         else:
-            told = json.loads((tmp_path / file).read_text("utf-8")) if (tmp_path / file).exists() else {}
-            (tmp_path / file).write_text(json.dumps({**told, "chat_template": template}), "utf-8")
+            found = json.loads((tmp_path / file).read_text("utf-8")) if (tmp_path / file).exists() else {}
+            (tmp_path / file).write_text(json.dumps({**found, "chat_template": template}), "utf-8")
         return load_scorer_tokenizer(tmp_path)
 
     return load
@@ -110,13 +110,13 @@ def test_a_checkpoint_may_have_the_reward_token_already(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("rows", [600, 602, 152064])
-def test_other_embedding_rows_are_told(tokenizer, rows):
+def test_other_embedding_rows_are_reported(tokenizer, rows):
     tokenizer.check_rows(601)
     with pytest.raises(ValueError, match=f"600.*{rows} embedding rows.*base=.*601 rows"):
         tokenizer.check_rows(rows)
 
 
-def test_rows_are_told_by_the_tensors():
+def test_rows_follow_from_the_tensors():
     shapes = {"model.language_model.embed_tokens.weight": (601, 8), "lm_head.weight": (601, 8)}
     assert reward_rows(shapes) is None
     assert reward_rows({**shapes, "rm_head.0.weight": (4, 8)}) == 601
@@ -124,14 +124,14 @@ def test_rows_are_told_by_the_tensors():
     assert reward_rows({"rm_head.0.weight": (4, 8)}) is None
 
 
-def test_another_models_tokenizer_is_told(directory, tmp_path):
+def test_another_models_tokenizer_is_reported(directory, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_text((directory / name).read_text("utf-8").replace("image_pad", "picture"), "utf-8")
     with pytest.raises(ValueError, match=r"has no <\|image_pad\|>"):
         load_scorer_tokenizer(tmp_path)
 
 
-def test_damaged_files_are_told(directory, tmp_path):
+def test_damaged_files_are_reported(directory, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((directory / name).read_bytes()[:500])
     with pytest.raises(ValueError, match="tokenizer files"):
@@ -146,22 +146,22 @@ def test_missing_files_are_named_with_the_remedy(directory, tmp_path):
         load_scorer_tokenizer(tmp_path)
 
 
-def test_a_base_without_files_is_told(tmp_path):
+def test_a_base_without_files_is_reported(tmp_path):
     (tmp_path / "base").mkdir()
     with pytest.raises(FileNotFoundError, match=r"base=.*lacks tokenizer\.json"):
         load_scorer_tokenizer(tmp_path, base=tmp_path / "base")
 
 
-def test_a_base_that_is_no_directory_is_told(tmp_path):
+def test_a_base_that_is_no_directory_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="base=/nowhere/base"):
         load_scorer_tokenizer(tmp_path, base="/nowhere/base")
 
 
-def test_a_base_that_is_out_of_reach_is_told(tmp_path, monkeypatch):
+def test_a_base_that_is_out_of_reach_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    told = r"base=no/body .*OfflineModeIsEnabled.*hf download no/body tokenizer"
-    with pytest.raises(FileNotFoundError, match=told):
+    found = r"base=no/body .*OfflineModeIsEnabled.*hf download no/body tokenizer"
+    with pytest.raises(FileNotFoundError, match=found):
         load_scorer_tokenizer(tmp_path, base="no/body")
 
 
@@ -234,7 +234,7 @@ def test_a_saved_tokenizer_keeps_its_template(with_template, tmp_path):
     assert load_scorer_tokenizer(tmp_path / "saved").default_system() == "Be bold."
 
 
-def test_without_a_template_qwens_text_is_taken_and_told(tokenizer, caplog):
+def test_without_a_template_qwens_text_is_used_with_a_warning(tokenizer, caplog):
     with caplog.at_level(logging.WARNING, "absl"):
         assert tokenizer.default_system() == QWEN_SYSTEM
     assert "chat template" in caplog.text
@@ -242,7 +242,7 @@ def test_without_a_template_qwens_text_is_taken_and_told(tokenizer, caplog):
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "message"),
     [
         ("[INST] {{ messages[0].content }} [/INST]", r"'\[INST\] - \[/INST\]'"),
         ("{{ raise_exception('images only') }}", "images only"),
@@ -250,8 +250,8 @@ def test_without_a_template_qwens_text_is_taken_and_told(tokenizer, caplog):
         ("{% if", "cannot be rendered"),
     ],
 )
-def test_a_template_of_another_form_is_told(with_template, template, told):
-    with pytest.raises(ValueError, match=f"{told}.*reward_model.system"):
+def test_a_template_of_another_form_is_reported(with_template, template, message):
+    with pytest.raises(ValueError, match=f"{message}.*reward_model.system"):
         with_template(template).default_system()
 
 
