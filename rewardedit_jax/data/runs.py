@@ -94,12 +94,10 @@ def read_list(listing: Path, parse: Callable[[int, dict[str, Any]], Sequence[Ite
             if not isinstance(entry, dict):
                 raise TypeError(f"it is {type(entry).__name__}, not an object")
             items += parse(index, entry)
-        except KeyError as error:
-            raise ValueError(
-                f"line {number} of {listing} has no {error}: expected a line such as {example}."
-            ) from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"line {number} of {listing}: {error}; expected a line such as {example}.") from error
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            # The message of a KeyError is only the key.
+            fault = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ValueError(f"line {number} of {listing}: {fault}; expected a line such as {example}.") from error
     return items
 
 

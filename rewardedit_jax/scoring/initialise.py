@@ -30,9 +30,8 @@ from rewardedit_jax.weights.hub import find_tokenizer
 Wanted = Callable[[str], bool]  # path of a parameter → is it needed?
 
 _PATCH_KERNEL = "visual/patch_embed/proj/kernel"
-_WHITENED_EDITS = 512  # each has dozens of patches at least: enough for a covariance of 1176 values
-# Share of the mean variance that is added to each direction, so that whitening does not amplify directions that hardly
-# vary. The patches of photos have many of these.
+_WHITENED_EDITS = 512  # with 16 patches each, as in the shapes world, 8,192 patches of 1176 values
+# Share of the mean variance that is added to each direction, so that directions that hardly vary are not amplified.
 _VARIANCE_FLOOR = 0.2
 
 
@@ -69,9 +68,7 @@ def starting_scorer(config: ConfigDict, source: PreferenceSource) -> StartingSco
     )
     if config.init:
         _warn_of_changes(config.init, network, module.config)
-    known = start.known
-    if not _same_heads(network.heads, heads):
-        known = lambda wanted: start.known(lambda path: wanted(path) and not path.startswith("heads/"))  # noqa: E731
+    known = start.known if _same_heads(network.heads, heads) else _without_heads(start.known)
     # A calibration belongs to the scores that the old parameters give.
     return StartingScorer(replace(start.scorer, module=module, area=config.data.area, calibration=None), known)
 
@@ -83,6 +80,10 @@ def _heads(config: ConfigDict) -> RewardHeadsConfig:
 def _same_heads(old: RewardHeadsConfig | None, new: RewardHeadsConfig) -> bool:
     """Whether the parameters of old heads fit new ones. Aggregation has no parameters."""
     return old is not None and replace(old, aggregation=new.aggregation) == new
+
+
+def _without_heads(known: Callable[[Wanted], Params]) -> Callable[[Wanted], Params]:
+    return lambda wanted: known(lambda path: wanted(path) and not path.startswith("heads/"))
 
 
 def _warn_of_changes(init: str, old: EditRewardConfig, new: EditRewardConfig) -> None:

@@ -4,11 +4,11 @@ EditReward (arXiv:2509.26346) predicts a Gaussian score, (mean, log σ), for eac
 difference z = A - B of the scores of the preferred edit A and the other edit B, assumed independent, is Gaussian too:
 its mean is d = A₀ - B₀, its variance exp(2 A₁) + exp(2 B₁).
 
-The ranking loss of the paper (eq. 4) is -log P, with HPSv3's P = E[sigmoid(z)]: `negative_log_probability`. Its code
-minimises E[-log sigmoid(z)], which is never smaller (Jensen's inequality): `uncertainty`. Both are computed without
-sampling here; `uncertainty_monte_carlo` samples as the code does. The regression of eq. 5 is `regression`. Names and
-constants are those of the code (`loss_type`) where it has the objective. Of the others, `thurstone` gives calibrated
-probabilities and `per_perspective` supervises both perspectives.
+The ranking loss of the paper (eq. 4) is -log P, with HPSv3's P = E[sigmoid(z)]: `negative_log_probability`.
+EditReward's code minimises E[-log sigmoid(z)], which is never smaller (Jensen's inequality): `uncertainty`. Both are
+computed without sampling here; `uncertainty_monte_carlo` samples as the code does. The regression of eq. 5 is
+`regression`. Names and constants are those of the code (`loss_type`) where it has the objective. Of the others,
+`thurstone` gives calibrated probabilities and `per_perspective` supervises both perspectives.
 """
 
 import math
