@@ -7,7 +7,7 @@ trains, how parameters are sharded, and what is frozen are all lists of such rul
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import flax.linen as nn
@@ -66,10 +66,17 @@ def abstract_params(module: nn.Module) -> Params:
     return jax.eval_shape(lambda: module.init(jax.random.key(0), *module.example_inputs()))["params"]
 
 
-def random_params(module: nn.Module, rng: PRNGKeyArray, known: Params | None = None) -> Params:
-    """Parameters of a network: those in `known` unchanged, the others drawn from its initialisers."""
+def random_params(
+    module: nn.Module, rng: PRNGKeyArray, known: Params | None = None, wanted: Callable[[str], bool] | None = None
+) -> Params:
+    """Parameters of a network: those in `known` unchanged, the others drawn from its initialisers.
+
+    Args:
+      wanted: whether the parameter of a path is drawn if it is missing; None: all are.
+    """
     kept = flatten_dict(known or {})
-    missing = [path for path in flatten_dict(abstract_params(module)) if path not in kept]
+    paths = flatten_dict(abstract_params(module))
+    missing = [path for path in paths if path not in kept and (wanted is None or wanted("/".join(path)))]
 
     # XLA drops the initialisers whose results are not returned: only what is missing is computed.
     def draw() -> dict[tuple[str, ...], jax.Array]:

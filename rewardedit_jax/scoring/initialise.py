@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from absl import logging
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 from jaxtyping import Array, Float32, Key
 from ml_collections import ConfigDict
 from PIL import Image
@@ -21,7 +21,7 @@ from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.reward_heads import RewardHeadsConfig
-from rewardedit_jax.params import Params, abstract_params, random_params
+from rewardedit_jax.params import Params, random_params
 from rewardedit_jax.scoring.images import prepare_scorer_image, to_patches
 from rewardedit_jax.scoring.scorer import Scorer, open_scorer
 from rewardedit_jax.scoring.tokenizer import load_scorer_tokenizer
@@ -44,13 +44,7 @@ class StartingScorer:
 
     def init(self, rng: Key[Array, ""], wanted: Wanted = lambda path: True) -> Params:
         """The parameters (float32) whose path is wanted: read or computed if they are known, else drawn from `rng`."""
-        known = flatten_dict(self.known(wanted), sep="/")
-        paths = flatten_dict(abstract_params(self.scorer.module), sep="/")
-        # What is not wanted is declared as known, so that it is not drawn.
-        unwanted = {path: None for path in paths if not wanted(path)}
-        params = random_params(self.scorer.module, rng, unflatten_dict({**unwanted, **known}, sep="/"))
-        flat = flatten_dict(params, sep="/")
-        return unflatten_dict({path: leaf for path, leaf in flat.items() if path not in unwanted}, sep="/")
+        return random_params(self.scorer.module, rng, self.known(wanted), wanted)
 
 
 def starting_scorer(config: ConfigDict, source: PreferenceSource) -> StartingScorer:

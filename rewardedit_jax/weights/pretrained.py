@@ -82,14 +82,6 @@ class PretrainedNetwork:
             raise WeightMismatch(f"{self.directory}: {error}") from error
 
 
-def default_dtype() -> DTypeLike:
-    """The dtype of models that are loaded without one: bfloat16 on accelerators, float32 on a CPU.
-
-    CPUs have no fast bfloat16 products, and their float32 gives the reference numbers.
-    """
-    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-
-
 def open_pretrained(
     directory: str | Path, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32
 ) -> PretrainedNetwork:
@@ -134,6 +126,11 @@ def load_pretrained(
     """
     network = open_pretrained(directory, dtype, param_dtype)
     return network.module, network.read()
+
+
+def default_dtype() -> DTypeLike:
+    """The type that models compute in unless another one is asked for: bfloat16 on accelerators, float32 on a CPU."""
+    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
 def save_pretrained(module: nn.Module, params: Params, directory: str | Path) -> None:
