@@ -1,13 +1,13 @@
-"""What scoring an edit costs: both prompts in one pass, beside a pass per prompt, here and in PyTorch.
+"""Speed of scoring: both prompts in one packed pass, a pass per prompt, and a pass per prompt in PyTorch.
 
   python benchmarks/scoring.py                 # a model of 38 M parameters, a minute on two cores
   python benchmarks/scoring.py --size 7b       # Qwen2.5-VL-7B's sizes, for an accelerator
   python benchmarks/scoring.py --candidates 4  # edits of one source, whose features they share
 
-No files are read: weights, pictures and tokens are random, in the sizes that published EditReward works in (448×448
-pixels, prompts of about 950 tokens, the first 552 shared). All ways get equal inputs, and their numbers are compared.
-They take turns, so that a busy machine slows all of them. Without PyTorch for the same device its row is left out; the
-extra `oracle` has that of CPUs.
+No files are read: weights, pictures and tokens are random, with the sizes of published EditReward (448×448 pixels,
+prompts of about 950 tokens, the first 550 of them shared). All variants get equal inputs, and their outputs are
+compared. They take turns, so that a busy machine slows down all of them. The PyTorch variant needs PyTorch for the
+device that JAX uses; the extra `oracle` installs it for CPUs.
 """
 
 import argparse
@@ -30,11 +30,11 @@ from rewardedit_jax.params import Params, abstract_params
 from rewardedit_jax.scoring.packing import pack_row, stack_rows
 from rewardedit_jax.weights.pretrained import save_pretrained
 
-Way = Callable[[], np.ndarray]  # → float32[edits, prompts, 2]
+Variant = Callable[[], np.ndarray]  # → float32[edits, prompts, 2]: (mean, log σ)
 
-_WORDS = 1000  # tokens of a made-up vocabulary; the last two are image and reward
+_WORDS = 1000  # size of a random vocabulary; the last two ids are the image and the reward token
 _GRID, _IMAGE_TOKENS = (1, 32, 32), 256
-_SYSTEM, _SHARED, _RESTS = 20, 20, (400, 370)  # tokens around the images: before, after, and of each prompt
+_SYSTEM, _SHARED, _RESTS = 20, 20, (400, 370)  # tokens before the images, after them, and of each prompt alone
 _SMALL = DecoderConfig(
     vocab_size=_WORDS, hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8,
     num_key_value_heads=2, mrope_section=(8, 12, 12),
@@ -55,11 +55,11 @@ SIZES = {
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Edits of `sources` pictures, `candidates` each; the picture of a source comes before its edits."""
+    """Edits of several sources. The picture of a source comes before those of its edits."""
 
-    ids: list[list[np.ndarray]]  # of each edit, of each prompt
+    ids: list[list[np.ndarray]]  # token ids by edit and prompt
     pixels: np.ndarray  # float32[pictures, patches, 1176]
-    pictures: np.ndarray  # int[edits, 2]: source and edited of each edit
+    pictures: np.ndarray  # int[edits, 2]: indices of the source and the edited picture
 
 
 def make_inputs(edits: int, candidates: int) -> Inputs:
@@ -71,7 +71,7 @@ def make_inputs(edits: int, candidates: int) -> Inputs:
     ids = []
     for _ in range(edits):
         system, between, shared, *rests = (rng.integers(0, _WORDS - 2, n) for n in (_SYSTEM, 2, _SHARED, *_RESTS))
-        rests[1][0] = (rests[0][0] + 1) % (_WORDS - 2)  # the prompts part here, not later by chance
+        rests[1][0] = (rests[0][0] + 1) % (_WORDS - 2)  # the prompts differ from here on
         prefix = [system, image, between, image, shared]
         ids.append([np.concatenate([*prefix, rest, [_WORDS - 1]]).astype(np.int32) for rest in rests])
     pixels = rng.standard_normal((groups * (candidates + 1), np.prod(_GRID), 1176), np.float32)
@@ -91,8 +91,8 @@ def random_scorer(size: str, dtype: Any) -> tuple[EditReward, Params]:
     return module, jax.tree.map(draw, abstract_params(module))
 
 
-def packed_pass(module: EditReward, params: Params, inputs: Inputs) -> Way:
-    """Both prompts in one row, every picture once."""
+def packed_pass(module: EditReward, params: Params, inputs: Inputs) -> Variant:
+    """Both prompts in one row; each picture is encoded once."""
     used, number = np.unique(inputs.pictures, return_inverse=True)
     number = number.reshape(inputs.pictures.shape)
     grids = np.array([_GRID] * len(used))
@@ -106,8 +106,8 @@ def packed_pass(module: EditReward, params: Params, inputs: Inputs) -> Way:
     return lambda: np.asarray(run({"params": params}, *arguments))
 
 
-def two_passes(module: EditReward, params: Params, inputs: Inputs) -> Way:
-    """A pass per prompt, the pictures of each edit every time, as published."""
+def two_passes(module: EditReward, params: Params, inputs: Inputs) -> Variant:
+    """A pass per prompt, which encodes both pictures again, as in EditReward's code."""
     grids = np.array([_GRID] * inputs.pictures.size)
     pixels = jax.device_put(inputs.pixels[inputs.pictures.ravel()].reshape(-1, 1176))
 
@@ -116,12 +116,12 @@ def two_passes(module: EditReward, params: Params, inputs: Inputs) -> Way:
         run = jax.jit(lambda p, i, x: module.apply({"params": p}, i, jnp.ones_like(i), x, grids, head=head).outputs)
         return lambda: run(params, ids, pixels)
 
-    ways = [one(head) for head in (0, 1)]
-    return lambda: np.stack([np.asarray(way()) for way in ways], axis=1)
+    passes = [one(head) for head in (0, 1)]
+    return lambda: np.stack([np.asarray(run()) for run in passes], axis=1)
 
 
-def torch_passes(module: EditReward, params: Params, inputs: Inputs) -> Way | None:
-    """The same in transformers, with plain positions; None where there is no PyTorch for the device that JAX uses."""
+def torch_passes(module: EditReward, params: Params, inputs: Inputs) -> Variant | None:
+    """`two_passes` in transformers, with plain positions; None without PyTorch for the device that JAX uses."""
     try:
         import torch
         from transformers import Qwen2_5_VLForConditionalGeneration
@@ -151,37 +151,37 @@ def torch_passes(module: EditReward, params: Params, inputs: Inputs) -> Way | No
     return lambda: np.asarray(heads(jnp.asarray(np.stack([one(head) for head in (0, 1)], axis=1))))
 
 
-def measure(ways: dict[str, Way], repetitions: int) -> tuple[dict[str, list[float]], float]:
-    """Seconds of each way in each round, and the largest difference of their numbers."""
-    results = [way() for way in ways.values()]  # compiles
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def measure(variants: dict[str, Variant], repetitions: int) -> tuple[dict[str, list[float]], float]:
+    """Seconds of each variant in each round, and the largest difference of their outputs."""
+    results = [run() for run in variants.values()]  # compiles, which is not measured
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(repetitions):
-        for name, way in ways.items():
+        for name, run in variants.items():
             begin = time.perf_counter()
-            way()
+            run()
             seconds[name].append(time.perf_counter() - begin)
     return seconds, max(float(np.abs(result - results[0]).max()) for result in results)
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--size", choices=SIZES, default="small", help="of the model (default: %(default)s)")
-    p.add_argument("--edits", type=int, default=2, help="in a batch (default: %(default)s)")
-    p.add_argument("--candidates", type=int, default=1, help="edits of one source (default: %(default)s)")
-    p.add_argument("--repetitions", type=int, default=5, help="rounds (default: %(default)s)")
+    p.add_argument("--size", choices=SIZES, default="small", help="size of the model (default: %(default)s)")
+    p.add_argument("--edits", type=int, default=2, help="edits in a batch (default: %(default)s)")
+    p.add_argument("--candidates", type=int, default=1, help="edits per source (default: %(default)s)")
+    p.add_argument("--repetitions", type=int, default=5, help="rounds of all variants (default: %(default)s)")
     p.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     a = p.parse_args()
     scorer, inputs = random_scorer(a.size, a.dtype), make_inputs(a.edits, a.candidates)
     makers = {"one packed pass": packed_pass, "two passes": two_passes, "two passes, PyTorch": torch_passes}
-    ways = {name: way for name, make in makers.items() if (way := make(*scorer, inputs))}
-    seconds, difference = measure(ways, a.repetitions)
+    variants = {name: run for name, make in makers.items() if (run := make(*scorer, inputs))}
+    seconds, difference = measure(variants, a.repetitions)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(scorer[1]))
     print(f"{parameters / 1e6:.0f} M parameters, {a.dtype}, {jax.devices()[0].device_kind}; {a.edits} edits a batch")
     first = np.array(next(iter(seconds.values())))
     for name, taken in seconds.items():
         times = f"{a.edits / np.median(taken):7.3f} edits/s (best {a.edits / min(taken):.3f})"
         print(f"{name:20} {np.median(np.array(taken) / first):5.2f} × the time   {times}")
-    print(f"largest difference of their numbers: {difference:.1e}")
+    print(f"largest difference of their outputs: {difference:.1e}")
 
 
 if __name__ == "__main__":

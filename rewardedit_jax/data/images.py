@@ -146,6 +146,3 @@ def fit(image: Image.Image, resolution: int, multiple: int) -> Image.Image:
 def to_unit(image: UInt8[Array | np.ndarray, "*shape"]) -> Float[Array | np.ndarray, "*shape"]:
     """0..255 → [-1, 1], float32; a JAX array stays on its device."""
     return 2 * (image.astype(np.float32) / 255) - 1
-
-
-naming = image_errors  # the old name, until scoring/images.py uses the new one

@@ -24,7 +24,6 @@ from rewardedit_jax.data.parquet import ParquetRows, embedded_image
 from rewardedit_jax.data.records import (
     Preference,
     PreferenceLabel,
-    PreferenceSource,  # noqa: F401  # until its callers import it from `records`
     Rating,
     Ratings,
     raise_or_log,

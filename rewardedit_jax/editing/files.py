@@ -1,24 +1,39 @@
-"""Edits from files to files: one image, a folder or a list. An output that exists is done, so a stopped run goes on."""
+"""Edits of image files: from one image, a folder or a list into PNGs that carry their settings (`data.runs`)."""
 
+import argparse
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from absl import logging
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from rewardedit_jax.data.images import ImageError
-from rewardedit_jax.data.json_lines import numbered_lines
-from rewardedit_jax.editing.editor import Editor
+from rewardedit_jax.data.records import Score
+from rewardedit_jax.data.runs import Failed, Shard, atomic_write, image_files, read_list
+from rewardedit_jax.editing.editor import BEST, Asked, Editor
 from rewardedit_jax.editing.requests import in_batches
 from rewardedit_jax.reward import Reward
 
 METADATA = "rewardedit_jax"  # the text chunk of an output PNG that holds its settings as JSON
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+SCORES = {"nargs": 3, "type": float, "metavar": ("FOLLOWING", "PRESERVING", "QUALITY")}  # of an argument
+
+
+class _Line(msgspec.Struct):
+    """A line of a list. What is unset is as on the command line; null as reward means no reward."""
+
+    image: str
+    instruction: str | None = None
+    output: str | None = None
+    reward: tuple[Score, Score, Score] | None | msgspec.UnsetType = msgspec.UNSET
+    feedback: tuple[str, str, str] | None | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True)
@@ -27,112 +42,131 @@ class EditJob:
 
     image: Path
     instruction: str | None
-    reward: Reward | None
+    reward: Asked
     output: Path
     seed: int
 
 
-def plan_jobs(image: Path, instruction: str | None, reward: Reward | None, output: Path, seed: int) -> list[EditJob]:
-    """The edits of a command line. Seeds count up from `seed` in the order of the images, done or not.
+def add_list_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of launch/edit.py that select edits and their outputs."""
+    parser.add_argument("--image", required=True, type=Path, help="an image, a folder, or a .jsonl file")
+    parser.add_argument("--instruction", help="what to change")
+    parser.add_argument("--output", required=True, type=Path, help="a PNG, or a folder for several images")
+    parser.add_argument("--reward", **SCORES, help="requested scores 0..5 (default: 5 5 5, where a model takes any)")
+    parser.add_argument("--feedback", nargs=3, metavar="TEXT", help="what fails, per score (default: None None None)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first edit; the others count up (default: 0)")
+    parser.add_argument("--shard", metavar="I/N", help="make part I of N parts of the edits, on one of N machines")
+
+
+def selected_jobs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[EditJob]]:
+    """The parsed command line of launch/edit.py, and the edits that it selects."""
+    a = parser.parse_args()
+    # Without either argument the model decides: an editor without reward modules refuses an explicit reward.
+    is_default = a.reward is None and a.feedback is None
+    reward = BEST if is_default else Reward(*(a.reward or ()), feedback=a.feedback)
+    jobs = plan_edits(a.image, a.instruction, reward, a.output, a.seed)
+    # After planning, so that an edit has the same seed and output however many shards there are.
+    return a, Shard.parse(a.shard).of(jobs) if a.shard else jobs
+
+
+def plan_edits(image: Path, instruction: str | None, reward: Asked, output: Path, seed: int) -> list[EditJob]:
+    """The edits of a command line. Seeds count up from `seed` in the order of the images.
 
     Args:
-      image: an image; a folder, whose images all get `instruction`; or a .jsonl with an object per line:
-        {"image": path, "instruction": text, "output": name, "reward": [5, 5, 5], "feedback": [text, text, text]},
-        of which only the image is needed if `instruction` and `reward` stand for the rest; "reward": null is none.
-        Images are relative to the list's folder, outputs to `output`.
-      output: a PNG or a folder for one image, otherwise a folder.
+      image: an image; a folder, whose images all get `instruction`; or a .jsonl file with an object per line:
+        {"image": path, "instruction": text, "output": name, "reward": [5, 5, 5], "feedback": [text, text, text]}.
+        Only the image is required; `instruction` and `reward` are the defaults of the others. "reward": null means no
+        reward. Images are relative to the folder of the list, outputs to `output`.
+      output: for one image a PNG or a folder, else a folder.
     Raises:
-      ValueError: nothing to edit, no instruction, a malformed line, an output that is no PNG, that would replace its
-        own image, or that two edits share.
+      ValueError: there is nothing to edit, an instruction is missing, a line is invalid, or an output is not a PNG,
+        would replace its own image or belongs to two edits.
     """
+    # Seeds depend on the place in the whole list, so that a resumed run makes the same edits.
     if image.suffix == ".jsonl":
-        jobs = list(_listed_jobs(image, instruction, reward, output, seed))
+        parse = _ListParser(image.parent, instruction, reward, output, seed)
+        jobs = read_list(image, _Line, parse, '{"image": "a.png"}')
     elif image.is_dir():
-        files = sorted(p for p in image.iterdir() if p.suffix.lower() in _IMAGES)
-        jobs = [EditJob(p, instruction, reward, output / f"{p.stem}.png", seed + i) for i, p in enumerate(files)]
+        outputs = ((file, output / f"{file.stem}.png") for file in image_files(image))
+        jobs = [EditJob(file, instruction, reward, png, seed + i) for i, (file, png) in enumerate(outputs)]
     else:
         to_folder = output.is_dir() or not output.suffix
         jobs = [EditJob(image, instruction, reward, output / f"{image.stem}.png" if to_folder else output, seed)]
-    _check(jobs, image)
+    _check(jobs)
     return jobs
 
 
-def _listed_jobs(
-    listing: Path, instruction: str | None, reward: Reward | None, output: Path, seed: int
-) -> Iterator[EditJob]:
-    for i, (n, line) in enumerate(numbered_lines(listing)):
-        try:
-            entry = json.loads(line)
-            path = listing.parent / entry["image"]
-            asked = _asked(entry, reward)
-            name = entry.get("output", f"{i:05d}_{path.stem}.png")
-            yield EditJob(path, entry.get("instruction", instruction), asked, output / name, seed + i)
-        except KeyError as error:
-            raise ValueError(f"line {n} of {listing} has no {error}.") from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f'line {n} of {listing} is no edit such as {{"image": "a.png"}}: {error}') from error
+@dataclass(frozen=True)
+class _ListParser:
+    """Line of a list → edit, with the defaults of the command line."""
+
+    folder: Path
+    instruction: str | None
+    reward: Asked
+    output: Path
+    seed: int
+
+    def __call__(self, index: int, line: _Line) -> list[EditJob]:
+        path = self.folder / line.image
+        # The index keeps outputs of equal names from different folders apart.
+        output = self.output / (line.output or f"{index:05d}_{path.stem}.png")
+        text = line.instruction or self.instruction
+        return [EditJob(path, text, self._reward(line), output, self.seed + index)]
+
+    def _reward(self, line: _Line) -> Asked:
+        """The reward of a line; scores or feedback that it does not have are those of the default."""
+        if line.reward is msgspec.UNSET and line.feedback is msgspec.UNSET:
+            return self.reward
+        # null as scores is no reward; scores that are left out are those of the command line.
+        default = self.reward if isinstance(self.reward, Reward) else Reward()
+        scores = default.scores.tolist() if line.reward is msgspec.UNSET else line.reward
+        feedback = default.feedback if line.feedback is msgspec.UNSET else line.feedback
+        return None if scores is None else Reward(*scores, feedback=feedback)
 
 
-def _asked(entry: dict[str, Any], default: Reward | None) -> Reward | None:
-    """The reward of a line: what it leaves out is as in the default."""
-    if "reward" not in entry and "feedback" not in entry:
-        return default
-    default = default or Reward()
-    scores = entry.get("reward", default.scores.tolist())
-    if scores is None:
-        return None
-    if len(scores) != len(default.scores):
-        raise ValueError(f"reward must be three scores, not {scores!r}.")
-    return Reward(*scores, feedback=entry.get("feedback", default.feedback))
-
-
-def _check(jobs: Sequence[EditJob], image: Path) -> None:
-    if not jobs:
-        what = "no line" if image.suffix == ".jsonl" else f"no file with one of the endings {', '.join(_IMAGES)}"
-        raise ValueError(f"there is nothing to edit in {image}: {what}.")
-    images_of = {}
+def _check(jobs: Sequence[EditJob]) -> None:
+    """Raises ValueError for the first edit that cannot be made or written, before a model is loaded."""
+    image_of = {}
     for job in jobs:
         if not isinstance(job.instruction, str) or not job.instruction.strip():
-            raise ValueError(f"{job.image} has no instruction: say what to change with --instruction.")
+            raise ValueError(f"{job.image} has no instruction: give --instruction.")
         if job.output.suffix.lower() != ".png":
-            raise ValueError(f"{job.output} would not be a PNG, which keeps the settings: let its name end in .png.")
+            raise ValueError(f"output {job.output}: expected a name that ends in .png, which can hold the settings.")
         if job.output.resolve() == job.image.resolve():
-            raise ValueError(f"{job.image} would be replaced by its own edit: give another --output.")
-        if job.output in images_of:
-            both = f"{images_of[job.output]} and {job.image}"
-            raise ValueError(f"the edits of {both} would both be written to {job.output}: give them different names.")
-        images_of[job.output] = job.image
+            raise ValueError(f"output {job.output} would replace its own image: give another --output.")
+        if job.output in image_of:
+            both = f"{image_of[job.output]} and {job.image}"
+            raise ValueError(f"{both} have the same output {job.output}: give them different names.")
+        image_of[job.output] = job.image
 
 
-def run_jobs(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, Any], batch_size: int) -> list[str]:
-    """Edit what is not there yet, and write PNGs that carry their settings.
+def edit_to_files(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, Any], batch_size: int) -> list[str]:
+    """Make the edits whose output files do not exist, and write them as PNGs with their settings.
 
     Args:
-      settings: further arguments of `Editor.edit`, `resolution` among them; also written into the PNGs.
+      settings: further arguments of `Editor.edit`, including `resolution`; also written into the PNGs.
     Returns:
-      A sentence for each image that could not be read; the others are edited all the same.
+      A sentence for each image that cannot be read. The others are edited.
     """
+    # Outputs are written atomically, so a file that exists is complete.
     due = [job for job in jobs if not job.output.exists()]
     if len(due) < len(jobs):
-        logging.info("%d of %d outputs are there already.", len(jobs) - len(due), len(jobs))
-    faults = []
+        logging.info("%d of %d outputs exist already.", len(jobs) - len(due), len(jobs))
+    failed: dict[EditJob, Failed] = {}
+
+    def prepared() -> Iterator[tuple[EditJob, Image.Image]]:
+        # Images wait for their batch at the size of the edit: originals of a large folder would not fit into memory.
+        for job in due:
+            try:
+                yield job, editor.prepare(job.image, settings["resolution"])
+            except ImageError as error:
+                failed[job] = Failed(str(error))
+
     with tqdm(total=len(due), unit="edit", disable=len(due) < 2) as progress:
-        prepared = _prepare(editor, due, settings["resolution"], faults)
-        for batch in in_batches(prepared, lambda job_and_image: job_and_image[1].size, batch_size):
+        for batch in in_batches(prepared(), lambda job_and_image: job_and_image[1].size, batch_size):
             _edit(editor, batch, settings, batch_size)
             progress.update(len(dict(batch)))
-    return faults
-
-
-def _prepare(
-    editor: Editor, jobs: Iterable[EditJob], resolution: int | str | None, faults: list[str]
-) -> Iterator[tuple[EditJob, Image.Image]]:
-    """The jobs whose images can be read, with these; images wait for their batch at the size of the edit."""
-    for job in jobs:
-        try:
-            yield job, editor.prepare(job.image, resolution)
-        except ImageError as error:
-            faults.append(str(error))
+    return [failure.reason for failure in failed.values()]
 
 
 def _edit(
@@ -144,20 +178,18 @@ def _edit(
         reward=[job.reward for job, _ in batch],
         seed=[job.seed for job, _ in batch],
         batch_size=batch_size,
-        **{**settings, "resolution": None},
+        **{**settings, "resolution": None},  # the images have the size of the edit already
     )
-    # A filled-up batch ends with repetitions of its last job.
+    # Repetitions of the last job pad a batch (`in_batches`); the dictionary keeps one of them.
     for job, picture in {job: picture for (job, _), picture in zip(batch, edited, strict=True)}.items():
         _write(picture, job, settings)
 
 
 def _write(picture: Image.Image, job: EditJob, settings: dict[str, Any]) -> None:
     reward = None if job.reward is None else asdict(job.reward)
-    told = {"image": str(job.image), "instruction": job.instruction, "reward": reward, "seed": job.seed, **settings}
+    made_from = {"image": str(job.image), "instruction": job.instruction, "reward": reward, "seed": job.seed}
+    # International text (iTXt): instructions may have any characters.
     info = PngInfo()
-    info.add_itxt(METADATA, json.dumps(told, default=asdict))
-    job.output.parent.mkdir(parents=True, exist_ok=True)
-    # Under another name first: a file that exists is taken for a finished edit.
-    unfinished = job.output.with_name(f".{job.output.name}.part")
-    picture.save(unfinished, "PNG", pnginfo=info)
-    unfinished.replace(job.output)
+    info.add_itxt(METADATA, json.dumps({**made_from, **settings}, default=asdict))
+    with atomic_write(job.output) as unfinished:
+        picture.save(unfinished, "PNG", pnginfo=info)

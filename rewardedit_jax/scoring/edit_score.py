@@ -1,46 +1,61 @@
-"""What a scorer says of one edit."""
+"""`EditScore`, the score of one edit, and `Calibration`, which gives scores a meaning.
+
+EditReward (arXiv:2509.26346) predicts a Gaussian for each perspective (section 3.2, eq. 2) and aggregates them (eq. 3).
+Its scores have no unit. A calibration compares them with reference edits that the same scorer has scored: the
+calibrated score of an edit is the probability, under the predicted Gaussians, that it is better than an edit drawn
+from the reference. 0.5 means: as good as such an edit. The description of the reference is saved with the scorer,
+because the number means nothing without it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32
 
+from rewardedit_jax.data.runs import Failed
+from rewardedit_jax.scoring.objectives import preference_probability
+from rewardedit_jax.weights.files import read_json, write_json
+
+_FILE = "calibration.json"
+_MAX_REFERENCE = 2000  # edits that are kept; the standard error of a share is then about 0.01
+_DIGITS = 5  # of stored outputs, so that a calibration is the same before and after it is saved
+
 
 class Gaussian(NamedTuple):
-    """A score and how sure the scorer is of it. Without unit or bounds: only differences mean anything."""
+    """A score and its uncertainty. Scores have no unit and no bounds: only differences have a meaning."""
 
     mean: float
     std: float
 
     @classmethod
     def of(cls, output: Float[np.ndarray, "2"]) -> "Gaussian":
-        """From the published form, [mean, log σ]."""
+        """From the published form [mean, log σ]."""
         return cls(float(output[0]), float(np.exp(output[1])))
 
 
 @dataclass(frozen=True)
-class Unscorable:
-    """Stands in the place of the score of an edit that has none."""
-
-    reason: str  # a sentence that names the image or the instruction at fault
+class Unscorable(Failed):
+    """An edit without a score, such as one whose image cannot be read."""
 
 
 @dataclass(frozen=True, eq=False)
 class EditScore:
     """Scores of one edit; higher is better.
 
-    `raw` and `raw_overall` are the network's numbers in the published form [mean, log σ]: of each prompt, and of the
-    aggregate, which is what published code returns.
+    `raw` and `raw_overall` are the network's outputs in the published form [mean, log σ], for each prompt and for their
+    aggregate. Published code returns the aggregate.
     """
 
     raw: Float32[np.ndarray, "k 2"]
     raw_overall: Float32[np.ndarray, "2"]
-    improvement: float | None = None  # overall mean above that of the unchanged source; None: not asked for
+    improvement: float | None = None  # overall mean minus that of the unchanged source; None: not computed
     calibrated: float | None = None  # 0..1, share of the reference edits that it beats; None: scorer not calibrated
-    calibration: str | None = None  # which edits these are
-    composited: tuple[str, ...] = ()  # which of source, edited had transparent parts, which were laid on white
+    calibration: str | None = None  # description of the reference edits
+    composited: tuple[str, ...] = ()  # those of source, edited whose transparent parts were composited on white
 
     @property
     def overall(self) -> Gaussian:
@@ -48,16 +63,16 @@ class EditScore:
 
     @property
     def following(self) -> Gaussian | None:
-        """None of a scorer that is asked a single question."""
+        """None for a scorer with a single prompt."""
         return Gaussian.of(self.raw[0]) if len(self.raw) == 2 else None
 
     @property
     def quality(self) -> Gaussian | None:
-        """None of a scorer that is asked a single question."""
+        """None for a scorer with a single prompt."""
         return Gaussian.of(self.raw[1]) if len(self.raw) == 2 else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers, in full precision."""
+        """Plain numbers in full precision."""
         gaussians = {name: getattr(self, name) for name in ("following", "quality", "overall")}
         return {
             **{name: None if value is None else value._asdict() for name, value in gaussians.items()},
@@ -71,6 +86,48 @@ class EditScore:
 
 
 def matrix(scores: Sequence[EditScore]) -> Float[np.ndarray, "n 3"]:
-    """Means of following, quality and overall, float64; a scorer of a single question has its overall in all three."""
+    """Means of following, quality and overall, float64; overall in all columns for a scorer with a single prompt."""
     means = [[(g or s.overall).mean for g in (s.following, s.quality, s.overall)] for s in scores]
     return np.array(means, np.float64).reshape(-1, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Outputs of a scorer for reference edits."""
+
+    description: str  # which edits they are
+    outputs: Float32[np.ndarray, "n 2"]  # [mean, log σ] of each
+
+    @classmethod
+    def of(cls, scores: Sequence[EditScore], description: str) -> "Calibration":
+        """From the scores of the reference edits, of which at most 2,000 are kept, evenly spaced by their means.
+
+        Raises:
+          ValueError: there are no scores, or the description is empty.
+        """
+        if not scores:
+            raise ValueError("a calibration needs the scores of reference edits; got none.")
+        if not description.strip():
+            raise ValueError(f"description={description!r}: expected a text such as '1,000 edits of our release'.")
+        outputs = np.stack([score.raw_overall for score in scores])
+        # Evenly spaced by rank, so that the kept outputs have the distribution of all.
+        outputs = outputs[outputs[:, 0].argsort()]
+        kept = np.linspace(0, len(outputs) - 1, min(len(outputs), _MAX_REFERENCE)).round().astype(int)
+        return cls(description, outputs[kept].round(_DIGITS).astype(np.float32))
+
+    def shares(self, outputs: Float32[np.ndarray, "m 2"]) -> list[float]:
+        """The share 0..1 of the reference edits that edits with these outputs beat."""
+        pairs = jnp.asarray(outputs)[:, None], jnp.asarray(self.outputs)
+        return np.asarray(preference_probability(*pairs).mean(axis=1)).tolist()
+
+    def save(self, directory: Path) -> None:
+        outputs = [[round(float(value), _DIGITS) for value in output] for output in self.outputs]
+        write_json({"description": self.description, "outputs": outputs}, directory / _FILE)
+
+    @classmethod
+    def read(cls, directory: Path) -> "Calibration | None":
+        """The calibration of a model directory; None if it has none."""
+        if not (directory / _FILE).is_file():
+            return None
+        stored = read_json(directory / _FILE)
+        return cls(stored["description"], np.asarray(stored["outputs"], np.float32).reshape(-1, 2))

@@ -1,7 +1,7 @@
-"""What the vision tower made of the images met last, kept on the devices: a source is encoded once for all its edits.
+"""A cache of vision features on the devices: the source of many edits is encoded once.
 
-Features lie in one array of so many slots, an image in each. Slots are numbers that a program is handed, so that
-whatever an image's neighbours are, and whenever it was encoded, the programs are the same.
+The features of all images lie in one array with a fixed number of slots, one image per slot. Programs get slot numbers
+as inputs. The same programs therefore serve any mix of images, whenever each of them was encoded.
 """
 
 from collections import OrderedDict
@@ -25,94 +25,103 @@ from rewardedit_jax.sharding import batch_sharding, replicated
 
 
 class FeatureCache:
-    """Features of up to `capacity` images, of which the ones used longest ago make room."""
+    """Features of up to `capacity` images; the least recently used image is replaced first."""
 
-    def __init__(self, module: EditReward, params: Params, mesh: Mesh, at_a_time: int, capacity: int):
-        """Empty; `at_a_time` images are encoded by one program, and the mesh must divide that number."""
+    def __init__(self, module: EditReward, params: Params, mesh: Mesh, batch_size: int, capacity: int):
+        """An empty cache. One program encodes `batch_size` images, a number that the mesh must divide."""
         self._module, self._params, self._mesh = module, params, mesh
-        self._at_a_time, self._capacity = at_a_time, capacity
-        self._slots: OrderedDict[bytes, int] = OrderedDict()  # by digest, used longest ago first
-        self.features = jax.device_put(_no_features(module, capacity), replicated(mesh))
+        self._batch_size, self._capacity = batch_size, capacity
+        self._slots: OrderedDict[bytes, int] = OrderedDict()  # by digest, least recently used first
+        self.features = jax.device_put(_empty_features(module, capacity), replicated(mesh))
 
     def __contains__(self, image: PreparedImage) -> bool:
         return image.digest in self._slots
 
     def first_slot(self, image: PreparedImage) -> int:
-        """The row of the flattened features that the first of the image's is. Raises KeyError if it is not held."""
+        """Row of the image's first feature in the flattened features. Raises KeyError if it is not cached."""
         return self._slots[image.digest] * self.features.values.shape[1]
 
     def widen(self, images: Iterable[PreparedImage]) -> None:
-        """Make room for images as large as these, before they are held; what is held stays.
+        """Make slots wide enough for these images; cached features are kept.
 
-        Of all that will come rather than of each, as every width compiles programs of its own.
+        Call it once with all images of a chunk: every width compiles its own programs.
         """
         wanted = feature_width(images)
+        # Slots never become narrower, which would compile programs for the old width again.
         if (more := wanted - self.features.values.shape[1]) > 0:
             self.features = jax.device_put(_wider(self.features, more), replicated(self._mesh))
 
-    def hold(self, needed: Sequence[PreparedImage], afterwards: Iterable[PreparedImage] = ()) -> None:
-        """Encode what is missing of `needed`, and until a program is full what comes `afterwards`.
+    def hold(self, needed: Sequence[PreparedImage], later: Iterable[PreparedImage] = ()) -> None:
+        """Encode the images of `needed` that are not cached, and fill up the last program with images of `later`.
 
         Raises:
-          ValueError: for more images than can be held together.
+          ValueError: more images than fit into the cache.
         """
-        if len(needed) + self._at_a_time > self._capacity:
-            raise ValueError(f"{len(needed)} images and {self._at_a_time} more are over capacity {self._capacity}.")
+        # One program may replace `batch_size` images, none of which may be needed now.
+        if len(needed) + self._batch_size > self._capacity:
+            raise ValueError(
+                f"{len(needed)} images and {self._batch_size} more exceed the capacity of {self._capacity} images."
+            )
+        # Before anything is encoded, so that no needed image is replaced.
         for image in needed:
             if image in self:
                 self._slots.move_to_end(image.digest)
         missing = list(self._missing(needed))
-        due = list(islice(self._missing(chain(missing, afterwards)), round_up(len(missing), self._at_a_time)))
-        for start in range(0, len(due), self._at_a_time):
-            self._encode(due[start : start + self._at_a_time])
+        # A program always has `batch_size` rows, so encoding images of later batches in its free rows costs nothing.
+        due = list(islice(self._missing(chain(missing, later)), round_up(len(missing), self._batch_size)))
+        for start in range(0, len(due), self._batch_size):
+            self._encode(due[start : start + self._batch_size])
 
     def _missing(self, images: Iterable[PreparedImage]) -> Iterator[PreparedImage]:
-        """Each that is not held, once."""
-        met = set()
+        """Each image that is not cached, once."""
+        seen = set()
         for image in images:
-            if image not in self and image.digest not in met:
-                met.add(image.digest)
+            if image not in self and image.digest not in seen:
+                seen.add(image.digest)
                 yield image
 
     def _encode(self, images: Sequence[PreparedImage]) -> None:
-        patches, grids = stack_images(images, self._at_a_time)
+        patches, grids = stack_images(images, self._batch_size)
         plan = plan_images(grids, self._module.config.vision, patches.shape[1])
-        slots = np.full(self._at_a_time, self._capacity, np.int32)  # of padding images: none, what is written is lost
+        # Padding images get a slot out of bounds, which the scatter drops.
+        slots = np.full(self._batch_size, self._capacity, np.int32)
         slots[: len(images)] = [self._slot_for(image) for image in images]
-        everywhere, spread = replicated(self._mesh), batch_sharding(self._mesh)
-        inputs = jax.device_put((slots, patches, plan), (everywhere, spread, spread))
+        everywhere, divided = replicated(self._mesh), batch_sharding(self._mesh)
+        inputs = jax.device_put((slots, patches, plan), (everywhere, divided, divided))
         self.features = _encoded(self._module, everywhere, self._params, self.features, *inputs)
 
     def _slot_for(self, image: PreparedImage) -> int:
-        full = len(self._slots) == self._capacity
-        slot = self._slots.popitem(last=False)[1] if full else len(self._slots)
+        is_full = len(self._slots) == self._capacity
+        slot = self._slots.popitem(last=False)[1] if is_full else len(self._slots)
         self._slots[image.digest] = slot
         return slot
 
 
-def _no_features(module: EditReward, capacity: int) -> ImageFeatures:
+def _empty_features(module: EditReward, capacity: int) -> ImageFeatures:
     values = np.zeros((capacity, 0, module.config.text.hidden_size), module.dtype)
-    at = np.zeros((capacity, 0), np.int32)
-    return ImageFeatures(values, at, at)
+    coordinates = np.zeros((capacity, 0), np.int32)
+    return ImageFeatures(values, coordinates, coordinates)
 
 
 def _wider(features: ImageFeatures, more: int) -> ImageFeatures:
-    """With room for so many more features of each image."""
+    """The features with `more` zeros behind those of each image."""
     return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, more), *[(0, 0)] * (x.ndim - 2))), features)
 
 
+# The cached features are donated: the result is written into their memory, and a cache of gigabytes exists once.
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _encoded(
     module: EditReward,
     everywhere: NamedSharding,
     params: Params,
-    held: ImageFeatures,
+    cached: ImageFeatures,
     slots: Int32[Array, " n"],
     patches: Float[Array, "n p c"],
     plan: VisionPlan,
 ) -> ImageFeatures:
-    """`held` with these images in these slots."""
+    """`cached` with the features of these images in these slots."""
     new = module.apply({"params": params}, patches, plan, method="encode")
-    new = _wider(new, held.values.shape[1] - new.values.shape[1])
-    both = jax.tree.map(lambda old, x: old.at[slots].set(x, mode="drop"), held, new)
-    return jax.lax.with_sharding_constraint(both, everywhere)
+    # Whole slots are overwritten, so that nothing remains of a larger image that was there before.
+    new = _wider(new, cached.values.shape[1] - new.values.shape[1])
+    merged = jax.tree.map(lambda old, x: old.at[slots].set(x, mode="drop"), cached, new)
+    return jax.lax.with_sharding_constraint(merged, everywhere)

@@ -1,198 +1,214 @@
-"""Scores of edits from files into a file, line by line: what is in it is done, so a stopped run goes on.
+"""Scores of image files: from the images of a command line or a list into a result file (`data.runs`).
 
-A line of the output is an edit with its score, or with the error that it met; errors are tried again by the next run.
-It names the scorer (`Scorer.fingerprint`), so that scores of two are not mixed.
+A line of the result file is an edit with its score or its error, and the fingerprint of the scorer.
 """
 
-import json
+import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from rewardedit_jax.data.json_lines import numbered_lines
-from rewardedit_jax.scoring.batching import AT_A_TIME
+from rewardedit_jax.data.prefetch import prefetch_map
+from rewardedit_jax.data.runs import Failed, ResultFile, Shard, image_files, read_list
 from rewardedit_jax.scoring.edit_score import EditScore, Unscorable
+from rewardedit_jax.scoring.inference import CHUNK_BATCHES
 from rewardedit_jax.scoring.packing import ScorerItem
-from rewardedit_jax.scoring.reading import read_ahead
 from rewardedit_jax.scoring.scorer import Scorer
 
-# A file name that is no UTF-8 holds lone surrogates, for which JSON has these very escapes.
-_ENCODING = {"encoding": "utf-8", "errors": "backslashreplace"}
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_EXAMPLE = '{"source": "a.png", "edited": "b.png", "instruction": "make it snow"}'
+
+
+class _Line(msgspec.Struct):
+    """A line of a list."""
+
+    source: str
+    edited: str | Annotated[list[str], msgspec.Meta(min_length=1)]
+    instruction: str | None = None
 
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """One edit to be scored."""
+    """One edit to be scored. Its fields are the key of its result."""
 
     source: str
     edited: str
     instruction: str
 
 
-def plan_jobs(source: Path, edited: Sequence[Path], instruction: str | None) -> list[ScoreJob]:
+def add_list_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of launch/score.py that select edits and result files."""
+    parser.add_argument("--source", type=Path, help="an image or a folder")
+    parser.add_argument("--edited", type=Path, nargs="+", help="edits of that image, or a folder")
+    parser.add_argument("--list", type=Path, help="a .jsonl file instead of --source and --edited")
+    parser.add_argument("--instruction", help="what the edits were asked to change")
+    parser.add_argument("--output", type=Path, help="a .jsonl file, written line by line; a stopped run resumes")
+    parser.add_argument("--shard", metavar="I/N", help="score part I of N of the edits; each part has its own --output")
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", metavar="PART", help="write the outputs of all shards to --output"
+    )
+
+
+def selected_jobs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[ScoreJob]]:
+    """The parsed command line of launch/score.py, and the edits that it selects."""
+    a = parser.parse_args()
+    # Checked here because argparse has no rules between several arguments.
+    if (a.list is None) == (a.source is None or a.edited is None):
+        parser.error("give --source and --edited, or --list.")
+    if a.output and (a.json or a.png):
+        parser.error("--output excludes --json and --png: it is the file of the scores.")
+    if not a.output and (a.shard or a.merge):
+        parser.error("--shard and --merge need --output.")
+    if a.shard and a.merge:
+        parser.error("--merge excludes --shard: it writes the scores of all shards.")
+    if not (a.model or a.merge):
+        parser.error("the following arguments are required: --model")
+    jobs = listed_scores(a.list, a.instruction) if a.list else plan_scores(a.source, a.edited, a.instruction)
+    return a, Shard.parse(a.shard).of(jobs) if a.shard else jobs
+
+
+def plan_scores(source: Path, edited: Sequence[Path], instruction: str | None) -> list[ScoreJob]:
     """The edits of a command line.
 
     Args:
-      source: an image, whose edits are `edited`, images or folders of them; or a folder, and `edited` another with the
-        edits under the sources' names, whatever the endings.
+      source: an image, and `edited` its edits, images or folders of images; or a folder, and `edited` one folder, whose
+        images have the names of their sources, with any suffix.
     Raises:
-      ValueError: no instruction, no images, or edits without a source of their name, or with several.
+      ValueError: there is no instruction, a folder has no images, or an edit has no source or several of its name.
     """
     if not instruction:
-        raise ValueError("say what was asked for with --instruction.")
+        raise ValueError("the edits have no instruction: give --instruction.")
+    # One source, any number of edits.
     if not source.is_dir():
-        files = [file for one in edited for file in (_images(one) if one.is_dir() else [one])]
+        files = [file for one in edited for file in (image_files(one) if one.is_dir() else [one])]
         return [ScoreJob(str(source), str(file), instruction) for file in files]
     if len(edited) != 1 or not edited[0].is_dir():
-        raise ValueError(f"{source} is a folder: let --edited be one too, with the edits under the sources' names.")
-    edits, sources = _images(edited[0]), defaultdict[str, list[Path]](list)
-    for file in _images(source):
+        raise ValueError(f"--source {source} is a folder: expected --edited to be a folder with images of equal names.")
+    return _paired(source, edited[0], instruction)
+
+
+def _paired(source_folder: Path, edited_folder: Path, instruction: str) -> list[ScoreJob]:
+    """Edits and sources of one name, from two folders."""
+    # By stem: editors often write PNGs for JPEG sources.
+    edits, sources = image_files(edited_folder), defaultdict[str, list[Path]](list)
+    for file in image_files(source_folder):
         sources[file.stem].append(file)
     if missing := [file.name for file in edits if file.stem not in sources]:
-        raise ValueError(f"{len(missing)} of {len(edits)} edits have no source in {source}: {', '.join(missing[:5])}.")
-    if rest := sources.keys() - {file.stem for file in edits}:
-        logging.info("%d of %d sources have no edit in %s.", len(rest), len(sources), edited[0])
+        raise ValueError(
+            f"{len(missing)} of {len(edits)} edits have no source in {source_folder}: {', '.join(missing[:5])}."
+        )
+    # Sources without an edit are no error: a run over part of the edits is common.
+    if unused := sources.keys() - {file.stem for file in edits}:
+        logging.info("%d of %d sources have no edit in %s.", len(unused), len(sources), edited_folder)
     return [ScoreJob(str(_source_of(file, sources)), str(file), instruction) for file in edits]
 
 
-def _images(folder: Path) -> list[Path]:
-    if not (files := sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES)):
-        raise ValueError(f"there are no images in {folder} (endings {', '.join(_IMAGES)}).")
-    return files
-
-
 def _source_of(edited: Path, by_stem: Mapping[str, Sequence[Path]]) -> Path:
-    """The source of the same name, else the one that only ends otherwise."""
+    """The source with the same name, else the only one with another suffix."""
     found = by_stem[edited.stem]
     same = [file for file in found if file.name == edited.name]
     if not same and len(found) > 1:
-        raise ValueError(f"{edited} may be an edit of {' or of '.join(map(str, found))}: name it like one of them.")
+        raise ValueError(f"{edited} has several sources, {', '.join(map(str, found))}: give it the name of one.")
     return (same or found)[0]
 
 
-def listed_jobs(listing: Path, instruction: str | None) -> list[ScoreJob]:
-    """The edits of a .jsonl: {"source": path, "edited": path or list of paths, "instruction": text} a line.
-
-    Paths are relative to the list; `instruction` stands in where a line has none.
-
-    Raises:
-      ValueError: no line at all, or naming the one that is no such object.
-    """
-    if not (lines := numbered_lines(listing)):
-        raise ValueError(f"{listing} lists no edits.")
-    return [job for n, line in lines for job in _of_line(line, f"line {n} of {listing}", listing.parent, instruction)]
-
-
-def _of_line(line: str, where: str, folder: Path, instruction: str | None) -> Iterator[ScoreJob]:
-    try:
-        entry = json.loads(line)
-        edited = entry["edited"] if isinstance(entry["edited"], list) else [entry["edited"]]
-        paths = [(str(folder / entry["source"]), str(folder / one)) for one in edited]
-        told = entry.get("instruction") or instruction
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        form = '{"source": "a.png", "edited": "b.png", "instruction": "make it snow"}'
-        raise ValueError(f"{where} is no edit such as {form}: {error!r}.") from error
-    if not isinstance(told, str):
-        raise ValueError(f"{where} has no instruction: write one there or give --instruction.")
-    if not paths:
-        raise ValueError(f"{where} has no edited image: name one, or take the line out.")
-    yield from (ScoreJob(*pair, told) for pair in paths)
-
-
-def outcomes(
-    scorer: Scorer, jobs: Sequence[ScoreJob], *, batch_size: int = 8, improvement: bool = True
-) -> Iterator[tuple[ScoreJob, EditScore | Unscorable]]:
-    """For every edit, in their order, its score or the sentence that says why there is none; with a progress bar.
+def listed_scores(listing: Path, instruction: str | None) -> list[ScoreJob]:
+    """The edits of a .jsonl file: {"source": path, "edited": path or list of paths, "instruction": text} per line.
 
     Args:
-      batch_size, improvement: as of `Scorer.score`.
+      listing: paths in it are relative to its folder.
+      instruction: for lines without one.
+    Raises:
+      ValueError: the list is empty or a line is invalid; names the line.
+    """
+
+    def parse(_: int, line: _Line) -> list[ScoreJob]:
+        # Candidates of one source in one line stay neighbours, so that the source is encoded once.
+        edited = line.edited if isinstance(line.edited, list) else [line.edited]
+        text = line.instruction or instruction
+        if text is None:
+            raise ValueError("it has no instruction: add one, or give --instruction")
+        return [ScoreJob(str(listing.parent / line.source), str(listing.parent / one), text) for one in edited]
+
+    return read_list(listing, _Line, parse, _EXAMPLE)
+
+
+def score_jobs(
+    scorer: Scorer, jobs: Sequence[ScoreJob], batch_size: int = 8, improvement: bool = True
+) -> Iterator[tuple[ScoreJob, EditScore | Unscorable]]:
+    """Each edit with its score, or with the reason why it has none, in their order; shows a progress bar.
+
+    Args:
+      batch_size, improvement: as in `Scorer.score`.
     """
 
     def items() -> Iterator[ScorerItem | Unscorable]:
-        for item in read_ahead(scorer.prepare, map(astuple, jobs), batch_size * AT_A_TIME):
+        for item in prefetch_map(scorer.prepare, map(astuple, jobs), batch_size * CHUNK_BATCHES):
             try:
                 yield item.result()
-            except ValueError as error:
+            except ValueError as error:  # includes ImageError
                 yield Unscorable(str(error))
 
-    found = scorer.stream(items(), batch_size=batch_size, improvement=improvement)
-    for job, outcome in tqdm(zip(jobs, found, strict=True), total=len(jobs), unit="edit", disable=len(jobs) < 2):
+    outcomes = scorer.stream(items(), batch_size=batch_size, improvement=improvement)
+    for job, outcome in tqdm(zip(jobs, outcomes, strict=True), total=len(jobs), unit="edit", disable=len(jobs) < 2):
+        # Half precision may overflow on single images. NaN is not valid JSON, and not a score.
         if isinstance(outcome, EditScore) and not np.isfinite(outcome.raw_overall).all():
-            outcome = Unscorable(f"the scorer says {outcome.raw_overall}, which is no score.")
+            outcome = Unscorable(f"the scorer's output is {outcome.raw_overall}: expected finite numbers.")
         yield job, outcome
 
 
-def run_jobs(
-    scorer: Scorer, jobs: Sequence[ScoreJob], output: Path, *, batch_size: int = 8, improvement: bool = True
+def score_to_file(
+    scorer: Scorer, jobs: Sequence[ScoreJob], output: Path, batch_size: int = 8, improvement: bool = True
 ) -> list[str]:
-    """Scores what `output` (.jsonl) does not have yet; with `improvement`, also what it has without.
+    """Score the edits that `output` (.jsonl) does not have yet; with `improvement`, also those it has without.
 
     Args:
-      batch_size, improvement: as of `Scorer.score`.
+      batch_size, improvement: as in `Scorer.score`.
     Returns:
-      A sentence for each edit that could not be scored; the others are scored all the same.
+      A sentence for each edit that cannot be scored. The others are scored.
     Raises:
-      ValueError: if `output` has a line that is no score, or scores of another scorer.
+      ValueError: `output` has a line that is not a score, or scores of another scorer.
     """
-    name = scorer.fingerprint
-    done = _done(output, name, improvement)
-    due = [job for job in jobs if job not in done]
-    if len(due) < len(jobs):
-        logging.info("%d of %d edits are scored already.", len(jobs) - len(due), len(jobs))
-    faults: list[str] = []
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("a", **_ENCODING) as file:
-        for job, outcome in outcomes(scorer, due, batch_size=batch_size, improvement=improvement):
-            file.write(_line({**to_json(job, outcome), "scorer": name}))
-            file.flush()
-            if isinstance(outcome, Unscorable):
-                faults.append(f"{job.edited}: {outcome.reason}")
-    return faults
+
+    def work(due: Sequence[ScoreJob]) -> Iterator[tuple[ScoreJob, EditScore | Unscorable]]:
+        return score_jobs(scorer, due, batch_size=batch_size, improvement=improvement)
+
+    # A file that was made with --no-improvement can be completed later.
+    def is_complete(line: Mapping[str, Any]) -> bool:
+        return not improvement or line.get("improvement") is not None
+
+    return _sentences(_results(output).run(jobs, work, scorer.fingerprint, is_complete=is_complete))
+
+
+def merge_scores(jobs: Sequence[ScoreJob], parts: Sequence[Path], output: Path) -> list[str]:
+    """Write the scores of all shards into one file, in the order of the list.
+
+    Args:
+      jobs: the whole list.
+      parts: the output files of the shards.
+    Returns:
+      A sentence for each edit that could not be scored.
+    Raises:
+      FileExistsError, ValueError: as in `ResultFile.merge`.
+    """
+    return _sentences(_results(output).merge(parts, jobs))
 
 
 def to_json(job: ScoreJob, outcome: EditScore | Unscorable) -> dict[str, Any]:
-    """An edit and its score, or its error."""
-    return {**asdict(job), **({"error": outcome.reason} if isinstance(outcome, Unscorable) else outcome.to_json())}
+    """An edit and its score or error."""
+    return {**asdict(job), **outcome.to_json()}
 
 
-def _line(told: Mapping[str, Any]) -> str:
-    return json.dumps(told, ensure_ascii=False) + "\n"
+def _results(output: Path) -> ResultFile:
+    # Fields of `ScoreJob`, and the name under which `Scorer.fingerprint` is stored.
+    return ResultFile(output, ("source", "edited", "instruction"), "scorer")
 
 
-def _done(output: Path, scorer: str, improvement: bool) -> set[ScoreJob]:
-    """The edits that need no scoring. Other lines, and what a run that was cut off left half written, are removed."""
-    if not output.is_file():
-        return set()
-    whole, _, half = output.read_bytes().rpartition(b"\n")
-    entries = [_entry(line, n, output, scorer) for n, line in enumerate(whole.split(b"\n"), 1) if line.strip()]
-    kept = [e for e in entries if "error" not in e and (e["improvement"] is not None or not improvement)]
-    if half or len(kept) < len(entries):
-        logging.info("%s: %d edits are tried again.", output, len(entries) - len(kept) + bool(half))
-        unfinished = output.with_name(f".{output.name}.part")
-        unfinished.write_text("".join(map(_line, kept)), **_ENCODING)
-        unfinished.replace(output)
-    return {ScoreJob(entry["source"], entry["edited"], entry["instruction"]) for entry in kept}
-
-
-def _entry(line: bytes, number: int, output: Path, scorer: str) -> dict[str, Any]:
-    where = f"line {number} of {output}"
-    try:
-        entry = json.loads(line)
-        known = {"source", "edited", "instruction"} <= entry.keys() and ("error" in entry or "improvement" in entry)
-    except (ValueError, AttributeError):
-        known = False
-    if not known:
-        raise ValueError(f"{where} is no score of launch/score.py: remove it, or give another --output.")
-    if entry.get("scorer") != scorer:
-        raise ValueError(
-            f"{where} is of another scorer ({entry.get('scorer')}; this one is {scorer}, its precision included): "
-            "give another --output."
-        )
-    return entry
+def _sentences(failed: Mapping[ScoreJob, Failed]) -> list[str]:
+    return [f"{job.edited}: {failure.reason}" for job, failure in failed.items()]

@@ -1,9 +1,10 @@
-"""Images as the scorer's vision tower takes them: brought to one area, normalised, cut into patches.
+"""Preprocessing of images for the scorer's vision tower: resized to one area, normalised, cut into patches.
 
-The published preprocessing of EditReward without PyTorch: `smart_resize` of Qwen2-VL to a budget of 448·448 pixels,
-Pillow's bicubic resize of the uint8 image, CLIP's normalisation, Qwen2-VL's order of patches (fact sheet 1.6). Two
-things are done that published code leaves out: transparent parts are laid on white (there, alpha is dropped and shows
-whatever colours lie under it), and images are turned upright by their EXIF orientation.
+EditReward resizes images to 448×448 pixels "while preserving their original aspect ratios" (arXiv:2509.26346, section
+4.1). As in its code, that is Qwen2-VL's `smart_resize` to an area of 448·448 pixels, Pillow's bicubic resize of the
+uint8 image, CLIP's normalisation and Qwen2-VL's order of patches; PyTorch is not needed. There are two differences:
+transparent parts are composited on white (published code drops the alpha channel, which shows the colours under it),
+and images are rotated upright by their EXIF orientation.
 """
 
 import hashlib
@@ -16,27 +17,29 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from rewardedit_jax.data.images import ImageError, is_transparent, load_image, naming, upright_rgb
+from rewardedit_jax.data.images import ImageError, image_errors, is_transparent, load_image, upright_rgb
 
-AREA = 448 * 448  # pixels
-PATCH = 14
+AREA = 448 * 448  # pixels; published code hard-codes it, and ignores max_pixels and min_pixels of its configurations
+PATCH = 14  # pixels per side
 MERGE = 2  # patches per side that become one token
 _FACTOR = PATCH * MERGE
-_FRAMES = 2  # the tower was made for video: a still image is a frame shown twice
-_MAX_ASPECT = 200
+_FRAMES = 2  # frames per patch; the tower takes video, and a still image is repeated
+_MAX_ASPECT = 200  # as in Qwen2-VL
+# CLIP's statistics of RGB in 0..1, from preprocessor_config.json of Qwen2.5-VL.
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 PATCH_WIDTH = 3 * _FRAMES * PATCH**2
-_LOADING = threading.Lock()  # one picture may be given for many edits, and Pillow reads its file when it is first used
+# Pillow reads a file when the image is first used, which is not thread-safe. Threads may share the image of a source.
+_LOADING = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
-    """An image at the size that the scorer sees."""
+    """An image at the size that the scorer gets."""
 
     pixels: UInt8[np.ndarray, "h w 3"]  # 0..255, sides multiples of 28
-    composited: bool  # the image had transparent parts, which were laid on white
-    digest: bytes  # equal for equal pixels: how a batch finds that two items have the same source
+    composited: bool  # whether the image had transparent parts, which were composited on white
+    digest: bytes  # equal for equal pixels; identifies the image in the feature cache
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -53,11 +56,11 @@ class PreparedImage:
         return self.n_patches // MERGE**2
 
 
-def prepare_image(image: str | Path | Image.Image, area: int = AREA) -> PreparedImage:
-    """Read an image, lay transparent parts on white, resize it to `area` pixels (about; the aspect is kept).
+def prepare_scorer_image(image: str | Path | Image.Image, area: int = AREA) -> PreparedImage:
+    """Read an image, composite it on white and resize it to about `area` pixels; the aspect ratio is kept.
 
     Raises:
-      ImageError: it cannot be read, is no image, or is more than 200 times longer than wide; a file is named.
+      ImageError: it cannot be read or its aspect ratio is above 200; names the file.
     """
     rgb, composited = _open(image)
     try:
@@ -65,41 +68,43 @@ def prepare_image(image: str | Path | Image.Image, area: int = AREA) -> Prepared
     except ImageError as error:
         raise ImageError(f"image {image}: {error}" if isinstance(image, str | Path) else str(error)) from error
     pixels = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC))
+    # The shape is hashed too: a wide and a tall image of one colour have equal bytes.
     digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, person=f"{height}x{width}".encode())
     return PreparedImage(pixels, composited, digest.digest())
 
 
 def smart_resize(height: int, width: int, area: int = AREA) -> tuple[int, int]:
-    """The (height, width) an image is resized to: multiples of 28 whose product is near `area`.
+    """The (height, width) that an image is resized to: multiples of 28 whose product is near `area`.
 
-    Larger images come out at or below the area, smaller ones at or above it: the rule of Qwen2-VL with equal bounds.
-    It is not idempotent (364×504 becomes 392×532), so it is applied once, to the image as it came.
+    This is `smart_resize` of Qwen2-VL with min_pixels = max_pixels. Larger images become at most `area` pixels, smaller
+    ones at least. The function is not idempotent (364×504 becomes 392×532): apply it once, to the original size.
 
     Raises:
-      ImageError: for an image without pixels, or of an aspect ratio above 200.
+      ImageError: the image has no pixels, or an aspect ratio above 200.
     """
     short, long = sorted((height, width))
     if short < 1 or long > _MAX_ASPECT * short:
         raise ImageError(
-            f"{width}×{height} pixels (width×height) cannot be scored: the longer side may be at most {_MAX_ASPECT} "
+            f"{width}×{height} pixels (width×height) cannot be scored: expected a longer side of at most {_MAX_ASPECT} "
             "times the shorter; crop or pad the image."
         )
     sides = [max(_FACTOR, round(side / _FACTOR) * _FACTOR) for side in (height, width)]
-    # The shape of these expressions belongs to the rule: other floating-point forms round some sizes differently.
+    # Keep these expressions as they are: algebraically equal forms round some sizes differently. Python's `round` is
+    # part of the rule too (half to even).
     if math.prod(sides) > area:
         shrink = math.sqrt(height * width / area)
         sides = [math.floor(side / shrink / _FACTOR) * _FACTOR for side in (height, width)]
     elif math.prod(sides) < area:
         grow = math.sqrt(area / (height * width))
         sides = [math.ceil(side * grow / _FACTOR) * _FACTOR for side in (height, width)]
-    # Only budgets far below the published one can floor a side to nothing.
+    # Only areas far below the published one can floor a side to 0.
     return max(_FACTOR, sides[0]), max(_FACTOR, sides[1])
 
 
 def to_patches(pixels: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "n 1176"]:
-    """Normalised patches: the four of a 2×2 block (one token) follow each other, blocks are in reading order.
+    """Normalised patches. The four patches of a 2×2 block (one token) are consecutive; blocks are in reading order.
 
-    A row is (colour, frame, y, x), flattened.
+    Each row is a flattened patch with axes (colour, frame, y, x).
     """
     height, width, _ = pixels.shape
     rows, columns = height // _FACTOR, width // _FACTOR
@@ -109,13 +114,13 @@ def to_patches(pixels: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "n 117
 
 
 def _open(image: str | Path | Image.Image) -> tuple[Image.Image, bool]:
-    """The image as upright RGB, and whether any of it was transparent."""
+    """The image as upright RGB, and whether any part of it was transparent."""
     if not isinstance(image, str | Path | Image.Image):
         kind = type(image).__name__
-        raise TypeError(f"an image is a path or a PIL image (Image.fromarray makes one), several a list: not {kind}.")
+        raise TypeError(f"image of type {kind}: expected a path or a PIL image (Image.fromarray), or a list of these.")
     if isinstance(image, Image.Image):
         with _LOADING:
             return upright_rgb(image), is_transparent(image)
-    with naming(str(image)):
+    with image_errors(str(image)):
         original = load_image(image)
         return upright_rgb(original), is_transparent(original)

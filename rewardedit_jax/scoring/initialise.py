@@ -1,93 +1,152 @@
 """The scorer that a training run starts from.
 
-Read from `config.init`: a scorer, whose heads go on, or a base model, which gets heads. Without `config.init`, from
-scratch: the network that `config.network` describes, with the tokenizer of `config.base` and a patch embedding that
-whitens the patches of some pairs.
+With `config.init`, a scorer, whose heads are trained further, or a base model, which gets new heads. Without
+`config.init`, a network from scratch of the sizes in `config.network`, with the tokenizer of `config.base` and a patch
+embedding that whitens the patches of some pairs.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Float32
+from flax.traverse_util import unflatten_dict
+from jaxtyping import Array, Float32, Key
 from ml_collections import ConfigDict
 from PIL import Image
 
-from rewardedit_jax.data.bad_records import BadRecords
-from rewardedit_jax.data.preferences import PreferenceSource
+from rewardedit_jax.data.records import BadRecords, PreferenceSource
 from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, RewardHeadsConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
-from rewardedit_jax.params import random_params
-from rewardedit_jax.scoring.images import prepare_image, to_patches
-from rewardedit_jax.scoring.scorer import Scorer
-from rewardedit_jax.scoring.tokenizer import load_tokenizer
-from rewardedit_jax.scoring.whitening import whitening_kernel
+from rewardedit_jax.params import Params, random_params
+from rewardedit_jax.scoring.images import prepare_scorer_image, to_patches
+from rewardedit_jax.scoring.scorer import Scorer, open_scorer
+from rewardedit_jax.scoring.tokenizer import load_scorer_tokenizer
 from rewardedit_jax.weights.hub import find_tokenizer
 
-_WHITENED = 512  # edits whose patches are whitened: thousands of patches
+Wanted = Callable[[str], bool]  # path of a parameter → is it needed?
+
+_PATCH_KERNEL = "visual/patch_embed/proj/kernel"
+_WHITENED_EDITS = 512  # with 16 patches each, as in the shapes world, 8,192 patches of 1176 values
+# Share of the mean variance that is added to each direction, so that directions that hardly vary are not amplified.
+_VARIANCE_FLOOR = 0.2
 
 
-def starting_scorer(config: ConfigDict, source: PreferenceSource) -> Scorer:
-    """The scorer of a recipe, parameters (float32) in host memory except those drawn from `config.seed`.
+@dataclass(frozen=True, eq=False)
+class StartingScorer:
+    """The scorer that a run starts from, without parameters, and the function that makes them."""
+
+    scorer: Scorer  # params is empty
+    known: Callable[[Wanted], Params]  # the wanted parameters that are not drawn at random
+
+    def init(self, rng: Key[Array, ""], wanted: Wanted = lambda path: True) -> Params:
+        """The parameters (float32) whose path is wanted: read or computed if they are known, else drawn from `rng`."""
+        return random_params(self.scorer.module, rng, self.known(wanted), wanted)
+
+
+def starting_scorer(config: ConfigDict, source: PreferenceSource) -> StartingScorer:
+    """The scorer of a recipe. Reads configuration and tokenizer files and the headers of weight files.
 
     Args:
-      source: what it will learn from.
+      source: training pairs; without `config.init`, the patches of some of them are whitened.
     """
-    scorer = Scorer.read(config.init, config.base or None) if config.init else _described(config, source)
-    heads = RewardHeadsConfig(config.heads.kind, tuple(config.heads.hidden_sizes), config.heads.aggregation)
-    network = replace(scorer.module.config, heads=heads, positions=config.positions)
+    start = _pretrained(config) if config.init else _from_scratch(config, source)
+    network, heads = start.scorer.module.config, _heads(config)
+    module = EditReward(
+        replace(network, heads=heads, positions=config.positions),
+        dtype=config.compute.dtype,
+        remat=config.compute.remat,
+    )
     if config.init:
-        _tell_changes(config.init, scorer.module.config, network)
-    known = dict(scorer.params)
-    if not _same_heads(scorer.module.config.heads, heads):
-        known.pop("heads", None)
-    module = EditReward(network, dtype=config.compute.dtype, remat=config.compute.remat)
-    params = random_params(module, jax.random.key(config.seed), known)
-    # A calibration is of the scores that the old parameters give.
-    return replace(scorer, module=module, params=params, area=config.data.area, calibration=None)
+        _warn_of_changes(config.init, network, module.config)
+    known = start.known if _same_heads(network.heads, heads) else _without_heads(start.known)
+    # A calibration belongs to the scores that the old parameters give.
+    return StartingScorer(replace(start.scorer, module=module, area=config.data.area, calibration=None), known)
 
 
-def _same_heads(there: RewardHeadsConfig | None, wanted: RewardHeadsConfig) -> bool:
-    """Whether the parameters of heads fit; how their outputs are aggregated is no matter of parameters."""
-    return there is not None and replace(there, aggregation=wanted.aggregation) == wanted
+def _heads(config: ConfigDict) -> RewardHeadsConfig:
+    return RewardHeadsConfig(config.heads.kind, tuple(config.heads.hidden_sizes), config.heads.aggregation)
 
 
-def _tell_changes(init: str, there: EditRewardConfig, wanted: EditRewardConfig) -> None:
-    """Warns of what the recipe takes away from a scorer that it starts from. A base model has nothing to lose."""
-    if there.heads is None:
+def _same_heads(old: RewardHeadsConfig | None, new: RewardHeadsConfig) -> bool:
+    """Whether the parameters of old heads fit new ones. Aggregation has no parameters."""
+    return old is not None and replace(old, aggregation=new.aggregation) == new
+
+
+def _without_heads(known: Callable[[Wanted], Params]) -> Callable[[Wanted], Params]:
+    return lambda wanted: known(lambda path: wanted(path) and not path.startswith("heads/"))
+
+
+def _warn_of_changes(init: str, old: EditRewardConfig, new: EditRewardConfig) -> None:
+    """Logs what the recipe changes in the scorer that it starts from. A base model has no heads to lose."""
+    if old.heads is None:
         return
-    if not _same_heads(there.heads, wanted.heads):
-        logging.warning("%s has heads %s; the recipe wants %s, drawn anew.", init, there.heads, wanted.heads)
-    if there.positions != wanted.positions:
-        logging.warning("%s counts positions %s; the recipe says %s.", init, there.positions, wanted.positions)
+    if not _same_heads(old.heads, new.heads):
+        logging.warning("%s has heads %s; the recipe's heads %s are drawn anew.", init, old.heads, new.heads)
+    if old.positions != new.positions:
+        logging.warning("%s has positions=%r; the recipe has positions=%r.", init, old.positions, new.positions)
 
 
-def _described(config: ConfigDict, source: PreferenceSource) -> Scorer:
-    """A network of which nothing is known but its sizes, and what its images look like."""
-    tokenizer = load_tokenizer(find_tokenizer(config.base))
+def _pretrained(config: ConfigDict) -> StartingScorer:
+    opened = open_scorer(config.init, config.base or None)
+    return StartingScorer(opened.scorer, opened.read)
+
+
+def _from_scratch(config: ConfigDict, source: PreferenceSource) -> StartingScorer:
+    """A network of the recipe's sizes; only the kernel of its patch embedding is known."""
+    tokenizer = load_scorer_tokenizer(find_tokenizer(config.base))
     text = {**config.network.text.to_dict(), "vocab_size": tokenizer.reward_id + 1}
     network = EditRewardConfig(
         text=DecoderConfig.from_hf(text),
         vision=QwenVisionConfig.from_hf(config.network.vision.to_dict()),
         image_token_id=tokenizer.image_id,
     )
-    patches = _some_patches(source, config.data.area, config.data.skip_bad)
-    kernel = whitening_kernel(patches, network.vision.hidden_size, config.seed)
-    return Scorer(EditReward(network), {"visual": {"patch_embed": {"proj": {"kernel": kernel}}}}, tokenizer)
+
+    def known(wanted: Wanted) -> Params:
+        if not wanted(_PATCH_KERNEL):
+            return {}
+        patches = _sample_patches(source, config.data.area, config.data.skip_bad)
+        kernel = whitening_kernel(patches, network.vision.hidden_size, config.seed)
+        return unflatten_dict({_PATCH_KERNEL: kernel}, sep="/")
+
+    return StartingScorer(Scorer(EditReward(network), {}, tokenizer), known)
 
 
-def _some_patches(source: PreferenceSource, area: int, skip_bad: bool) -> Float32[np.ndarray, "n 1176"]:
-    """Of one edit of each of some pairs, spread over the source; with `skip_bad`, of those that can be read."""
+def _sample_patches(source: PreferenceSource, area: int, skip_bad: bool) -> Float32[np.ndarray, "n 1176"]:
+    """Patches of the first edit of up to 512 pairs, evenly spaced in the source.
+
+    Raises:
+      BadRecords: a pair cannot be read (with `skip_bad`: all pairs that were tried).
+    """
     found = []
-    for i in np.linspace(0, len(source) - 1, min(len(source), _WHITENED)).astype(int).tolist():
+    for i in np.linspace(0, len(source) - 1, min(len(source), _WHITENED_EDITS)).astype(int).tolist():
         try:
-            found.append(to_patches(prepare_image(Image.fromarray(source[i].edited_a), area).pixels))
-        except ValueError as error:  # also ImageError and BadRecords; training logs it if it draws the pair
+            image = Image.fromarray(source[i].edited_a)
+            found.append(to_patches(prepare_scorer_image(image, area).pixels))
+        except ValueError as error:  # includes ImageError and BadRecords
+            # Skipped without a log line: training logs the pair if it draws it.
             if not skip_bad:
                 key = source.labels[i].key
-                raise BadRecords(f"pair {key}: {error}\ndata.skip_bad=True goes on without it.") from error
+                raise BadRecords(f"pair {key}: {error}\ndata.skip_bad=True skips it.") from error
     if not found:
-        raise BadRecords(f"of {len(source)} pairs, some were tried and none can be used.")
+        raise BadRecords(f"none of the pairs that were tried can be read ({len(source)} pairs in the source).")
     return np.concatenate(found)
+
+
+def whitening_kernel(
+    patches: Float32[np.ndarray, "n values"], features: int, seed: int
+) -> Float32[np.ndarray, "values {features}"]:
+    """A patch embedding kernel whose features are random mixtures of whitened patches.
+
+    Features have mean square 1 over the centred `patches`. Brightness varies far more than fine detail: along the
+    principal directions of the shapes world's patches, variances span 22,000 : 1. The features of a random kernel
+    therefore contain almost nothing of noise, blur and edges, and a network from scratch takes thousands of steps to
+    find them. After whitening, all directions have about the same weight.
+    """
+    # In float64: the smallest variances are far below float32's resolution of the largest.
+    centred = (patches - patches.mean(axis=0)).astype(np.float64)
+    variance, directions = np.linalg.eigh(centred.T @ centred / len(centred))
+    scaled = directions / np.sqrt(np.maximum(variance, 0) + _VARIANCE_FLOOR * variance.mean())
+    kernel = scaled @ np.random.default_rng(seed).standard_normal((len(variance), features))
+    return (kernel / np.sqrt(np.mean((centred @ kernel) ** 2))).astype(np.float32)

@@ -1,10 +1,14 @@
-"""What a scorer learns from pairs: losses per pair, smaller where the preferred edit scores higher.
+"""Training objectives of a scorer: losses per pair, smaller if the preferred edit has the higher score.
 
-An output is the Gaussian (mean, log σ) of a score. Of two outputs A (preferred) and B the difference z = A - B is
-Gaussian too, with mean d = A₀ - B₀ and variance exp(2 A₁) + exp(2 B₁); the two scores are taken as independent. Names
-and constants are those of EditReward's training code, where it has the objective; its loss is E[-log sigmoid(z)], its
-paper's equation 4 is -log E[sigmoid(z)], and by Jensen's inequality the first is never smaller. Both are computed
-without sampling; the published sampling is `uncertainty_monte_carlo`. `thurstone` is for who wants to believe σ.
+EditReward (arXiv:2509.26346) predicts a Gaussian score, (mean, log σ), for each edit (section 3.2, eq. 2). The
+difference z = A - B of the scores of the preferred edit A and the other edit B, assumed independent, is Gaussian too:
+its mean is d = A₀ - B₀, its variance exp(2 A₁) + exp(2 B₁).
+
+The ranking loss of the paper (eq. 4) is -log P, with HPSv3's P = E[sigmoid(z)]: `negative_log_probability`.
+EditReward's code minimises E[-log sigmoid(z)], which is never smaller (Jensen's inequality): `uncertainty`. Both are
+computed without sampling here; `uncertainty_monte_carlo` samples as the code does. The regression of eq. 5 is
+`regression`. Names and constants are those of the code (`loss_type`) where it has the objective. Of the others,
+`thurstone` gives calibrated probabilities and `per_perspective` supervises both perspectives.
 """
 
 import math
@@ -19,55 +23,57 @@ from jax.nn import log_sigmoid
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from rewardedit_jax.scoring.logistic_normal import expected_logistic_loss, log_expected_sigmoid
-from rewardedit_jax.scoring.normal import log_ndtr
+from rewardedit_jax.scoring.logistic_normal import expected_logistic_loss, log_expected_sigmoid, log_normal_cdf
 
+# Constants of EditReward's training code.
 MARGIN = 0.57
 TIE_STRENGTH = 5.0  # k of Bradley-Terry with ties: equal scores tie with probability (k - 1) / (k + 1)
-RATING_SHIFT = 4.5  # of the overall rating, following + quality, 2..8
+RATING_SHIFT = 4.5  # the transform T of eq. 5: the overall rating, following + quality in 2..8, minus 4.5
 
 
 @flax.struct.dataclass
 class Side:
-    """One edit of every pair of a batch: what the scorer says, and what the raters said."""
+    """One edit of each pair of a batch: the scorer's outputs and the ratings."""
 
     overall: Any  # float32[b, 2]: (mean, log σ) of the aggregated score
-    perspectives: Any  # float32[b, 2, 2]: the same of following and of quality, before aggregation
-    ratings: Any = None  # float32[b, 2]: following and quality, 1..4; None where the data has no ratings
+    perspectives: Any  # float32[b, 2, 2]: (mean, log σ) of following and of quality, before aggregation
+    ratings: Any = None  # float32[b, 2]: following and quality, 1..4; None for data without ratings
 
 
 @flax.struct.dataclass
 class Pairs:
-    """A batch of judged pairs, with the scorer's outputs."""
+    """A batch of pairs with preferences."""
 
     preferred: Side
     other: Side
-    tied: Any  # bool[b]: neither is preferred, the order means nothing; a disentangled tie is two rows with an order
+    # bool[b]: neither edit is preferred, and the order has no meaning. A disentangled tie (section 3.3, eq. 6) is not
+    # tied: it is two rows of opposite order.
+    tied: Any
 
 
 Objective = Callable[[Pairs, PRNGKeyArray], Float[Array, " b"]]
 
 
 def objective(name: str, prompts: int = 2, **settings: Any) -> Objective:
-    """The objective of that name with its settings: (pairs, rng) → float32[b].
+    """The objective of this name with its settings: (pairs, rng) → float32[b].
 
-    Tied rows count 0 in objectives without a term for ties (all rankings but `btt` and `per_perspective`).
+    The loss of tied rows is 0 in rankings without a term for ties, which are all but `btt` and `per_perspective`.
 
     Args:
-      prompts: how many a scorer is asked about an edit.
+      prompts: the number of prompts of the scorer, 1 or 2.
     Raises:
-      ValueError: for an unknown name, settings that it does not take, or a scorer that does not tell enough; the
-        objective raises it for data without ratings where it needs them.
+      ValueError: the name is unknown, a setting is unknown or missing, or the objective needs two prompts. The
+        objective itself raises ValueError if it needs ratings and the data has none.
     """
     if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}; choose one of {', '.join(OBJECTIVES)}.")
-    chosen = partial(OBJECTIVES[name], **settings)
+        raise ValueError(f"objective.name={name!r}: expected one of {', '.join(OBJECTIVES)}.")
+    loss = partial(OBJECTIVES[name], **settings)
     side = Side(jnp.zeros((1, 2)), jnp.zeros((1, prompts, 2)), jnp.zeros((1, 2)))
-    try:  # now, not when the weights have been read
-        jax.eval_shape(chosen, Pairs(side, side, jnp.zeros(1, bool)), jax.random.key(0))
+    try:  # a trial on abstract values, so that wrong settings fail before the weights are read
+        jax.eval_shape(loss, Pairs(side, side, jnp.zeros(1, bool)), jax.random.key(0))
     except TypeError as error:
-        raise ValueError(f"objective.settings {settings} do not suit {name}: {error}.") from error
-    return chosen
+        raise ValueError(f"objective.settings={settings} do not fit objective {name!r}: {error}.") from error
+    return loss
 
 
 def difference(a: Float[Array, "*#b 2"], b: Float[Array, "*#b 2"]) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
@@ -77,15 +83,20 @@ def difference(a: Float[Array, "*#b 2"], b: Float[Array, "*#b 2"]) -> tuple[Floa
 
 
 def preference_probability(a: Float[Array, "*#b 2"], b: Float[Array, "*#b 2"]) -> Float[Array, "*b"]:
-    """Probability that a drawn score of `a` exceeds one of `b`, Φ(d/s), 0..1; outputs as (mean, log σ)."""
+    """Probability that a score drawn from `a` exceeds one drawn from `b`, Φ(d/s), 0..1.
+
+    Args:
+      a, b: (mean, log σ).
+    """
     d, variance = difference(a, b)
-    return ndtr(d / jnp.maximum(jnp.sqrt(variance), jnp.finfo(jnp.float32).tiny))  # equal means, no variance: a half
+    # log σ may underflow to a variance of 0; equal means then give 1/2 instead of 0/0.
+    return ndtr(d / jnp.maximum(jnp.sqrt(variance), jnp.finfo(jnp.float32).tiny))
 
 
 def uncertainty(
     preferred: Float[Array, "*b 2"], other: Float[Array, "*b 2"], margin: float = 0.0
 ) -> Float[Array, "*b"]:
-    """E[-log sigmoid(z - margin)], exact: what the published loss estimates."""
+    """E[-log sigmoid(z - margin)] in closed form: the expectation of the loss in EditReward's training code."""
     d, variance = difference(preferred, other)
     return expected_logistic_loss(d - margin, variance)
 
@@ -97,54 +108,65 @@ def uncertainty_monte_carlo(
     margin: float = 0.0,
     draws: int = 1000,
 ) -> Float[Array, "*b"]:
-    """The same from draws of z, whose standard normals are rounded to float16 as published."""
+    """`uncertainty` estimated from draws of z, as in EditReward's training code."""
     d, variance = difference(preferred, other)
-    noise = jax.random.normal(rng, (draws, *d.shape)).astype(jnp.float16)
+    noise = jax.random.normal(rng, (draws, *d.shape)).astype(jnp.float16)  # the code rounds the draws
     z = noise.astype(jnp.float32) * jnp.sqrt(variance) + d
     return -log_sigmoid(z - margin).mean(axis=0)
 
 
 def negative_log_probability(preferred: Float[Array, "*b 2"], other: Float[Array, "*b 2"]) -> Float[Array, "*b"]:
-    """-log E[sigmoid(z)]: the paper's equation 4, with the preference probability of HPSv3."""
+    """-log E[sigmoid(z)]: eq. 4 of the EditReward paper, with the preference probability of HPSv3."""
     return -log_expected_sigmoid(*difference(preferred, other))
 
 
 def thurstone(preferred: Float[Array, "*b 2"], other: Float[Array, "*b 2"]) -> Float[Array, "*b"]:
-    """-log Φ(d/s), the surprise at the stated `preference_probability` (Thurstone 1927). Not in the paper.
+    """-log Φ(d/s), the log loss of `preference_probability` (Thurstone 1927). Not in the paper.
 
-    The other uncertainty rankings put a logistic function between score and preference. Its own width bounds how sure
-    they can be, so that σ shrinks and Φ(d/s) says more than they mean; here what is stated is what is trained.
+    The other uncertainty rankings have a logistic function between score and preference. Its width adds to σ in their
+    loss, but not in Φ(d/s): σ shrinks in training, and Φ(d/s) is overconfident. Here the trained probability and the
+    reported one are the same.
     """
     d, variance = difference(preferred, other)
-    return -log_ndtr(d / jnp.sqrt(variance))
+    return -log_normal_cdf(d / jnp.sqrt(variance))
 
 
 def bradley_terry(preferred: Float[Array, "*b"], other: Float[Array, "*b"], margin: float = 0.0) -> Float[Array, "*b"]:
-    """-log sigmoid(A - B - margin) of the means alone."""
+    """-log sigmoid(A - B - margin) for means A and B (Bradley and Terry 1952)."""
     return -log_sigmoid(preferred - other - margin)
 
 
 def likelihood_displacement(preferred: Float[Array, "*b"], other: Float[Array, "*b"], tau: float) -> Float[Array, "*b"]:
-    """-log sigmoid(A - tau·B): for tau < 1 the other's score is pushed down less."""
+    """-log sigmoid(A - tau·B) for means A and B: tau < 1 weakens the gradient of the other edit's score."""
     return -log_sigmoid(preferred - tau * other)
 
 
 def bradley_terry_with_ties(
     preferred: Float[Array, "*b"], other: Float[Array, "*b"], tied: Bool[Array, "*b"], k: float = TIE_STRENGTH
 ) -> Float[Array, "*b"]:
-    """-log P of the outcome, with P(A > B) = sigmoid(A - B - log k); the rest is the tie (Rao and Kupper 1967)."""
+    """-log P of the outcome for means A and B: win, or tie (Rao and Kupper 1967).
+
+    P(A > B) = sigmoid(A - B - log k), and P(tie) = 1 - P(A > B) - P(B > A).
+    """
     d = preferred - other
     wins, loses = -log_sigmoid(d - math.log(k)), -log_sigmoid(-d - math.log(k))
+    # The probability of a tie is (k² - 1) P(A > B) P(B > A).
     return jnp.where(tied, wins + loses - math.log(k**2 - 1), wins)
 
 
 def hpsv2(preferred: Float[Array, "*b"], other: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Cross-entropy of the softmax of the softmax, as published, where it is summed over the batch."""
+    """Cross-entropy of softmax(softmax([A, B])): EditReward's code hands probabilities to a loss for logits.
+
+    The code sums it over the batch; here it is a loss per pair.
+    """
     return -log_sigmoid(jnp.tanh((preferred - other) / 2))
 
 
 def regression(pairs: Pairs) -> Float[Array, " b"]:
-    """Squared error of the two aggregated means from (overall rating - 4.5), the mean of the two sides."""
+    """Eq. 5: squared error of the aggregated mean from T(following + quality), averaged over the two edits.
+
+    As in EditReward's code, T subtracts 4.5 and the aggregation is the configured one; eq. 5 has the sum.
+    """
 
     def error(side: Side) -> Float[Array, " b"]:
         return side.overall[:, 0] - (_ratings(side, "reg").sum(axis=-1) - RATING_SHIFT)
@@ -153,10 +175,10 @@ def regression(pairs: Pairs) -> Float[Array, " b"]:
 
 
 def regression_per_perspective(pairs: Pairs) -> Float[Array, " b"]:
-    """Squared error of following and quality from (2 · rating - 4.5), the mean of both and of the two sides.
+    """Squared error of the means of following and quality from 2 · rating - 4.5, averaged over both and both edits.
 
-    Not in the paper. The targets' mean is that of `regression`, so that one can go on from the other. A scorer from
-    scratch learns from it in a third of the steps that a ranking takes.
+    Not in the paper. The targets of the two perspectives average to the target of `regression`. A scorer from scratch
+    needs a third of the steps of a ranking.
     """
 
     def error(side: Side) -> Float[Array, "b 2"]:
@@ -167,14 +189,18 @@ def regression_per_perspective(pairs: Pairs) -> Float[Array, " b"]:
 
 
 def per_perspective(pairs: Pairs, ties: str = "btt", k: float = TIE_STRENGTH) -> Float[Array, " b"]:
-    """Ranks following, quality and overall each by its own ratings; the mean of the three. Not in the paper.
+    """Mean of three rankings: following and quality by their ratings, overall by the preference. Not in the paper.
 
-    The published objectives rank the aggregate only, which leaves open how the two heads share its score. Here every
-    perspective is an uncertainty ranking of its own; overall goes by the preference, not by ratings. `ties`: "masked"
-    counts equal ratings 0; "btt" takes the expectation of `bradley_terry_with_ties` under the predicted Gaussians, so
-    that equal ratings pull equal scores together and unequal ones must differ by about log k.
+    The published objectives rank only the aggregate and leave open how the two heads share its score. Here each
+    perspective has an uncertainty ranking of its own.
+
+    Args:
+      ties: loss of equal ratings. "masked": 0. "btt": the expectation of `bradley_terry_with_ties` under the predicted
+        Gaussians, for all ratings: equal ratings then attract scores, unequal ones separate them by about log k.
+      k: as in `bradley_terry_with_ties`.
     """
     a, b = pairs.preferred, pairs.other
+    # Sign of the preference in each ranking: 1 for `a`, -1 for `b`, 0 for a tie.
     order = jnp.sign(_ratings(a, "per_perspective") - _ratings(b, "per_perspective"))
     order = jnp.concatenate([order, jnp.where(pairs.tied, 0.0, 1.0)[:, None]], axis=1)
     d, variance = difference(_with_overall(a), _with_overall(b))
@@ -185,7 +211,7 @@ def per_perspective(pairs: Pairs, ties: str = "btt", k: float = TIE_STRENGTH) ->
             wins, loses = (expected_logistic_loss(sign * d - math.log(k), variance) for sign in (1, -1))
             losses = jnp.select([order > 0, order < 0], [wins, loses], wins + loses - math.log(k**2 - 1))
         case _:
-            raise ValueError(f"unknown ties {ties!r} of per_perspective; choose one of btt, masked.")
+            raise ValueError(f"objective.settings.ties={ties!r}: expected one of btt, masked.")
     return losses.mean(axis=1)
 
 
@@ -195,19 +221,23 @@ def _with_overall(side: Side) -> Float[Array, "b 3 2"]:
 
 def _perspectives(side: Side, name: str) -> Float[Array, "b 2 2"]:
     if side.perspectives.shape[1] != 2:
-        raise ValueError(f"objective {name!r} is about two perspectives, and heads.kind single asks one question.")
+        raise ValueError(f"objective {name!r} needs two perspectives: heads.kind must not be 'single'.")
     return side.perspectives
 
 
 def _ratings(side: Side, name: str) -> Float[Array, "b 2"]:
     if side.ratings is None:
-        raise ValueError(f"objective {name!r} learns from ratings, and this data has none; choose a ranking.")
+        raise ValueError(f"objective {name!r} needs ratings, and the data has none: choose a ranking.")
     return side.ratings
+
+
+# Adapters of the losses above to the signature of `Objective`.
 
 
 def _of_outputs(
     loss: Callable[..., Float[Array, " b"]], pairs: Pairs, rng: PRNGKeyArray, **settings: Any
 ) -> Float[Array, " b"]:
+    """Loss of the aggregated (mean, log σ); 0 for tied pairs."""
     values = loss(pairs.preferred.overall, pairs.other.overall, **settings)
     return jnp.where(pairs.tied, 0, values)
 
@@ -219,6 +249,7 @@ def _sampled(pairs: Pairs, rng: PRNGKeyArray, **settings: Any) -> Float[Array, "
 def _of_means(
     loss: Callable[..., Float[Array, " b"]], pairs: Pairs, rng: PRNGKeyArray, **settings: Any
 ) -> Float[Array, " b"]:
+    """Loss of the aggregated means alone; 0 for tied pairs."""
     values = loss(pairs.preferred.overall[:, 0], pairs.other.overall[:, 0], **settings)
     return jnp.where(pairs.tied, 0, values)
 
@@ -228,6 +259,7 @@ def _with_ties(pairs: Pairs, rng: PRNGKeyArray, **settings: Any) -> Float[Array,
     return bradley_terry_with_ties(a, b, pairs.tied, **settings)
 
 
+# By the names of `config.objective.name`. Those of EditReward's `loss_type` are kept.
 OBJECTIVES: dict[str, Objective] = {
     "uncertainty": partial(_of_outputs, uncertainty),
     "uncertainty_with_margin": partial(_of_outputs, uncertainty, margin=MARGIN),

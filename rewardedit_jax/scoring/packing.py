@@ -1,11 +1,11 @@
-"""Triplets → the arrays of one scoring pass, of few static shapes.
+"""Packing: the arrays of one forward pass over many edits, with few static shapes.
 
-The prompts of an edit share system turn, images and opening words. A row of the batch is that common prefix followed by
-the rest of each prompt, `[prefix | rest 1 | rest 2]`; attention lets a rest see the prefix and itself, so that one pass
-gives the numbers of a pass per prompt (fact sheet 2.8). Images are encoded apart (`stack_images`), and rows point to
-their features, so that an image that occurs several times is encoded once.
+EditReward runs the model once per prompt. The prompts of an edit share the system turn, the images and the first words.
+Here a row is this common prefix followed by the rest of each prompt, `[prefix | rest 1 | rest 2]`. Attention is causal
+and lets each rest see the prefix and itself, so one pass gives the outputs of a pass per prompt. Images are encoded
+separately (`stack_images`), and rows point to their features, so that an image of several edits is encoded once.
 
-Items are prepared one by one (`prepare_item`, where everything that is wrong with an item is raised) and then packed.
+`prepare_item` prepares one edit and raises everything that is wrong with it; `pack_items` packs prepared edits.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,22 +20,22 @@ from PIL import Image
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.models.edit_reward import PackedPrompts
 from rewardedit_jax.models.vision_plan import pad_patches
-from rewardedit_jax.scoring.images import AREA, MERGE, PATCH_WIDTH, PreparedImage, prepare_image, to_patches
+from rewardedit_jax.scoring.images import AREA, MERGE, PATCH_WIDTH, PreparedImage, prepare_scorer_image, to_patches
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM, chat_prompt
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer
 
-_LEAST_MULTIPLE, _MOST_MULTIPLE = 4, 128  # what lengths of rows and images are padded to multiples of
+_MIN_MULTIPLE, _MAX_MULTIPLE = 4, 128  # lengths of rows and images are padded to multiples between these
 
 
 @dataclass(frozen=True, eq=False)
 class ScorerItem:
-    """One edit, ready to be packed."""
+    """One prepared edit."""
 
     source: PreparedImage
     edited: PreparedImage
     instruction: str
-    prompts: tuple[Int32[np.ndarray, " _"], ...]  # ids up to the reward token, in the order of PERSPECTIVES
-    image_positions: Int32[np.ndarray, " m"]  # of the image tokens, source's first; the same in all prompts
+    prompts: tuple[Int32[np.ndarray, " _"], ...]  # token ids up to the reward token, in the order of PERSPECTIVES
+    image_positions: Int32[np.ndarray, " m"]  # of the image tokens, the source's first; equal in all prompts
 
 
 def prepare_item(
@@ -47,29 +47,30 @@ def prepare_item(
     system: str = QWEN_SYSTEM,
     area: int = AREA,
 ) -> ScorerItem:
-    """Everything about one edit that needs no other: images resized, prompts tokenized.
+    """One edit with its images resized and its prompts tokenized.
 
     Args:
-      source, edited: paths or PIL images; or prepared ones, which spares work where many candidates have one source.
+      source, edited: paths or PIL images, or prepared images, for a source with many edits.
       system: text of the system turn (`chat_prompt`).
-      area: pixels that an image is resized to; published weights know only the default.
+      area: pixels that images are resized to; published weights were trained with the default only.
     Raises:
-      ImageError: an image cannot be read or is too narrow; says which.
-      ValueError: an instruction that is empty or contains tokens of the scorer.
+      ImageError: an image cannot be read or is too narrow; says which one.
+      ValueError: the instruction is empty or contains tokens of the scorer.
     """
     images = prepared(source, "source", area), prepared(edited, "edited", area)
     prompts = [tokenizer.encode(chat_prompt(instruction, perspective, system)) for perspective in PERSPECTIVES]
+    # The tokenizer sees one image token per image; the model expects one per feature.
     prompts = tuple(_with_image_tokens(ids, images, tokenizer.image_id) for ids in prompts)
     positions = np.flatnonzero(prompts[0] == tokenizer.image_id).astype(np.int32)
     return ScorerItem(*images, instruction, prompts, positions)
 
 
 def prepared(image: str | Path | Image.Image | PreparedImage, role: str, area: int) -> PreparedImage:
-    """`prepare_image`, unless it was before. Raises ImageError, which says in which `role` the image is."""
+    """`prepare_scorer_image` of an image that is not prepared yet. An ImageError names its `role`."""
     if isinstance(image, PreparedImage):
         return image
     try:
-        return prepare_image(image, area)
+        return prepare_scorer_image(image, area)
     except ImageError as error:
         raise ImageError(f"{role}: {error}") from error
 
@@ -81,20 +82,20 @@ def pack_items(
     *,
     perspectives: Sequence[str] = PERSPECTIVES,
 ) -> PackedPrompts:
-    """A row for each item, in their order, padded to a size that few batches differ in.
+    """One row per item, in their order, with padding (see `stack_rows`).
 
     Args:
-      first_slot: where among the flattened features of all images those of an image begin.
-      batch_size: rows; those behind the items are padding.
-      perspectives: the prompts to pack into each row; a single one gives that prompt whole, as published code runs it.
+      first_slot: row of an image's first feature in the flattened features of all images.
+      batch_size: number of rows; rows after the last item are padding.
+      perspectives: the prompts in each row. One perspective gives the complete prompt, as published code runs it.
     Raises:
-      ValueError: no items, or more than the batch size.
+      ValueError: there are no items, or more than `batch_size`.
     """
     if not 0 < len(items) <= batch_size:
-        raise ValueError(f"{len(items)} items do not go into a batch of {batch_size}.")
-    chosen = [PERSPECTIVES.index(perspective) for perspective in perspectives]
+        raise ValueError(f"{len(items)} items: expected 1 to {batch_size}, the batch size.")
+    indices = [PERSPECTIVES.index(perspective) for perspective in perspectives]
     rows = [
-        pack_row([item.prompts[i] for i in chosen], item.image_positions, _slots(item, first_slot)) for item in items
+        pack_row([item.prompts[i] for i in indices], item.image_positions, _slots(item, first_slot)) for item in items
     ]
     return stack_rows(rows, batch_size)
 
@@ -114,28 +115,30 @@ def pack_row(
     image_positions: Int32[np.ndarray, " m"],
     slots: Int32[np.ndarray, " m"],
 ) -> PackedRow:
-    """Common prefix once, then the rest of each prompt; a single prompt is all prefix.
+    """The common prefix of the prompts, then the rest of each; a single prompt is all prefix.
 
     Args:
-      prompts: ids of each prompt, ending with the reward token.
-      image_positions: where the image tokens are; all of them in the common prefix.
-      slots: rows of the flattened image features that belong there.
+      prompts: token ids of each prompt, the last of which is the reward token.
+      image_positions: positions of the image tokens, all of them in the common prefix.
+      slots: rows of the flattened image features, one for each image token.
     """
+    # Published prompts have about 950 tokens, 550 of which are shared: a row of two has about 1,330.
     prefix = _common_prefix(prompts)
     rests = np.array([len(ids) - prefix for ids in prompts])
     image_slots = np.full(prefix + rests.sum(), -1, np.int32)
     image_slots[image_positions] = slots
     return PackedRow(
         np.concatenate([prompts[0][:prefix], *(ids[prefix:] for ids in prompts)]),
+        # Each rest continues the positions of the prefix, as if the other rests were not there.
         np.concatenate([np.arange(prefix), *(np.arange(prefix, len(ids)) for ids in prompts)]).astype(np.int32),
         np.repeat(np.arange(1 + len(prompts)), [prefix, *rests]).astype(np.int32),
         image_slots,
-        (prefix + np.cumsum(rests) - 1).astype(np.int32),
+        (prefix + np.cumsum(rests) - 1).astype(np.int32),  # the last token of each rest is the reward token
     )
 
 
 def stack_rows(rows: Sequence[PackedRow], batch_size: int, row_multiple: int | None = None) -> PackedPrompts:
-    """Rows side by side, padded to a common length (`padded_length`) and to the batch size."""
+    """A batch of the rows, padded to a common length (`padded_length`) and to the batch size."""
     length = padded_length(max(len(row.ids) for row in rows), row_multiple)
 
     def stacked(name: str, length: int, padding: int) -> Int32[np.ndarray, "b _"]:
@@ -148,8 +151,8 @@ def stack_rows(rows: Sequence[PackedRow], batch_size: int, row_multiple: int | N
     return PackedPrompts(
         ids=stacked("ids", length, 0),
         positions=stacked("positions", length, 0),
-        segments=stacked("segments", length, -1),
-        image_slots=stacked("image_slots", length, -1),
+        segments=stacked("segments", length, -1),  # no token attends to segment -1
+        image_slots=stacked("image_slots", length, -1),  # -1: not an image token
         reward_index=stacked("reward_index", len(rows[0].reward_index), 0),
     )
 
@@ -157,7 +160,7 @@ def stack_rows(rows: Sequence[PackedRow], batch_size: int, row_multiple: int | N
 def _with_image_tokens(
     ids: Int32[np.ndarray, " _"], images: Sequence[PreparedImage], image_id: int
 ) -> Int32[np.ndarray, " _"]:
-    """Each image's one token repeated for as many tokens as the image has."""
+    """`ids` with the single image token of each image repeated `n_tokens` times."""
     repeats = np.ones(len(ids), int)
     repeats[ids == image_id] = [image.n_tokens for image in images]
     return np.repeat(ids, repeats)
@@ -169,6 +172,7 @@ def _slots(item: ScorerItem, first_slot: Callable[[PreparedImage], int]) -> Int3
 
 
 def _common_prefix(prompts: Sequence[Int32[np.ndarray, " _"]]) -> int:
+    # A single prompt differs from no other: it is all prefix.
     shortest = min(map(len, prompts))
     same = np.all([ids[:shortest] == prompts[0][:shortest] for ids in prompts], axis=0)
     return shortest if same.all() else int(same.argmin())
@@ -177,9 +181,9 @@ def _common_prefix(prompts: Sequence[Int32[np.ndarray, " _"]]) -> int:
 def stack_images(
     images: Sequence[PreparedImage], n: int
 ) -> tuple[Float32[np.ndarray, "n P 1176"], Int32[np.ndarray, "n 3"]]:
-    """Patches of images, padded with zeros to a common number (`padded_length`), and the grids that they form.
+    """Patches of images, padded with zeros to a common number (`padded_length`), and the grids of the images.
 
-    Behind the images come padding images, up to `n`: the smallest that there are, all zeros.
+    Padding images of zeros, of the smallest possible grid, follow up to `n` images.
     """
     padding = n - len(images)
     grids = np.array([image.grid for image in images] + [(1, MERGE, MERGE)] * padding, np.int32)
@@ -190,19 +194,23 @@ def stack_images(
 
 
 def feature_width(images: Iterable[PreparedImage]) -> int:
-    """Features of the largest of these images, padded as `stack_images` pads its patches."""
+    """Features of the largest image, with the padding of `stack_images`."""
     return padded_length(max(image.n_patches for image in images)) // MERGE**2
 
 
 def padded_length(length: int, multiple: int | None = None) -> int:
-    """The next multiple; None: of an eighth of the power of two that is not below `length`, from 4 to 128.
+    """`length` rounded up to a multiple that grows with it, so that few lengths occur with little padding.
 
-    So few lengths occur, and little is added to any. Images of the usual shapes all have 1024 or 1152 patches at the
-    published area (936 to 1144 before), and only extreme aspect ratios more.
+    At the published area, images of common aspect ratios have 936 to 1144 patches, which become 1024 or 1152.
+
+    Args:
+      multiple: None: an eighth of the next power of two, from 4 to 128.
     """
+    # An eighth of the next power of two: up to 1024, there are 4 lengths between two powers of two.
     eighth = 2 ** (length - 1).bit_length() // 8
-    return round_up(length, multiple or min(max(eighth, _LEAST_MULTIPLE), _MOST_MULTIPLE))
+    return round_up(length, multiple or min(max(eighth, _MIN_MULTIPLE), _MAX_MULTIPLE))
 
 
 def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is not below `value`."""
     return -(-value // multiple) * multiple

@@ -25,7 +25,7 @@ from rewardedit_jax.data.records import PreferenceLabel, PreferenceSource
 from rewardedit_jax.models.edit_reward import PackedPrompts
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import VisionPlan, pad_patches, plan_images
-from rewardedit_jax.scoring.images import MERGE, prepare_image, to_patches
+from rewardedit_jax.scoring.images import MERGE, prepare_scorer_image, to_patches
 from rewardedit_jax.scoring.packing import ScorerItem, pack_row, prepare_item, round_up, stack_rows
 from rewardedit_jax.scoring.ties import Row, disentangle, one_row_each, strict_only
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer
@@ -101,7 +101,7 @@ class _Prepare:
         pair = self.source[row.index]
         sides = {"a": (pair.edited_a, pair.ratings_a), "b": (pair.edited_b, pair.ratings_b)}
         ordered = [sides[row.preferred], sides["b" if row.preferred == "a" else "a"]]
-        source = prepare_image(Image.fromarray(pair.source), self.area)  # once for both edits
+        source = prepare_scorer_image(Image.fromarray(pair.source), self.area)  # once for both edits
         items = tuple(self._item(source, Image.fromarray(edited), pair.instruction) for edited, _ in ordered)
         ratings = None if ordered[0][1] is None else np.asarray([ratings for _, ratings in ordered], np.float32)
         return _Pair(pair.key, items, row.tied, ratings)

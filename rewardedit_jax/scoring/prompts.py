@@ -1,24 +1,25 @@
-"""The words around a pair of images: what EditReward is asked about an edit, as a chat turn of Qwen2.5-VL.
+"""The prompts of EditReward (arXiv:2509.26346, appendix A.9), as chat turns of Qwen2.5-VL.
 
-The wording belongs to published weights like a layer does: other words give other scores. The two templates are those
-of the paper's appendix A.9 as its code has them (`templates/`, byte for byte; fact sheet 1.2 to 1.4).
+Published weights were trained with these very words, and other words give other scores. `templates/` has the templates
+byte for byte as in EditReward's code (`dataset/prompts.py`: INSTRUCTION_EDIT_FOLLOWING, INSTRUCTION_EDIT_QUALITY). The
+appendix prints the opening of the quality template in both. A prompt asks about one perspective.
 """
 
 import re
 from functools import cache
 from importlib.resources import files
 
-# In the order of the published heads (dim1, dim2).
+# In the order of the published heads, which its code calls dim1 and dim2.
 PERSPECTIVES = ("following", "quality")
 REWARD_TOKEN = "<|Reward|>"
 IMAGE_TOKEN = "<|image_pad|>"
 QWEN_SYSTEM = "You are a helpful assistant."
-NO_SYSTEM = "<no system turn>"  # a system text that stands for none: an empty one is a turn without words
+NO_SYSTEM = "<no system turn>"  # marks prompts without a system turn; an empty text is a turn without words
 
 _IMAGE = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
 _SUFFIX = f"\nPlease provide the overall ratings of this image: {REWARD_TOKEN}\n\nEND\n"
-# In an instruction these would be read as tokens: a second reward token, an image that is not there, the turn's end.
-# Besides the reward token they are Qwen2.5-VL's special tokens.
+# The reward token and Qwen2.5-VL's special tokens. In an instruction, the tokenizer would take them as tokens: a second
+# reward token, an image that does not exist, the end of the turn.
 RESERVED_TOKENS = (
     REWARD_TOKEN,
     IMAGE_TOKEN,
@@ -32,24 +33,25 @@ RESERVED_TOKENS = (
 
 
 def question(instruction: str, perspective: str) -> str:
-    """The text after the two images: template, instruction (as it is, braces too), request for the rating.
+    """The text after the two images: the template with the instruction, and the request for a rating.
 
     Raises:
-      ValueError: for an empty instruction, one that is no Unicode text (half a surrogate pair), one that contains the
-        reward token or a special token of Qwen2.5-VL, or a perspective that has no template.
+      ValueError: the instruction is empty, is not valid Unicode (half a surrogate pair), or contains the reward token
+        or a special token of Qwen2.5-VL; the perspective has no template.
     """
     if perspective not in PERSPECTIVES:
-        raise ValueError(f"the scorer has no prompt for {perspective!r}; it has {', '.join(PERSPECTIVES)}.")
+        raise ValueError(f"perspective {perspective!r}: expected one of {', '.join(PERSPECTIVES)}.")
     _check(instruction)
+    # `replace` rather than `format`: instructions may contain braces.
     return _template(perspective).replace("{text_prompt}", instruction) + _SUFFIX
 
 
 def chat_prompt(instruction: str, perspective: str, system: str = QWEN_SYSTEM) -> str:
-    """The whole conversation about one edit, source first, with one `IMAGE_TOKEN` for each image.
+    """The conversation about one edit, with one `IMAGE_TOKEN` for the source and one for the edited image.
 
     Args:
-      system: text of the system turn, or `NO_SYSTEM`. Qwen's is the default; MiMo-VL's chat template has its own ("You
-        are MiMo, an AI assistant developed by Xiaomi." in the first version).
+      system: text of the system turn, or `NO_SYSTEM`. The default is Qwen's; the chat template of MiMo-VL has another
+        ("You are MiMo, an AI assistant developed by Xiaomi." in its first version).
     Raises:
       ValueError: as `question`.
     """
@@ -59,7 +61,7 @@ def chat_prompt(instruction: str, perspective: str, system: str = QWEN_SYSTEM) -
 
 
 def fixed_phrases() -> list[str]:
-    """The parts of chat prompts that are the same for every edit, in order; a small tokenizer may know each as one."""
+    """The texts that all chat prompts share, in order. A small tokenizer can have a single token for each."""
     prompts = (chat_prompt("{}", perspective) for perspective in PERSPECTIVES)
     pieces = (piece for prompt in prompts for piece in re.split(r"<\|\w+\|>|\{\}", prompt))
     return list(dict.fromkeys(filter(None, pieces)))
@@ -67,19 +69,19 @@ def fixed_phrases() -> list[str]:
 
 @cache
 def _template(perspective: str) -> str:
-    # Bytes, because reading as text would translate line ends on some systems.
+    # As bytes: reading as text would translate line ends on some systems.
     return (files(__package__) / "templates" / f"{perspective}.txt").read_bytes().decode("utf-8")
 
 
 def _check(instruction: str) -> None:
     if not instruction.strip():
-        raise ValueError(f"the instruction is empty ({instruction!r}): an edit is judged by what was asked for.")
+        raise ValueError(f"the instruction is empty ({instruction!r}): the score depends on what the edit was to be.")
     try:
         instruction.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(f"the instruction is no Unicode text ({error}): write {instruction!r} anew.") from error
+        raise ValueError(f"instruction {instruction!r} is not valid Unicode ({error}): type it again.") from error
     if found := [token for token in RESERVED_TOKENS if token in instruction]:
         raise ValueError(
-            f"the instruction contains {', '.join(found)}, which the scorer keeps for itself: take it out of "
+            f"the instruction contains {', '.join(found)}, a reserved token of the scorer: remove it from "
             f"{instruction!r}."
         )

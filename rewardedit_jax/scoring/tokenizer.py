@@ -1,4 +1,4 @@
-"""Prompts → token ids: a base model's tokenizer with the scorer's one token more."""
+"""The scorer's tokenizer: that of a base model with the reward token added (arXiv:2509.26346, appendix A.4)."""
 
 import re
 from collections.abc import Mapping
@@ -18,99 +18,106 @@ from rewardedit_jax.weights.hub import TOKENIZER_FILES, ModelNotFound, find_toke
 with without_torch_advisory():
     from transformers import AddedToken, AutoTokenizer
 
-# How a chat template of Qwen's form begins a conversation.
+# The beginning of a conversation in Qwen's chat format, with or without a system turn.
 _BEGINNING = re.compile(r"(<\|im_start\|>system\n(?P<system>.*?)<\|im_end\|>\n)?<\|im_start\|>user\n", re.DOTALL)
-_REMEDY = f"set reward_model.system in config.json to the system text to use, or to {NO_SYSTEM!r} for no system turn"
+_REMEDY = f"set reward_model.system in config.json to the system text, or to {NO_SYSTEM!r} for no system turn"
 
 
 @dataclass(frozen=True, eq=False)
 class ScorerTokenizer:
-    """A tokenizer that knows the reward token; threads may share it."""
+    """A tokenizer with the reward token. It is thread-safe."""
 
     base: Any  # a fast tokenizer of transformers
     reward_id: int
     image_id: int
-    unused: Mapping[int, str]  # special tokens that no prompt has, besides those that `chat_prompt` refuses
+    # Special tokens that prompts do not use, by id; without the RESERVED_TOKENS, which `chat_prompt` checks.
+    unused: Mapping[int, str]
 
     def default_system(self) -> str:
-        """The system text that the model's chat template puts in where a conversation has none, or `NO_SYSTEM`.
+        """The system text that the chat template adds to conversations without one, or `NO_SYSTEM`.
+
+        EditReward's code renders its prompts with the base model's template and no system message.
 
         Raises:
-          ValueError: the template cannot be rendered, or makes conversations of another form than Qwen's.
+          ValueError: the template cannot be rendered, or has another format than Qwen's.
         """
         name = self.base.name_or_path
         if not self.base.chat_template:
-            logging.warning("The tokenizer in %s has no chat template: Qwen's system text is used. %s.", name, _REMEDY)
+            logging.warning("the tokenizer in %s has no chat template, Qwen's system text is used: %s", name, _REMEDY)
             return QWEN_SYSTEM
         rendered = self._conversation()
         beginning = _BEGINNING.match(rendered)
         if beginning is None:
             raise ValueError(
-                f"by the chat template in {name} a conversation begins with {rendered[:40]!r}, not with a system or "
-                f"user turn as Qwen writes them: {_REMEDY}."
+                f"the chat template in {name} begins conversations with {rendered[:40]!r}: expected a system or user "
+                f"turn in Qwen's format; {_REMEDY}."
             )
         return NO_SYSTEM if beginning["system"] is None else beginning["system"]
 
     def _conversation(self) -> str:
-        # Imported here: saved scorers know their system text, and never need it.
+        # Imported here, because scorers that this package saved have their system text in config.json.
         from jinja2 import TemplateError
 
         try:
             return self.base.apply_chat_template([{"role": "user", "content": "-"}], tokenize=False)
         except (TemplateError, TypeError, ValueError) as error:
             raise ValueError(
-                f"the chat template in {self.base.name_or_path} cannot be rendered ({error}): {_REMEDY}."
+                f"the chat template in {self.base.name_or_path} cannot be rendered ({error}); {_REMEDY}."
             ) from error
 
     def encode(self, prompt: str) -> Int32[np.ndarray, " l"]:
-        """The ids of a chat prompt up to its reward token: attention is causal, what follows changes nothing.
+        """Token ids of a chat prompt up to its reward token; attention is causal, so later tokens have no effect.
 
         Raises:
-          ValueError: if the prompt has no reward token or several, or a special token that is none of prompts.
+          ValueError: the prompt does not have exactly one reward token, or has a special token of another purpose.
         """
         ids = np.asarray(self.base(prompt, add_special_tokens=False, verbose=False)["input_ids"], np.int32)
         found = np.flatnonzero(ids == self.reward_id)
         if len(found) != 1:
-            raise ValueError(f"a prompt must contain {REWARD_TOKEN} once, this one has it {len(found)} times.")
-        if strange := [token for i, token in self.unused.items() if i in ids]:
+            raise ValueError(f"the prompt has {len(found)} {REWARD_TOKEN} tokens: expected 1.")
+        if reserved := [token for i, token in self.unused.items() if i in ids]:
             raise ValueError(
-                f"the instruction contains {', '.join(strange)}, which the scorer keeps for itself: take it out."
+                f"the instruction contains {', '.join(reserved)}, a reserved token of the scorer: remove it."
             )
         return ids[: found[0] + 1]
 
     def check_rows(self, rows: int) -> None:
-        """Raises ValueError where the reward token's is not the last of so many embedding rows."""
+        """Raises ValueError unless the reward token has the last of `rows` embedding rows."""
+        # EditReward's training resizes the matrix to the tokenizer's length after it has added the token.
         if self.reward_id != rows - 1:
             raise ValueError(
-                f"the tokenizer in {self.base.name_or_path} gives {REWARD_TOKEN} the id {self.reward_id}, but the "
-                f"checkpoint has {rows} embedding rows, the last of which ({rows - 1}) must be its: give the tokenizer "
-                "of the model that was trained further (base=), or, for a base model without that row, cut its "
-                f"embeddings to {self.reward_id + 1} rows."
+                f"the tokenizer in {self.base.name_or_path} has id {self.reward_id} for {REWARD_TOKEN}, but the "
+                f"checkpoint has {rows} embedding rows: expected the id of the last row, {rows - 1}. Give the "
+                "tokenizer of the model that was trained further (base=), or, for a base model without that row, cut "
+                f"its embeddings to {self.reward_id + 1} rows."
             )
 
 
-def load_tokenizer(directory: str | Path, base: str | Path | None = None) -> ScorerTokenizer:
+def load_scorer_tokenizer(directory: str | Path, base: str | Path | None = None) -> ScorerTokenizer:
     """The tokenizer of a scorer.
 
     Args:
-      directory: the checkpoint's. Published EditReward checkpoints have no tokenizer files; then `base` is read.
-      base: the base model's directory or hub id, of which the tokenizer is downloaded.
+      directory: the checkpoint's directory.
+      base: directory or hub id of the base model; used if `directory` has no tokenizer files, as published EditReward
+        checkpoints. Only the tokenizer is downloaded.
     Raises:
-      FileNotFoundError: saying which files are missing, and where.
-      ValueError: the files are damaged, or the tokenizer is of another model: it has no image token.
+      FileNotFoundError: files are missing; names them and their directory.
+      ValueError: the files are damaged, or the tokenizer has no image token.
     """
     found = _find(Path(directory), base)
     try:
         tokenizer = AutoTokenizer.from_pretrained(found, local_files_only=True)
-    except Exception as error:  # of several libraries, one of which raises nothing more special
-        raise ValueError(f"the tokenizer files in {found} cannot be read ({error}): copy them there again.") from error
-    # Settings of tokenizer.json would be undone at the first call, under the feet of other threads.
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ValueError(f"the tokenizer files in {found} cannot be read ({error}): copy them again.") from error
+    # transformers resets truncation and padding from tokenizer.json at the first call. Two threads that do so at the
+    # same time fail, so it is done here.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.chat_template = _processors_template(found) or tokenizer.chat_template
     known = tokenizer.get_vocab()
     if IMAGE_TOKEN not in known:
-        raise ValueError(f"the tokenizer in {found} has no {IMAGE_TOKEN}: it is not that of a Qwen2.5-VL model.")
+        raise ValueError(f"the tokenizer in {found} has no {IMAGE_TOKEN}: expected that of a Qwen2.5-VL model.")
+    # Its id is the length of the tokenizer, as in EditReward's training code.
     tokenizer.add_tokens([AddedToken(REWARD_TOKEN, normalized=False, special=True)], special_tokens=True)
     reward_id = tokenizer.convert_tokens_to_ids(REWARD_TOKEN)
     special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -119,27 +126,27 @@ def load_tokenizer(directory: str | Path, base: str | Path | None = None) -> Sco
 
 
 def reward_rows(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """The embedding rows of a scorer, by the names and shapes of its tensors; None for a base model, without heads."""
+    """Embedding rows of a scorer, from the names and shapes of its tensors; None for a base model (without heads)."""
     rows = [shape[0] for name, shape in shapes.items() if name.endswith("embed_tokens.weight")]
     return rows[0] if rows and any(name.startswith(("rm_head.", "rm_heads.")) for name in shapes) else None
 
 
 def _find(directory: Path, base: str | Path | None) -> Path:
-    """The directory that has the tokenizer files."""
+    """The directory with the tokenizer files."""
     if not _missing(directory):
         return directory
     lacks = f"{directory} lacks {' and '.join(_missing(directory))}"
     if base is None:
         raise FileNotFoundError(
-            f"{lacks}, as published EditReward checkpoints do: give base=, the directory or hub id of the model that "
-            "it was trained from (for instance Qwen/Qwen2.5-VL-7B-Instruct)."
+            f"{lacks}, as published EditReward checkpoints do: give base=, the directory or hub id of its base model "
+            "(such as Qwen/Qwen2.5-VL-7B-Instruct)."
         )
     try:
         found = find_tokenizer(base)
     except ModelNotFound as error:
-        raise FileNotFoundError(f"{lacks}, and base={base} does not help: {error}") from error
+        raise FileNotFoundError(f"{lacks}, and base={base} was not found: {error}") from error
     if missing := _missing(found):
-        raise FileNotFoundError(f"{lacks}, and so does base={base} ({' and '.join(missing)}): copy them there.")
+        raise FileNotFoundError(f"{lacks}, and base={base} lacks {' and '.join(missing)}: copy them there.")
     return found
 
 
@@ -148,6 +155,6 @@ def _missing(directory: Path) -> list[str]:
 
 
 def _processors_template(directory: Path) -> str | None:
-    """The chat template in a file of its own that older multimodal models have; it goes before the tokenizer's."""
+    """The template in chat_template.json of older multimodal models, which takes precedence over the tokenizer's."""
     file = directory / "chat_template.json"
     return read_json(file).get("chat_template") if file.is_file() else None

@@ -5,8 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rewardedit_jax.data.preferences import PreferenceSource
-from rewardedit_jax.data.records import Source
+from rewardedit_jax.data.records import PreferenceSource, Source
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.reward import PERSPECTIVES, Reward
 from rewardedit_jax.scoring.task import ScoringTask

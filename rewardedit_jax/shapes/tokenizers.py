@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer
 from rewardedit_jax.scoring.prompts import fixed_phrases
-from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_tokenizer
+from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_scorer_tokenizer
 from rewardedit_jax.shapes.wording import vocabulary_texts
 
 MAX_TOKENS = 32  # three feedback texts of eight words, two semicolons, start and end
@@ -59,7 +59,7 @@ def shapes_scorer_tokenizer() -> ScorerTokenizer:
     """
     with tempfile.TemporaryDirectory() as directory:
         write_scorer_tokenizer(directory, fixed_phrases())
-        return load_tokenizer(directory)
+        return load_scorer_tokenizer(directory)
 
 
 def write_scorer_tokenizer(directory: str | Path, phrases: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from rewardedit_jax.data.prefetch import prefetched
 from rewardedit_jax.params import Params, find_rule, merge_params, split_params
 from rewardedit_jax.sharding import (
     batch_sharding,
@@ -29,7 +30,6 @@ from rewardedit_jax.sharding import (
 from rewardedit_jax.training.checkpoints import Checkpoints, open_workdir, record_config, with_shardings
 from rewardedit_jax.training.metrics import MetricWriter
 from rewardedit_jax.training.optimizer import make_optimizer, make_schedule
-from rewardedit_jax.training.prefetch import prefetched
 from rewardedit_jax.training.step import TrainState, create_state, train_step
 from rewardedit_jax.training.task import Batch, Evaluator, Metrics, Task
 

@@ -1,4 +1,4 @@
-"""The scoring benchmark: its ways agree, at toy size."""
+"""The scoring benchmark: its variants agree, at toy size."""
 
 import runpy
 
@@ -13,7 +13,7 @@ from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 
 @pytest.mark.slow
 @pytest.mark.parametrize("candidates", [1, 2])
-def test_the_ways_agree(candidates):
+def test_the_variants_agree(candidates):
     script = runpy.run_path(str(ROOT / "benchmarks" / "scoring.py"))
     text = {"vocab_size": 1000, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "mrope_section": (2, 1, 1)}
@@ -22,7 +22,7 @@ def test_the_ways_agree(candidates):
     module, params = script["random_scorer"]("toy", jnp.float32)
     inputs = script["make_inputs"](2, candidates)
     assert len(np.unique(inputs.pictures)) == (4 if candidates == 1 else 3)
-    ways = {name: script[name](module, params, inputs) for name in ("packed_pass", "two_passes")}
-    seconds, difference = script["measure"](ways, 1)
+    variants = {name: script[name](module, params, inputs) for name in ("packed_pass", "two_passes")}
+    seconds, difference = script["measure"](variants, 1)
     assert difference < 1e-5
     assert all(len(taken) == 1 and taken[0] > 0 for taken in seconds.values())

@@ -29,22 +29,23 @@ def test_folder_with_a_torn_picture(tmp_path):
     done = run(*flags, "--instruction", "make it snow", "--steps", 2, "--sampler", "ddim", "--reward", 5, 4, 3)
     assert done.returncode == 1, done.stderr
     assert "error: 1 of 3 images were not edited:" in done.stderr
-    assert f"image {photos / 'b.png'} cannot be read" in done.stderr
+    assert str(photos / "b.png") in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in edited.iterdir()) == ["a.png", "c.png"]
     with Image.open(edited / "c.png") as image:
         assert image.size == (SIDE, SIDE // 2)
 
 
-def test_errors_are_told_in_a_sentence(tmp_path):
+def test_errors_are_one_sentence(tmp_path):
     Image.fromarray(picture()).save(tmp_path / "a.png")
     flags = ["--model", tmp_path, "--image", tmp_path / "a.png", "--output", tmp_path / "b.png"]
     done = run(*flags, "--instruction", "make it snow", "--reward", 5, 6, 5)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: reward preserving=6.0 is no number in 0..5")
+    assert done.stderr.startswith("error: ")
+    assert "preserving=6.0" in done.stderr
 
 
 def test_help_teaches():
-    told = run("--help").stdout
-    for words in ("python launch/edit.py --model", '{"image": "a.png"', "--low-reward", "euler_ancestral"):
-        assert words in told
+    found = run("--help").stdout
+    for words in ("python launch/edit.py --model", '{"image": "a.png"', "--low-reward", "--shard", "euler_ancestral"):
+        assert words in found

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from rewardedit_jax.data.bad_records import BadRecords
+from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.evaluation.reward_models.editreward_bench import (
     Group,
     ReadGroups,

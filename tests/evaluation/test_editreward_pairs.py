@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from rewardedit_jax.data.bad_records import BadRecords
+from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.evaluation.reward_models.editreward_pairs import evaluate_answers, read_answers
 from rewardedit_jax.evaluation.reward_models.genai_bench import align_swapped
 

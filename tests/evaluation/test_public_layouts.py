@@ -14,7 +14,7 @@ from pyarrow import parquet
 from tiny_models import ROOT
 from tiny_scorers import shapes_scorer
 
-from rewardedit_jax.data.bad_records import BadRecords
+from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.evaluation.reward_models.aurora import evaluate_pairs
 from rewardedit_jax.evaluation.reward_models.edits import score_edits
 from rewardedit_jax.evaluation.reward_models.genai_bench import read_hub_pairs

@@ -7,7 +7,7 @@ from PIL import Image
 from tiny_scorers import shapes_scorer, tiny_scorer
 
 from rewardedit_jax.scoring.feature_cache import _encoded
-from rewardedit_jax.scoring.inference import _judged
+from rewardedit_jax.scoring.inference import _score_features
 
 INSTRUCTIONS = ("make it snow", "remove the red circle", "add a blue square at the top")
 
@@ -32,7 +32,7 @@ def shallow(scorer):
 
 
 def programs():
-    return np.array([_encoded._cache_size(), _judged._cache_size()])
+    return np.array([_encoded._cache_size(), _score_features._cache_size()])
 
 
 def test_a_hundred_edits_of_all_sizes_take_a_handful_of_programs(capfd):

@@ -1,4 +1,4 @@
-"""An image is encoded once while it is held, and its features are its own wherever they lie."""
+"""The feature cache: an image is encoded once while it is cached, and its features do not depend on its slot."""
 
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ from PIL import Image
 from tiny_scorers import shapes_scorer, tiny_scorer, two_passes
 
 from rewardedit_jax.scoring import feature_cache
-from rewardedit_jax.scoring.devices import scorer_mesh
 from rewardedit_jax.scoring.feature_cache import FeatureCache
-from rewardedit_jax.scoring.images import prepare_image, to_patches
+from rewardedit_jax.scoring.images import prepare_scorer_image, to_patches
+from rewardedit_jax.scoring.inference import scorer_mesh
 
 AREA = 112 * 112
 INSTRUCTION = "make it snow"
@@ -22,7 +22,7 @@ def picture(seed, size=(112, 112)):
 
 
 def image(seed, size=(112, 112)):
-    return prepare_image(picture(seed, size), AREA)
+    return prepare_scorer_image(picture(seed, size), AREA)
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +115,9 @@ def test_it_widens_and_keeps_what_it_has(tower, encoded):
         assert_own_features(cache, tower, one)
 
 
-def test_too_many_images_are_told(tower):
+def test_too_many_images_are_reported(tower):
     cache = FeatureCache(*tower, 2, 4)
-    with pytest.raises(ValueError, match="3 images and 2 more are over capacity 4"):
+    with pytest.raises(ValueError, match=r"3 images and 2 more .* 4 images"):
         cache.hold([image(i) for i in range(3)])
 
 

@@ -1,4 +1,4 @@
-"""Scores from files into files: what is done stays done, what fails is told."""
+"""Scores of image files: jobs, result files, shards, launch/score.py."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_models import ROOT
 from tiny_scorers import shapes_scorer
 
-from rewardedit_jax.scoring.files import ScoreJob, listed_jobs, outcomes, plan_jobs, run_jobs
+from rewardedit_jax.scoring.files import ScoreJob, listed_scores, merge_scores, plan_scores, score_jobs, score_to_file
 
 INSTRUCTION = "make it snow"
 
@@ -38,7 +38,7 @@ def lines(file):
 
 
 def test_folders_meet_by_name(folder):
-    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     found = [(job.source, job.edited) for job in jobs]
     assert found == [(str(folder / "sources" / f"{i}.png"), str(folder / "edits" / f"{i}.png")) for i in range(3)]
 
@@ -46,17 +46,17 @@ def test_folders_meet_by_name(folder):
 def test_folders_meet_whatever_the_endings(folder):
     (folder / "sources" / "1.png").rename(folder / "sources" / "1.bmp")
     Image.open(folder / "sources" / "2.png").save(folder / "sources" / "2.bmp")  # the same name goes first
-    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     assert [job.source for job in jobs] == [str(folder / "sources" / name) for name in ("0.png", "1.bmp", "2.png")]
 
 
 def test_a_folder_of_edits_of_one_source(folder):
     source, other = folder / "sources" / "0.png", folder / "sources" / "1.png"
-    jobs = plan_jobs(source, [other, folder / "edits"], INSTRUCTION)
+    jobs = plan_scores(source, [other, folder / "edits"], INSTRUCTION)
     assert [job.edited for job in jobs] == [str(other), *(str(folder / "edits" / f"{i}.png") for i in range(3))]
     (folder / "nothing").mkdir()
     with pytest.raises(ValueError, match=r"no images in .*nothing"):
-        plan_jobs(source, [folder / "nothing"], INSTRUCTION)
+        plan_scores(source, [folder / "nothing"], INSTRUCTION)
 
 
 def test_lists_name_one_edit_or_several(folder):
@@ -64,7 +64,7 @@ def test_lists_name_one_edit_or_several(folder):
     several = {"source": "sources/0.png", "edited": ["edits/0.png", "edits/1.png"]}
     single = {**several, "edited": "edits/2.png", "instruction": "other"}
     listing.write_text("\n".join(map(json.dumps, [several, single])))
-    jobs = listed_jobs(listing, INSTRUCTION)
+    jobs = listed_scores(listing, INSTRUCTION)
     assert [job.instruction for job in jobs] == [INSTRUCTION, INSTRUCTION, "other"]
     assert jobs[1] == ScoreJob(str(folder / "sources/0.png"), str(folder / "edits/1.png"), INSTRUCTION)
 
@@ -72,92 +72,92 @@ def test_lists_name_one_edit_or_several(folder):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"source": "a.png"}', "line 1 of .* is no edit such as .*'edited'"),
-        ("[1]", "line 1 of .* is no edit"),
-        ("{", "line 1 of .* is no edit"),
-        ('{"source": "a.png", "edited": "b.png"}', "line 1 of .* has no instruction"),
-        ('{"source": "a.png", "edited": [], "instruction": "x"}', "line 1 of .* has no edited image"),
-        (" \n", r"list\.jsonl lists no edits"),
+        ('{"source": "a.png"}', "line 1 of .*'edited' is missing"),
+        ("[1]", "line 1 of .*"),
+        ("{", "line 1 of .*"),
+        ('{"source": "a.png", "edited": "b.png"}', "line 1 of .*no instruction"),
+        ('{"source": "a.png", "edited": [], "instruction": "x"}', "line 1 of .*edited is empty"),
+        (" \n", r"list\.jsonl is empty"),
     ],
 )
-def test_malformed_lines_are_told(tmp_path, line, message):
+def test_malformed_lines_are_reported(tmp_path, line, message):
     (tmp_path / "list.jsonl").write_text(line)
     with pytest.raises(ValueError, match=message):
-        listed_jobs(tmp_path / "list.jsonl", None)
+        listed_scores(tmp_path / "list.jsonl", None)
 
 
 def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
     line = '{"source": "a.png", "edited": "b.png"}'
     (tmp_path / "list.jsonl").write_text(line, "utf-8-sig")
-    assert listed_jobs(tmp_path / "list.jsonl", "x") == [
+    assert listed_scores(tmp_path / "list.jsonl", "x") == [
         ScoreJob(str(tmp_path / "a.png"), str(tmp_path / "b.png"), "x")
     ]
 
 
-def test_two_sources_of_one_name_are_told_apart_by_their_endings_or_not_at_all(folder):
+def test_two_sources_of_one_name_are_distinguished_by_suffix_or_are_an_error(folder):
     (folder / "sources" / "1.jpg").write_bytes(b"")
-    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     assert jobs[1].source == str(folder / "sources" / "1.png")
     (folder / "edits" / "1.png").rename(folder / "edits" / "1.webp")
-    with pytest.raises(ValueError, match=r"1\.webp may be an edit of .*1\.jpg or of .*1\.png: name it like one"):
-        plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    with pytest.raises(ValueError, match=r"1\.webp .*1\.jpg, .*1\.png"):
+        plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
 
 
-def test_what_does_not_fit_is_told(folder):
+def test_invalid_arguments_are_reported(folder):
     with pytest.raises(ValueError, match="--instruction"):
-        plan_jobs(folder / "sources", [folder / "edits"], None)
-    with pytest.raises(ValueError, match="let --edited be one too"):
-        plan_jobs(folder / "sources", [folder / "edits" / "0.png"], INSTRUCTION)
+        plan_scores(folder / "sources", [folder / "edits"], None)
+    with pytest.raises(ValueError, match="--edited"):
+        plan_scores(folder / "sources", [folder / "edits" / "0.png"], INSTRUCTION)
     (folder / "sources" / "1.png").unlink()
     with pytest.raises(ValueError, match=r"1 of 3 edits have no source in .*: 1\.png"):
-        plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+        plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
 
 
 def test_a_stopped_run_goes_on(scorer, folder):
-    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     whole, stopped = folder / "whole.jsonl", folder / "stopped.jsonl"
-    assert run_jobs(scorer, jobs, whole) == []
+    assert score_to_file(scorer, jobs, whole) == []
     first, second, _ = whole.read_text().splitlines(keepends=True)
     stopped.write_text(first + second[: len(second) // 2])  # cut off within a line
-    run_jobs(scorer, jobs, stopped)
+    score_to_file(scorer, jobs, stopped)
     assert lines(stopped)[0] == lines(whole)[0]  # was not scored again
     for a, b in zip(lines(stopped), lines(whole), strict=True):
         assert a["edited"] == b["edited"]
         np.testing.assert_allclose(a["raw"], b["raw"], atol=1e-5)
     before = stopped.read_bytes()
-    run_jobs(scorer, jobs, stopped)
+    score_to_file(scorer, jobs, stopped)
     assert stopped.read_bytes() == before
 
 
-def test_errors_are_written_told_and_tried_again(scorer, folder):
-    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+def test_errors_are_written_reported_and_tried_again(scorer, folder):
+    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     good = (folder / "edits" / "1.png").read_bytes()
     (folder / "edits" / "1.png").write_bytes(b"no image")
     output = folder / "out.jsonl"
-    (fault,) = run_jobs(scorer, jobs, output)
+    (fault,) = score_to_file(scorer, jobs, output)
     assert "1.png" in fault
     assert ["error" in line for line in lines(output)] == [False, True, False]  # in the order of the edits
     (folder / "edits" / "1.png").write_bytes(good)
-    assert run_jobs(scorer, jobs, output) == []
+    assert score_to_file(scorer, jobs, output) == []
     assert sorted(line["edited"] for line in lines(output)) == sorted(job.edited for job in jobs)
     assert not any("error" in line for line in lines(output))
 
 
 def test_an_instruction_that_is_no_text_is_an_error_of_its_edit(scorer, folder):
-    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     jobs.insert(1, replace(jobs[0], instruction="a\ud800b"))
-    (fault,) = run_jobs(scorer, jobs, folder / "out.jsonl")
-    assert "the instruction is no Unicode text" in fault
+    (fault,) = score_to_file(scorer, jobs, folder / "out.jsonl")
+    assert "Unicode" in fault
     assert ["error" in line for line in lines(folder / "out.jsonl")] == [False, True, False, False]
 
 
 def test_a_line_cut_within_a_letter_is_no_obstacle(scorer, folder):
-    jobs = plan_jobs(folder / "sources", [folder / "edits"], "mach es grün")
+    jobs = plan_scores(folder / "sources", [folder / "edits"], "mach es grün")
     output = folder / "out.jsonl"
-    run_jobs(scorer, jobs, output)
+    score_to_file(scorer, jobs, output)
     first, second, _ = output.read_bytes().splitlines(keepends=True)
     output.write_bytes(first + b"\n" + second[: second.index("ü".encode()) + 1])
-    assert run_jobs(scorer, jobs, output) == []
+    assert score_to_file(scorer, jobs, output) == []
     assert [line["edited"] for line in lines(output)] == [job.edited for job in jobs]
 
 
@@ -169,33 +169,33 @@ def test_a_name_that_is_no_text_is_kept(scorer, folder):
         pytest.skip("the file system takes UTF-8 names only")
     job = ScoreJob(str(folder / "sources" / "0.png"), str(edited), INSTRUCTION)
     for _ in range(2):
-        assert run_jobs(scorer, [job], folder / "out.jsonl") == []
+        assert score_to_file(scorer, [job], folder / "out.jsonl") == []
         assert [line["edited"] for line in lines(folder / "out.jsonl")] == [job.edited]
 
 
 def test_scores_of_two_scorers_are_not_mixed(scorer, folder):
-    jobs, output = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "out.jsonl"
-    run_jobs(scorer, jobs[:1], output)
+    jobs, output = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "out.jsonl"
+    score_to_file(scorer, jobs[:1], output)
     head = scorer.params["heads"]["head_0"]["dense_5"]["bias"]
     moved = {**scorer.params["heads"]["head_0"], "dense_5": {**scorer.params["heads"]["head_0"]["dense_5"]}}
     moved["dense_5"]["bias"] = head + 1e-3
     other = replace(scorer, params={**scorer.params, "heads": {**scorer.params["heads"], "head_0": moved}})
-    with pytest.raises(ValueError, match=r"line 1 of .*out\.jsonl is of another scorer .* give another --output"):
-        run_jobs(other, jobs, output)
+    with pytest.raises(ValueError, match=r"line 1 of .*out\.jsonl .*scorer"):
+        score_to_file(other, jobs, output)
     output.write_text('{"source": "a.png"}\n')
-    with pytest.raises(ValueError, match=r"line 1 of .*out\.jsonl is no score"):
-        run_jobs(scorer, jobs, output)
+    with pytest.raises(ValueError, match=r"line 1 of .*out\.jsonl .*instruction"):
+        score_to_file(scorer, jobs, output)
 
 
 def test_improvement_may_be_asked_later(scorer, folder):
-    jobs, output = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "out.jsonl"
-    run_jobs(scorer, jobs, output, improvement=False)
+    jobs, output = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "out.jsonl"
+    score_to_file(scorer, jobs, output, improvement=False)
     assert [line["improvement"] for line in lines(output)] == [None] * 3
-    run_jobs(scorer, jobs, output)
+    score_to_file(scorer, jobs, output)
     assert len(lines(output)) == 3
     assert all(isinstance(line["improvement"], float) for line in lines(output))
     before = output.read_bytes()
-    run_jobs(scorer, jobs, output, improvement=False)
+    score_to_file(scorer, jobs, output, improvement=False)
     assert output.read_bytes() == before
 
 
@@ -204,35 +204,35 @@ def test_a_score_that_is_no_number_is_an_error(scorer, folder):
     broken = {**head, "dense_5": {**head["dense_5"], "bias": head["dense_5"]["bias"] * np.nan}}
     broken = replace(scorer, params={**scorer.params, "heads": {**scorer.params["heads"], "head_0": broken}})
     job = ScoreJob(str(folder / "sources" / "0.png"), str(folder / "edits" / "0.png"), INSTRUCTION)
-    ((_, told),) = outcomes(broken, [job])
-    assert "nan" in told.reason
+    ((_, found),) = score_jobs(broken, [job])
+    assert "nan" in found.reason
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 100])
 def test_reading_ahead_changes_nothing(scorer, folder, monkeypatch, ahead):
     """However many edits wait, each gets its own score or error."""
-    monkeypatch.setattr("rewardedit_jax.scoring.files.AT_A_TIME", ahead)
-    jobs = plan_jobs(folder / "sources", [folder / "edits"], INSTRUCTION)
+    monkeypatch.setattr("rewardedit_jax.scoring.files.CHUNK_BATCHES", ahead)
+    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     jobs.insert(1, ScoreJob(jobs[0].source, str(folder / "nothing.png"), INSTRUCTION))
-    told = dict(outcomes(scorer, jobs, batch_size=2))
-    assert "nothing.png" in told.pop(jobs[1]).reason
-    for job, score in told.items():
+    found = dict(score_jobs(scorer, jobs, batch_size=2))
+    assert "nothing.png" in found.pop(jobs[1]).reason
+    for job, score in found.items():
         alone = scorer.score(job.source, job.edited, job.instruction)
         np.testing.assert_allclose(score.raw, alone.raw, atol=1e-5)
 
 
-def test_errors_are_told_before_all_is_read(scorer, folder):
+def test_errors_are_reported_before_all_is_read(scorer, folder):
     jobs = [ScoreJob(str(folder / "sources" / "0.png"), f"none{i}.png", INSTRUCTION) for i in range(200)]
-    met = []
+    taken = []
 
     def counted():
         for job in jobs:
-            met.append(job)
+            taken.append(job)
             yield job
 
-    found = outcomes(scorer, Counted(jobs, counted), batch_size=1)
+    found = score_jobs(scorer, Counted(jobs, counted), batch_size=1)
     assert "none0.png" in next(found)[1].reason
-    assert len(met) < 50
+    assert len(taken) < 50
     assert len(list(found)) == 199
 
 
@@ -257,9 +257,9 @@ def test_the_command_ranks_edits(scorer, folder, monkeypatch, capsys):
     edits = [folder / "edits" / f"{i}.png" for i in range(3)]
     source = ("--source", folder / "sources" / "0.png", "--edited", *edits, "--instruction", INSTRUCTION)
     command(monkeypatch, "--model", folder / "model", *source, "--json", folder / "out.json")
-    told = json.loads((folder / "out.json").read_text())
-    assert [entry["edited"] for entry in told] == list(map(str, edits))
-    best = max(told, key=lambda entry: entry["overall"]["mean"])
+    found = json.loads((folder / "out.json").read_text())
+    assert [entry["edited"] for entry in found] == list(map(str, edits))
+    best = max(found, key=lambda entry: entry["overall"]["mean"])
     heading, _, first, *rest = capsys.readouterr().out.splitlines()
     assert heading.split()[:2] == ["edited", "following"]
     assert first.startswith(best["edited"])
@@ -278,7 +278,7 @@ def test_the_command_tells_an_edit_as_often_as_it_is_given(scorer, folder, monke
 
 
 def test_the_command_scores_what_it_can(scorer, folder, monkeypatch, capsys):
-    """An edit that is no image is told, and is in the file; the others are scored and drawn."""
+    """An edit that is not an image is reported, and is in the file; the others are scored and drawn."""
     scorer.save(folder / "model")
     edits = [folder / "edits" / f"{i}.png" for i in range(3)]
     edits[1].write_bytes(b"no image")
@@ -286,8 +286,8 @@ def test_the_command_scores_what_it_can(scorer, folder, monkeypatch, capsys):
     files = ("--json", folder / "out.json", "--png", folder / "sheets" / "out.png")
     with pytest.raises(SystemExit, match=r"(?s)1 of 3 edits were not scored:.*1\.png: edited: image .* cannot be read"):
         command(monkeypatch, "--model", folder / "model", *source, *files)
-    told = {entry["edited"]: entry for entry in json.loads((folder / "out.json").read_text())}
-    assert ["error" in told[str(edit)] for edit in edits] == [False, True, False]
+    found = {entry["edited"]: entry for entry in json.loads((folder / "out.json").read_text())}
+    assert ["error" in found[str(edit)] for edit in edits] == [False, True, False]
     assert len(capsys.readouterr().out.splitlines()) == 4  # heading, rule, two edits
     assert Image.open(folder / "sheets" / "out.png").width > 3 * 192
 
@@ -297,10 +297,53 @@ def test_a_list_of_scores_goes_without_other_files(folder, monkeypatch, capsys):
     files = ("--output", folder / "out.jsonl", "--png", folder / "out.png")
     with pytest.raises(SystemExit):
         command(monkeypatch, "--model", folder, *source, "--instruction", INSTRUCTION, *files)
-    assert "--output goes without --json and --png" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert all(name in error for name in ("--output", "--json", "--png"))
+
+
+def test_shards_are_scored_and_merged(scorer, folder, monkeypatch):
+    """Each with its own command; the merged file is in the order of the list, and another run has nothing to do."""
+    scorer.save(folder / "model")
+    source = ("--source", folder / "sources", "--edited", folder / "edits", "--instruction", INSTRUCTION)
+    parts = [folder / f"part{i}.jsonl" for i in (1, 2)]
+    for i, part in enumerate(parts, 1):
+        command(monkeypatch, "--model", folder / "model", *source, "--shard", f"{i}/2", "--output", part)
+    assert [len(lines(part)) for part in parts] == [2, 1]
+    command(monkeypatch, *source, "--merge", *parts, "--output", folder / "out.jsonl")
+    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
+    assert [line["edited"] for line in lines(folder / "out.jsonl")] == [job.edited for job in jobs]
+    before = (folder / "out.jsonl").read_bytes()
+    command(monkeypatch, "--model", folder / "model", *source, "--output", folder / "out.jsonl")
+    assert (folder / "out.jsonl").read_bytes() == before
+    with pytest.raises(SystemExit, match=r"1 missing: .*1\.png"):
+        command(monkeypatch, *source, "--merge", parts[0], "--output", folder / "other.jsonl")
+
+
+def test_merged_errors_are_reported(scorer, folder):
+    (folder / "edits" / "1.png").write_bytes(b"no image")
+    jobs, part = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "part.jsonl"
+    failed = score_to_file(scorer, jobs, part)
+    assert merge_scores(jobs, [part], folder / "out.jsonl") == failed
+    assert "1.png" in failed[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--model", "m", "--shard", "1/2"),
+        ("--merge", "a.jsonl"),
+        (),
+        ("--merge", "a", "--output", "b", "--shard", "1/2"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(folder, monkeypatch, arguments):
+    source = ("--source", folder / "sources", "--edited", folder / "edits", "--instruction", INSTRUCTION)
+    with pytest.raises(SystemExit) as error:
+        command(monkeypatch, *source, *arguments)
+    assert error.value.code == 2
 
 
 def test_the_command_fails_clearly(folder, monkeypatch):
     source = ("--source", folder / "sources" / "0.png", "--edited", folder / "edits" / "0.png")
-    with pytest.raises(SystemExit, match="there is no directory"):
+    with pytest.raises(SystemExit, match="nowhere"):
         command(monkeypatch, "--model", folder / "nowhere", *source, "--instruction", INSTRUCTION)

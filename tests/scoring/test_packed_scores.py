@@ -1,4 +1,4 @@
-"""One pass over packed rows gives the numbers of a pass per prompt, and of every edit by itself."""
+"""One pass over packed rows gives the outputs of a pass per prompt, and of each edit alone."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ from whole_batch import whole_batch
 from rewardedit_jax.models.vision_plan import plan_images
 from rewardedit_jax.scoring.images import to_patches
 from rewardedit_jax.scoring.packing import prepare_item
-from rewardedit_jax.scoring.tokenizer import load_tokenizer
+from rewardedit_jax.scoring.tokenizer import load_scorer_tokenizer
 
 AREA = 112 * 112
 
@@ -26,7 +26,7 @@ def picture(seed, size):
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return load_tokenizer(write_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+    return load_scorer_tokenizer(write_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_positions_matter(tokenizer, items):
     assert np.abs(plain - mrope).max() > 1e-3
 
 
-def test_company_and_padding_change_nothing(tokenizer, items):
+def test_batches_and_padding_change_nothing(tokenizer, items):
     module, params = tiny_scorer(tiny_config(image_token_id=tokenizer.image_id))
     together = scores(module, params, whole_batch(items, 8))
     for i, item in enumerate(items):

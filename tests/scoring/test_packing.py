@@ -8,17 +8,17 @@ from whole_batch import whole_batch
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import plan_images
-from rewardedit_jax.scoring.images import prepare_image, to_patches
+from rewardedit_jax.scoring.images import prepare_scorer_image, to_patches
 from rewardedit_jax.scoring.packing import feature_width, pack_items, pack_row, padded_length, prepare_item, stack_rows
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, chat_prompt
-from rewardedit_jax.scoring.tokenizer import load_tokenizer
+from rewardedit_jax.scoring.tokenizer import load_scorer_tokenizer
 
 AREA = 56 * 84  # six tokens for an image of that aspect
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return load_tokenizer(write_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+    return load_scorer_tokenizer(write_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def items(tokenizer, pictures):
-    """Two candidates for one source, and an edit that is told at more length."""
+    """Two candidates for one source, and an edit with a longer instruction."""
     wide, tall, square, narrow = pictures
     asked = [(wide, tall, "add a bowl"), (wide, square, "add a bowl"), (narrow, tall, "turn it " * 100)]
     return [prepare_item(*triplet, tokenizer, area=AREA) for triplet in asked]
@@ -167,13 +167,13 @@ def test_rows_of_other_tokens_are_stacked_alike():
 
 
 def test_a_prepared_source_is_taken_as_it_is(tokenizer, pictures):
-    source = prepare_image(pictures[0], AREA)
+    source = prepare_scorer_image(pictures[0], AREA)
     assert prepare_item(source, pictures[1], "add a bowl", tokenizer, area=AREA).source is source
 
 
-def test_what_is_wrong_with_an_item_is_told_before_packing(tokenizer, pictures, tmp_path):
+def test_invalid_items_are_reported_before_packing(tokenizer, pictures, tmp_path):
     line = Image.new("RGB", (201, 1))
-    with pytest.raises(ImageError, match=r"edited: 201×1 pixels .* at most 200 times"):
+    with pytest.raises(ImageError, match=r"edited: 201×1 pixels .*200"):
         prepare_item(pictures[0], line, "add a bowl", tokenizer)
     with pytest.raises(ImageError, match=r"source: image .*gone\.png cannot be read"):
         prepare_item(tmp_path / "gone.png", pictures[0], "add a bowl", tokenizer)
@@ -184,5 +184,5 @@ def test_what_is_wrong_with_an_item_is_told_before_packing(tokenizer, pictures, 
 @pytest.mark.parametrize("batch_size", [0, 2])
 def test_items_fit_the_batch(items, batch_size):
     chosen = items[: 3 if batch_size else 0]
-    with pytest.raises(ValueError, match=f"{len(chosen)} items do not go into a batch of {batch_size}"):
+    with pytest.raises(ValueError, match=f"{len(chosen)} items.* {batch_size}"):
         pack_items(chosen, lambda image: 0, batch_size)

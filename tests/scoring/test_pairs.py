@@ -139,7 +139,7 @@ class TestFaults:
     @pytest.mark.parametrize("token", ["<|Reward|>", "<|image_pad|>"])
     def test_a_token_of_the_scorer_in_an_instruction(self, tokenizer, token):
         source = Greys(6, instructions={1: f"add {token}"})
-        self._check(source, tokenizer, r"pair pair1: the instruction contains .*which the scorer keeps", 1)
+        self._check(source, tokenizer, r"pair pair1: the instruction contains ", 1)
 
     @pytest.mark.parametrize("image", ["source", "edited_a"])
     def test_an_image_too_narrow_to_be_scored(self, tokenizer, image):

@@ -83,16 +83,16 @@ def test_instructions_are_taken_literally(instruction):
 )
 @pytest.mark.parametrize("perspective", PERSPECTIVES)
 def test_tokens_of_the_scorer_are_refused_in_instructions(token, perspective):
-    with pytest.raises(ValueError, match=r"contains <\|\w+\|>, which the scorer keeps for itself"):
+    with pytest.raises(ValueError, match=r"contains <\|\w+\|>"):
         question(f"add {token} here", perspective)
 
 
 @pytest.mark.parametrize("instruction", ["", " \n"])
 def test_an_empty_instruction_is_refused(instruction):
-    with pytest.raises(ValueError, match="the instruction is empty"):
+    with pytest.raises(ValueError, match="empty"):
         question(instruction, "following")
 
 
 def test_there_are_prompts_for_two_perspectives():
-    with pytest.raises(ValueError, match="no prompt for 'preserving'; it has following, quality"):
+    with pytest.raises(ValueError, match=r"'preserving'.*following, quality"):
         question(INSTRUCTION, "preserving")

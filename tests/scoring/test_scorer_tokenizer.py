@@ -11,7 +11,7 @@ from tiny_tokenizer import SPECIAL, write_tiny_tokenizer
 from tokenizers import AddedToken
 
 from rewardedit_jax.scoring.prompts import NO_SYSTEM, PERSPECTIVES, QWEN_SYSTEM, REWARD_TOKEN, chat_prompt
-from rewardedit_jax.scoring.tokenizer import load_tokenizer, reward_rows
+from rewardedit_jax.scoring.tokenizer import load_scorer_tokenizer, reward_rows
 
 # Made up, each in the manner of a published one: the text in the template, the text in a variable, no system turn.
 TURNS = """{% for message in messages %}<|im_start|>{{ message.role }}
@@ -41,7 +41,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tokenizer(directory):
-    return load_tokenizer(directory)
+    return load_scorer_tokenizer(directory)
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def with_template(directory, tmp_path):
         if file.endswith(".jinja"):
             (tmp_path / file).write_text(template, "utf-8")
         else:
-            told = json.loads((tmp_path / file).read_text("utf-8")) if (tmp_path / file).exists() else {}
-            (tmp_path / file).write_text(json.dumps({**told, "chat_template": template}), "utf-8")
-        return load_tokenizer(tmp_path)
+            found = json.loads((tmp_path / file).read_text("utf-8")) if (tmp_path / file).exists() else {}
+            (tmp_path / file).write_text(json.dumps({**found, "chat_template": template}), "utf-8")
+        return load_scorer_tokenizer(tmp_path)
 
     return load
 
@@ -79,7 +79,7 @@ def test_special_tokens_are_one_id_each(tokenizer):
 
 @pytest.mark.parametrize("times", [0, 2])
 def test_a_prompt_has_one_reward_token(tokenizer, times):
-    with pytest.raises(ValueError, match=f"this one has it {times} times"):
+    with pytest.raises(ValueError, match=f"{times} .*Reward"):
         tokenizer.encode("rate it: " + times * REWARD_TOKEN)
 
 
@@ -88,9 +88,9 @@ def test_threads_may_share_a_tokenizer(directory, tmp_path):
     settings = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
     settings["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
     (tmp_path / "tokenizer.json").write_text(json.dumps(settings), "utf-8")
-    shared = load_tokenizer(tmp_path)
+    shared = load_scorer_tokenizer(tmp_path)
     prompts = [chat_prompt(f"edit {i}", "following") for i in range(16)]
-    alone = [load_tokenizer(directory).encode(prompt) for prompt in prompts[:1]]
+    alone = [load_scorer_tokenizer(directory).encode(prompt) for prompt in prompts[:1]]
     with ThreadPoolExecutor(4) as pool:
         rows = list(pool.map(shared.encode, prompts))
     np.testing.assert_array_equal(rows[0], alone[0])
@@ -98,25 +98,25 @@ def test_threads_may_share_a_tokenizer(directory, tmp_path):
 
 
 def test_a_checkpoint_without_tokenizer_takes_its_bases(directory, tmp_path):
-    assert load_tokenizer(tmp_path, base=directory).reward_id == 600
+    assert load_scorer_tokenizer(tmp_path, base=directory).reward_id == 600
 
 
 def test_a_checkpoint_may_have_the_reward_token_already(tokenizer, tmp_path):
     tokenizer.base.save_pretrained(tmp_path)
-    again = load_tokenizer(tmp_path)
+    again = load_scorer_tokenizer(tmp_path)
     again.check_rows(601)
     prompt = chat_prompt("add a bowl", "following")
     np.testing.assert_array_equal(again.encode(prompt), tokenizer.encode(prompt))
 
 
 @pytest.mark.parametrize("rows", [600, 602, 152064])
-def test_other_embedding_rows_are_told(tokenizer, rows):
+def test_other_embedding_rows_are_reported(tokenizer, rows):
     tokenizer.check_rows(601)
-    with pytest.raises(ValueError, match=f"the id 600, but the checkpoint has {rows} embedding rows.*base=.*601 rows"):
+    with pytest.raises(ValueError, match=f"600.*{rows} embedding rows.*base=.*601 rows"):
         tokenizer.check_rows(rows)
 
 
-def test_rows_are_told_by_the_tensors():
+def test_rows_follow_from_the_tensors():
     shapes = {"model.language_model.embed_tokens.weight": (601, 8), "lm_head.weight": (601, 8)}
     assert reward_rows(shapes) is None
     assert reward_rows({**shapes, "rm_head.0.weight": (4, 8)}) == 601
@@ -124,45 +124,45 @@ def test_rows_are_told_by_the_tensors():
     assert reward_rows({"rm_head.0.weight": (4, 8)}) is None
 
 
-def test_another_models_tokenizer_is_told(directory, tmp_path):
+def test_another_models_tokenizer_is_reported(directory, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_text((directory / name).read_text("utf-8").replace("image_pad", "picture"), "utf-8")
     with pytest.raises(ValueError, match=r"has no <\|image_pad\|>"):
-        load_tokenizer(tmp_path)
+        load_scorer_tokenizer(tmp_path)
 
 
-def test_damaged_files_are_told(directory, tmp_path):
+def test_damaged_files_are_reported(directory, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((directory / name).read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"the tokenizer files in .* cannot be read .*: copy them there again"):
-        load_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match="tokenizer files"):
+        load_scorer_tokenizer(tmp_path)
 
 
 def test_missing_files_are_named_with_the_remedy(directory, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"lacks tokenizer\.json and tokenizer_config\.json.*give base="):
-        load_tokenizer(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"lacks tokenizer\.json and tokenizer_config\.json.*base="):
+        load_scorer_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes((directory / "tokenizer.json").read_bytes())
-    with pytest.raises(FileNotFoundError, match=r"lacks tokenizer_config\.json, as"):
-        load_tokenizer(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"lacks tokenizer_config\.json,"):
+        load_scorer_tokenizer(tmp_path)
 
 
-def test_a_base_without_files_is_told(tmp_path):
+def test_a_base_without_files_is_reported(tmp_path):
     (tmp_path / "base").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"and so does base=.*tokenizer\.json"):
-        load_tokenizer(tmp_path, base=tmp_path / "base")
+    with pytest.raises(FileNotFoundError, match=r"base=.*lacks tokenizer\.json"):
+        load_scorer_tokenizer(tmp_path, base=tmp_path / "base")
 
 
-def test_a_base_that_is_no_directory_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match="and base=/nowhere/base does not help: there is no directory"):
-        load_tokenizer(tmp_path, base="/nowhere/base")
+def test_a_base_that_is_no_directory_is_reported(tmp_path):
+    with pytest.raises(FileNotFoundError, match="base=/nowhere/base"):
+        load_scorer_tokenizer(tmp_path, base="/nowhere/base")
 
 
-def test_a_base_that_is_out_of_reach_is_told(tmp_path, monkeypatch):
+def test_a_base_that_is_out_of_reach_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    told = r"base=no/body does not help: .*OfflineModeIsEnabled.*without network, copy .*hf download no/body tokenizer"
-    with pytest.raises(FileNotFoundError, match=told):
-        load_tokenizer(tmp_path, base="no/body")
+    found = r"base=no/body .*OfflineModeIsEnabled.*hf download no/body tokenizer"
+    with pytest.raises(FileNotFoundError, match=found):
+        load_scorer_tokenizer(tmp_path, base="no/body")
 
 
 def test_a_base_that_was_downloaded_is_found_without_network(directory, tmp_path, monkeypatch):
@@ -172,7 +172,7 @@ def test_a_base_that_was_downloaded_is_found_without_network(directory, tmp_path
     shutil.copytree(directory, repo / "snapshots" / "abc")
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("abc")
-    assert load_tokenizer(tmp_path, base="owner/base").reward_id == 600
+    assert load_scorer_tokenizer(tmp_path, base="owner/base").reward_id == 600
 
 
 def test_a_base_on_the_hub_is_downloaded(directory, tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_a_base_on_the_hub_is_downloaded(directory, tmp_path, monkeypatch):
     api = SimpleNamespace(model_info=lambda repo, timeout: SimpleNamespace(siblings=[]))
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert load_tokenizer(tmp_path, base="owner/base").reward_id == 600
+    assert load_scorer_tokenizer(tmp_path, base="owner/base").reward_id == 600
     (names,) = asked
     assert {"owner/base", "tokenizer.json", "tokenizer_config.json", "chat_template.json"} <= set(names)
     assert not [name for name in names if "safetensors" in name or name.startswith("*")]
@@ -231,38 +231,38 @@ def test_the_processors_template_goes_before_the_tokenizers(with_template):
 
 def test_a_saved_tokenizer_keeps_its_template(with_template, tmp_path):
     with_template(IN_THE_TEXT, "chat_template.json").base.save_pretrained(tmp_path / "saved")
-    assert load_tokenizer(tmp_path / "saved").default_system() == "Be bold."
+    assert load_scorer_tokenizer(tmp_path / "saved").default_system() == "Be bold."
 
 
-def test_without_a_template_qwens_text_is_taken_and_told(tokenizer, caplog):
+def test_without_a_template_qwens_text_is_used_with_a_warning(tokenizer, caplog):
     with caplog.at_level(logging.WARNING, "absl"):
         assert tokenizer.default_system() == QWEN_SYSTEM
-    assert "has no chat template" in caplog.text
-    assert "set reward_model.system in config.json" in caplog.text
+    assert "chat template" in caplog.text
+    assert "reward_model.system" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "message"),
     [
-        ("[INST] {{ messages[0].content }} [/INST]", r"begins with '\[INST\] - \[/INST\]', not with"),
-        ("{{ raise_exception('images only') }}", "cannot be rendered .images only."),
+        ("[INST] {{ messages[0].content }} [/INST]", r"'\[INST\] - \[/INST\]'"),
+        ("{{ raise_exception('images only') }}", "images only"),
         ("{{ messages[0].content + 1 }}", "cannot be rendered"),
         ("{% if", "cannot be rendered"),
     ],
 )
-def test_a_template_of_another_form_is_told(with_template, template, told):
-    with pytest.raises(ValueError, match=f"{told}.*set reward_model.system in config.json"):
+def test_a_template_of_another_form_is_reported(with_template, template, message):
+    with pytest.raises(ValueError, match=f"{message}.*reward_model.system"):
         with_template(template).default_system()
 
 
 @pytest.mark.parametrize("token", [*SPECIAL, REWARD_TOKEN, "[MASK]"])
 def test_special_tokens_of_the_tokenizer_are_refused_in_instructions(directory, tmp_path, token):
-    base = load_tokenizer(directory).base
+    base = load_scorer_tokenizer(directory).base
     base.add_tokens([AddedToken("[MASK]", special=True)], special_tokens=True)
     base.save_pretrained(tmp_path)
-    tokenizer = load_tokenizer(tmp_path)
+    tokenizer = load_scorer_tokenizer(tmp_path)
     for system in (QWEN_SYSTEM, NO_SYSTEM):
         tokenizer.encode(chat_prompt("add a [bowl] <|here|>", "quality", system))
-    with pytest.raises(ValueError, match="which the scorer keeps for itself: take it out") as error:
+    with pytest.raises(ValueError, match="reserved token") as error:
         tokenizer.encode(chat_prompt(f"add {token} here", "quality"))
-    assert f"the instruction contains {token}, which" in str(error.value)
+    assert token in str(error.value)

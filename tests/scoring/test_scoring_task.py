@@ -1,4 +1,6 @@
-"""The scoring task: its outputs are the scorer's, ties do what they are said to, and steps can be had anew."""
+"""The scoring task: its outputs are the scorer's, ties become rows, init is pure, and any step can be computed."""
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,14 +8,16 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from PIL import Image
-from tiny_models import get_config
+from tiny_models import assert_same, get_config
 
 from rewardedit_jax.params import find_rule, split_params
+from rewardedit_jax.scoring import initialise
 from rewardedit_jax.scoring.pairs import all_images, all_prompts
 from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.shapes import prepare_shapes_preferences
 from rewardedit_jax.shapes.tasks import ShapesScoringTask, shapes_scorer_evaluator
 from rewardedit_jax.training.task import Task
+from rewardedit_jax.weights.files import TensorFiles
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +49,44 @@ def test_it_is_a_task(task, params):
     assert all(find_rule(task.partition_rules, path) for path in flatten_dict(params, sep="/"))
 
 
+def test_abstract_parameters_are_those_of_init(task, params):
+    abstract = task.abstract_params()
+    assert jax.tree.structure(abstract) == jax.tree.structure(params)
+    assert [(x.shape, x.dtype) for x in jax.tree.leaves(abstract)] == [
+        (x.shape, x.dtype) for x in jax.tree.leaves(params)
+    ]
+
+
+def test_init_is_pure(task, params):
+    assert task.scorer.params == {}
+    assert_same(task.init(jax.random.key(0)), params)
+    other = task.init(jax.random.key(1))
+    assert not np.array_equal(other["reward_token"]["embedding"], params["reward_token"]["embedding"])
+
+
+@pytest.mark.parametrize("part", ["scorer/heads/.*", "scorer/decoder/embed_tokens/.*", "reward_token/.*"])
+def test_init_makes_only_what_is_wanted(task, params, part, monkeypatch):
+    monkeypatch.setattr(initialise, "whitening_kernel", lambda *_: pytest.fail("patches were whitened"))
+    found = flatten_dict(task.init(jax.random.key(0), lambda path: bool(re.fullmatch(part, path))), sep="/")
+    flat = flatten_dict(params, sep="/")
+    assert found.keys() == {path for path in flat if re.fullmatch(part, path)}
+    for path, value in found.items():
+        np.testing.assert_array_equal(value, flat[path], err_msg=path)
+
+
+def test_a_resumed_run_reads_only_the_wanted_tensors(task, params, root, tmp_path, monkeypatch):
+    task.export(params, tmp_path)
+    config, read, original = recipe(root), [], TensorFiles.__getitem__
+    config.init = str(tmp_path)
+    monkeypatch.setattr(TensorFiles, "__getitem__", lambda self, name: read.append(name) or original(self, name))
+    found = ShapesScoringTask(config).init(jax.random.key(0), lambda path: path.startswith("scorer/decoder/embed"))
+    # The type checker of the tests reads the first tensor of a mapping, which is this one too.
+    assert set(read) == {"model.embed_tokens.weight"}
+    assert_same(found, {"scorer": {"decoder": {"embed_tokens": params["scorer"]["decoder"]["embed_tokens"]}}})
+
+
 def test_a_batch_gives_the_scorers_numbers(task, params):
-    """Every image of every pair lands at its own tokens: beside the scorer, which packs edit by edit."""
+    """The images of each pair are at their own tokens: compared with the scorer, which packs edit by edit."""
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jnp.asarray(x + 0.3 * rng.standard_normal(x.shape, np.float32)), params)
     batch = jax.tree.map(jnp.asarray, next(task.batches(0)))
@@ -84,7 +124,7 @@ def test_the_preferred_edit_comes_first(task):
 
 @pytest.mark.parametrize(("ties", "per_kind"), [("disentangle", (1, 2, 0)), ("both orders", (1, 2, 2)),
                                                 ("strict only", (1, 0, 0)), ("marked", (1, 1, 1))])  # fmt: skip
-def test_ties_become_as_many_rows_as_told(root, ties, per_kind):
+def test_ties_become_rows(root, ties, per_kind):
     task = ShapesScoringTask(recipe(root, ties=ties))
     kinds = {"strict": 0, "crossing": 0, "full": 0}
     for label in task.source.labels:
@@ -100,7 +140,6 @@ def test_losses_and_gradients_are_finite(root, name, params):
     config = recipe(root, ties="marked")
     config.objective.name = name
     task = ShapesScoringTask(config)
-    task.init(jax.random.key(0))
     batch = jax.tree.map(jnp.asarray, next(task.batches(0)))
     losses, metrics = task.loss(params, batch, jax.random.key(1))
     assert losses.shape == metrics["accuracy"].shape == (4,)
@@ -109,8 +148,8 @@ def test_losses_and_gradients_are_finite(root, name, params):
     assert np.abs(grads["reward_token"]["embedding"]).max() > 0
 
 
-def test_accuracy_is_told_by_perspective(task, params):
-    """Worked out from the scorer's own numbers; a pair of equal ratings is half right."""
+def test_accuracy_by_perspective(task, params):
+    """Computed from the outputs of the scorer; a pair of equal ratings is half right."""
     batch = jax.tree.map(jnp.asarray, next(task.batches(0)))
     _, metrics = task.loss(params, batch, jax.random.key(1))
     inputs = *all_images(batch), all_prompts(batch), params["reward_token"]["embedding"]
@@ -143,11 +182,11 @@ def test_a_scorer_is_trained_further(task, params, root, tmp_path):
     task.export(params, tmp_path)
     config = recipe(root)
     config.init = str(tmp_path)
-    further = ShapesScoringTask(config).scorer.params
+    further = ShapesScoringTask(config).init(jax.random.key(1))["scorer"]
     jax.tree.map(np.testing.assert_array_equal, further["heads"], params["scorer"]["heads"])
 
 
-def test_what_the_start_loses_is_told(task, params, root, tmp_path, caplog):
+def test_changes_of_the_start_scorer_are_logged(task, params, root, tmp_path, caplog):
     """Other scores make a calibration meaningless, and heads of another kind are drawn anew."""
     scorer = task.with_params(params)
     picture = Image.fromarray(task.source[0].source)
@@ -159,27 +198,27 @@ def test_what_the_start_loses_is_told(task, params, root, tmp_path, caplog):
     assert start.calibration is None
     assert start.module.config.positions == "mrope"
     assert "kind='separate'" in caplog.text
-    assert "counts positions plain; the recipe says mrope" in caplog.text
+    assert "positions='plain'; the recipe has positions='mrope'" in caplog.text
 
 
-def test_held_out_pairs_are_judged_in_training(task, params):
-    told = shapes_scorer_evaluator(task, count=6)(params, 7)
-    assert told.keys() == {"pairs", "calibration_error"}
-    assert all(0 <= value <= 1 for value in told.values())
+def test_held_out_pairs_are_score_prompts_in_training(task, params):
+    found = shapes_scorer_evaluator(task, count=6)(params, 7)
+    assert found.keys() == {"pairs", "calibration_error"}
+    assert all(0 <= value <= 1 for value in found.values())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data.ties": "both"}, "unknown data.ties 'both'; choose one of disentangle"),
-        ({"objective.name": "rank"}, "unknown objective 'rank'"),
-        ({"objective.name": "bt", "objective.settings.tau": 0.5}, "settings {'tau': 0.5} do not suit bt"),
-        ({"objective.name": "per_perspective", "heads.kind": "single"}, "is about two perspectives"),
-        ({"positions": "rope"}, "positions='rope'"),
-        ({"mesh.tensor": 3}, "mesh axis tensor=3 does not divide"),
+        ({"data.ties": "both"}, "data.ties='both'.*disentangle"),
+        ({"objective.name": "rank"}, "objective.name='rank'"),
+        ({"objective.name": "bt", "objective.settings.tau": 0.5}, "objective.settings={'tau': 0.5} .*'bt'"),
+        ({"objective.name": "per_perspective", "heads.kind": "single"}, "heads.kind"),
+        ({"positions": "rope"}, "'rope'"),
+        ({"mesh.tensor": 3}, "tensor=3"),
     ],
 )
-def test_what_does_not_fit_is_told(root, change, message):
+def test_invalid_arguments_are_reported(root, change, message):
     config = recipe(root)
     config.update_from_flattened_dict(change)
     with pytest.raises(ValueError, match=message):

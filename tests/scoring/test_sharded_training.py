@@ -1,4 +1,4 @@
-"""A scorer trained on several devices is the one that a single device trains."""
+"""Training on several devices gives the same scorer as on one."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The arrays of one pass over a few edits, every image of which is there once."""
+"""The arrays of one pass over a few edits, in which each image occurs once."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class Batch(NamedTuple):
 
 
 def whole_batch(items, rows, images=None, perspectives=PERSPECTIVES):
-    """`images`: padded up to so many."""
+    """`images`: the number that images are padded to."""
     distinct = {image.digest: image for item in items for image in (item.source, item.edited)}
     patches, grids = stack_images(list(distinct.values()), images or len(distinct))
     width = patches.shape[1] // MERGE**2

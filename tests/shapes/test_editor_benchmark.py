@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 from tiny_models import tiny_editor
 
-from rewardedit_jax.data.clip_tokenizer import tokenize
+from rewardedit_jax.data.clip_tokenizer import encode_texts
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.reward import PERSPECTIVES, Reward, join_feedback
@@ -97,7 +97,7 @@ def test_texts_asked_for_are_the_worlds_and_fit_the_encoder(rewarded):
     for label, reward in ASKED.items():
         assert reward.scores.tolist() == [float(label)] * 3
         assert set(reward.texts) <= world
-        tokenize(rewarded.tokenizer, [join_feedback(reward.texts, PERSPECTIVES)])  # warns if it has to cut
+        assert not encode_texts(rewarded.base.tokenizer, [join_feedback(reward.texts, PERSPECTIVES)]).cut.any()
 
 
 def test_training_knows_the_texts_asked_for():
@@ -126,7 +126,10 @@ def test_result_survives_its_files(tmp_path, scenes):
 def test_evaluator_of_a_training(scenes, rewarded, layout):
     class KnowingTask(EditingTask):
         def __init__(self):
-            self.editor = knowing(rewarded)
+            pass
+
+        def with_params(self, params):
+            return knowing(rewarded)
 
     found = shapes_evaluator(KnowingTask(), ConfigDict({"reward": {"layout": layout}}), count=8)(rewarded.params, 7)
     assert set(found) == {*PERSPECTIVES, "grid"}

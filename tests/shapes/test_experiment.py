@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rewardedit_jax.editing.initialise import reward_condition
 
+from rewardedit_jax.bases.instruct_pix2pix import recipe_reward
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.params import abstract_params
 from rewardedit_jax.scoring.edit_score import EditScore
@@ -43,7 +43,7 @@ def reward_modules(arm):
         attention_head_dim=2,
         norm_num_groups=4,
         sample_size=8,
-        reward=reward_condition(config.reward) if config.reward.layout else None,
+        reward=recipe_reward(config.reward) if config.reward.layout else None,
     )
     return {name for name in abstract_params(UNet(unet)) if name.startswith("reward_")}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, chat_prompt, fixed_phrases
-from rewardedit_jax.scoring.tokenizer import load_tokenizer
+from rewardedit_jax.scoring.tokenizer import load_scorer_tokenizer
 from rewardedit_jax.shapes.tokenizers import _merge, shapes_tokenizer, write_scorer_tokenizer
 from rewardedit_jax.shapes.wording import vocabulary_texts
 
@@ -45,7 +45,7 @@ def directory(tmp_path_factory):
 @pytest.mark.parametrize("instruction", [INSTRUCTION, "Ändere  the sky{}: 5 % more\tviolet!", "user END system"])
 @pytest.mark.parametrize("perspective", PERSPECTIVES)
 def test_prompts_are_kept_to_the_byte(directory, instruction, perspective):
-    tokenizer = load_tokenizer(directory)
+    tokenizer = load_scorer_tokenizer(directory)
     prompt = chat_prompt(instruction, perspective)
     ids = tokenizer.encode(prompt)
     end = prompt.index("<|Reward|>") + len("<|Reward|>")
@@ -53,19 +53,19 @@ def test_prompts_are_kept_to_the_byte(directory, instruction, perspective):
 
 
 def test_prompts_are_short(directory):
-    tokenizer = load_tokenizer(directory)
+    tokenizer = load_scorer_tokenizer(directory)
     prompts = [tokenizer.encode(chat_prompt(INSTRUCTION, perspective)) for perspective in PERSPECTIVES]
     assert max(map(len, prompts)) < 32
     assert all(ids[-1] == tokenizer.reward_id == len(tokenizer.base) - 1 for ids in prompts)
 
 
 def test_words_are_one_token_each(directory):
-    base = load_tokenizer(directory).base
+    base = load_scorer_tokenizer(directory).base
     assert len(base(INSTRUCTION)["input_ids"]) == len(INSTRUCTION.split())
 
 
 def test_an_instruction_is_read_alike_in_both_prompts(directory):
-    tokenizer = load_tokenizer(directory)
+    tokenizer = load_scorer_tokenizer(directory)
     inside = tokenizer.base(INSTRUCTION)["input_ids"]
     for perspective in PERSPECTIVES:
         ids = tokenizer.encode(chat_prompt(INSTRUCTION, perspective))

@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Float, Int
 
-from rewardedit_jax.data.bad_records import BadRecords, counted, indented
+from rewardedit_jax.data.records import BadRecords, count_noun, list_lines
 from rewardedit_jax.evaluation import statistics
 from rewardedit_jax.evaluation.report import MOST_LISTED, Note, Report, Row, listed, sound_share
 from rewardedit_jax.evaluation.reward_models.edits import (
@@ -71,7 +71,7 @@ def without_faulty(
       BadRecords: listing all faults, unless `skip_bad`: then they are logged.
     """
     lines = [line for found in faults.values() for line in found]
-    message = indented(f"{where}: {counted(len(lines), 'bad record')}", lines)
+    message = list_lines(f"{where}: {count_noun(len(lines), 'bad record')}", lines)
     if faults and not skip_bad:
         raise BadRecords(f"{message}\n--skip-bad (skip_bad=True) leaves these groups out; the report counts them.")
     if faults:

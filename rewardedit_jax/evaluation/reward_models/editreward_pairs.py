@@ -22,8 +22,8 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool
 
-from rewardedit_jax.data.bad_records import BadRecords, indented
-from rewardedit_jax.data.parquet_rows import ParquetRows
+from rewardedit_jax.data.parquet import ParquetRows
+from rewardedit_jax.data.records import BadRecords, list_lines
 from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
 from rewardedit_jax.evaluation.reward_models import genai_bench
 from rewardedit_jax.evaluation.reward_models.editreward_bench import LETTERS, Group, ReadGroups, without_faulty
@@ -237,7 +237,7 @@ def _check_repeated(answers: Sequence[Answer | None], results: Sequence[Any], si
         if len(same) > 1:
             lines.append(f"{key}: results {listed(same)}, with {votes}")
     if lines:
-        raise BadRecords(indented(f"{file}: {len(lines)} pairs occur more than once; keep one result of each:", lines))
+        raise BadRecords(list_lines(f"{file}: {len(lines)} pairs occur more than once; keep one of each:", lines))
 
 
 def _winner(answer: Answer, result: dict[str, Any], size: int) -> str | None:

@@ -1,25 +1,27 @@
 """Edits to be scored, the sources of their scores (a `Scorer`, a callable, a file), and their JSON lists."""
 
 import io
-import json
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
+import msgspec
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 from tqdm import tqdm
 
+from rewardedit_jax.data import json_files
 from rewardedit_jax.data.images import decode_image, is_transparent, read_image
-from rewardedit_jax.data.json_lines import numbered_lines
+from rewardedit_jax.data.prefetch import prefetch_map
+from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.evaluation.report import Note, listed
-from rewardedit_jax.scoring.batching import AT_A_TIME
 from rewardedit_jax.scoring.edit_score import matrix
+from rewardedit_jax.scoring.inference import CHUNK_BATCHES
 from rewardedit_jax.scoring.packing import ScorerItem
-from rewardedit_jax.scoring.reading import read_ahead
 from rewardedit_jax.scoring.scorer import Scorer
 
 Picture = Path | bytes  # an image file, or an encoded image
@@ -125,7 +127,7 @@ def _prepared(scorer: Scorer, edits: Sequence[Edit]) -> Iterator[ScorerItem]:
         except ValueError as error:
             raise ValueError(f"{edit.name}: {error}") from error
 
-    for item in read_ahead(prepare, zip(edits, strict=True), _BATCH * AT_A_TIME):
+    for item in prefetch_map(prepare, zip(edits, strict=True), _BATCH * CHUNK_BATCHES):
         yield item.result()
 
 
@@ -185,38 +187,40 @@ def read_scores(file: Path) -> StoredScores:
     """
     scores: dict[_Key, _Triple] = {}
     errors: dict[_Key, str] = {}
-    for n, line in numbered_lines(file):
-        name = f"{file}, line {n}"
-        key, entry = _read_line(line, name)
-        if "error" in entry:  # matters only if the edit has no score in another line and a benchmark asks for it
-            errors[key] = f"line {n}: {entry['error']}"
+    lines, faults = json_files.read_list(file, _ScoreLine)
+    if faults:
+        raise ValueError(f"{file}, {faults[0]}; expected {_SCORE_EXAMPLE}")
+    for _, name, line in lines:
+        key = Path(line.source).resolve(), Path(line.edited).resolve(), line.instruction
+        if line.error is not None:  # matters only if the edit has no score in another line and a benchmark asks for it
+            errors[key] = f"{name}: {line.error}"
             continue
         # Only `overall` is required: published benchmarks use nothing else, and other judges may have nothing else.
-        overall = _mean(entry, "overall", name)
-        parts = (overall if entry.get(key) is None else _mean(entry, key, name) for key in ("following", "quality"))
-        means = (*parts, overall)
+        if line.overall is None:
+            raise ValueError(f"{file}, {name}: it has neither overall nor error; expected {_SCORE_EXAMPLE}")
+        means = tuple((part or line.overall).mean for part in (line.following, line.quality, line.overall))
         if scores.setdefault(key, means) != means:
-            raise ValueError(f"{name}: {key[1]} has a different score in an earlier line; keep one of them")
+            raise ValueError(f"{file}, {name}: {key[1]} has a different score in an earlier line; keep one of them")
     return StoredScores(file, scores, errors)
 
 
-def _read_line(line: str, name: str) -> tuple[_Key, dict[str, Any]]:
-    try:
-        entry = json.loads(line)
-        source, edited, instruction = (entry[key] for key in ("source", "edited", "instruction"))
-        if not isinstance(instruction, str):
-            raise TypeError("instruction is not a string")
-        return (Path(source).resolve(), Path(edited).resolve(), instruction), entry
-    except (ValueError, TypeError, KeyError) as error:
-        form = '{"source": "a.png", "edited": "b.png", "instruction": "make it snow", "overall": {"mean": 0.5}}'
-        raise ValueError(f"{name} is not a score ({error!r}); expected {form}") from error
+class _Mean(msgspec.Struct):
+    mean: Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]  # finite
 
 
-def _mean(entry: Mapping[str, Any], key: str, name: str) -> float:
-    value = entry.get(key)
-    if not isinstance(value, dict) or not is_number(value.get("mean")):
-        raise ValueError(f"{name}: {key} is {value!r}; expected {{'mean': number}}")
-    return float(value["mean"])
+class _ScoreLine(msgspec.Struct):
+    """A line of stored scores."""
+
+    source: str
+    edited: str
+    instruction: str
+    overall: _Mean | None = None
+    following: _Mean | None = None
+    quality: _Mean | None = None
+    error: str | None = None
+
+
+_SCORE_EXAMPLE = '{"source": "a.png", "edited": "b.png", "instruction": "make it snow", "overall": {"mean": 0.5}}'
 
 
 def _key_of(edit: Edit) -> _Key:
@@ -239,9 +243,9 @@ def read_json(file: Path, layout: str) -> Any:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; expected {layout}")
     try:
-        return json.loads(file.read_text("utf-8"))
-    except ValueError as error:  # includes UnicodeDecodeError
-        raise ValueError(f"{file} is not JSON ({error}); expected {layout}") from error
+        return json_files.read_json(file)
+    except BadRecords as error:
+        raise BadRecords(f"{error}; expected {layout}") from error
 
 
 def read_records(file: Path, keys: Iterable[str], layout: str) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from rewardedit_jax.data.bad_records import BadRecords, indented
-from rewardedit_jax.data.parquet_rows import ParquetRows
+from rewardedit_jax.data.parquet import ParquetRows
+from rewardedit_jax.data.records import BadRecords, list_lines
 from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
 from rewardedit_jax.evaluation.reward_models.aurora import Pair
 from rewardedit_jax.evaluation.reward_models.edits import Edit, read_records
@@ -187,7 +187,7 @@ def read_hub_pairs(directory: Path) -> list[Pair]:
     found = [rows[i] for i in range(len(rows))]
     # No row is skipped: that would change the denominator of the accuracy.
     if faults := [f"{rows.name(i)}: {fault}" for i, row in enumerate(found) if (fault := _fault(row))]:
-        raise BadRecords(indented(f"{directory}: {len(faults)} of {len(found)} rows cannot be evaluated:", faults))
+        raise BadRecords(list_lines(f"{directory}: {len(faults)} of {len(found)} rows cannot be evaluated:", faults))
     return [_hub_pair(row, rows.name(i)) for i, row in enumerate(found)]
 
 

@@ -1,11 +1,11 @@
-"""Tests `training/prefetch.py`."""
+"""Preparation ahead of time by threads."""
 
 import itertools
 import threading
 
 import pytest
 
-from rewardedit_jax.training.prefetch import prefetched
+from rewardedit_jax.data.prefetch import prefetch_map, prefetched
 
 
 def test_order_and_end():
@@ -49,3 +49,27 @@ def test_thread_ends_with_the_context():
         next(items)
         assert threading.active_count() == before + 1
     assert threading.active_count() == before
+
+
+def test_a_pool_keeps_the_order_and_the_errors():
+    def invert(number):
+        return 1 / number
+
+    first, second, third = prefetch_map(invert, [(1,), (0,), (4,)], ahead=2)
+    assert (first.result(), third.result()) == (1, 0.25)
+    with pytest.raises(ZeroDivisionError):
+        second.result()
+
+
+def test_a_pool_reads_no_more_than_it_may():
+    taken = []
+
+    def arguments():
+        for i in range(100):
+            taken.append(i)
+            yield (i,)
+
+    futures = prefetch_map(lambda i: i, arguments(), ahead=3)
+    assert next(futures).result() == 0
+    assert taken == [0, 1, 2, 3]
+    futures.close()

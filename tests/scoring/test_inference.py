@@ -1,4 +1,4 @@
-"""Which edits are scored together."""
+"""Which edits form a batch, and of what size."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from rewardedit_jax.scoring.batching import batches_of, rows_of
 from rewardedit_jax.scoring.images import PreparedImage
+from rewardedit_jax.scoring.inference import batch_rows, plan_batches
 from rewardedit_jax.scoring.packing import ScorerItem
 
 
@@ -29,17 +29,17 @@ def items(count, edits_each=4):
 
 def test_every_edit_is_in_one_batch_and_those_of_a_source_follow_each_other():
     edits = items(40)
-    batches = batches_of(edits, 8)
+    batches = plan_batches(edits, 8)
     order = [i for batch in batches for i in batch]
     assert sorted(order) == list(range(40))
     assert {len(batch) for batch in batches} == {8}
     digests = [edits[i].source.digest for i in order]
-    assert sum(a != b for a, b in pairwise(digests)) == 9  # ten sources, each met once
+    assert sum(a != b for a, b in pairwise(digests)) == 9  # ten sources, each in one run
 
 
 def test_sources_follow_each_other_by_their_largest_edit():
     edits = items(40)
-    (batch,) = batches_of(edits, 40)
+    (batch,) = plan_batches(edits, 40)
     most = {}
     for i in batch:
         size = max(edits[i].source.n_patches, edits[i].edited.n_patches)
@@ -52,22 +52,22 @@ def test_sources_follow_each_other_by_their_largest_edit():
 def test_the_last_items_source_comes_last():
     edits = items(40)
     edits.append(replace(edits[0], source=image(1, 1, "small")))
-    order = [edits[i].source for batch in batches_of(edits, 8, {edits[-1].source}) for i in batch]
+    order = [edits[i].source for batch in plan_batches(edits, 8, {edits[-1].source}) for i in batch]
     assert order[-1] is edits[-1].source
 
 
 def test_encoded_sources_come_first():
     edits = items(40)
     encoded = {edits[3].source, edits[7].source}
-    order = [edits[i].source for batch in batches_of(edits, 8, encoded) for i in batch]
+    order = [edits[i].source for batch in plan_batches(edits, 8, encoded) for i in batch]
     assert set(order[:8]) == encoded
     assert [source for source in order[8:] if source in encoded] == []
 
 
 @pytest.mark.parametrize(("edits", "rows"), [(1, 1), (2, 2), (3, 4), (5, 6), (6, 6), (7, 6), (1000, 6)])
 def test_a_few_edits_make_a_small_batch(edits, rows):
-    assert rows_of(edits, 6) == rows
+    assert batch_rows(edits, 6) == rows
 
 
 def test_devices_divide_a_batch():
-    assert [rows_of(edits, 8, ways=3) for edits in (1, 4, 100)] == [3, 6, 9]
+    assert [batch_rows(edits, 8, multiple=3) for edits in (1, 4, 100)] == [3, 6, 9]

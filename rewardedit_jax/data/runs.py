@@ -1,0 +1,279 @@
+"""Runs over lists of items: input lists, result files, failed items, shards.
+
+Scoring, editing, labelling and evaluating a list share these rules. A result file has one JSON object per line, which
+holds the key of its item, its result or its error, and the fingerprint of what made it. A run appends to the file and
+skips the items that it has already, so a stopped run resumes with the same command. Failed items are kept with their
+reason, and the next run tries them again. Results that are files of their own, such as images, are written with
+`atomic_write`: a file that exists is complete.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeVar, runtime_checkable
+
+from absl import logging
+
+from rewardedit_jax.data import json_files
+
+Item = TypeVar("Item", bound=Hashable)
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# A file name that is not valid UTF-8 contains lone surrogates in Python; JSON has the same escapes for them.
+_ENCODING = {"encoding": "utf-8", "errors": "backslashreplace"}
+_MAX_NAMED = 5  # items that an error names
+
+
+@runtime_checkable
+class Result(Protocol):
+    """The result of an item, or `Failed`."""
+
+    def to_json(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An item without a result."""
+
+    reason: str  # a sentence that names the fault, without the name of the item
+
+    def to_json(self) -> Mapping[str, Any]:
+        return {"error": self.reason}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` (from 1) of `count` parts of a list: item k (from 0) with k mod count = index - 1.
+
+    Neighbours go to different shards, so shards of a list that is sorted by size have about equal work.
+    """
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """The shard "I/N". Raises ValueError unless 1 ≤ I ≤ N."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ValueError(f"shard {text!r}: expected I/N with 1 ≤ I ≤ N, such as 1/4.")
+        return cls(int(match[1]), int(match[2]))
+
+    def of(self, items: Sequence[Item]) -> list[Item]:
+        """The items of this shard, in their order. An item that occurs several times belongs to one shard."""
+        # Without duplicates, because two shards with the same item could not be merged.
+        return list(dict.fromkeys(items))[self.index - 1 :: self.count]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder (by their suffixes), sorted by name. Raises ValueError if there are none."""
+    if not (files := sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)):
+        raise ValueError(f"no images in {folder}: expected files that end in {', '.join(IMAGE_SUFFIXES)}.")
+    return files
+
+
+def read_list(listing: Path, line_type: Any, parse: Callable[[int, Any], Sequence[Item]], example: str) -> list[Item]:
+    """The items of a .jsonl file with one object per line (or of a .json file with a list of them).
+
+    Args:
+      line_type: a `msgspec.Struct` with the fields of an object.
+      parse: number of the object (from 0) and object → items. It may raise ValueError.
+      example: a valid line, for errors.
+    Raises:
+      ValueError: the file has no lines, or lines are invalid; names the first.
+    """
+    entries, faults = json_files.read_list(listing, line_type)
+    if faults:
+        raise ValueError(f"{listing}, {faults[0]}; expected a line such as {example}.")
+    if not entries:
+        raise ValueError(f"{listing} is empty: expected lines such as {example}.")
+    items: list[Item] = []
+    for entry in entries:
+        try:
+            items += parse(entry.number, entry.value)
+        except ValueError as error:
+            raise ValueError(f"{listing}, {entry.name}: {error}; expected a line such as {example}.") from error
+    return items
+
+
+@contextmanager
+def atomic_write(file: Path) -> Iterator[Path]:
+    """The path of a temporary file beside `file`, which replaces `file` when the block ends without an error."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder: renaming is atomic within a file system only.
+    unfinished = file.with_name(f".{file.name}.part")
+    try:
+        yield unfinished
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)  # only after an error
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A .jsonl file of results.
+
+    The key of an item is the values of `key_fields`, attributes of the item and fields of its line.
+    """
+
+    path: Path
+    key_fields: tuple[str, ...]
+    maker: str  # the field that holds the fingerprint of what made the result, such as "scorer"
+
+    def run(
+        self,
+        items: Sequence[Item],
+        work: Callable[[Sequence[Item]], Iterable[tuple[Item, Result]]],
+        fingerprint: str,
+        *,
+        is_complete: Callable[[Mapping[str, Any]], bool] = lambda line: True,
+        retries: int = 0,
+    ) -> dict[Item, Failed]:
+        """Append the results of the items that the file does not have yet.
+
+        Args:
+          items: items that occur several times are worked on once.
+          work: yields (item, result) for each of the items that it is called with.
+          fingerprint: of what makes the results.
+          is_complete: whether a stored line needs no new result.
+          retries: how often failed items are tried again before their errors are written.
+        Returns:
+          The items that failed. The others have their results all the same.
+        Raises:
+          ValueError: the file holds other things than such results, or results with another fingerprint.
+        """
+        # Before `work` starts, so that a wrong file fails at once.
+        due, failed = self._due(items, fingerprint, is_complete), {}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", **_ENCODING) as file:
+            for attempt in range(1 + retries):
+                if due:
+                    failed = self._append(file, work(due), fingerprint, with_errors=attempt == retries)
+                    due = list(failed)
+        return failed
+
+    def merge(self, parts: Sequence[Path], items: Sequence[Item]) -> dict[Item, Failed]:
+        """Write the results of all shards, in the order of `items`, to this file.
+
+        Args:
+          parts: the result files of the shards.
+          items: the whole list.
+        Returns:
+          The items that failed. A run over the merged file tries them again.
+        Raises:
+          FileExistsError: this file exists.
+          ValueError: an item is missing, occurs twice or is not in the list; parts have different fingerprints.
+        """
+        if self.path.exists():
+            raise FileExistsError(f"{self.path} exists: remove it, or merge into another file.")
+        items = list(dict.fromkeys(items))
+        # A half-written last line is left out here, and its item is then reported as missing.
+        lines = [line for part in parts for line in self._read(part, None)[0]]
+        if len(makers := {str(line[self.maker]) for line in lines}) > 1:
+            raise ValueError(f"the parts come from different {self.maker}s: {', '.join(sorted(makers))}.")
+        self._check_parts(lines, items)
+        # Errors are merged too: an item that failed is not missing.
+        by_key = {self._key_of_line(line): line for line in lines}
+        ordered = [by_key[self._key(item)] for item in items]
+        self._write(ordered)
+        return {item: Failed(line["error"]) for item, line in zip(items, ordered, strict=True) if "error" in line}
+
+    def _check_parts(self, lines: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> None:
+        """Raises ValueError unless each item has one line, and each line is of an item."""
+        counts, expected = Counter(map(self._key_of_line, lines)), dict.fromkeys(map(self._key, items))
+        faults = {
+            "missing": [key for key in expected if key not in counts],
+            "found twice": [key for key, count in counts.items() if count > 1],
+            "not in the list": [key for key in counts if key not in expected],
+        }
+        if any(faults.values()):
+            found = ". ".join(_listed(name, keys) for name, keys in faults.items() if keys)
+            raise ValueError(f"the parts do not make up the list of {len(items)} items. {found}.")
+
+    def _append(
+        self, file: IO[str], results: Iterable[tuple[Item, Result]], fingerprint: str, with_errors: bool
+    ) -> dict[Item, Failed]:
+        """Write results as they come; returns the failed items, whose errors are written only `with_errors`."""
+        failed = {}
+        for item, result in results:
+            if isinstance(result, Failed):
+                failed[item] = result
+            if with_errors or not isinstance(result, Failed):
+                key = dict(zip(self.key_fields, self._key(item), strict=True))
+                file.write(_to_line({**key, **result.to_json(), self.maker: fingerprint}))
+                # A run that is killed loses only the items in progress.
+                file.flush()
+        return failed
+
+    def _due(
+        self, items: Sequence[Item], fingerprint: str, is_complete: Callable[[Mapping[str, Any]], bool]
+    ) -> list[Item]:
+        """The items without a complete result. Lines of failed or incomplete results are removed from the file."""
+        lines, is_cut = self._read(self.path, fingerprint) if self.path.is_file() else ([], False)
+        kept = [line for line in lines if "error" not in line and is_complete(line)]
+        # A half-written last line must go, because the next result would be appended to it.
+        if is_cut or len(kept) < len(lines):
+            logging.info("%s: %d items are tried again.", self.path, len(lines) - len(kept) + is_cut)
+            self._write(kept)
+        done = set(map(self._key_of_line, kept))
+        due = [item for item in dict.fromkeys(items) if self._key(item) not in done]
+        if done:
+            logging.info("%s has %d items; %d are to do.", self.path, len(done), len(due))
+        return due
+
+    def _read(self, path: Path, fingerprint: str | None) -> tuple[list[dict[str, Any]], bool]:
+        """The complete lines of a result file, and whether a half-written line follows them.
+
+        Raises:
+          ValueError: a line is not a result, or has another fingerprint (None: any).
+        """
+        # As bytes: a line may be cut within a character, which then is not valid UTF-8.
+        complete, _, rest = path.read_bytes().rpartition(b"\n")
+        numbered = enumerate(complete.split(b"\n"), 1)
+        lines = [self._parse(line, f"line {n} of {path}", fingerprint) for n, line in numbered if line.strip()]
+        return lines, bool(rest)
+
+    def _parse(self, line: bytes, where: str, fingerprint: str | None) -> dict[str, Any]:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        required = (*self.key_fields, self.maker)
+        # Only scalars can be keys; a list of scores may have the same field names with lists in them.
+        if (
+            not isinstance(entry, dict)
+            or not entry.keys() >= set(required)
+            or not all(isinstance(entry[name], str | int) for name in self.key_fields)
+        ):
+            raise ValueError(f"{where} is not a result: expected an object with {', '.join(required)}.")
+        if fingerprint not in (None, entry[self.maker]):
+            raise ValueError(
+                f"{where} has {self.maker} {entry[self.maker]!r}, which differs from this run's {fingerprint!r} in its "
+                "weights, settings or precision: give another output file."
+            )
+        return entry
+
+    def _write(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        with atomic_write(self.path) as unfinished:
+            unfinished.write_text("".join(map(_to_line, lines)), **_ENCODING)
+
+    def _key(self, item: Item) -> tuple[Any, ...]:
+        return tuple(getattr(item, name) for name in self.key_fields)
+
+    def _key_of_line(self, line: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(line[name] for name in self.key_fields)
+
+
+def _to_line(entry: Mapping[str, Any]) -> str:
+    # Without ASCII escapes, so that instructions in other scripts stay readable.
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def _listed(name: str, keys: Sequence[tuple[Any, ...]]) -> str:
+    """`3 missing: a b c`: the number of keys and the first of them."""
+    shown = "; ".join(" ".join(map(str, key)) for key in keys[:_MAX_NAMED])
+    return f"{len(keys)} {name}: {shown}{', ...' if len(keys) > _MAX_NAMED else ''}"
