@@ -23,7 +23,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rewardedit_jax.bases.base import Dropout
-from rewardedit_jax.bases.instruct_pix2pix import Inputs, InstructPix2Pix, recipe_reward
+from rewardedit_jax.bases.instruct_pix2pix import Inputs, InstructPix2Pix
+from rewardedit_jax.bases.stable_diffusion import recipe_reward
 from rewardedit_jax.data.pipeline import EditBatch
 from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.editing.task import EditingTask

@@ -1,4 +1,4 @@
-"""What the commands under launch/ have in common: errors in one sentence, and a log of what concerns the user."""
+"""What the commands in launch/ share: one-sentence errors, and logs without the advice of other packages."""
 
 import argparse
 import logging
@@ -10,47 +10,66 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What bad input raises. Anything else is a fault of the program and keeps its traceback.
+from absl import flags
+from absl import logging as absl_logging
+
+# Exceptions that wrong input raises. Any other exception is a bug, and its traceback is printed.
 _USER_ERRORS = (ValueError, OSError, FloatingPointError)
 _SHOW_TRACEBACK = "REWARDEDIT_TRACEBACK"
 _PACKAGE = str(Path(__file__).parent)
 
 
-def png_file(name: str) -> Path:
-    """For argparse: a picture to be written, found out to be no PNG before the work is done."""
-    if not name.lower().endswith(".png"):
-        raise argparse.ArgumentTypeError(f"the picture is a PNG; give a name that ends in .png, not {name}")
-    return Path(name)
-
-
 @contextmanager
 def complain_clearly(*more: type[Exception]) -> Iterator[None]:
-    """Turns an error of the user's input into its message on stderr and exit status 1; a warning into one line.
+    """Turn an error of the user's input into its message on stderr and exit status 1; print a warning as one line.
 
     Args:
-      more: what else stands for bad input where this is used.
+      more: further exceptions that wrong input raises in this block.
     """
-    with_place, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
+    format_before, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
     try:
         yield
     except (*_USER_ERRORS, *more) as error:
         if os.environ.get(_SHOW_TRACEBACK):
             traceback.print_exc()
-        sys.exit(f"error: {_told(error)}\n({_SHOW_TRACEBACK}=1 shows where in the program this was found.)")
+        # A string as exit code is printed to stderr, with exit status 1.
+        sys.exit(f"error: {_message(error)}\n({_SHOW_TRACEBACK}=1 shows where in the program this was found.)")
     except KeyboardInterrupt:
         sys.exit("interrupted.")
     finally:
-        warnings.formatwarning = with_place
+        warnings.formatwarning = format_before
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     text = str(error)
-    if (name := text.strip("\"'")).isidentifier():  # of a missing key, or field of a recipe, errors say nothing else
+    # The message of a KeyError, and of ml_collections for an unknown field, is the bare name.
+    if (name := text.strip("\"'")).isidentifier():
         return f"there is no {name}"
-    # What fails in a recipe reaches us as a printed traceback; it ends in the message.
+    # ml_collections reports an error in a recipe as the text of its traceback, whose last line is the message.
     return text.strip().splitlines()[-1] if "Traceback (most recent call last)" in text else text
 
 
-def only_our_warnings(record: logging.LogRecord) -> bool:
-    """A log filter: other packages' warnings advise on their own settings, which no command here offers."""
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse absl flags with one-sentence errors; returns the other arguments.
+
+    Unless a verbosity is asked for, the log shows the warnings of this package, and errors of all packages.
+    """
+    # The last three are raised for a field that the recipe does not have, or a value of another type.
+    with complain_clearly(flags.Error, AttributeError, KeyError, TypeError):
+        rest = flags.FLAGS(argv)
+    if flags.FLAGS["verbosity"].using_default_value:
+        absl_logging.set_verbosity(absl_logging.WARNING)
+        absl_logging.get_absl_handler().addFilter(_is_relevant)
+    return rest
+
+
+def _is_relevant(record: logging.LogRecord) -> bool:
+    """A log filter. Warnings of other packages advise on settings that the commands here do not offer."""
     return record.levelno >= logging.ERROR or record.pathname.startswith(_PACKAGE)
+
+
+def png_file(name: str) -> Path:
+    """An argparse type: the name of a PNG. Refuses other names before the work is done."""
+    if not name.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{name}: expected a name that ends in .png")
+    return Path(name)

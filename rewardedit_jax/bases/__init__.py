@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jax.typing import DTypeLike
 
-from rewardedit_jax.bases.components import Start
+from rewardedit_jax.bases.base import Start
 from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix
 from rewardedit_jax.weights.files import read_json
 from rewardedit_jax.weights.hub import find_model

@@ -6,46 +6,26 @@ Brooks et al., "InstructPix2Pix" (CVPR 2023), section 3.2; the reward is that of
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
-from ml_collections import ConfigDict
 
 from rewardedit_jax.bases.base import Dropout, Guidance, Keep, ReportCut
-from rewardedit_jax.bases.components import Component, Start, open_component, read_process, recipe_process
-from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, encode_texts, load_clip_tokenizer
+from rewardedit_jax.bases.stable_diffusion import StableDiffusionFiles
+from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, encode_texts
 from rewardedit_jax.diffusion.process import NoiseProcess
-from rewardedit_jax.models import clip, unet, vae
 from rewardedit_jax.models.clip import CLIPTextModel, TextStates
-from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet
 from rewardedit_jax.models.vae import AutoencoderKL, Posterior
 from rewardedit_jax.params import Params
 from rewardedit_jax.reward import Reward, join_feedback
-from rewardedit_jax.weights.files import write_json
-from rewardedit_jax.weights.hub import find_model
-from rewardedit_jax.weights.pretrained import CLIP_TEXT, UNET, VAE, save_pretrained
-from rewardedit_jax.weights.unet import widen_conv_in
 
-_KINDS = {"unet": UNET, "vae": VAE, "text_encoder": CLIP_TEXT}
-_PARTITION_RULES = tuple(
-    (f"{component}/{path}", spec)
-    for component, rules in (
-        ("unet", unet.PARTITION_RULES),
-        ("vae", vae.PARTITION_RULES),
-        ("text_encoder", clip.TEXT_PARTITION_RULES),
-    )
-    for path, spec in rules
-)
 _BRANCHES = ("text", "image", "neither")
 _LOW = "low"  # the fourth branch, of reward guidance
 
@@ -81,12 +61,11 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class InstructPix2Pix:
+class InstructPix2Pix(StableDiffusionFiles):
     """The base editor; a `bases.base.Base`."""
 
     name: ClassVar[str] = "instruct_pix2pix"
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionPipeline")
-    components: ClassVar[tuple[str, ...]] = tuple(_KINDS)
 
     unet: UNet
     vae: AutoencoderKL
@@ -94,10 +73,6 @@ class InstructPix2Pix:
     process: NoiseProcess
     # Not compared: it acts on the host only, and editors that were loaded twice share their compiled programs.
     tokenizer: CLIPTokenizer = field(compare=False, repr=False)
-
-    @property
-    def partition_rules(self) -> tuple[tuple[str, PartitionSpec], ...]:
-        return _PARTITION_RULES
 
     @property
     def dtype(self) -> DTypeLike:
@@ -174,17 +149,12 @@ class InstructPix2Pix:
         return self.vae.apply({"params": params["vae"]}, images, method="encode")
 
     def latents(self, encoded: Posterior, rng: PRNGKeyArray) -> Float[Array, "b h w c"]:
-        return (encoded.sample(rng) - self._shift) * self.vae.config.scaling_factor
+        return self.vae.config.scale_latents(encoded.sample(rng))
 
     def decode(self, params: Params, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
-        latents = latents / self.vae.config.scaling_factor + self._shift
+        latents = self.vae.config.unscale_latents(latents)
         images = self.vae.apply({"params": params["vae"]}, latents, method="decode")
         return jnp.clip(images.astype(jnp.float32) / 2 + 0.5, 0, 1)
-
-    @property
-    def _shift(self) -> float:
-        """What is subtracted from latents before they are scaled; Stable Diffusion's VAEs have none."""
-        return self.vae.config.shift_factor or 0.0
 
     def draw_keep(self, rng: PRNGKeyArray, batch: int, dropout: Dropout) -> Keep:
         """Instruction only, both, and source only are dropped with probability d each (Brooks et al., section 3.2.1).
@@ -269,56 +239,6 @@ class InstructPix2Pix:
             "reward_keep": reward.keep,
         }
 
-    # Files
-
-    @classmethod
-    def open(cls, directory: Path, dtype: DTypeLike) -> Start:
-        """The editor in a diffusers pipeline directory; `dtype` is that of the U-Net and the text encoder."""
-        opened = {
-            name: open_component(directory, name, kind, _compute_dtype(name, dtype)) for name, kind in _KINDS.items()
-        }
-        base = cls(
-            **{name: network.module for name, network in opened.items()},
-            process=read_process(directory),
-            tokenizer=load_clip_tokenizer(directory / "tokenizer"),
-        )
-        return Start(base, {name: Component(network.module, read=network.read) for name, network in opened.items()})
-
-    @classmethod
-    def start(cls, config: ConfigDict) -> Start:
-        """The editor that a recipe trains.
-
-        Component by component: what `config.network` describes starts from scratch, everything else is read from the
-        pipeline `config.init`. The U-Net is then brought to what the recipe trains: the 4-channel input of Stable
-        Diffusion is widened for the condition latents, and reward modules are added if it has none.
-        """
-        read_from_init = [name for name in cls.components if not config.network[name]]
-        directory = find_model(config.init, read_from_init) if config.init else None
-        tokenizer = load_clip_tokenizer(_tokenizer_folder(config.network.tokenizer, directory, cls.components))
-        parts = {}
-        for name in cls.components:
-            if name in read_from_init:
-                dtype = _compute_dtype(name, config.compute.dtype)
-                opened = open_component(directory, name, _KINDS[name], dtype)
-                parts[name] = Component(opened.module, read=opened.read)
-            else:
-                parts[name] = Component(_described(name, config, tokenizer))
-        parts["unet"] = _adapted_unet(parts["unet"], parts["vae"].module, config)
-        modules = {name: part.module for name, part in parts.items()}
-        return Start(cls(**modules, process=recipe_process(config, directory), tokenizer=tokenizer), parts)
-
-    def save(self, params: Params, directory: Path) -> None:
-        """Write a pipeline directory that PyTorch diffusers loads too."""
-        for name in self.components:
-            save_pretrained(getattr(self, name), params[name], directory / name)
-        self.tokenizer.save_pretrained(directory / "tokenizer")
-        # vocab.json and merges.txt, which transformers 4 reads in place of tokenizer.json.
-        self.tokenizer.backend_tokenizer.model.save(str(directory / "tokenizer"))
-        scheduler = self.process.to_config()
-        write_json(scheduler, directory / "scheduler" / "scheduler_config.json")
-        # Last: the presence of this file makes the directory a model.
-        write_json(_model_index(scheduler["_class_name"]), directory / "model_index.json")
-
 
 def _per_sample(keep: Array, ndim: int) -> Array:
     """[b] → [b, 1, ...] with `ndim` axes."""
@@ -338,67 +258,3 @@ def _stack(keep: Sequence[bool], kept: PyTree, dropped: PyTree) -> PyTree:
         return jnp.concatenate([with_it if kept_here else without for kept_here in keep])
 
     return jax.tree.map(rows, kept, dropped)
-
-
-# Files and recipes
-
-
-def _compute_dtype(name: str, dtype: DTypeLike) -> DTypeLike:
-    """The VAE computes in float32 whatever is asked for: in half precision its errors are visible."""
-    return jnp.float32 if name == "vae" else dtype
-
-
-def _tokenizer_folder(model: str, init: Path | None, components: Sequence[str]) -> Path:
-    """The tokenizer folder of the pipeline that the recipe names for it, else of the one that training starts from."""
-    return (find_model(model, components) if model else init) / "tokenizer"
-
-
-def _described(name: str, config: ConfigDict, tokenizer: CLIPTokenizer) -> nn.Module:
-    """The network that a recipe describes; the text encoder's vocabulary is that of the tokenizer."""
-    described = config.network[name].to_dict()
-    if name == "text_encoder":
-        described |= {
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": tokenizer.model_max_length,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
-    kind = _KINDS[name]
-    return kind.module(kind.config.from_hf(described), dtype=_compute_dtype(name, config.compute.dtype))
-
-
-def _adapted_unet(part: Component, autoencoder: AutoencoderKL, config: ConfigDict) -> Component:
-    """The U-Net with condition latents in its input, and with reward modules if the recipe names a layout."""
-    network, both = part.module.config, 2 * autoencoder.config.latent_channels
-    if config.reward.layout and network.reward is None:
-        network = replace(network, reward=recipe_reward(config.reward))
-    module = part.module.clone(config=replace(network, in_channels=both), remat=config.compute.remat)
-    return part._replace(module=module, origin=part.module, fit=lambda params: widen_conv_in(params, both))
-
-
-def recipe_reward(reward: ConfigDict) -> RewardConditionConfig:
-    """The reward modules of a recipe: their layout, what they read and where they act."""
-    return RewardConditionConfig(
-        layout=reward.layout,
-        sources=tuple(reward.sources),
-        paths=tuple(reward.paths),
-        perspectives=tuple(reward.perspectives),
-    )
-
-
-def _model_index(scheduler: str) -> dict[str, Any]:
-    nothing = [None, None]
-    return {
-        "_class_name": InstructPix2Pix.pipelines[0],
-        "_diffusers_version": "0.36.0",
-        "feature_extractor": nothing,
-        "image_encoder": nothing,
-        "requires_safety_checker": False,
-        "safety_checker": nothing,
-        "scheduler": ["diffusers", scheduler],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }

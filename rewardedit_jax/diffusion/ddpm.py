@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from rewardedit_jax.diffusion.beta_schedule import BetaSchedule
 from rewardedit_jax.diffusion.samplers import SamplerTable, check_sampler, make_table
+from rewardedit_jax.diffusion.scheduler_config import BetaSchedule
 
 # At zero terminal SNR, Euler and DPM-Solver++ use this alpha_bar instead of 0, which keeps their sigma finite
 # (diffusers' EulerDiscreteScheduler.__init__).

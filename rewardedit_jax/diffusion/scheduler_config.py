@@ -2,13 +2,73 @@
 
 Every noise process is such a dataclass. Its fields are the settings that this package uses. The settings that only
 diffusers uses are kept as one JSON text, `unread`, so that a saved model still has them. A string, unlike a dict, is
-immutable and hashable: processes are static arguments of `jax.jit`.
+immutable and hashable: processes are static arguments of `jax.jit`. `BetaSchedule` holds the settings of the many
+scheduler classes whose noise comes from betas.
 """
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+# Scheduler classes of diffusers whose noise comes from the settings of `BetaSchedule` alone. CogVideoX's classes are
+# missing: they also shift the signal-to-noise ratio.
+CLASSES = (
+    "DDIMScheduler",
+    "DDIMInverseScheduler",
+    "DDIMParallelScheduler",
+    "DDPMScheduler",
+    "DDPMParallelScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "RePaintScheduler",
+    "SASolverScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+)
+
+_CHOICES = {
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+    "prediction_type": ("epsilon", "v_prediction"),
+    "timestep_spacing": (None, "leading", "trailing", "linspace"),
+    "final_sigmas_type": ("zero", "sigma_min"),
+}
+
+_FIXED = {
+    "thresholding": (False,),
+    "use_karras_sigmas": (False, None),
+    "use_exponential_sigmas": (False, None),
+    "use_beta_sigmas": (False, None),
+    "use_lu_lambdas": (False, None),
+    "use_flow_sigmas": (False, None),
+    "interpolation_type": ("linear",),
+    "timestep_type": ("discrete",),
+    "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
+    # "deis", "logrho", "bh1" and "bh2" come from files of DEIS and UniPC. diffusers' DPMSolverMultistepScheduler
+    # replaces them by its own "dpmsolver++" and "midpoint", so they ask for nothing else here.
+    "algorithm_type": ("dpmsolver++", "deis"),
+    "solver_type": ("midpoint", "logrho", "bh1", "bh2"),
+    "solver_order": (2,),
+    "lower_order_final": (True,),
+    "euler_at_final": (False,),
+    "lambda_min_clipped": (-math.inf,),
+}
 
 
 def read_settings(
@@ -77,3 +137,70 @@ def _of_field(value: Any, default: Any) -> Any:
     if isinstance(default, float):
         return float(value)
     return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class BetaSchedule:
+    """Settings of a diffusers scheduler whose noise comes from betas, whichever of its classes wrote them.
+
+    The defaults are those of diffusers' classes. Where these differ, the default is None, and each sampler takes the
+    default of its own diffusers class, as `from_config` of that class does.
+    """
+
+    num_train_timesteps: int = 1000  # T
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"  # "linear" | "scaled_linear" (linear in sqrt(beta)) | "squaredcos_cap_v2"
+    trained_betas: tuple[float, ...] | None = None  # T betas that replace the three settings above
+    rescale_betas_zero_snr: bool = False  # no signal at the last timestep (Lin et al. 2023, algorithm 1)
+    prediction_type: str = "epsilon"  # "epsilon" | "v_prediction"
+    timestep_spacing: str | None = None  # "leading" | "trailing" | "linspace" (Lin et al. 2023, table 2)
+    steps_offset: int = 0  # added to the timesteps of "leading"
+    clip_sample: bool | None = None  # whether DDIM clips x_0 to ±clip_sample_range; None: yes
+    clip_sample_range: float = 1.0
+    set_alpha_to_one: bool | None = None  # DDIM ends at alpha_bar 1 if True or None, at alpha_bar_0 if False
+    final_sigmas_type: str = "zero"  # Euler and DPM-Solver++ end at sigma 0 ("zero") or at timestep 0 ("sigma_min")
+    unread: str = "{}"  # JSON text of the other settings of the file, written back by `to_config`
+
+    def __post_init__(self):
+        check_choices(vars(self), _CHOICES)
+        if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
+            raise ValueError(
+                f"`trained_betas` has {len(self.trained_betas)} values: expected one for each of the "
+                f"`num_train_timesteps={self.num_train_timesteps}`"
+            )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "BetaSchedule":
+        """The schedule that a diffusers `scheduler_config.json` describes.
+
+        Raises:
+          ValueError: for a scheduler class without betas, or a setting that the samplers here do not implement.
+        """
+        return cls(**read_settings(cls, config, CLASSES, _FIXED))
+
+    def to_config(self) -> dict[str, Any]:
+        """The config that `from_config` reads as this schedule. Settings at their default are left out."""
+        return write_settings(self, CLASSES[0])
+
+    @cached_property
+    def alphas_cumprod(self) -> Float[np.ndarray, " T"]:
+        """alpha_bar_t = prod_{s≤t} (1 - beta_s), float64. Exactly 0 at the end if `rescale_betas_zero_snr`."""
+        alpha_bar = np.cumprod(1 - self._betas())
+        if self.rescale_betas_zero_snr:
+            # Lin et al. 2023, algorithm 1: shift sqrt(alpha_bar) to end at 0, scale it to keep its first value.
+            alpha = np.sqrt(alpha_bar)
+            alpha_bar = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
+        return alpha_bar
+
+    def _betas(self) -> Float[np.ndarray, " T"]:
+        if self.trained_betas is not None:
+            return np.asarray(self.trained_betas, np.float64)
+        if self.beta_schedule == "linear":
+            return np.linspace(self.beta_start, self.beta_end, self.num_train_timesteps)
+        if self.beta_schedule == "scaled_linear":
+            return np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_train_timesteps) ** 2
+        # Nichol & Dhariwal 2021, eq. 17, with betas of at most 0.999.
+        time = np.arange(self.num_train_timesteps + 1) / self.num_train_timesteps
+        alpha_bar = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2
+        return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)

@@ -45,6 +45,7 @@ class Editor:
           dtype: of computation, except in the VAE, which stays in float32; None: bfloat16 on accelerators, float32 on a
             CPU.
         """
+        # Nothing is drawn: a pipeline directory has all parameters, so the key is not used.
         start = open_pipeline(find_pipeline(model), default_dtype() if dtype is None else dtype)
         return cls(start.base, jax.device_put(start.init(jax.random.key(0))))
 
@@ -114,20 +115,23 @@ class Editor:
           ValueError: an image that cannot be read or does not fit the networks, an empty instruction, a reward that
             this model cannot take, an unknown sampler, noise of another shape.
         """
+        # Everything that the arguments alone can tell is refused before an image is read.
         self._check(reward, reward_guidance, output, batch_size)
         rewards = [_resolved(one) for one in reward] if isinstance(reward, (list, tuple)) else _resolved(reward)
         requests = make_requests(image, instruction, rewards, partial(self.prepare, resolution=resolution))
         start = StartingNoise(self.base, len(requests), steps, seed, latents, noise)
         process = self.base.process
-        guidance = self.base.guide(*map(float, (text_guidance, image_guidance, reward_guidance)))
+        guidance = self.base.guide(text_guidance, image_guidance, reward_guidance)
         edited = {}
         for chosen in in_batches(range(len(requests)), lambda i: requests[i].source.shape, batch_size):
             batch = [requests[i] for i in chosen]
+            # The table may depend on the size: flow matching shifts its noise levels with the resolution.
             shape = (len(batch), *self.base.latent_shape(*batch[0].source.shape[:2]))
             table = process.sampler_table(sampler or process.default_sampler, steps, shape)
             inputs = self._inputs(batch, chosen, low_reward, start, table.stochastic)
             with jax.default_matmul_precision(self._precision):
                 images = edit_batch(self.base, self.params, inputs, table, guidance.weights, guidance.branches)
+            # Batches are formed by size, so edits come out in another order than they were asked for.
             edited |= zip(chosen, np.asarray(images), strict=True)
         return _as_output([edited[i] for i in range(len(requests))], output, single=_is_one(image, instruction))
 

@@ -20,12 +20,14 @@ def editing_loss(
     base: Base, params: Params, dropout: Dropout, batch: EditBatch, rng: PRNGKeyArray
 ) -> Float[Array, " b"]:
     """The loss of each example of a batch, float32, with everything random drawn from `rng`."""
+    # One key per use: a base that does not drop conditions leaves the noise as it is.
     posterior_rng, drop_rng, time_rng, noise_rng, net_rng = jax.random.split(rng, 5)
     # Both images of each pair go through the autoencoder in one pass.
     images = to_unit(jnp.concatenate([batch.edited, batch.source]))
     edited, source = _halves(base.encode(params, images))
     clean = base.latents(edited, posterior_rng)
     keep = base.draw_keep(drop_rng, len(clean), dropout)
+    # Conditions are dropped before the text encoder runs: dropping a text means encoding the empty one.
     conditions = base.condition(params, source, batch.inputs, keep)
     times = base.process.sample_times(time_rng, clean.shape)
     noise = jax.random.normal(noise_rng, clean.shape)
@@ -44,6 +46,7 @@ def denoising_loss(
     """The same loss for given clean latents, conditions, times and noise."""
     noisy = base.process.add_noise(clean, noise, times)
     output = base.denoise(params, noisy, times, conditions, dropout_rng)
+    # In float32, because squares of bfloat16 differences lose most of their digits.
     error = output.astype(jnp.float32) - base.process.target(clean, noise, times)
     return jnp.mean(error**2, axis=(1, 2, 3))
 

@@ -44,6 +44,7 @@ def make_requests(
         if len(values) not in (1, n):
             raise ValueError(f"{len(values)} {what} for {n} edits: give one, or one for each edit.")
     _check_instructions(instructions)
+    # Each image is prepared once, also if many instructions share it.
     sources = [np.asarray(prepare(picture)) for picture in images]
     return [EditRequest(*(values[i % len(values)] for values in (sources, instructions, rewards))) for i in range(n)]
 
@@ -76,6 +77,7 @@ def in_batches(items: Iterable[Item], size_of: Callable[[Item], Hashable], batch
     for item in items:
         size = size_of(item)
         waiting[size].append(item)
+        # Full batches leave at once, so that few images wait in memory.
         if len(waiting[size]) == batch_size:
             compiled.add(size)
             yield waiting.pop(size)

@@ -46,10 +46,12 @@ def edit_batch(
     Args:
       weights, branches: of `Base.guide`.
     """
+    # Conditions are computed once, not in every step: they do not depend on the noise.
     source = base.encode(params, inputs.source)
     conditions = base.condition_branches(params, source, inputs.asked, inputs.low, branches)
 
     def guided(x: Array, time: Array) -> Array:
+        # All branches in one batch: one call of the network per step.
         x = repeat(x, len(branches))
         return combine(base.denoise(params, x, jnp.full(len(x), time), conditions), weights)
 
@@ -89,6 +91,7 @@ class StartingNoise:
         Raises:
           ValueError: if given latents have another shape.
         """
+        # Given noise is checked here, where the size of the image is known.
         grid = self._base.latent_shape(*images[1:3])
         if self._latents is None:
             return np.stack([self._draw(i, 0, grid) for i in chosen])

@@ -28,6 +28,7 @@ class EditingTask:
         self.trainable = tuple(config.trainable)
         # Before the model: a mistyped folder shows within a second.
         self.source = self.open_source(config.data)
+        # Opens configs and tokenizers; weights are read by `init`.
         self.start = base_named(config.base_editor).start(config)
         self.base = self.start.base
         self.dropout = Dropout(config.conditioning_dropout, config.reward.dropout)
@@ -62,6 +63,7 @@ class EditingTask:
         return editing_loss(self.base, params, self.dropout, batch, rng), {}
 
     def batches(self, start: int) -> Iterator[EditBatch]:
+        # One counter per run; the threads of the pipeline share it.
         cut_texts = CutTexts()
         data = self.config.data
         return edit_batches(

@@ -25,6 +25,7 @@ def check_workdir(workdir: Path, resume: bool) -> None:
     workdir = Path(workdir).absolute()
     if jax.process_index():  # the first host may already write here when the others start
         return
+    # orbax names a complete checkpoint by its step; an unfinished one has a suffix.
     if resume and not any(entry.name.isdigit() for entry in workdir.glob("checkpoints/*")):
         raise FileNotFoundError(f"{workdir} holds no checkpoint to resume from: start without --resume")
     if not resume and workdir.exists() and any(workdir.iterdir()):
@@ -49,6 +50,7 @@ def record_config(workdir: Path, config: ConfigDict) -> None:
     file = workdir / "config.json"
     text = json.dumps(config.to_dict(), indent=2, default=str)
     if file.exists():
+        # A warning, not an error: resuming with another learning rate or batch size may be intended.
         before, now = _leaves(json.loads(file.read_text())), _leaves(json.loads(text))
         for field in sorted((before.keys() | now.keys()) - {"steps"}):
             if before.get(field) != now.get(field):
@@ -70,6 +72,7 @@ class Checkpoints:
     """Checkpoints of a run under workdir/checkpoints: the newest `keep` training states, written in the background."""
 
     def __init__(self, workdir: Path, keep: int):
+        # Asynchronous: training goes on while the files are written.
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._directory = workdir / "checkpoints"
         # Without a handler, orbax cannot read the metadata of a checkpoint before it is restored.
@@ -80,6 +83,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        # Waits for a checkpoint that is still being written.
         self._manager.close()  # waits for what is still being written
 
     def latest(self) -> int | None:
@@ -112,6 +116,7 @@ class Checkpoints:
         step = self.latest()
         saved = _shapes(self._manager.item_metadata(step).state)
         wanted = _shapes(abstract)
+        # All differences in one error, because one wrong setting usually changes many leaves.
         faults = [
             f"{path}: saved {saved.get(path, 'nothing')}, wanted {wanted.get(path, 'nothing')}"
             for path in sorted(saved.keys() | wanted.keys())

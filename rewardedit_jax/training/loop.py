@@ -66,10 +66,12 @@ def train(
     """
     workdir = open_workdir(workdir, resume)
     mesh = make_mesh(**config.mesh)
+    # What can be refused without reading data or weights is refused first.
     check_batch_size(config.batch_size, mesh)
     evaluators = _evaluators(task, config)
     optimizer = make_optimizer(config.optimizer, config.steps)
     create = partial(create_state, optimizer=optimizer, ema=config.optimizer.ema_decay is not None)
+    # Shapes and shardings of the whole state are known before any array exists: nothing is ever laid out twice.
     trained, _ = split_params(task.abstract_params(), task.trainable)
     abstract = jax.eval_shape(create, trained)
     shardings = infer_shardings(abstract, task.partition_rules, mesh)
@@ -84,14 +86,17 @@ def train(
             trained, frozen = initial_params(task, config, mesh)
             state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(trained)
             del trained  # donated: the state has taken over its memory
+        # Written once the state exists: a run that fails before leaves an empty directory, and can be started again.
         record_config(workdir, config)
         step = compile_step(task, config, optimizer, mesh, shardings, frozen)
+        # The order of the examples follows from the step; no iterator is saved or restored.
         start = int(state.step)
         with (
             MetricWriter(workdir, start, config.steps) as writer,
             prefetched(task.batches(start), partial(global_batch, mesh=mesh), depth=2) as batches,
         ):
             state = _Run(config, checkpoints, writer, evaluators, frozen).go(step, state, batches)
+    # Outside the block: the prefetching thread and the writers are closed before the model is written.
     _export(task, _complete(state, frozen), workdir / "model")
     return state
 
@@ -136,6 +141,7 @@ def compile_step(
         accumulate=config.accumulate,
         ema_decay=config.optimizer.ema_decay,
     )
+    # Parameters, moments and average keep their layout from step to step; metrics are scalars on every device.
     frozen_shardings = jax.tree.map(lambda x: x.sharding, frozen)
     compiled = jax.jit(
         step,
@@ -174,10 +180,12 @@ class _Run:
         self._start = int(state.step), time.perf_counter()
         with _stop_requests() as stop_requested:
             for n in range(int(state.step) + 1, self.config.steps + 1):
+                # Dispatched only: arrays of metrics are futures until they are read.
                 state, metrics = step(state, self.frozen, self._next(batches, n))
                 if pending:
                     self._log(pending[0], self._read(*pending))
                 pending = n, metrics
+                # Asked on every step: on several hosts the answer is a collective, which all must take part in.
                 stopping = stop_requested.is_set() or self.checkpoints.reached_preemption(n)
                 if stopping or self._pauses(n):
                     self._pause(n, metrics, state, stopping)
@@ -214,6 +222,7 @@ class _Run:
         Blocks until the step is done. The first step compiles, so the next speed is measured from its end.
         """
         numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        # A loss that is not finite has already been applied to the state, but not yet saved.
         if not (math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])):
             raise NonFiniteLoss(self._advice(n, numbers))
         now, due = time.perf_counter(), self._due(n, self.config.log_every)
@@ -221,6 +230,7 @@ class _Run:
             step, then = self._mark or self._start
             examples = (n - step) * self.config.batch_size * self.config.accumulate
             numbers["examples_per_second"] = examples / (now - then)
+        # The first mark is set after step 1, so that later speeds leave compilation out.
         if due or not self._mark:
             self._mark = n, now
         return numbers
@@ -238,6 +248,7 @@ class _Run:
         numbers = {}
         for name, evaluator in self.evaluators.items():
             for key, value in evaluator(params, n).items():
+                # Evaluators return numbers and images in one mapping.
                 if np.ndim(value):
                     self.writer.write_image(n, f"{name}/{key}", np.asarray(value))
                 else:
@@ -271,8 +282,10 @@ def _stop_requests() -> Iterator[threading.Event]:
 
     def request(number: int, frame: object) -> None:
         requested.set()
+        # A run that hangs while it saves can still be killed by a second Ctrl-C.
         signal.signal(number, before[number])
 
+    # Python allows signal handlers in the main thread only; tests train in other threads too.
     if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -31,6 +31,7 @@ class MetricWriter:
         self._images = workdir / "images"
         _drop_after(start, workdir / "metrics.jsonl")
         self._file = (workdir / "metrics.jsonl").open("a", buffering=1)  # by lines: readable while the run goes on
+        # TensorBoard has no way to delete events; `purge_step` makes it ignore those of later steps.
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(total=steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
 
@@ -47,6 +48,7 @@ class MetricWriter:
         """Call once per step, in order. A value that is not finite is written as null."""
         if not self._first:
             return
+        # NaN and infinity are not valid JSON.
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         for name, value in metrics.items():
@@ -57,6 +59,7 @@ class MetricWriter:
         """Write an image as a TensorBoard event and as images/<name>_<step>.png."""
         if not self._first:
             return
+        # Seven digits: files sort by step.
         file = self._images / f"{name}_{step:07d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
@@ -75,6 +78,7 @@ def _drop_after(step: int, file: Path) -> None:
     """Remove the records after `step`, and a last line that is incomplete because its run was killed."""
     if not file.exists():
         return
+    # A record is one line of ASCII, so that splitlines cannot break within it.
     lines = file.read_text().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     shorter = file.with_suffix(".tmp")  # replaced atomically: a second kill loses nothing

@@ -22,6 +22,7 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
         after = optax.cosine_decay_schedule(peak, max(steps - warmup, 1))
     else:
         raise ValueError(f"optimizer.schedule={config.schedule!r}: expected 'constant' or 'cosine'")
+    # Without warm-up the first step must have the full rate, not 0.
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
@@ -38,6 +39,7 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
         parameters').
       steps: length of the run, which the cosine schedule needs.
     """
+    # Decay comes after the preconditioner, else Adam would divide it away, and before the learning rate scales it.
     adamw = optax.chain(
         scale_by_adam(config.b1, config.b2, config.eps, config.mu_dtype),
         optax.add_decayed_weights(config.weight_decay),
@@ -56,6 +58,7 @@ def clip_by_global_norm(largest: float) -> optax.GradientTransformation:
     """
 
     def update(grads, state, params=None):
+        # A norm of 0 gives infinity here, and the minimum is 1.
         scale = jnp.minimum(1.0, largest / optax.tree.norm(grads))
         return jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads), state
 

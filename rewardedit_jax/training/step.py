@@ -61,6 +61,7 @@ def train_step(
       ema_decay: of the moving average (`update_ema`); None: there is none.
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
+    # Only the trained part is differentiated; no gradient of a frozen network is ever computed.
     grads, metrics = _gradients(state.params, frozen, batch, rng, loss_fn, accumulate)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -92,6 +93,7 @@ def _gradients(
 
     def mean_loss(params, examples, rng):
         losses, metrics = loss_fn(merge_params(params, frozen), examples, rng)
+        # Means in float32, whatever the type of the losses.
         loss = jnp.mean(losses, dtype=jnp.float32)
         means = {name: jnp.mean(value, dtype=jnp.float32) for name, value in metrics.items()}
         return loss, means | {"loss": loss}
@@ -101,6 +103,7 @@ def _gradients(
 
     def add(total, part):
         grads, metrics = micro_batch(*part)
+        # Divided before adding: in a long sum the terms stay of the size of one gradient.
         return jax.tree.map(lambda t, g: t + g.astype(jnp.float32) / accumulate, total, grads), metrics
 
     if accumulate == 1:  # no loop, hence no second buffer of gradients
@@ -108,6 +111,7 @@ def _gradients(
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
     parts = jnp.arange(accumulate), jax.tree.map(lambda x: _micro_batches(x, accumulate), batch)
     grads, metrics = jax.lax.scan(add, zeros, parts)
+    # Micro-batches have equal sizes, so the mean of their means is the mean over all examples.
     return grads, jax.tree.map(jnp.mean, metrics)
 
 

@@ -21,8 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
-from rewardedit_jax.bases.base import Guidance
-from rewardedit_jax.bases.components import Component, Start
+from rewardedit_jax.bases.base import Component, Guidance, Start
 from rewardedit_jax.diffusion.process import process_from_config
 
 BLOCK, WORDS = 4, 32

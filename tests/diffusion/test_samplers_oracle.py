@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rewardedit_jax.diffusion.beta_schedule import CLASSES as BETA_CLASSES
 from rewardedit_jax.diffusion.ddpm import DDPM
 from rewardedit_jax.diffusion.samplers import sample
+from rewardedit_jax.diffusion.scheduler_config import CLASSES as BETA_CLASSES
 
 pytestmark = pytest.mark.oracle
 torch = pytest.importorskip("torch")

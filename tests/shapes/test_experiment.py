@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rewardedit_jax.bases.instruct_pix2pix import recipe_reward
+from rewardedit_jax.bases.stable_diffusion import recipe_reward
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.params import abstract_params
 from rewardedit_jax.scoring.edit_score import EditScore
