@@ -21,8 +21,6 @@ from rewardedit_jax.editing.requests import in_batches
 from rewardedit_jax.reward import Reward
 
 METADATA = "rewardedit_jax"  # the text chunk of an output PNG that holds its settings as JSON
-
-
 SCORES = {"nargs": 3, "type": float, "metavar": ("FOLLOWING", "PRESERVING", "QUALITY")}  # of an argument
 
 
@@ -109,9 +107,10 @@ class _ListParser:
     def __call__(self, index: int, line: _Line) -> list[EditJob]:
         path = self.folder / line.image
         # The index keeps outputs of equal names from different folders apart.
-        output = self.output / (line.output or f"{index:05d}_{path.stem}.png")
-        text = line.instruction or self.instruction
-        return [EditJob(path, text, self._reward(line), output, self.seed + index)]
+        output = f"{index:05d}_{path.stem}.png" if line.output is None else line.output
+        # An empty instruction is a fault of the list, not a missing one.
+        text = self.instruction if line.instruction is None else line.instruction
+        return [EditJob(path, text, self._reward(line), self.output / output, self.seed + index)]
 
     def _reward(self, line: _Line) -> Asked:
         """The reward of a line; scores or feedback that it does not have are those of the default."""

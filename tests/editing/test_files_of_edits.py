@@ -92,12 +92,12 @@ def test_list(photos, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", r"line 2 of .*edits\.jsonl"),
-        ("3", r"line 2 of .*edits\.jsonl"),
-        ('{"instruction": "x"}', r"line 2 of .*edits\.jsonl.*'image' is missing"),
-        ('{"image": "a.png", "reward": [5, 5]}', r"line 2 .*reward \[5, 5\]"),
-        ('{"image": "a.png", "reward": [5, 5, 9]}', r"line 2 .*quality=9"),
-        ('{"image": "a.png", "feedback": "None"}', r"line 2 .*feedback"),
+        ("{", r"edits\.jsonl, line 2: not JSON"),
+        ("3", r"edits\.jsonl, line 2: expected `object`, got `int`: 3"),
+        ('{"instruction": "x"}', r"line 2: .*missing required field `image`"),
+        ('{"image": "a.png", "reward": [5, 5]}', r"line 2: reward=\[5, 5\]: .*length 3"),
+        ('{"image": "a.png", "reward": [5, 5, 9]}', r"line 2: reward\[2\]=9: .*<= 5"),
+        ('{"image": "a.png", "feedback": "None"}', r"line 2: .*feedback"),
         ('{"image": "a.png", "instruction": ""}', r"a\.png has no instruction"),
         ('{"image": "a.png", "output": "b.jpg"}', r"b\.jpg.*\.png"),
         ('{"image": "b.png", "output": "00000_a.png"}', r"a\.png and .*b\.png .*00000_a\.png"),
