@@ -50,7 +50,6 @@ def ordered_batches(
     Args:
       records: random access, with a length.
       prepare: record → example; the generator is seeded by the record's place in line.
-      collate: examples → batch.
       batch_size: B, over all hosts; a host's batches have `batch_size // hosts` examples.
       seed: 0 .. 2³²-1.
       repeat: False ends after one epoch; records that do not fill a batch are left out, with a warning in the log.
@@ -119,11 +118,7 @@ class _Reader:
 
 
 def first_readable(records: Any, skip_bad: bool) -> Any:
-    """The first record, or with `skip_bad` the first of those that can be read: what the others look like.
-
-    Raises:
-      BadRecords: naming the record if it cannot be read; with `skip_bad`, if none can.
-    """
+    """The first record, or with `skip_bad` the first of those that can be read: what the others look like."""
     for number in range(len(records)):
         try:
             return records[number]

@@ -33,16 +33,14 @@ def edit_batches(
     """This host's part of the batches of steps `start`, `start + 1`, ...
 
     Args:
-      read: what a batch holds of its requests: source images, instructions and rewards, which are None if the records
-        have none. Threads call it at the same time.
+      read: makes `EditBatch.inputs`. Threads call it at the same time.
       resolution: side of the square that images are resized to, pixels.
       flip: whether pairs are mirrored, both images or neither, with probability 1/2. (Instructions may speak of left
         and right, which a flip exchanges.)
-      skip_bad: whether records that cannot be read are replaced, as in `ordered_batches`.
-      order: batch size, seed, hosts and so on, as in `ordered_batches`. Flips follow from the seed too.
+      skip_bad, order: as in `ordered_batches`. Flips follow from the seed too.
     Raises:
-      ValueError: if the numbers do not fit each other. The iterator raises errors of reading, and ValueError if a
-        record has scores without feedback or the reverse, or if only some records of a batch have a reward.
+      ValueError: as `ordered_batches`; the iterator also if a record has scores without feedback or the reverse, or if
+        only some records of a batch have a reward.
     """
     return ordered_batches(source, _Prepare(resolution, flip), _Collate(read), skip_bad=skip_bad, **order)
 
@@ -74,13 +72,9 @@ class _Collate:
     def __call__(self, records: Sequence[EditRecord]) -> EditBatch:
         rewards = [_reward(record) for record in records]
         _check_alike(records, rewards)
-        return EditBatch(
-            source=np.stack([record.source for record in records]),
-            edited=np.stack([record.edited for record in records]),
-            inputs=self.read(
-                [record.source for record in records], [record.instruction for record in records], rewards
-            ),
-        )
+        sources, edited = ([getattr(record, name) for record in records] for name in ("source", "edited"))
+        inputs = self.read(sources, [record.instruction for record in records], rewards)
+        return EditBatch(np.stack(sources), np.stack(edited), inputs)
 
 
 def _reward(record: EditRecord) -> Reward | None:

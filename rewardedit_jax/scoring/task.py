@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from rewardedit_jax.data.records import PreferenceSource
-from rewardedit_jax.data.sources import open_preferences
+from rewardedit_jax.data.preferences import PreferenceFile, PreferenceParquet
+from rewardedit_jax.data.records import PreferenceSource, open_named
 from rewardedit_jax.models import edit_reward
 from rewardedit_jax.models.decoder import check_tensor_axis
 from rewardedit_jax.models.edit_reward import RewardHeadsConfig, aggregate
@@ -31,6 +31,13 @@ PARTITION_RULES = (
     (_ROW, P()),
     *((f"scorer/{path}", spec) for path, spec in edit_reward.PARTITION_RULES),
 )
+
+
+# Training pairs by `data.name`. Image paths of a list are relative to `data.images`; empty: to the folder of the list.
+PREFERENCES: dict[str, Callable[[ConfigDict], PreferenceSource]] = {
+    "edit_reward": lambda data: PreferenceParquet(data.root, skip_bad=data.skip_bad),
+    "preference_file": lambda data: PreferenceFile(data.root, data.images or None, skip_bad=data.skip_bad),
+}
 
 
 class ScoringTask:
@@ -57,7 +64,7 @@ class ScoringTask:
 
     def open_source(self, data: ConfigDict) -> PreferenceSource:
         """The training pairs. Tasks on other data override this."""
-        return open_preferences(data)
+        return open_named(PREFERENCES, data)
 
     def _rows(self) -> list:
         if self.config.data.ties not in TIES:
