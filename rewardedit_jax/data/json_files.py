@@ -118,6 +118,6 @@ def parse_json(text: str | bytes) -> Any:
 
 def to_line(entry: Mapping[str, Any]) -> bytes:
     """A line of a .jsonl file, in UTF-8."""
-    # Without ASCII escapes, so that instructions in other scripts stay readable. Only lone surrogates are escaped, which
-    # Python puts into file names that are not valid UTF-8; JSON has the same escapes.
+    # Without ASCII escapes, so that instructions in other scripts stay readable. Only lone surrogates are escaped, in
+    # JSON as in Python, which puts them into file names that are not valid UTF-8.
     return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"

@@ -12,7 +12,7 @@ thousand times, and of the two rows of a tie one more often than the other.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +115,13 @@ class _Reader:
             # grain seeds the generator by (seed, place in line): the replacement is the same in every run.
             number = int(rng.integers(len(self.records)))
         raise BadRecords(f"{_MAX_DRAWS} records, drawn one after the other, are bad; the last is {name}: {fault}")
+
+
+def check_all_or_none(noun: str, values: Mapping[str, Any]) -> None:
+    """Raises ValueError if only some records of a batch, by name, have a value: invented ones would be trained on."""
+    without = [name for name, value in values.items() if value is None]
+    if 0 < len(without) < len(values):
+        raise ValueError(f"{without[0]} has no {noun}, other records of its batch have; expected all or none.")
 
 
 def first_readable(records: Any, skip_bad: bool) -> Any:

@@ -151,7 +151,7 @@ class PreferenceFile:
 def read_labels(path: str | Path, *, skip_bad: bool = False) -> list[PreferenceLabel]:
     """The pairs of a list file, whether or not their images exist. Malformed ones are `BadRecords`, or left out."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {path}; expected:{__doc__.partition(':')[2].partition(':')[2]}")
+        raise FileNotFoundError(f"no file {path}; expected{__doc__.partition('object per pair')[2]}")
     entries, faults = read_list(path, _ListedPair)
     raise_or_log(faults, str(path), skip_bad)
     return _without_turned_ties(entry.value.label(entry.number) for entry in entries)

@@ -17,7 +17,7 @@ _END = object()
 
 @contextlib.contextmanager
 def prefetched(items: Iterator[Any], prepare: Callable[[Any], Any], depth: int) -> Iterator[Iterator[Any]]:
-    """An iterator over `prepare(item)`, with `depth` items ready and one in work. It raises the errors of the thread."""
+    """An iterator over `prepare(item)`, `depth` items ready and one in work. It raises the errors of the thread."""
 
     def take() -> Any:
         item = next(items, _END)

@@ -217,7 +217,7 @@ class ResultFile:
         return due
 
     def _read(self, path: Path, fingerprint: str | None) -> tuple[list[dict[str, Any]], bool]:
-        """The complete lines of a result file, of this fingerprint (None: any), and whether a half-written one follows."""
+        """The complete lines of a result file, checked, and whether a half-written line follows them."""
         # As bytes: a line may be cut within a character, which then is not valid UTF-8.
         complete, _, rest = path.read_bytes().rpartition(b"\n")
         numbered = enumerate(complete.split(b"\n"), 1)

@@ -15,7 +15,6 @@ or with `data.skip_bad` reads another row, with the order of its own edits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +26,7 @@ from jaxtyping import Float32
 from ml_collections import ConfigDict
 from PIL import Image
 
-from rewardedit_jax.data.order import ordered_batches, recipe_order
+from rewardedit_jax.data.order import check_all_or_none, ordered_batches, recipe_order
 from rewardedit_jax.data.records import PreferenceLabel, PreferenceSource
 from rewardedit_jax.models.edit_reward import PackedPrompts
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
@@ -124,74 +123,48 @@ def pair_batches(
         programs are compiled.
       system: text of the system turn.
     """
+    prepare = partial(prepare_item, tokenizer=tokenizer, system=system, area=config.data.area)
     return ordered_batches(
         rows,
-        _Prepare(source, tokenizer, system, config.data.area),
-        _Collate(vision, config.data.row_tokens, config.data.image_patches),
+        partial(_prepare, source=source, prepare=prepare, area=config.data.area),
+        partial(_collate, vision=vision, config=config.data),
         skip_bad=config.data.skip_bad,
         name=lambda number: f"pair {source.labels[rows[number].index].key}",
         **recipe_order(config, start),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Prepare:
-    """Row → pair with images resized and prompts tokenized. Nothing is random: the generator is not used."""
-
-    source: PreferenceSource
-    tokenizer: ScorerTokenizer
-    system: str
-    area: int
-
-    def __call__(self, row: Row, rng: np.random.Generator) -> _Pair:
-        pair = self.source[row.index]
-        sides = {"a": (pair.edited_a, pair.ratings_a), "b": (pair.edited_b, pair.ratings_b)}
-        ordered = [sides[row.preferred], sides["b" if row.preferred == "a" else "a"]]
-        source = prepare_scorer_image(Image.fromarray(pair.source), self.area)  # once for both edits
-        prepare = partial(prepare_item, tokenizer=self.tokenizer, system=self.system, area=self.area)
-        items = tuple(prepare(source, Image.fromarray(edited), pair.instruction) for edited, _ in ordered)
-        ratings = None if ordered[0][1] is None else np.asarray([ratings for _, ratings in ordered], np.float32)
-        return _Pair(pair.key, items, row.tied, ratings)
+def _prepare(
+    row: Row, rng: np.random.Generator, *, source: PreferenceSource, prepare: Callable[..., ScorerItem], area: int
+) -> _Pair:
+    """The pair of a row. Nothing is random: the generator is not used."""
+    pair = source[row.index]
+    sides = {"a": (pair.edited_a, pair.ratings_a), "b": (pair.edited_b, pair.ratings_b)}
+    ordered = [sides[row.preferred], sides["b" if row.preferred == "a" else "a"]]
+    image = prepare_scorer_image(Image.fromarray(pair.source), area)  # once for both edits
+    items = tuple(prepare(image, Image.fromarray(edited), pair.instruction) for edited, _ in ordered)
+    ratings = None if ordered[0][1] is None else np.asarray([ratings for _, ratings in ordered], np.float32)
+    return _Pair(pair.key, items, row.tied, ratings)
 
 
-@dataclass(frozen=True)
-class _Collate:
-    """Pairs → batch."""
-
-    vision: QwenVisionConfig
-    row_tokens: int
-    image_patches: int
-
-    def __call__(self, pairs: Sequence[_Pair]) -> PairBatch:
-        _check_alike(pairs)
-        images = [image for pair in pairs for image in (pair.items[0].source, *(item.edited for item in pair.items))]
-        grids = np.array([image.grid for image in images], np.int32)
-        # Every image of the batch takes the patches of the largest, so that images are rows of one array.
-        width = round_up(int(grids.prod(axis=1).max()), self.image_patches)
-        patches = pad_patches(np.concatenate([to_patches(image.pixels) for image in images]), grids, width)
-        plan = plan_images(grids, self.vision, width)
-        # MERGE² patches become one feature. The features of the edits follow those of their source.
-        starts = [(0, image * width // MERGE**2) for image in range(1, IMAGES)]
-        rows = [pack_item(item, start) for pair in pairs for item, start in zip(pair.items, starts, strict=True)]
-        prompts = stack_rows(rows, len(rows), self.row_tokens)
-        return PairBatch(
-            patches=_by_pair(patches, IMAGES),
-            plan=jax.tree.map(lambda x: _by_pair(x, IMAGES), plan),
-            prompts=jax.tree.map(lambda x: _by_pair(x, 2), prompts),
-            tied=np.array([pair.tied for pair in pairs]),
-            ratings=None if pairs[0].ratings is None else np.stack([pair.ratings for pair in pairs]),
-        )
-
-
-def _by_pair(x: np.ndarray, count: int) -> np.ndarray:
-    return x.reshape(-1, count, *x.shape[1:])
-
-
-def _check_alike(pairs: Sequence[_Pair]) -> None:
-    """Raises ValueError if only some pairs have ratings: invented ones for the others would be trained on."""
-    without = [pair.key for pair in pairs if pair.ratings is None]
-    if 0 < len(without) < len(pairs):
-        raise ValueError(f"pair {without[0]} has no ratings, others of its batch have; expected all or none.")
+def _collate(pairs: Sequence[_Pair], *, vision: QwenVisionConfig, config: ConfigDict) -> PairBatch:
+    check_all_or_none("ratings", {f"pair {pair.key}": pair.ratings for pair in pairs})
+    images = [image for pair in pairs for image in (pair.items[0].source, *(item.edited for item in pair.items))]
+    grids = np.array([image.grid for image in images], np.int32)
+    # Every image of the batch takes the patches of the largest, so that images are rows of one array.
+    width = round_up(int(grids.prod(axis=1).max()), config.image_patches)
+    patches = pad_patches(np.concatenate([to_patches(image.pixels) for image in images]), grids, width)
+    # MERGE² patches become one feature. The features of the edits follow those of their source.
+    starts = [(0, image * width // MERGE**2) for image in range(1, IMAGES)]
+    rows = [pack_item(item, start) for pair in pairs for item, start in zip(pair.items, starts, strict=True)]
+    by_images, by_edits = (lambda x, count=count: x.reshape(-1, count, *x.shape[1:]) for count in (IMAGES, 2))
+    return PairBatch(
+        patches=by_images(patches),
+        plan=jax.tree.map(by_images, plan_images(grids, vision, width)),
+        prompts=jax.tree.map(by_edits, stack_rows(rows, len(rows), config.row_tokens)),
+        tied=np.array([pair.tied for pair in pairs]),
+        ratings=None if pairs[0].ratings is None else np.stack([pair.ratings for pair in pairs]),
+    )
 
 
 def all_images(batch: PairBatch) -> tuple[Any, VisionPlan]:
