@@ -16,11 +16,7 @@ class ImageError(ValueError):
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """The image of a file as RGB, upright (EXIF orientation applied), transparent parts on white.
-
-    Raises:
-      ImageError: naming the file, if it is missing or unreadable.
-    """
+    """The image of a file, as `upright_rgb`. Raises `ImageError`, naming the file, if it is missing or unreadable."""
     with image_errors(str(path)):
         return upright_rgb(load_image(path))
 

@@ -35,12 +35,7 @@ class NotJson(NamedTuple):
 
 
 def read_json(path: str | Path, type_: Any = Any) -> Any:
-    """The value of a .json file, of type `type_`.
-
-    Raises:
-      OSError: if the file cannot be opened.
-      BadRecords: naming the file and the line, if it is not JSON; naming the field, if it is not of that type.
-    """
+    """The value of a .json file, as `type_`. `BadRecords` names the line that is not JSON, or the field at fault."""
     value = parse_json(_read_text(path))
     if isinstance(value, NotJson):
         raise BadRecords(f"{path}: line {value.line}: {value.reason}")
@@ -55,9 +50,7 @@ def read_list(path: str | Path, type_: Any) -> tuple[list[Entry], list[str]]:
 
     Returns:
       The valid entries in the order of the file, and one line for each of the others that says what is wrong with it.
-    Raises:
-      OSError: if the file cannot be opened.
-      BadRecords: if the file as a whole is not UTF-8 or not a JSON list.
+      A file that as a whole is not UTF-8 or not a JSON list is `BadRecords`.
     """
     if Path(path).suffix == ".jsonl":
         # Not splitlines(): strings in JSON may contain U+2028 and other characters that it splits at.

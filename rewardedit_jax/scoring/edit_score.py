@@ -100,11 +100,7 @@ class Calibration:
 
     @classmethod
     def of(cls, scores: Sequence[EditScore], description: str) -> "Calibration":
-        """From the scores of the reference edits, of which at most 2,000 are kept, evenly spaced by their means.
-
-        Raises:
-          ValueError: there are no scores, or the description is empty.
-        """
+        """From the scores of the reference edits. At most 2,000 are kept, evenly spaced by their means."""
         if not scores:
             raise ValueError("a calibration needs the scores of reference edits; got none.")
         if not description.strip():

@@ -56,17 +56,16 @@ def starting_scorer(config: ConfigDict, source: PreferenceSource) -> StartingSco
         start = StartingScorer(opened.scorer, opened.read)
     else:
         start = _from_scratch(config, source)
-    network = start.scorer.module.config
+    old = start.scorer.module.config
     heads = RewardHeadsConfig(config.heads.kind, tuple(config.heads.hidden_sizes), config.heads.aggregation)
     # Aggregation has no parameters: those of the old heads fit any.
-    fit = network.heads is not None and replace(network.heads, aggregation=heads.aggregation) == heads
-    is_scorer = config.init and network.heads is not None
-    if is_scorer and not fit:
-        logging.warning("%s has heads %s; the recipe's heads %s are drawn anew.", config.init, network.heads, heads)
-    if is_scorer and network.positions != config.positions:
-        found = network.positions, config.positions
-        logging.warning("%s has positions=%r; the recipe has positions=%r.", config.init, *found)
-    network = replace(network, heads=heads, positions=config.positions)
+    fit = old.heads is not None and replace(old.heads, aggregation=heads.aggregation) == heads
+    if old.heads and not fit:  # neither a base model nor a new network has heads to lose
+        logging.warning("%s has heads %s; the recipe's heads %s are drawn anew.", config.init, old.heads, heads)
+    if old.heads and old.positions != config.positions:
+        values = old.positions, config.positions
+        logging.warning("%s has positions=%r; the recipe has positions=%r.", config.init, *values)
+    network = replace(old, heads=heads, positions=config.positions)
     module = EditReward(network, dtype=config.compute.dtype, remat=config.compute.remat)
     # A calibration belongs to the scores that the old parameters give.
     scorer = replace(start.scorer, module=module, area=config.data.area, calibration=None)
@@ -85,6 +84,7 @@ def _from_scratch(config: ConfigDict, source: PreferenceSource) -> StartingScore
         text=DecoderConfig.from_hf(text),
         vision=QwenVisionConfig.from_hf(config.network.vision.to_dict()),
         image_token_id=tokenizer.image_id,
+        heads=None,
     )
 
     def known(wanted: Wanted) -> Params:

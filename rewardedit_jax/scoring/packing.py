@@ -52,9 +52,6 @@ def prepare_item(
       source, edited: paths or PIL images, or prepared images, for a source with many edits.
       system: text of the system turn (`chat_prompt`).
       area: pixels that images are resized to; published weights were trained with the default only.
-    Raises:
-      ImageError: an image cannot be read or is too narrow; says which one.
-      ValueError: the instruction is empty or contains tokens of the scorer.
     """
     images = prepared(source, "source", area), prepared(edited, "edited", area)
     prompts = [tokenizer.encode(chat_prompt(instruction, perspective, system)) for perspective in PERSPECTIVES]
@@ -87,8 +84,6 @@ def pack_items(
       first_slot: row of an image's first feature in the flattened features of all images.
       batch_size: number of rows; rows after the last item are padding.
       perspectives: the prompts in each row. One perspective gives the complete prompt, as published code runs it.
-    Raises:
-      ValueError: there are no items, or more than `batch_size`.
     """
     if not 0 < len(items) <= batch_size:
         raise ValueError(f"{len(items)} items: expected 1 to {batch_size}, the batch size.")
@@ -188,12 +183,9 @@ def feature_width(images: Iterable[PreparedImage]) -> int:
 
 
 def padded_length(length: int, multiple: int | None = None) -> int:
-    """`length` rounded up to a multiple that grows with it, so that few lengths occur with little padding.
+    """`length` rounded up to `multiple`, by default to one that grows with it: few lengths occur, with little padding.
 
     At the published area, images of common aspect ratios have 936 to 1144 patches, which become 1024 or 1152.
-
-    Args:
-      multiple: None: an eighth of the next power of two, from 4 to 128.
     """
     # An eighth of the next power of two: up to 1024, there are 4 lengths between two powers of two.
     eighth = 2 ** (length - 1).bit_length() // 8

@@ -53,8 +53,12 @@ class ScoringTask:
         self.config = config
         self.trainable = tuple(config.trainable)
         # Data and objective first: a wrong path or name fails before the model is downloaded or opened.
+        if config.data.ties not in TIES:
+            raise ValueError(f"data.ties={config.data.ties!r}: expected one of {', '.join(TIES)}.")
         self.source = self.open_source(config.data)
-        self.rows = self._rows()
+        self.rows = TIES[config.data.ties](self.source.labels)
+        if not self.rows:
+            raise ValueError(f"none of the {len(self.source)} pairs of {config.data.name} has a preferred edit.")
         heads = RewardHeadsConfig(config.heads.kind)
         settings = {name: value for name, value in config.objective.settings.items() if value is not None}
         self.objective = objective(config.objective.name, heads.prompts, **settings)
@@ -66,14 +70,6 @@ class ScoringTask:
         """The training pairs. Tasks on other data override this."""
         return open_named(PREFERENCES, data)
 
-    def _rows(self) -> list:
-        if self.config.data.ties not in TIES:
-            raise ValueError(f"data.ties={self.config.data.ties!r}: expected one of {', '.join(TIES)}.")
-        rows = TIES[self.config.data.ties](self.source.labels)
-        if not rows:
-            raise ValueError(f"none of the {len(self.source)} pairs of {self.config.data.name} has a preferred edit.")
-        return rows
-
     def abstract_params(self) -> Params:
         """Shapes and dtypes (`jax.ShapeDtypeStruct`) of the parameters. Reads and computes nothing."""
         params = abstract_params(self.scorer.module)
@@ -81,11 +77,7 @@ class ScoringTask:
         return {"scorer": params, "reward_token": {"embedding": jax.ShapeDtypeStruct(matrix.shape[1:], matrix.dtype)}}
 
     def init(self, rng: Key[Array, ""], wanted: Callable[[str], bool] | None = None) -> Params:
-        """The start scorer's parameters, in host memory except those that are drawn from `rng`.
-
-        Args:
-          wanted: whether the parameter of a path is read or drawn; the tree then has only these. None: all.
-        """
+        """The start scorer's parameters (those `wanted`), in host memory except those that are drawn from `rng`."""
         wanted = wanted or (lambda path: True)
 
         # The row is a part of the matrix, which is read or drawn even if only the row is wanted.
@@ -125,9 +117,8 @@ class ScoringTask:
         return outputs.reshape(-1, 2, *outputs.shape[1:])
 
     def batches(self, start: int) -> Iterator[PairBatch]:
-        scorer = self.scorer
-        vision = scorer.module.config.vision
-        return pair_batches(self.config, self.source, self.rows, scorer.tokenizer, vision, scorer.system, start)
+        tokenizer, vision = self.scorer.tokenizer, self.scorer.module.config.vision
+        return pair_batches(self.config, self.source, self.rows, tokenizer, vision, self.scorer.system, start)
 
     def with_params(self, params: Params) -> Scorer:
         """The scorer with these parameters, for evaluation and export."""
