@@ -46,7 +46,7 @@ def _decoder_errors() -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
-        raise ImageError("it is in no image format that Pillow knows") from error
+        raise ImageError("it is not in an image format that Pillow reads") from error
     # Decoders are foreign code. On broken bytes AVIF's raises RuntimeError, DDS's NotImplementedError, others raise
     # AssertionError, struct.error or IndexError: no list of types is complete.
     except Exception as error:

@@ -1,7 +1,7 @@
 """Rows of parquet files by number.
 
-Parquet is read by row group, not by row. In order, each group is read once; shuffled, almost every row costs a
-whole group.
+Parquet is read by row group, not by row. In order, each group is read once; in shuffled order, almost every row needs
+a whole group to be read.
 """
 
 from bisect import bisect_right

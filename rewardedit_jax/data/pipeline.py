@@ -49,7 +49,7 @@ def edit_batches(
 
 def _prepare(record: EditRecord, rng: np.random.Generator, *, resolution: int, flip: bool) -> EditRecord:
     """The record with both images at the size of the batch, mirrored or not."""
-    # Nothing is drawn without flips: their absence must not depend on the generator, nor it on them.
+    # Without `flip`, the generator is not used.
     columns = slice(None, None, -1 if flip and rng.random() < 0.5 else 1)
     source, edited = (
         np.asarray(square(Image.fromarray(image), resolution))[:, columns] for image in (record.source, record.edited)

@@ -72,7 +72,7 @@ class _ListedPair(_Pair):
     tie_case: bool | None = None
 
     def __post_init__(self):
-        # In EditReward's validation list every pair has a 4 and a 2 here: they mark the preferred edit, no rating.
+        # Every pair of EditReward's validation list has this 4 and 2: they mark the preferred edit, and are not ratings.
         if tuple(self.scores().values()) == (4, None, 2, None):
             self.model1_dim1_score = self.model2_dim1_score = None
         self.check(self.prompt)

@@ -25,7 +25,7 @@ _EQUAL = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class EditRecord:
-    """An edit and, where a judge has seen it, its reward by perspective: following, preserving, quality."""
+    """An edit and, if it was judged, its reward by perspective: following, preserving, quality."""
 
     key: str  # unique within its source
     instruction: str

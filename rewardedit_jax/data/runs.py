@@ -18,7 +18,6 @@ from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 from absl import logging
 
 from rewardedit_jax.data import json_files
-from rewardedit_jax.data.json_files import parse_json, to_line
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -195,7 +194,7 @@ class ResultFile:
                 failed[item] = result
             if with_errors or not isinstance(result, Failed):
                 key = dict(zip(self.key_fields, self._key(item), strict=True))
-                file.write(to_line({**key, **result.to_json(), self.maker: fingerprint}))
+                file.write(json_files.to_line({**key, **result.to_json(), self.maker: fingerprint}))
                 # A run that is killed loses only the items in progress.
                 file.flush()
         return failed
@@ -221,14 +220,12 @@ class ResultFile:
         # As bytes: a line may be cut within a character, which then is not valid UTF-8.
         complete, _, rest = path.read_bytes().rpartition(b"\n")
         numbered = enumerate(complete.split(b"\n"), 1)
-        lines = [
-            self._check(parse_json(line), f"line {n} of {path}", fingerprint) for n, line in numbered if line.strip()
-        ]
+        lines = [self._parse(line, f"line {n} of {path}", fingerprint) for n, line in numbered if line.strip()]
         return lines, bool(rest)
 
-    def _check(self, entry: Any, where: str, fingerprint: str | None) -> dict[str, Any]:
-        """`entry`, if it is a result with this fingerprint (None: any)."""
-        required = (*self.key_fields, self.maker)
+    def _parse(self, line: bytes, where: str, fingerprint: str | None) -> dict[str, Any]:
+        """The result in a line. Raises ValueError unless it is one, with this fingerprint (None: any)."""
+        entry, required = json_files.parse_json(line), (*self.key_fields, self.maker)
         # Only scalars can be keys; a list of scores may have the same field names with lists in them.
         if not (
             isinstance(entry, dict)
@@ -245,7 +242,7 @@ class ResultFile:
 
     def _write(self, lines: Iterable[Mapping[str, Any]]) -> None:
         with atomic_write(self.path) as unfinished:
-            unfinished.write_bytes(b"".join(map(to_line, lines)))
+            unfinished.write_bytes(b"".join(map(json_files.to_line, lines)))
 
     def _key(self, item: Item) -> tuple[Any, ...]:
         return tuple(getattr(item, name) for name in self.key_fields)

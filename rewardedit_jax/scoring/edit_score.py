@@ -55,7 +55,7 @@ class EditScore:
     improvement: float | None = None  # overall mean minus that of the unchanged source; None: not computed
     calibrated: float | None = None  # 0..1, share of the reference edits that it beats; None: scorer not calibrated
     calibration: str | None = None  # description of the reference edits
-    composited: tuple[str, ...] = ()  # those of source, edited whose transparent parts were composited on white
+    composited: tuple[str, ...] = ()  # which of "source", "edited" had transparent parts, now on white
 
     @property
     def overall(self) -> Gaussian:

@@ -104,7 +104,7 @@ def _paired(source_folder: Path, edited_folder: Path, instruction: str) -> list[
         raise ValueError(
             f"{len(missing)} of {len(edits)} edits have no source in {source_folder}: {', '.join(missing[:5])}."
         )
-    # Sources without an edit are no error: a run over part of the edits is common.
+    # Sources without an edit are not an error: a run over part of the edits is common.
     if unused := sources.keys() - {file.stem for file in edits}:
         logging.info("%d of %d sources have no edit in %s.", len(unused), len(sources), edited_folder)
     return [ScoreJob(str(_source_of(file, sources)), str(file), instruction) for file in edits]

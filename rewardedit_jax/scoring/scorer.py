@@ -214,7 +214,7 @@ class PretrainedScorer:
     def read(self, wanted: Callable[[str], bool] | None = None) -> Params:
         """The parameters in host memory; only those whose path is `wanted`, if it is given."""
         params = self.network.read(wanted)
-        # A view, no copy. The last remaining row becomes the reward token's, as in EditReward's training.
+        # A view, not a copy. The last remaining row becomes the reward token's, as in EditReward's training.
         if "embedding" in params.get("decoder", {}).get("embed_tokens", {}):
             rows = self.scorer.module.config.text.vocab_size
             embedding = {"embedding": params["decoder"]["embed_tokens"]["embedding"][:rows]}

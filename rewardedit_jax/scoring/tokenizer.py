@@ -20,7 +20,7 @@ with without_torch_advisory():
 
 # The beginning of a conversation in Qwen's chat format, with or without a system turn.
 _BEGINNING = re.compile(r"(<\|im_start\|>system\n(?P<system>.*?)<\|im_end\|>\n)?<\|im_start\|>user\n", re.DOTALL)
-_REMEDY = f"set reward_model.system in config.json to the system text, or to {NO_SYSTEM!r} for no system turn"
+_REMEDY = f"set reward_model.system in config.json to the system text, or to {NO_SYSTEM!r} to omit the system turn"
 
 
 @dataclass(frozen=True, eq=False)
