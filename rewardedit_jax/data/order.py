@@ -6,9 +6,9 @@ batch, so that the concatenation over hosts is the same batch whatever their num
 those before it.
 
 A record is bad if reading or preparing it raises ValueError, such as `ImageError` and `BadRecords`. By default that is
-an error. With `skip_bad`, a record drawn from all takes its place. The draw follows from seed and place in line, so a
-resumed run sees the same. It is not the next record: the neighbour of a folder of broken images would be trained on a
-thousand times, and of the two rows of a tie one more often than the other.
+an error. With `skip_bad`, it is replaced by a record drawn from all. The draw depends on the seed and the place in line
+only, so a resumed run draws the same. The next record would be a bad choice: the one behind a folder of broken images
+would be trained on a thousand times, and one of the two rows of a tie more often than the other.
 """
 
 import threading

@@ -72,14 +72,14 @@ class _ListedPair(_Pair):
     tie_case: bool | None = None
 
     def __post_init__(self):
-        # Every pair of EditReward's validation list has this 4 and 2: they mark the preferred edit, and are not ratings.
+        # All pairs of EditReward's validation list have this 4 and 2. They mark the preferred edit and are not ratings.
         if tuple(self.scores().values()) == (4, None, 2, None):
             self.model1_dim1_score = self.model2_dim1_score = None
         self.check(self.prompt)
 
     def label(self, number: int) -> PreferenceLabel:
         names = self.path_src, self.path1, self.path2
-        # A tie has a first edit too: two equal ratings show that it is a tie.
+        # A tie is listed with one edit first too; its equal ratings show that it is a tie.
         label = PreferenceLabel(f"{number}:{self.path1}", self.prompt, names, "a", *self.ratings())
         return replace(label, preferred="tie") if self.tie_case or rated_equal(label) else label
 
