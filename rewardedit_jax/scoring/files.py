@@ -51,9 +51,7 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instruction", help="what the edits were asked to change")
     parser.add_argument("--output", type=Path, help="a .jsonl file, written line by line; a stopped run resumes")
     parser.add_argument("--shard", metavar="I/N", help="score part I of N of the edits; each part has its own --output")
-    parser.add_argument(
-        "--merge", type=Path, nargs="+", metavar="PART", help="write the outputs of all shards to --output"
-    )
+    parser.add_argument("--merge", type=Path, nargs="+", metavar="PART", help="join the shards' outputs in --output")
 
 
 def selected_jobs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[ScoreJob]]:

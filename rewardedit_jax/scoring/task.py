@@ -27,12 +27,7 @@ from rewardedit_jax.training.task import Evaluator
 # The reward token's embedding row is a parameter of its own, beside the network: rules of `trainable` can then train it
 # and freeze the rest of the matrix.
 _ROW = "reward_token/embedding"
-PARTITION_RULES = (
-    (_ROW, P()),
-    *((f"scorer/{path}", spec) for path, spec in edit_reward.PARTITION_RULES),
-)
-
-
+PARTITION_RULES = ((_ROW, P()), *((f"scorer/{path}", spec) for path, spec in edit_reward.PARTITION_RULES))
 # Training pairs by `data.name`. Image paths of a list are relative to `data.images`; empty: to the folder of the list.
 PREFERENCES: dict[str, Callable[[ConfigDict], PreferenceSource]] = {
     "edit_reward": lambda data: PreferenceParquet(data.root, skip_bad=data.skip_bad),
