@@ -4,7 +4,8 @@ import pytest
 from ml_collections import FrozenConfigDict
 from tiny_models import ROOT, get_config
 
-from rewardedit_jax.data.sources import PREFERENCES, SOURCES
+from rewardedit_jax.editing.task import SOURCES
+from rewardedit_jax.scoring.task import PREFERENCES
 
 ALL = ("", "shapes", "debug")
 VARIANTS = {"autoencoder": ("shapes", "debug"), "ip2p": ALL, "reward_ip2p": ALL, "edit_reward": ALL}

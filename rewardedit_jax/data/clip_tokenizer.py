@@ -49,12 +49,7 @@ class Tokens(NamedTuple):
 
 
 def load_clip_tokenizer(directory: str | Path) -> CLIPTokenizer:
-    """The tokenizer in a model directory's `tokenizer` folder.
-
-    Raises:
-      FileNotFoundError: naming the files that are missing.
-      ValueError: if the files do not say how many tokens a text may have.
-    """
+    """The tokenizer in a model directory's `tokenizer` folder. Errors name the file that is missing or incomplete."""
     directory = Path(directory)
     missing = [[name for name in names if not (directory / name).is_file()] for names in _FILES]
     if all(missing):
@@ -84,7 +79,7 @@ def encode_texts(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tokens:
 
 
 def warn_cut(text: str, tokens: int) -> None:
-    """Warns that so many tokens of a text were cut."""
+    """Warns that this number of tokens of a text was cut."""
     warnings.warn(f"{tokens} tokens more than the text encoder takes were cut from: {text}", TruncationWarning, 2)
 
 

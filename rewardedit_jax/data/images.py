@@ -16,11 +16,7 @@ class ImageError(ValueError):
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """The image of a file as RGB, upright (EXIF orientation applied), transparent parts on white.
-
-    Raises:
-      ImageError: naming the file, if it is missing or unreadable.
-    """
+    """The image of a file, as `upright_rgb`. Raises `ImageError`, naming the file, if it is missing or unreadable."""
     with image_errors(str(path)):
         return upright_rgb(load_image(path))
 
@@ -50,7 +46,7 @@ def _decoder_errors() -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
-        raise ImageError("it is in no image format that Pillow knows") from error
+        raise ImageError("it is not in an image format that Pillow reads") from error
     # Decoders are foreign code. On broken bytes AVIF's raises RuntimeError, DDS's NotImplementedError, others raise
     # AssertionError, struct.error or IndexError: no list of types is complete.
     except Exception as error:

@@ -62,7 +62,7 @@ class InstructPix2PixFolder:
         """Reads `seeds.json` and lists `root`; pairs are read at access.
 
         Raises:
-          FileNotFoundError: if `root` or its `seeds.json` is missing; shows the expected layout.
+          FileNotFoundError: shows the expected layout.
           BadRecords: listing every malformed entry and every name without a folder, unless `skip_bad` leaves them out.
         """
         self.root = Path(root)
@@ -80,12 +80,10 @@ class InstructPix2PixFolder:
         return len(self._pairs)
 
     def __getitem__(self, index: int) -> EditRecord:
-        """Raises `ImageError` or `BadRecords`, naming the file, if an image or the prompt cannot be read."""
-        # range(...)[index] counts negative numbers from the end, as the list does: record -1 has the text of the last.
         name, seed = self._pairs[index]
-        source, edited = _read_images(self.root / name, seed)
-        instruction = _read_instruction(self.root / name / "prompt.json", range(len(self))[index])
-        return EditRecord(f"{name}/{seed}", instruction, source, edited, scores=None, feedback=None)
+        # range(...)[index] counts negative numbers from the end, as the list does: record -1 has the text of the last.
+        pair = _read_pair(self.root / name, seed, range(len(self))[index])
+        return EditRecord(f"{name}/{seed}", *pair, scores=None, feedback=None)
 
 
 class RewardEditFolder:
@@ -102,8 +100,7 @@ class RewardEditFolder:
           rewards_json: `{name: [{"Score": 0..5, "Negative Prompt": text}, ×3]}`, in the order following, preserving,
             quality.
         Raises:
-          FileNotFoundError: if either is missing; shows the expected layout.
-          BadRecords: listing every malformed entry and every name without a folder, unless `skip_bad` leaves them out.
+          FileNotFoundError, BadRecords: as `InstructPix2PixFolder`.
         """
         self.root = Path(root)
         present, rewards = _list_folders(self.root), _read_index(Path(rewards_json), dict[str, Any])
@@ -116,12 +113,10 @@ class RewardEditFolder:
         return len(self._rewards)
 
     def __getitem__(self, index: int) -> EditRecord:
-        """Raises `ImageError` or `BadRecords`, naming the file, if an image or the prompt cannot be read."""
         name, reward = self._rewards[index]
-        source, edited = _read_images(self.root / name, self._seed(name))
-        instruction = _read_instruction(self.root / name / "prompt.json", range(len(self))[index])
+        pair = _read_pair(self.root / name, self._seed(name), range(len(self))[index])
         scores = np.asarray([part.score for part in reward], np.float32)
-        return EditRecord(name, instruction, source, edited, scores, tuple(part.feedback for part in reward))
+        return EditRecord(name, *pair, scores, tuple(part.feedback for part in reward))
 
     def _seed(self, name: str) -> str:
         # Sorted: the order of a directory depends on the file system.
@@ -142,19 +137,13 @@ class InstructPix2PixParquet:
     """
 
     def __init__(self, files: str | Path | Sequence[str | Path]):
-        """Reads the footer of every file.
-
-        Raises:
-          FileNotFoundError: if the directory, its parquet files or a named file are missing; shows the expected layout.
-          BadRecords: naming the file that is not parquet or lacks a column.
-        """
+        """Reads the footer of every file. Raises FileNotFoundError and `BadRecords` as `ParquetRows`."""
         self._rows = ParquetRows(files, _COLUMNS, _PARQUET)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> EditRecord:
-        """Raises `BadRecords` or `ImageError`, naming file and row, if a cell is empty or an image unreadable."""
         index = range(len(self))[index]  # negative numbers count from the end; IndexError beyond
         row, name = self._rows[index], self._rows.name(index)
         if not isinstance(row["edit_prompt"], str):
@@ -176,13 +165,11 @@ def _read_index(path: Path, type_: Any) -> Any:
     return read_json(path, type_)
 
 
-def _read_images(folder: Path, seed: str) -> list[np.ndarray]:
-    return [np.asarray(read_image(folder / f"{seed}_{i}.jpg")) for i in (0, 1)]
-
-
-def _read_instruction(path: Path, index: int) -> str:
+def _read_pair(folder: Path, seed: str, number: int) -> tuple[str, np.ndarray, np.ndarray]:
+    """Instruction, source and edited image; of several texts, text `number` modulo their number."""
+    source, edited = (np.asarray(read_image(folder / f"{seed}_{i}.jpg")) for i in (0, 1))
     try:
-        edit = read_json(path, _Prompt).edit
+        edit = read_json(folder / "prompt.json", _Prompt).edit
     except OSError as error:
-        raise BadRecords(f"{path} cannot be read: {error.strerror}") from error
-    return edit if isinstance(edit, str) else edit[index % len(edit)]
+        raise BadRecords(f"{folder / 'prompt.json'} cannot be read: {error.strerror}") from error
+    return edit if isinstance(edit, str) else edit[number % len(edit)], source, edited

@@ -1,12 +1,11 @@
-"""JSON files: one reader for .json and .jsonl, and the validation of their entries against msgspec types.
+"""JSON files: one reader for .json and .jsonl, the validation of entries against msgspec types, and lines to write.
 
-The text is UTF-8, with or without a byte order mark. A type of entries is a `msgspec.Struct` or any other type that
-`msgspec.convert` takes; keys that it does not name are ignored.
+The text is UTF-8, with or without a byte order mark. Keys that a type does not name are ignored.
 """
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,22 +27,17 @@ class Entry(NamedTuple):
     value: Any  # of the type that was asked for
 
 
-class _NotJson(NamedTuple):
-    """A text that cannot be parsed: in place of its value, so that a bad line is listed with the other bad entries."""
+class NotJson(NamedTuple):
+    """The value of a text that cannot be parsed, so that a bad line is listed with the other bad entries."""
 
     line: int  # where the parser stopped, from 1
     reason: str
 
 
 def read_json(path: str | Path, type_: Any = Any) -> Any:
-    """The value of a .json file, of type `type_`.
-
-    Raises:
-      OSError: if the file cannot be opened.
-      BadRecords: naming the file and the line, if it is not JSON; naming the field, if it is not of that type.
-    """
-    value = _parse(_read_text(path))
-    if isinstance(value, _NotJson):
+    """The value of a .json file, as `type_`. `BadRecords` names the line that is not JSON, or the field at fault."""
+    value = parse_json(_read_text(path))
+    if isinstance(value, NotJson):
         raise BadRecords(f"{path}: line {value.line}: {value.reason}")
     entries, faults = validate([(str(path), value)], type_)
     if faults:
@@ -56,14 +50,12 @@ def read_list(path: str | Path, type_: Any) -> tuple[list[Entry], list[str]]:
 
     Returns:
       The valid entries in the order of the file, and one line for each of the others that says what is wrong with it.
-    Raises:
-      OSError: if the file cannot be opened.
-      BadRecords: if the file as a whole is not UTF-8 or not a JSON list.
+      A file that as a whole is not UTF-8 or not a JSON list is `BadRecords`.
     """
     if Path(path).suffix == ".jsonl":
         # Not splitlines(): strings in JSON may contain U+2028 and other characters that it splits at.
         lines = enumerate(_read_text(path).split("\n"), 1)
-        return validate([(f"line {n}", _parse(line)) for n, line in lines if line.strip()], type_)
+        return validate([(f"line {n}", parse_json(line)) for n, line in lines if line.strip()], type_)
     values = read_json(path)
     if not isinstance(values, list):
         raise BadRecords(f"{path}: expected a JSON list, got {type(values).__name__}.")
@@ -71,10 +63,10 @@ def read_list(path: str | Path, type_: Any) -> tuple[list[Entry], list[str]]:
 
 
 def validate(named: Iterable[tuple[str, Any]], type_: Any) -> tuple[list[Entry], list[str]]:
-    """The valid ones of some named values as `type_`, and for each of the others one line that begins with its name."""
+    """The valid values, as `type_`, and for each of the others one line that begins with its name."""
     entries, faults = [], []
     for number, (name, value) in enumerate(named):
-        if isinstance(value, _NotJson):
+        if isinstance(value, NotJson):
             # The name holds the line: that of the parser is always 1 within a line.
             faults.append(f"{name}: {value.reason}")
             continue
@@ -87,15 +79,14 @@ def validate(named: Iterable[tuple[str, Any]], type_: Any) -> tuple[list[Entry],
 
 def _describe(message: str, value: Any) -> str:
     """The message of msgspec with the field and its value first: "scores[1]=7: expected `float` <= 5.0"."""
-    place = _PLACE.search(message)
-    reason = message[: place.start() if place else None]
+    reason, field, *_ = *_PLACE.split(message), ""
     reason = reason[0].lower() + reason[1:]
-    field = place.group(1) if place else ""
     # msgspec writes "[...]" for a key of a dict: then the value that contains it is shown.
     for index, key in _STEPS.findall(field.partition("[...]")[0]):
         value = value[int(index)] if index else value[key]
     shown = repr(value)
-    shown = shown if len(shown) <= _MAX_VALUE else f"{shown[:_MAX_VALUE]}..."
+    if len(shown) > _MAX_VALUE:
+        shown = f"{shown[:_MAX_VALUE]}..."
     return f"{field}={shown}: {reason}" if field else f"{reason}: {shown}"
 
 
@@ -106,13 +97,20 @@ def _read_text(path: str | Path) -> str:
         raise BadRecords(f"{path}: not UTF-8 text ({error}); save it as UTF-8.") from error
 
 
-def _parse(text: str) -> Any:
-    """The value of a JSON text.
-
-    Not by `msgspec.json.decode`: it refuses a whole file for one NaN or Infinity, which Python writes. Here they pass,
-    and `validate` names the entry and the field: no range of numbers contains NaN.
-    """
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text, or `NotJson`."""
     try:
+        # Not by msgspec: it refuses a whole file for one NaN or Infinity, which Python writes. Here they pass, and
+        # `validate` names the entry and the field: no range of numbers contains NaN.
         return json.loads(text)
     except json.JSONDecodeError as error:
-        return _NotJson(error.lineno, f"not JSON: {error.msg} at column {error.colno}")
+        return NotJson(error.lineno, f"not JSON: {error.msg} at column {error.colno}")
+    except UnicodeDecodeError as error:
+        return NotJson(1, f"not UTF-8: {error}")
+
+
+def to_line(entry: Mapping[str, Any]) -> bytes:
+    """A line of a .jsonl file, in UTF-8."""
+    # Without ASCII escapes, so that instructions in other scripts stay readable. Only lone surrogates are escaped, in
+    # JSON as in Python, which puts them into file names that are not valid UTF-8.
+    return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"

@@ -6,13 +6,13 @@ batch, so that the concatenation over hosts is the same batch whatever their num
 those before it.
 
 A record is bad if reading or preparing it raises ValueError, such as `ImageError` and `BadRecords`. By default that is
-an error. With `skip_bad`, a record drawn from all takes its place. The draw follows from seed and place in line, so a
-resumed run sees the same. It is not the next record: the neighbour of a folder of broken images would be trained on a
-thousand times, and of the two rows of a tie one more often than the other.
+an error. With `skip_bad`, it is replaced by a record drawn from all. The draw depends on the seed and the place in line
+only, so a resumed run draws the same. The next record would be a bad choice: the one behind a folder of broken images
+would be trained on a thousand times, and one of the two rows of a tie more often than the other.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +50,6 @@ def ordered_batches(
     Args:
       records: random access, with a length.
       prepare: record → example; the generator is seeded by the record's place in line.
-      collate: examples → batch.
       batch_size: B, over all hosts; a host's batches have `batch_size // hosts` examples.
       seed: 0 .. 2³²-1.
       repeat: False ends after one epoch; records that do not fill a batch are left out, with a warning in the log.
@@ -118,12 +117,15 @@ class _Reader:
         raise BadRecords(f"{_MAX_DRAWS} records, drawn one after the other, are bad; the last is {name}: {fault}")
 
 
-def first_readable(records: Any, skip_bad: bool) -> Any:
-    """The first record, or with `skip_bad` the first of those that can be read: what the others look like.
+def check_all_or_none(noun: str, values: Mapping[str, Any]) -> None:
+    """Raises ValueError if only some records of a batch, by name, have a value: invented ones would be trained on."""
+    without = [name for name, value in values.items() if value is None]
+    if 0 < len(without) < len(values):
+        raise ValueError(f"{without[0]} has no {noun}, other records of its batch have; expected all or none.")
 
-    Raises:
-      BadRecords: naming the record if it cannot be read; with `skip_bad`, if none can.
-    """
+
+def first_readable(records: Any, skip_bad: bool) -> Any:
+    """The first record, or with `skip_bad` the first of those that can be read: what the others look like."""
     for number in range(len(records)):
         try:
             return records[number]

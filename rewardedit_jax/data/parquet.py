@@ -1,7 +1,7 @@
 """Rows of parquet files by number.
 
-Parquet is read by row group, not by row. In order, each group is read once; shuffled, almost every row costs a
-whole group.
+Parquet is read by row group, not by row. In order, each group is read once; in shuffled order, almost every row needs
+a whole group to be read.
 """
 
 from bisect import bisect_right
@@ -25,11 +25,9 @@ class ParquetRows:
     def __init__(self, files: str | Path | Sequence[str | Path], columns: Sequence[str], expected: str):
         """Reads the footer of every file.
 
-        Args:
-          expected: the layout, shown by errors about missing files and columns.
         Raises:
-          FileNotFoundError: if the directory, its parquet files or a named file are missing.
-          BadRecords: naming the file that is not parquet or lacks one of `columns`.
+          FileNotFoundError: a file is missing, or the directory has none; shows the `expected` layout.
+          BadRecords: a file is not parquet or lacks one of `columns`; names it.
         """
         self._columns = list(columns)
         self._paths = _list_files(files, expected)

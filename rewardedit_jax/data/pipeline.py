@@ -1,7 +1,8 @@
 """Edit records → batches of images and of what a base editor reads of the requests, in the order of `order.py`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -10,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from rewardedit_jax.data.images import square
-from rewardedit_jax.data.order import ordered_batches
+from rewardedit_jax.data.order import check_all_or_none, ordered_batches
 from rewardedit_jax.data.records import EditRecord, Source
 from rewardedit_jax.reward import Reward
 
@@ -33,54 +34,37 @@ def edit_batches(
     """This host's part of the batches of steps `start`, `start + 1`, ...
 
     Args:
-      read: what a batch holds of its requests: source images, instructions and rewards, which are None if the records
-        have none. Threads call it at the same time.
+      read: makes `EditBatch.inputs`. Threads call it at the same time.
       resolution: side of the square that images are resized to, pixels.
       flip: whether pairs are mirrored, both images or neither, with probability 1/2. (Instructions may speak of left
         and right, which a flip exchanges.)
-      skip_bad: whether records that cannot be read are replaced, as in `ordered_batches`.
-      order: batch size, seed, hosts and so on, as in `ordered_batches`. Flips follow from the seed too.
+      skip_bad, order: as in `ordered_batches`. Flips follow from the seed too.
     Raises:
-      ValueError: if the numbers do not fit each other. The iterator raises errors of reading, and ValueError if a
-        record has scores without feedback or the reverse, or if only some records of a batch have a reward.
+      ValueError: as `ordered_batches`; the iterator also if a record has scores without feedback or the reverse, or if
+        only some records of a batch have a reward.
     """
-    return ordered_batches(source, _Prepare(resolution, flip), _Collate(read), skip_bad=skip_bad, **order)
+    prepare, collate = partial(_prepare, resolution=resolution, flip=flip), partial(_collate, read=read)
+    return ordered_batches(source, prepare, collate, skip_bad=skip_bad, **order)
 
 
-@dataclass(frozen=True)
-class _Prepare:
-    """Record → record with both images at the size of the batch, mirrored or not."""
-
-    resolution: int
-    flip: bool
-
-    def __call__(self, record: EditRecord, rng: np.random.Generator) -> EditRecord:
-        # Nothing is drawn without flips: their absence must not depend on the generator, nor it on them.
-        mirrored = self.flip and rng.random() < 0.5
-        source, edited = (self._resize(image, mirrored) for image in (record.source, record.edited))
-        return replace(record, source=source, edited=edited)
-
-    def _resize(self, image: UInt8[np.ndarray, "h w 3"], mirrored: bool) -> UInt8[np.ndarray, "s s 3"]:
-        resized = np.asarray(square(Image.fromarray(image), self.resolution))
-        return resized[:, ::-1] if mirrored else resized
+def _prepare(record: EditRecord, rng: np.random.Generator, *, resolution: int, flip: bool) -> EditRecord:
+    """The record with both images at the size of the batch, mirrored or not."""
+    # Without `flip`, the generator is not used.
+    columns = slice(None, None, -1 if flip and rng.random() < 0.5 else 1)
+    source, edited = (
+        np.asarray(square(Image.fromarray(image), resolution))[:, columns] for image in (record.source, record.edited)
+    )
+    return replace(record, source=source, edited=edited)
 
 
-@dataclass(frozen=True)
-class _Collate:
-    """Records of one size → batch. Texts are read here, a batch at a time: tokenizers are faster on many."""
-
-    read: Read
-
-    def __call__(self, records: Sequence[EditRecord]) -> EditBatch:
-        rewards = [_reward(record) for record in records]
-        _check_alike(records, rewards)
-        return EditBatch(
-            source=np.stack([record.source for record in records]),
-            edited=np.stack([record.edited for record in records]),
-            inputs=self.read(
-                [record.source for record in records], [record.instruction for record in records], rewards
-            ),
-        )
+def _collate(records: Sequence[EditRecord], *, read: Read) -> EditBatch:
+    """The batch of records of one size. Texts are read a batch at a time: tokenizers are faster on many."""
+    rewards = [_reward(record) for record in records]
+    named = zip((f"record {record.key}" for record in records), rewards, strict=True)
+    check_all_or_none("reward", dict(named))
+    sources, edited = ([getattr(record, name) for record in records] for name in ("source", "edited"))
+    inputs = read(sources, [record.instruction for record in records], rewards)
+    return EditBatch(np.stack(sources), np.stack(edited), inputs)
 
 
 def _reward(record: EditRecord) -> Reward | None:
@@ -88,10 +72,3 @@ def _reward(record: EditRecord) -> Reward | None:
         missing, present = ("scores", "feedback") if record.scores is None else ("feedback", "scores")
         raise ValueError(f"record {record.key} has {present} but no {missing}; expected both or neither.")
     return None if record.scores is None else Reward(*record.scores.tolist(), feedback=record.feedback)
-
-
-def _check_alike(records: Sequence[EditRecord], rewards: Sequence[Reward | None]) -> None:
-    """Raises ValueError if only some records have a reward: an invented one for the others would be trained on."""
-    without = [record.key for record, reward in zip(records, rewards, strict=True) if reward is None]
-    if without and len(without) < len(records):
-        raise ValueError(f"record {without[0]} has no reward, others of its batch have one; expected all or none.")

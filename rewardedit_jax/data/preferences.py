@@ -7,11 +7,11 @@ The list file is EditReward's training list (EditReward, arXiv:2509.26346), a JS
 
 `path1` is the preferred edit; dim1 is following, dim2 is quality, 1..4, and all four may be missing. Other keys are
 ignored. A pair whose ratings have equal sums, or with `"tie_case": true`, is a tie. A tie that is listed in both orders
-(disentangled, section 3.3) is one pair here: `scoring.ties` makes rows of it.
+(disentangled, section 3.3) is one pair here: `scoring.pairs` makes rows of it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,16 +31,34 @@ from rewardedit_jax.data.records import (
     warn_contradictions,
 )
 
-_LIST = """[{"prompt": "make it snow", "path_src": "1.png", "path1": "1_a.png", "path2": "1_b.png",
-  "model1_dim1_score": 4, "model1_dim2_score": 3, "model2_dim1_score": 2, "model2_dim2_score": 3}, ...]
-path1 is the preferred edit, unless both are rated alike or "tie_case" is true; all four scores may be missing."""
 _PREFERRED = {"leftvote": "a", "rightvote": "b", "tie": "tie"}
 # (source, a, b), as in `PreferenceLabel.names` and the image fields of `Preference`.
 _IMAGES = ("source_img", "left_output_image", "right_output_image")
 _FIELDS = ("source", "edited_a", "edited_b")
 
 
-class _ListedPair(msgspec.Struct):
+class _Pair(msgspec.Struct):
+    """A pair whose fields `..._score` are the following and quality of a, then those of b."""
+
+    def scores(self) -> dict[str, float | None]:
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name.endswith("_score")}
+
+    def check(self, instruction: str) -> None:
+        """Raises ValueError, which msgspec turns into a `ValidationError`, if the pair cannot be learned from."""
+        if not instruction.strip():
+            raise ValueError("blank instruction")
+        missing = [name for name, score in self.scores().items() if score is None]
+        # All four or none: objectives with ratings need both perspectives of both edits.
+        if 0 < len(missing) < 4:
+            raise ValueError(f"rated in part, without {', '.join(missing)}")
+
+    def ratings(self) -> tuple[Ratings | None, Ratings | None]:
+        """The ratings of a and of b; None for both where there are none."""
+        following_a, quality_a, following_b, quality_b = self.scores().values()
+        return (None, None) if following_a is None else ((following_a, quality_a), (following_b, quality_b))
+
+
+class _ListedPair(_Pair):
     """An object of the list file."""
 
     prompt: str
@@ -54,22 +72,19 @@ class _ListedPair(msgspec.Struct):
     tie_case: bool | None = None
 
     def __post_init__(self):
-        # In EditReward's validation list every pair has a 4 and a 2 here: they mark the preferred edit, no rating.
-        if tuple(self._scores().values()) == (4, None, 2, None):
+        # All pairs of EditReward's validation list have this 4 and 2. They mark the preferred edit and are not ratings.
+        if tuple(self.scores().values()) == (4, None, 2, None):
             self.model1_dim1_score = self.model2_dim1_score = None
-        _check_pair(self.prompt, self._scores())
-
-    def _scores(self) -> dict[str, float | None]:
-        return {name: getattr(self, name) for name in self.__struct_fields__ if name.startswith("model")}
+        self.check(self.prompt)
 
     def label(self, number: int) -> PreferenceLabel:
-        names, ratings = (self.path_src, self.path1, self.path2), _by_edit(self._scores())
-        # The preferred edit is listed first, also of a tie: two equal ratings say that it is one.
-        label = PreferenceLabel(f"{number}:{self.path1}", self.prompt, names, "a", *ratings)
+        names = self.path_src, self.path1, self.path2
+        # A tie is listed with one edit first too; its equal ratings show that it is a tie.
+        label = PreferenceLabel(f"{number}:{self.path1}", self.prompt, names, "a", *self.ratings())
         return replace(label, preferred="tie") if self.tie_case or rated_equal(label) else label
 
 
-class _Row(msgspec.Struct):
+class _Row(_Pair):
     """The columns of EditReward-Data without the images."""
 
     key: str
@@ -86,15 +101,12 @@ class _Row(msgspec.Struct):
     def __post_init__(self):
         if self.vote_type not in _PREFERRED:
             raise ValueError(f"vote_type={self.vote_type!r}: expected one of {', '.join(_PREFERRED)}")
-        _check_pair(self.instruction, self._scores())
-
-    def _scores(self) -> dict[str, float | None]:
-        return {name: getattr(self, name) for name in self.__struct_fields__ if name.endswith("_score")}
+        self.check(self.instruction)
 
     def label(self, key: str) -> PreferenceLabel:
         # The columns have no path of the source image, but rows with one `key` have the same.
-        names, ratings = (self.key, self.left_img_rel, self.right_img_rel), _by_edit(self._scores())
-        return PreferenceLabel(key, self.instruction, names, _PREFERRED[self.vote_type], *ratings)
+        names = self.key, self.left_img_rel, self.right_img_rel
+        return PreferenceLabel(key, self.instruction, names, _PREFERRED[self.vote_type], *self.ratings())
 
 
 _COLUMNS = _Row.__struct_fields__
@@ -107,22 +119,6 @@ _PARQUET = f"""expected:
 Hugging Face hub: TIGER-Lab/EditReward-Data."""
 
 
-def _check_pair(instruction: str, scores: Mapping[str, float | None]) -> None:
-    """Raises ValueError, which msgspec turns into a `ValidationError`, if a pair cannot be learned from."""
-    if not instruction.strip():
-        raise ValueError("blank instruction")
-    missing = [name for name, score in scores.items() if score is None]
-    # All four or none: objectives with ratings need both perspectives of both edits.
-    if 0 < len(missing) < len(scores):
-        raise ValueError(f"rated in part, without {', '.join(missing)}")
-
-
-def _by_edit(scores: Mapping[str, float | None]) -> tuple[Ratings | None, Ratings | None]:
-    """The ratings of a and of b; None for both where there are none."""
-    following_a, quality_a, following_b, quality_b = scores.values()
-    return (None, None) if following_a is None else ((following_a, quality_a), (following_b, quality_b))
-
-
 class PreferenceFile:
     """The pairs of a list file, in its order. A `PreferenceSource`; keys are "number in the file:path1"."""
 
@@ -132,7 +128,6 @@ class PreferenceFile:
         Args:
           root: the folder that image paths are relative to; the folder of the file if None.
         Raises:
-          FileNotFoundError: if the file is missing.
           BadRecords: listing every malformed pair, or every pair without its images, unless `skip_bad` leaves them out.
         """
         self.root = Path(path).parent if root is None else Path(root)
@@ -148,21 +143,15 @@ class PreferenceFile:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Preference:
-        """Raises `ImageError`, naming the file, if an image cannot be read."""
         label = self.labels[index]
         images = (np.asarray(read_image(self.root / name)) for name in label.names)
         return Preference(**vars(label), **dict(zip(_FIELDS, images, strict=True)))
 
 
 def read_labels(path: str | Path, *, skip_bad: bool = False) -> list[PreferenceLabel]:
-    """The pairs of a list file, whether or not their images exist.
-
-    Raises:
-      FileNotFoundError: if the file is missing; shows the expected layout.
-      BadRecords: if it is not a JSON list, or listing every malformed pair, unless `skip_bad` leaves them out.
-    """
+    """The pairs of a list file, whether or not their images exist. Malformed ones are `BadRecords`, or left out."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {path}; expected:\n{_LIST}")
+        raise FileNotFoundError(f"no file {path}; expected{__doc__.partition('object per pair')[2]}")
     entries, faults = read_list(path, _ListedPair)
     raise_or_log(faults, str(path), skip_bad)
     return _without_turned_ties(entry.value.label(entry.number) for entry in entries)
@@ -192,18 +181,17 @@ def _without_turned_ties(labels: Iterable[PreferenceLabel]) -> list[PreferenceLa
 class PreferenceParquet:
     """EditReward-Data as on the Hugging Face hub, 170,772 rows, 87 GB, CC BY-NC 4.0. A `PreferenceSource`.
 
-    The rows keep their order: a is the left edit, b the right. Keys are "row of all:unique_key". Rows are read by row
-    group (`parquet`): fast in order, slow when shuffled.
+    The rows keep their order: a is the left edit, b the right. Keys are "row of all:unique_key". Rows are fast to read
+    in order and slow when shuffled (`parquet`).
     """
 
     def __init__(self, files: str | Path | Sequence[str | Path], *, skip_bad: bool = False):
         """Reads all columns but the images, of every file. Contradictory pairs are logged and kept.
 
         Raises:
-          FileNotFoundError: if the directory, its parquet files or a named file are missing; shows the expected layout.
-          BadRecords: naming a file that is not parquet or lacks a column; listing every row with an unknown vote, a
-            missing text, a blank instruction, a rating outside 1..4 or only some of the four, unless `skip_bad` leaves
-            them out.
+          FileNotFoundError, BadRecords: as `ParquetRows`.
+          BadRecords: listing every malformed row (such as a vote or a rating that does not exist, a blank instruction,
+            some but not all ratings), unless `skip_bad` leaves them out.
         """
         self._rows = ParquetRows(files, (*_COLUMNS, *_IMAGES), _PARQUET)
         # Without the images, which are nearly all of the 87 GB.
@@ -218,7 +206,6 @@ class PreferenceParquet:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Preference:
-        """Raises `BadRecords` or `ImageError`, naming column, key and file, if an image is missing or unreadable."""
         label, number = self.labels[index], self._numbers[index]
         row, name = self._rows[number], f"{label.key} ({self._rows.name(number)})"
         images = (embedded_image(row[column], f"{column} of {name}") for column in _IMAGES)

@@ -5,8 +5,6 @@ function to independent items in a pool of threads: for lists of images, where s
 """
 
 import contextlib
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,45 +17,25 @@ _END = object()
 
 @contextlib.contextmanager
 def prefetched(items: Iterator[Any], prepare: Callable[[Any], Any], depth: int) -> Iterator[Iterator[Any]]:
-    """An iterator over `prepare(item)`, up to `depth` items ahead. It raises what fails in the thread."""
-    ready: queue.Queue = queue.Queue(maxsize=depth)
-    closed = threading.Event()
+    """An iterator over `prepare(item)`, `depth` items ready and one in work. It raises the errors of the thread."""
 
-    def offer(item: Any, error: BaseException | None) -> None:
-        placed = False
-        # With a timeout, because nobody empties the queue any more once the context is closed.
-        while not placed and not closed.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put((item, error), timeout=0.1)
-                placed = True
-
-    def produce() -> None:
-        try:
-            for item in items:
-                if closed.is_set():
-                    return
-                offer(prepare(item), None)
-            offer(_END, None)
-        except Exception as error:  # of any type: the consumer raises it
-            offer(None, error)
-
-    def consume() -> Iterator[Any]:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
-            yield item
+    def take() -> Any:
+        item = next(items, _END)
+        return item if item is _END else prepare(item)
 
     # One thread only: the iterator is not thread-safe, and its order must be kept.
-    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
-    thread.start()
+    pool = ThreadPoolExecutor(1, "prefetch")
+    waiting = deque(pool.submit(take) for _ in range(depth + 1))
+
+    def consume() -> Iterator[Any]:
+        while (item := waiting.popleft().result()) is not _END:
+            waiting.append(pool.submit(take))
+            yield item
+
     try:
         yield consume()
     finally:
-        closed.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)
 
 
 def prefetch_map(

@@ -1,9 +1,9 @@
 """Records and data sources: edits with rewards, pairs of edits with preferences, and the errors about bad records."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -25,7 +25,7 @@ _EQUAL = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class EditRecord:
-    """An edit and, where a judge has seen it, its reward by perspective: following, preserving, quality."""
+    """An edit and, if it was judged, its reward by perspective: following, preserving, quality."""
 
     key: str  # unique within its source
     instruction: str
@@ -83,15 +83,21 @@ class BadRecords(ValueError):
     """Records that do not have the expected layout; the message lists them."""
 
 
+def open_named(layouts: Mapping[str, Callable[[Any], Any]], data: Any) -> Any:
+    """The source of the layout `data.name`, opened with the settings `data` of a recipe."""
+    if data.name not in layouts:
+        raise ValueError(
+            f"data.name={data.name!r}: expected one of {', '.join(layouts)}. The shapes world is the data of the "
+            "recipe variants ':shapes' and ':debug'."
+        )
+    return layouts[data.name](data)
+
+
 def raise_or_log(faults: Sequence[str], where: str, skip_bad: bool) -> None:
-    """Reports the bad entries of an index, all in one message.
+    """Raises `BadRecords` with all faults of an index, one line each, or logs them if the caller leaves them out.
 
     Args:
-      faults: one line per bad entry.
       where: the index, as the message names it.
-      skip_bad: whether to log the message as a warning, because the caller leaves these entries out.
-    Raises:
-      BadRecords: if there are faults and `skip_bad` is False.
     """
     if not faults:
         return
@@ -124,7 +130,7 @@ def contradictions(labels: Iterable[PreferenceLabel]) -> list[tuple[str, ...]]:
 
 
 def _verdicts(label: PreferenceLabel) -> frozenset[str | None]:
-    """The verdicts that a label is consistent with: the name of the better edit, None for a tie."""
+    """The verdicts that a label permits: the name of the better edit, None for a tie."""
     if label.preferred == "tie":
         return frozenset({None})
     winner = label.names[1 if label.preferred == "a" else 2]
@@ -138,7 +144,7 @@ def rated_equal(label: PreferenceLabel) -> bool:
 
 
 def _rating_gap(label: PreferenceLabel) -> float:
-    """The overall rating of a minus that of b; exactly 0 where they differ by rounding only."""
+    """The overall rating of a minus that of b; exactly 0 if they differ by rounding only."""
     gap = sum(label.ratings_a) - sum(label.ratings_b)
     return 0.0 if abs(gap) < _EQUAL else gap
 
@@ -147,18 +153,15 @@ def against_ratings(labels: Iterable[PreferenceLabel]) -> list[str]:
     """The keys of labels whose preferred edit has the lower overall rating."""
     # The sign of the gap that contradicts the preference; no gap contradicts a tie.
     contrary = {"a": -1, "b": 1, "tie": None}
-    return [
-        label.key for label in labels if label.ratings_a and np.sign(_rating_gap(label)) == contrary[label.preferred]
-    ]
+    rated = (label for label in labels if label.ratings_a)
+    return [label.key for label in rated if np.sign(_rating_gap(label)) == contrary[label.preferred]]
 
 
 def warn_contradictions(labels: Sequence[PreferenceLabel], where: str) -> None:
     """Logs `contradictions` and `against_ratings`. The labels are kept: several raters may disagree."""
-    if groups := contradictions(labels):
-        heading = f"{where}: {count_noun(len(groups), 'pair')} with contradictory labels, all kept:"
-        logging.warning("%s", list_lines(heading, [", ".join(keys) for keys in groups]))
-    if keys := against_ratings(labels):
-        heading = (
-            f"{where}: {count_noun(len(keys), 'pair')} whose preferred edit is rated lower, all kept as preferred:"
-        )
-        logging.warning("%s", list_lines(heading, keys))
+    for fault, pairs in (
+        ("with contradictory labels, all kept", [", ".join(keys) for keys in contradictions(labels)]),
+        ("whose preferred edit is rated lower, all kept as preferred", against_ratings(labels)),
+    ):
+        if pairs:
+            logging.warning("%s", list_lines(f"{where}: {count_noun(len(pairs), 'pair')} {fault}:", pairs))

@@ -7,14 +7,13 @@ reason, and the next run tries them again. Results that are files of their own, 
 `atomic_write`: a file that exists is complete.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 
 from absl import logging
 
@@ -23,8 +22,6 @@ from rewardedit_jax.data import json_files
 Item = TypeVar("Item", bound=Hashable)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-# A file name that is not valid UTF-8 contains lone surrogates in Python; JSON has the same escapes for them.
-_ENCODING = {"encoding": "utf-8", "errors": "backslashreplace"}
 _MAX_NAMED = 5  # items that an error names
 
 
@@ -115,13 +112,10 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A .jsonl file of results.
-
-    The key of an item is the values of `key_fields`, attributes of the item and fields of its line.
-    """
+    """A .jsonl file of results."""
 
     path: Path
-    key_fields: tuple[str, ...]
+    key_fields: tuple[str, ...]  # attributes of an item and fields of its line, whose values are its key
     maker: str  # the field that holds the fingerprint of what made the result, such as "scorer"
 
     def run(
@@ -136,20 +130,20 @@ class ResultFile:
         """Append the results of the items that the file does not have yet.
 
         Args:
-          items: items that occur several times are worked on once.
-          work: yields (item, result) for each of the items that it is called with.
+          items: an item that occurs several times is worked on once.
+          work: items → (item, result) for each.
           fingerprint: of what makes the results.
           is_complete: whether a stored line needs no new result.
           retries: how often failed items are tried again before their errors are written.
         Returns:
-          The items that failed. The others have their results all the same.
+          The items that failed.
         Raises:
-          ValueError: the file holds other things than such results, or results with another fingerprint.
+          ValueError: the file holds anything else, or results with another fingerprint.
         """
         # Before `work` starts, so that a wrong file fails at once.
         due, failed = self._due(items, fingerprint, is_complete), {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", **_ENCODING) as file:
+        with self.path.open("ab") as file:
             for attempt in range(1 + retries):
                 if due:
                     failed = self._append(file, work(due), fingerprint, with_errors=attempt == retries)
@@ -159,9 +153,6 @@ class ResultFile:
     def merge(self, parts: Sequence[Path], items: Sequence[Item]) -> dict[Item, Failed]:
         """Write the results of all shards, in the order of `items`, to this file.
 
-        Args:
-          parts: the result files of the shards.
-          items: the whole list.
         Returns:
           The items that failed. A run over the merged file tries them again.
         Raises:
@@ -183,7 +174,6 @@ class ResultFile:
         return {item: Failed(line["error"]) for item, line in zip(items, ordered, strict=True) if "error" in line}
 
     def _check_parts(self, lines: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> None:
-        """Raises ValueError unless each item has one line, and each line is of an item."""
         counts, expected = Counter(map(self._key_of_line, lines)), dict.fromkeys(map(self._key, items))
         faults = {
             "missing": [key for key in expected if key not in counts],
@@ -195,7 +185,7 @@ class ResultFile:
             raise ValueError(f"the parts do not make up the list of {len(items)} items. {found}.")
 
     def _append(
-        self, file: IO[str], results: Iterable[tuple[Item, Result]], fingerprint: str, with_errors: bool
+        self, file: BinaryIO, results: Iterable[tuple[Item, Result]], fingerprint: str, with_errors: bool
     ) -> dict[Item, Failed]:
         """Write results as they come; returns the failed items, whose errors are written only `with_errors`."""
         failed = {}
@@ -204,7 +194,7 @@ class ResultFile:
                 failed[item] = result
             if with_errors or not isinstance(result, Failed):
                 key = dict(zip(self.key_fields, self._key(item), strict=True))
-                file.write(_to_line({**key, **result.to_json(), self.maker: fingerprint}))
+                file.write(json_files.to_line({**key, **result.to_json(), self.maker: fingerprint}))
                 # A run that is killed loses only the items in progress.
                 file.flush()
         return failed
@@ -226,11 +216,7 @@ class ResultFile:
         return due
 
     def _read(self, path: Path, fingerprint: str | None) -> tuple[list[dict[str, Any]], bool]:
-        """The complete lines of a result file, and whether a half-written line follows them.
-
-        Raises:
-          ValueError: a line is not a result, or has another fingerprint (None: any).
-        """
+        """The complete lines of a result file, checked, and whether a half-written line follows them."""
         # As bytes: a line may be cut within a character, which then is not valid UTF-8.
         complete, _, rest = path.read_bytes().rpartition(b"\n")
         numbered = enumerate(complete.split(b"\n"), 1)
@@ -238,16 +224,13 @@ class ResultFile:
         return lines, bool(rest)
 
     def _parse(self, line: bytes, where: str, fingerprint: str | None) -> dict[str, Any]:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-        required = (*self.key_fields, self.maker)
+        """The result in a line. Raises ValueError unless it is one, with this fingerprint (None: any)."""
+        entry, required = json_files.parse_json(line), (*self.key_fields, self.maker)
         # Only scalars can be keys; a list of scores may have the same field names with lists in them.
-        if (
-            not isinstance(entry, dict)
-            or not entry.keys() >= set(required)
-            or not all(isinstance(entry[name], str | int) for name in self.key_fields)
+        if not (
+            isinstance(entry, dict)
+            and entry.keys() >= set(required)
+            and all(isinstance(entry[name], str | int) for name in self.key_fields)
         ):
             raise ValueError(f"{where} is not a result: expected an object with {', '.join(required)}.")
         if fingerprint not in (None, entry[self.maker]):
@@ -259,18 +242,13 @@ class ResultFile:
 
     def _write(self, lines: Iterable[Mapping[str, Any]]) -> None:
         with atomic_write(self.path) as unfinished:
-            unfinished.write_text("".join(map(_to_line, lines)), **_ENCODING)
+            unfinished.write_bytes(b"".join(map(json_files.to_line, lines)))
 
     def _key(self, item: Item) -> tuple[Any, ...]:
         return tuple(getattr(item, name) for name in self.key_fields)
 
     def _key_of_line(self, line: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(line[name] for name in self.key_fields)
-
-
-def _to_line(entry: Mapping[str, Any]) -> str:
-    # Without ASCII escapes, so that instructions in other scripts stay readable.
-    return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
 def _listed(name: str, keys: Sequence[tuple[Any, ...]]) -> str:

@@ -37,12 +37,7 @@ class TripletFile:
     """The triplets of a `.json` or `.jsonl` file, in its order. A `Source`; keys are "number in the file:output"."""
 
     def __init__(self, path: str | Path, *, skip_bad: bool = False):
-        """Reads the file; images are read at access.
-
-        Raises:
-          FileNotFoundError: if the file is missing.
-          BadRecords: listing every malformed triplet, unless `skip_bad` leaves them out.
-        """
+        """Reads the file; images are read at access. Malformed triplets are `BadRecords`, or left out."""
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {path}; expected:\n{__doc__.partition('    {')[2]}")
@@ -53,16 +48,8 @@ class TripletFile:
         return len(self._triplets)
 
     def __getitem__(self, index: int) -> EditRecord:
-        """Raises `ImageError`, naming the file, if an image cannot be read."""
-        entry, folder = self._triplets[index], self.path.parent
-        triplet = entry.value
-        source, edited = (np.asarray(read_image(folder / name)) for name in (triplet.input, triplet.output))
-        return EditRecord(
-            # The number, because several triplets may share an output.
-            key=f"{entry.number}:{triplet.output}",
-            instruction=triplet.instruction,
-            source=source,
-            edited=edited,
-            scores=None if triplet.scores is None else np.asarray(triplet.scores, np.float32),
-            feedback=triplet.feedback,
-        )
+        number, _, triplet = self._triplets[index]
+        images = (np.asarray(read_image(self.path.parent / name)) for name in (triplet.input, triplet.output))
+        scores = None if triplet.scores is None else np.asarray(triplet.scores, np.float32)
+        # The number, because several triplets may share an output.
+        return EditRecord(f"{number}:{triplet.output}", triplet.instruction, *images, scores, triplet.feedback)

@@ -10,14 +10,23 @@ from ml_collections import ConfigDict
 from rewardedit_jax.bases import base_named
 from rewardedit_jax.bases.base import Dropout
 from rewardedit_jax.data.clip_tokenizer import CutTexts
+from rewardedit_jax.data.instruct_pix2pix import InstructPix2PixFolder, InstructPix2PixParquet, RewardEditFolder
 from rewardedit_jax.data.order import first_readable, recipe_order
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches
-from rewardedit_jax.data.records import Source
-from rewardedit_jax.data.sources import open_source
+from rewardedit_jax.data.records import Source, open_named
+from rewardedit_jax.data.triplets import TripletFile
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.objective import editing_loss
 from rewardedit_jax.params import Params
 from rewardedit_jax.training.task import Evaluator
+
+# Training records by `data.name`, in the folder or file `data.root`. Parquet has no index that may have bad entries.
+SOURCES: dict[str, Callable[[ConfigDict], Source]] = {
+    "reward_edit": lambda data: RewardEditFolder(data.root, data.rewards, skip_bad=data.skip_bad),
+    "instruct_pix2pix": lambda data: InstructPix2PixFolder(data.root, skip_bad=data.skip_bad),
+    "instruct_pix2pix_parquet": lambda data: InstructPix2PixParquet(data.root),
+    "triplets": lambda data: TripletFile(data.root, skip_bad=data.skip_bad),
+}
 
 
 class EditingTask:
@@ -40,7 +49,7 @@ class EditingTask:
 
     def open_source(self, data: ConfigDict) -> Source:
         """The training records; a task on data of its own overrides this."""
-        return open_source(data)
+        return open_named(SOURCES, data)
 
     def _check_rewards(self) -> None:
         """Looks at one record: data without rewards would fail in the first batch, after the model was read."""

@@ -55,7 +55,7 @@ class EditScore:
     improvement: float | None = None  # overall mean minus that of the unchanged source; None: not computed
     calibrated: float | None = None  # 0..1, share of the reference edits that it beats; None: scorer not calibrated
     calibration: str | None = None  # description of the reference edits
-    composited: tuple[str, ...] = ()  # those of source, edited whose transparent parts were composited on white
+    composited: tuple[str, ...] = ()  # which of "source", "edited" had transparent parts, now on white
 
     @property
     def overall(self) -> Gaussian:
@@ -100,11 +100,7 @@ class Calibration:
 
     @classmethod
     def of(cls, scores: Sequence[EditScore], description: str) -> "Calibration":
-        """From the scores of the reference edits, of which at most 2,000 are kept, evenly spaced by their means.
-
-        Raises:
-          ValueError: there are no scores, or the description is empty.
-        """
+        """From the scores of the reference edits. At most 2,000 are kept, evenly spaced by their means."""
         if not scores:
             raise ValueError("a calibration needs the scores of reference edits; got none.")
         if not description.strip():

@@ -42,21 +42,13 @@ class FeatureCache:
         return self._slots[image.digest] * self.features.values.shape[1]
 
     def widen(self, images: Iterable[PreparedImage]) -> None:
-        """Make slots wide enough for these images; cached features are kept.
-
-        Call it once with all images of a chunk: every width compiles its own programs.
-        """
-        wanted = feature_width(images)
+        """Make slots wide enough for these images, all of a chunk: every width compiles its own programs."""
         # Slots never become narrower, which would compile programs for the old width again.
-        if (more := wanted - self.features.values.shape[1]) > 0:
+        if (more := feature_width(images) - self.features.values.shape[1]) > 0:
             self.features = jax.device_put(_wider(self.features, more), replicated(self._mesh))
 
     def hold(self, needed: Sequence[PreparedImage], later: Iterable[PreparedImage] = ()) -> None:
-        """Encode the images of `needed` that are not cached, and fill up the last program with images of `later`.
-
-        Raises:
-          ValueError: more images than fit into the cache.
-        """
+        """Encode the images of `needed` that are not cached, and fill up the last program with images of `later`."""
         # One program may replace `batch_size` images, none of which may be needed now.
         if len(needed) + self._batch_size > self._capacity:
             raise ValueError(

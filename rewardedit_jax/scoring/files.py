@@ -7,6 +7,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,15 +51,13 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instruction", help="what the edits were asked to change")
     parser.add_argument("--output", type=Path, help="a .jsonl file, written line by line; a stopped run resumes")
     parser.add_argument("--shard", metavar="I/N", help="score part I of N of the edits; each part has its own --output")
-    parser.add_argument(
-        "--merge", type=Path, nargs="+", metavar="PART", help="write the outputs of all shards to --output"
-    )
+    parser.add_argument("--merge", type=Path, nargs="+", metavar="PART", help="join the shards' outputs in --output")
 
 
 def selected_jobs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[ScoreJob]]:
     """The parsed command line of launch/score.py, and the edits that it selects."""
     a = parser.parse_args()
-    # Checked here because argparse has no rules between several arguments.
+    # argparse has no rules between several arguments.
     if (a.list is None) == (a.source is None or a.edited is None):
         parser.error("give --source and --edited, or --list.")
     if a.output and (a.json or a.png):
@@ -103,7 +102,7 @@ def _paired(source_folder: Path, edited_folder: Path, instruction: str) -> list[
         raise ValueError(
             f"{len(missing)} of {len(edits)} edits have no source in {source_folder}: {', '.join(missing[:5])}."
         )
-    # Sources without an edit are no error: a run over part of the edits is common.
+    # Sources without an edit are not an error: a run over part of the edits is common.
     if unused := sources.keys() - {file.stem for file in edits}:
         logging.info("%d of %d sources have no edit in %s.", len(unused), len(sources), edited_folder)
     return [ScoreJob(str(_source_of(file, sources)), str(file), instruction) for file in edits]
@@ -119,13 +118,11 @@ def _source_of(edited: Path, by_stem: Mapping[str, Sequence[Path]]) -> Path:
 
 
 def listed_scores(listing: Path, instruction: str | None) -> list[ScoreJob]:
-    """The edits of a .jsonl file: {"source": path, "edited": path or list of paths, "instruction": text} per line.
+    """The edits of a .jsonl file with {"source": path, "edited": path or list of paths, "instruction": text} per line.
 
     Args:
       listing: paths in it are relative to its folder.
       instruction: for lines without one.
-    Raises:
-      ValueError: the list is empty or a line is invalid; names the line.
     """
 
     def parse(_: int, line: _Line) -> list[ScoreJob]:
@@ -142,11 +139,7 @@ def listed_scores(listing: Path, instruction: str | None) -> list[ScoreJob]:
 def score_jobs(
     scorer: Scorer, jobs: Sequence[ScoreJob], batch_size: int = 8, improvement: bool = True
 ) -> Iterator[tuple[ScoreJob, EditScore | Unscorable]]:
-    """Each edit with its score, or with the reason why it has none, in their order; shows a progress bar.
-
-    Args:
-      batch_size, improvement: as in `Scorer.score`.
-    """
+    """Each edit with its score (`Scorer.score`), or with the reason why it has none, in order; shows a progress bar."""
 
     def items() -> Iterator[ScorerItem | Unscorable]:
         for item in prefetch_map(scorer.prepare, map(astuple, jobs), batch_size * CHUNK_BATCHES):
@@ -168,16 +161,12 @@ def score_to_file(
 ) -> list[str]:
     """Score the edits that `output` (.jsonl) does not have yet; with `improvement`, also those it has without.
 
-    Args:
-      batch_size, improvement: as in `Scorer.score`.
     Returns:
       A sentence for each edit that cannot be scored. The others are scored.
     Raises:
       ValueError: `output` has a line that is not a score, or scores of another scorer.
     """
-
-    def work(due: Sequence[ScoreJob]) -> Iterator[tuple[ScoreJob, EditScore | Unscorable]]:
-        return score_jobs(scorer, due, batch_size=batch_size, improvement=improvement)
+    work = partial(score_jobs, scorer, batch_size=batch_size, improvement=improvement)
 
     # A file that was made with --no-improvement can be completed later.
     def is_complete(line: Mapping[str, Any]) -> bool:
@@ -187,15 +176,10 @@ def score_to_file(
 
 
 def merge_scores(jobs: Sequence[ScoreJob], parts: Sequence[Path], output: Path) -> list[str]:
-    """Write the scores of all shards into one file, in the order of the list.
+    """Write the scores of all shards, in the order of the whole list, to one file (`ResultFile.merge`).
 
-    Args:
-      jobs: the whole list.
-      parts: the output files of the shards.
     Returns:
       A sentence for each edit that could not be scored.
-    Raises:
-      FileExistsError, ValueError: as in `ResultFile.merge`.
     """
     return _sentences(_results(output).merge(parts, jobs))
 

@@ -57,11 +57,7 @@ class PreparedImage:
 
 
 def prepare_scorer_image(image: str | Path | Image.Image, area: int = AREA) -> PreparedImage:
-    """Read an image, composite it on white and resize it to about `area` pixels; the aspect ratio is kept.
-
-    Raises:
-      ImageError: it cannot be read or its aspect ratio is above 200; names the file.
-    """
+    """Read an image, composite it on white and resize it to about `area` pixels; the aspect ratio is kept."""
     rgb, composited = _open(image)
     try:
         height, width = smart_resize(rgb.height, rgb.width, area)
@@ -78,9 +74,6 @@ def smart_resize(height: int, width: int, area: int = AREA) -> tuple[int, int]:
 
     This is `smart_resize` of Qwen2-VL with min_pixels = max_pixels. Larger images become at most `area` pixels, smaller
     ones at least. The function is not idempotent (364×504 becomes 392×532): apply it once, to the original size.
-
-    Raises:
-      ImageError: the image has no pixels, or an aspect ratio above 200.
     """
     short, long = sorted((height, width))
     if short < 1 or long > _MAX_ASPECT * short:

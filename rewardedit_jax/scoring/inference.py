@@ -31,14 +31,9 @@ _CACHED_IMAGES_PER_ROW = 8
 
 
 def scorer_mesh(tensor: int = 1) -> Mesh:
-    """A mesh of all devices in groups of `tensor`, each of which holds one copy of the weights.
-
-    Weights are divided over the tensor axis, not over fsdp, which would gather them where they are used: a group only
-    has memory for one copy.
-
-    Raises:
-      ValueError: `tensor` does not divide the number of devices.
-    """
+    """A mesh of all devices in groups of `tensor`, each of which holds one copy of the weights."""
+    # Weights are divided over the tensor axis, not over fsdp, which would gather them where they are used: a group only
+    # has memory for one copy.
     devices = jax.device_count()
     if tensor < 1 or devices % tensor:
         raise ValueError(f"tensor={tensor}: expected a divisor of the number of devices, {devices}.")

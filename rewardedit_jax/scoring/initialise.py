@@ -1,8 +1,8 @@
 """The scorer that a training run starts from.
 
-With `config.init`, a scorer, whose heads are trained further, or a base model, which gets new heads. Without
-`config.init`, a network from scratch of the sizes in `config.network`, with the tokenizer of `config.base` and a patch
-embedding that whitens the patches of some pairs.
+With `config.init`, a scorer, whose heads are trained further, or a base model, which gets new heads. Without it, a
+network from scratch of the sizes in `config.network`, with the tokenizer of `config.base` and a patch embedding that
+whitens the patches of some pairs.
 """
 
 from collections.abc import Callable
@@ -51,46 +51,29 @@ def starting_scorer(config: ConfigDict, source: PreferenceSource) -> StartingSco
     Args:
       source: training pairs; without `config.init`, the patches of some of them are whitened.
     """
-    start = _pretrained(config) if config.init else _from_scratch(config, source)
-    network, heads = start.scorer.module.config, _heads(config)
-    module = EditReward(
-        replace(network, heads=heads, positions=config.positions),
-        dtype=config.compute.dtype,
-        remat=config.compute.remat,
-    )
     if config.init:
-        _warn_of_changes(config.init, network, module.config)
-    known = start.known if _same_heads(network.heads, heads) else _without_heads(start.known)
+        opened = open_scorer(config.init, config.base or None)
+        start = StartingScorer(opened.scorer, opened.read)
+    else:
+        start = _from_scratch(config, source)
+    old = start.scorer.module.config
+    heads = RewardHeadsConfig(config.heads.kind, tuple(config.heads.hidden_sizes), config.heads.aggregation)
+    # Aggregation has no parameters: those of the old heads fit any.
+    fit = old.heads is not None and replace(old.heads, aggregation=heads.aggregation) == heads
+    if old.heads and not fit:  # neither a base model nor a new network has heads to lose
+        logging.warning("%s has heads %s; the recipe's heads %s are drawn anew.", config.init, old.heads, heads)
+    if old.heads and old.positions != config.positions:
+        values = old.positions, config.positions
+        logging.warning("%s has positions=%r; the recipe has positions=%r.", config.init, *values)
+    network = replace(old, heads=heads, positions=config.positions)
+    module = EditReward(network, dtype=config.compute.dtype, remat=config.compute.remat)
     # A calibration belongs to the scores that the old parameters give.
-    return StartingScorer(replace(start.scorer, module=module, area=config.data.area, calibration=None), known)
-
-
-def _heads(config: ConfigDict) -> RewardHeadsConfig:
-    return RewardHeadsConfig(config.heads.kind, tuple(config.heads.hidden_sizes), config.heads.aggregation)
-
-
-def _same_heads(old: RewardHeadsConfig | None, new: RewardHeadsConfig) -> bool:
-    """Whether the parameters of old heads fit new ones. Aggregation has no parameters."""
-    return old is not None and replace(old, aggregation=new.aggregation) == new
+    scorer = replace(start.scorer, module=module, area=config.data.area, calibration=None)
+    return StartingScorer(scorer, start.known if fit else _without_heads(start.known))
 
 
 def _without_heads(known: Callable[[Wanted], Params]) -> Callable[[Wanted], Params]:
     return lambda wanted: known(lambda path: wanted(path) and not path.startswith("heads/"))
-
-
-def _warn_of_changes(init: str, old: EditRewardConfig, new: EditRewardConfig) -> None:
-    """Logs what the recipe changes in the scorer that it starts from. A base model has no heads to lose."""
-    if old.heads is None:
-        return
-    if not _same_heads(old.heads, new.heads):
-        logging.warning("%s has heads %s; the recipe's heads %s are drawn anew.", init, old.heads, new.heads)
-    if old.positions != new.positions:
-        logging.warning("%s has positions=%r; the recipe has positions=%r.", init, old.positions, new.positions)
-
-
-def _pretrained(config: ConfigDict) -> StartingScorer:
-    opened = open_scorer(config.init, config.base or None)
-    return StartingScorer(opened.scorer, opened.read)
 
 
 def _from_scratch(config: ConfigDict, source: PreferenceSource) -> StartingScorer:
@@ -101,6 +84,7 @@ def _from_scratch(config: ConfigDict, source: PreferenceSource) -> StartingScore
         text=DecoderConfig.from_hf(text),
         vision=QwenVisionConfig.from_hf(config.network.vision.to_dict()),
         image_token_id=tokenizer.image_id,
+        heads=None,
     )
 
     def known(wanted: Wanted) -> Params:
@@ -114,11 +98,7 @@ def _from_scratch(config: ConfigDict, source: PreferenceSource) -> StartingScore
 
 
 def _sample_patches(source: PreferenceSource, area: int, skip_bad: bool) -> Float32[np.ndarray, "n 1176"]:
-    """Patches of the first edit of up to 512 pairs, evenly spaced in the source.
-
-    Raises:
-      BadRecords: a pair cannot be read (with `skip_bad`: all pairs that were tried).
-    """
+    """Patches of the first edit of up to 512 pairs, evenly spaced in the source."""
     found = []
     for i in np.linspace(0, len(source) - 1, min(len(source), _WHITENED_EDITS)).astype(int).tolist():
         try:

@@ -62,8 +62,8 @@ def objective(name: str, prompts: int = 2, **settings: Any) -> Objective:
     Args:
       prompts: the number of prompts of the scorer, 1 or 2.
     Raises:
-      ValueError: the name is unknown, a setting is unknown or missing, or the objective needs two prompts. The
-        objective itself raises ValueError if it needs ratings and the data has none.
+      ValueError: the settings do not fit, or the objective needs two prompts; when it is called, also if it needs
+        ratings and the data has none.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"objective.name={name!r}: expected one of {', '.join(OBJECTIVES)}.")
@@ -83,11 +83,7 @@ def difference(a: Float[Array, "*#b 2"], b: Float[Array, "*#b 2"]) -> tuple[Floa
 
 
 def preference_probability(a: Float[Array, "*#b 2"], b: Float[Array, "*#b 2"]) -> Float[Array, "*b"]:
-    """Probability that a score drawn from `a` exceeds one drawn from `b`, Φ(d/s), 0..1.
-
-    Args:
-      a, b: (mean, log σ).
-    """
+    """Probability that a score drawn from `a` exceeds one drawn from `b`, Φ(d/s), 0..1; both are (mean, log σ)."""
     d, variance = difference(a, b)
     # log σ may underflow to a variance of 0; equal means then give 1/2 instead of 0/0.
     return ndtr(d / jnp.maximum(jnp.sqrt(variance), jnp.finfo(jnp.float32).tiny))
@@ -168,10 +164,9 @@ def regression(pairs: Pairs) -> Float[Array, " b"]:
     As in EditReward's code, T subtracts 4.5 and the aggregation is the configured one; eq. 5 has the sum.
     """
 
-    def error(side: Side) -> Float[Array, " b"]:
-        return side.overall[:, 0] - (_ratings(side, "reg").sum(axis=-1) - RATING_SHIFT)
-
-    return (error(pairs.preferred) ** 2 + error(pairs.other) ** 2) / 2
+    sides = pairs.preferred, pairs.other
+    a, b = (side.overall[:, 0] - (_ratings(side, "reg").sum(axis=-1) - RATING_SHIFT) for side in sides)
+    return (a**2 + b**2) / 2
 
 
 def regression_per_perspective(pairs: Pairs) -> Float[Array, " b"]:
@@ -181,11 +176,9 @@ def regression_per_perspective(pairs: Pairs) -> Float[Array, " b"]:
     needs a third of the steps of a ranking.
     """
 
-    def error(side: Side) -> Float[Array, "b 2"]:
-        ratings = _ratings(side, "reg_per_perspective")
-        return _perspectives(side, "reg_per_perspective")[..., 0] - (2 * ratings - RATING_SHIFT)
-
-    return (error(pairs.preferred) ** 2 + error(pairs.other) ** 2).mean(axis=-1) / 2
+    name, sides = "reg_per_perspective", (pairs.preferred, pairs.other)
+    a, b = (_perspectives(side, name)[..., 0] - (2 * _ratings(side, name) - RATING_SHIFT) for side in sides)
+    return (a**2 + b**2).mean(axis=-1) / 2
 
 
 def per_perspective(pairs: Pairs, ties: str = "btt", k: float = TIE_STRENGTH) -> Float[Array, " b"]:
@@ -232,44 +225,36 @@ def _ratings(side: Side, name: str) -> Float[Array, "b 2"]:
 
 
 # Adapters of the losses above to the signature of `Objective`.
+_Loss = Callable[..., Float[Array, " b"]]
 
 
-def _of_outputs(
-    loss: Callable[..., Float[Array, " b"]], pairs: Pairs, rng: PRNGKeyArray, **settings: Any
-) -> Float[Array, " b"]:
+def _of_outputs(loss: _Loss, pairs: Pairs, rng: PRNGKeyArray, **settings: Any) -> Float[Array, " b"]:
     """Loss of the aggregated (mean, log σ); 0 for tied pairs."""
-    values = loss(pairs.preferred.overall, pairs.other.overall, **settings)
-    return jnp.where(pairs.tied, 0, values)
+    return jnp.where(pairs.tied, 0, loss(pairs.preferred.overall, pairs.other.overall, **settings))
 
 
-def _sampled(pairs: Pairs, rng: PRNGKeyArray, **settings: Any) -> Float[Array, " b"]:
-    return _of_outputs(partial(uncertainty_monte_carlo, rng=rng), pairs, rng, **settings)
-
-
-def _of_means(
-    loss: Callable[..., Float[Array, " b"]], pairs: Pairs, rng: PRNGKeyArray, **settings: Any
-) -> Float[Array, " b"]:
+def _of_means(loss: _Loss, pairs: Pairs, rng: PRNGKeyArray, **settings: Any) -> Float[Array, " b"]:
     """Loss of the aggregated means alone; 0 for tied pairs."""
-    values = loss(pairs.preferred.overall[:, 0], pairs.other.overall[:, 0], **settings)
-    return jnp.where(pairs.tied, 0, values)
+    return jnp.where(pairs.tied, 0, loss(*_means(pairs), **settings))
 
 
-def _with_ties(pairs: Pairs, rng: PRNGKeyArray, **settings: Any) -> Float[Array, " b"]:
-    a, b = pairs.preferred.overall[:, 0], pairs.other.overall[:, 0]
-    return bradley_terry_with_ties(a, b, pairs.tied, **settings)
+def _means(pairs: Pairs) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+    return pairs.preferred.overall[:, 0], pairs.other.overall[:, 0]
 
 
 # By the names of `config.objective.name`. Those of EditReward's `loss_type` are kept.
 OBJECTIVES: dict[str, Objective] = {
     "uncertainty": partial(_of_outputs, uncertainty),
     "uncertainty_with_margin": partial(_of_outputs, uncertainty, margin=MARGIN),
-    "uncertainty_monte_carlo": _sampled,
+    "uncertainty_monte_carlo": lambda pairs, rng, **settings: _of_outputs(
+        partial(uncertainty_monte_carlo, rng=rng), pairs, rng, **settings
+    ),
     "negative_log_probability": partial(_of_outputs, negative_log_probability),
     "thurstone": partial(_of_outputs, thurstone),
     "bt": partial(_of_means, bradley_terry),
     "constant_margin": partial(_of_means, bradley_terry, margin=MARGIN),
     "likelihood_displacement": partial(_of_means, likelihood_displacement),
-    "btt": _with_ties,
+    "btt": lambda pairs, rng, **settings: bradley_terry_with_ties(*_means(pairs), pairs.tied, **settings),
     "hpsv2": partial(_of_means, hpsv2),
     "reg": lambda pairs, rng: regression(pairs),
     "reg_per_perspective": lambda pairs, rng: regression_per_perspective(pairs),

@@ -11,7 +11,6 @@ separately (`stack_images`), and rows point to their features, so that an image 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -53,9 +52,6 @@ def prepare_item(
       source, edited: paths or PIL images, or prepared images, for a source with many edits.
       system: text of the system turn (`chat_prompt`).
       area: pixels that images are resized to; published weights were trained with the default only.
-    Raises:
-      ImageError: an image cannot be read or is too narrow; says which one.
-      ValueError: the instruction is empty or contains tokens of the scorer.
     """
     images = prepared(source, "source", area), prepared(edited, "edited", area)
     prompts = [tokenizer.encode(chat_prompt(instruction, perspective, system)) for perspective in PERSPECTIVES]
@@ -88,34 +84,27 @@ def pack_items(
       first_slot: row of an image's first feature in the flattened features of all images.
       batch_size: number of rows; rows after the last item are padding.
       perspectives: the prompts in each row. One perspective gives the complete prompt, as published code runs it.
-    Raises:
-      ValueError: there are no items, or more than `batch_size`.
     """
     if not 0 < len(items) <= batch_size:
         raise ValueError(f"{len(items)} items: expected 1 to {batch_size}, the batch size.")
-    indices = [PERSPECTIVES.index(perspective) for perspective in perspectives]
-    rows = [
-        pack_row([item.prompts[i] for i in indices], item.image_positions, _slots(item, first_slot)) for item in items
-    ]
+    rows = [pack_item(item, (first_slot(item.source), first_slot(item.edited)), perspectives) for item in items]
     return stack_rows(rows, batch_size)
 
 
-class PackedRow(NamedTuple):
-    """One row of `PackedPrompts`, without padding."""
-
-    ids: Int32[np.ndarray, " l"]
-    positions: Int32[np.ndarray, " l"]
-    segments: Int32[np.ndarray, " l"]
-    image_slots: Int32[np.ndarray, " l"]
-    reward_index: Int32[np.ndarray, " k"]
+def pack_item(item: ScorerItem, starts: tuple[int, int], perspectives: Sequence[str] = PERSPECTIVES) -> PackedPrompts:
+    """The row of an edit; `starts` are the rows of the first feature of its source and of its edited image."""
+    prompts = [item.prompts[PERSPECTIVES.index(perspective)] for perspective in perspectives]
+    images = zip(starts, (item.source, item.edited), strict=True)
+    slots = [np.arange(start, start + image.n_tokens, dtype=np.int32) for start, image in images]
+    return pack_row(prompts, item.image_positions, np.concatenate(slots))
 
 
 def pack_row(
     prompts: Sequence[Int32[np.ndarray, " _"]],
     image_positions: Int32[np.ndarray, " m"],
     slots: Int32[np.ndarray, " m"],
-) -> PackedRow:
-    """The common prefix of the prompts, then the rest of each; a single prompt is all prefix.
+) -> PackedPrompts:
+    """One row, without batch axis and padding: the common prefix of the prompts, then the rest of each.
 
     Args:
       prompts: token ids of each prompt, the last of which is the reward token.
@@ -127,7 +116,7 @@ def pack_row(
     rests = np.array([len(ids) - prefix for ids in prompts])
     image_slots = np.full(prefix + rests.sum(), -1, np.int32)
     image_slots[image_positions] = slots
-    return PackedRow(
+    return PackedPrompts(
         np.concatenate([prompts[0][:prefix], *(ids[prefix:] for ids in prompts)]),
         # Each rest continues the positions of the prefix, as if the other rests were not there.
         np.concatenate([np.arange(prefix), *(np.arange(prefix, len(ids)) for ids in prompts)]).astype(np.int32),
@@ -137,7 +126,7 @@ def pack_row(
     )
 
 
-def stack_rows(rows: Sequence[PackedRow], batch_size: int, row_multiple: int | None = None) -> PackedPrompts:
+def stack_rows(rows: Sequence[PackedPrompts], batch_size: int, row_multiple: int | None = None) -> PackedPrompts:
     """A batch of the rows, padded to a common length (`padded_length`) and to the batch size."""
     length = padded_length(max(len(row.ids) for row in rows), row_multiple)
 
@@ -166,13 +155,8 @@ def _with_image_tokens(
     return np.repeat(ids, repeats)
 
 
-def _slots(item: ScorerItem, first_slot: Callable[[PreparedImage], int]) -> Int32[np.ndarray, " m"]:
-    starts_and_lengths = [(first_slot(image), image.n_tokens) for image in (item.source, item.edited)]
-    return np.concatenate([np.arange(start, start + n, dtype=np.int32) for start, n in starts_and_lengths])
-
-
 def _common_prefix(prompts: Sequence[Int32[np.ndarray, " _"]]) -> int:
-    # A single prompt differs from no other: it is all prefix.
+    # A single prompt is all prefix.
     shortest = min(map(len, prompts))
     same = np.all([ids[:shortest] == prompts[0][:shortest] for ids in prompts], axis=0)
     return shortest if same.all() else int(same.argmin())
@@ -199,12 +183,9 @@ def feature_width(images: Iterable[PreparedImage]) -> int:
 
 
 def padded_length(length: int, multiple: int | None = None) -> int:
-    """`length` rounded up to a multiple that grows with it, so that few lengths occur with little padding.
+    """`length` rounded up to `multiple`, by default to one that grows with it: few lengths occur, with little padding.
 
     At the published area, images of common aspect ratios have 936 to 1144 patches, which become 1024 or 1152.
-
-    Args:
-      multiple: None: an eighth of the next power of two, from 4 to 128.
     """
     # An eighth of the next power of two: up to 1024, there are 4 lengths between two powers of two.
     eighth = 2 ** (length - 1).bit_length() // 8

@@ -1,16 +1,22 @@
-"""Pairs of edits with preferences → batches to train a scorer on.
+"""Pairs of edits with preferences → ordered rows, with a treatment of ties → batches to train a scorer on.
 
-Every pair brings its own three images (source, preferred, other) and two rows of packed prompts, so that a batch can be
-divided over devices and micro-batches pair by pair.
+EditReward (arXiv:2509.26346), section 3.3 and eq. 6, splits a tie whose perspectives cross — one edit follows the
+instruction better, the other has the better quality — into two rows of opposite order. Only the aggregated score is
+ranked, so that the two rows together act as the soft label 1/2: they pull the two scores together, without a signal for
+which edit is better in which perspective (`objectives.per_perspective` has that).
 
-A pair is bad if an image cannot be read or is too narrow to be scored, or if the instruction contains a special token
-of the scorer. `data.order` says what happens then: an error, or with `data.skip_bad` another row in its place. A row,
-not a pair: it brings the order of its own edits.
+Ratings with equal sums leave two cases: the perspectives cross, or both are equal. The latter is a full tie, which the
+paper does not treat. A tie vote without ratings, or against them, counts as full: no perspectives are known to cross.
+
+In a batch, every pair has its own three images (source, preferred, other) and two rows of packed prompts, so that the
+batch can be divided over devices and micro-batches pair by pair. A pair is bad if an image cannot be read or is too
+narrow to be scored, or if the instruction contains a special token of the scorer. `data.order` raises an error then,
+or with `data.skip_bad` reads another row, with the order of its own edits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import flax
 import jax
@@ -20,24 +26,64 @@ from jaxtyping import Float32
 from ml_collections import ConfigDict
 from PIL import Image
 
-from rewardedit_jax.data.order import ordered_batches, recipe_order
+from rewardedit_jax.data.order import check_all_or_none, ordered_batches, recipe_order
 from rewardedit_jax.data.records import PreferenceLabel, PreferenceSource
 from rewardedit_jax.models.edit_reward import PackedPrompts
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import VisionPlan, pad_patches, plan_images
 from rewardedit_jax.scoring.images import MERGE, prepare_scorer_image, to_patches
-from rewardedit_jax.scoring.packing import ScorerItem, pack_row, prepare_item, round_up, stack_rows
-from rewardedit_jax.scoring.ties import Row, disentangle, one_row_each, strict_only
+from rewardedit_jax.scoring.packing import ScorerItem, pack_item, prepare_item, round_up, stack_rows
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer
 
-# The treatments of ties that `data.ties` names; see `scoring.ties`.
+IMAGES = 3  # of a pair: source, preferred, other
+
+
+class Row(NamedTuple):
+    """A row to learn from: pair `index`, with its edit `preferred` first."""
+
+    index: int
+    preferred: Literal["a", "b"]
+    tied: bool = False  # neither edit is preferred: the order has no meaning
+
+
+def kind(label: PreferenceLabel) -> Literal["strict", "crossing", "full"]:
+    """`strict` where one edit is preferred, else whether the perspectives of the tie cross."""
+    if label.preferred != "tie":
+        return "strict"
+    if label.ratings_a is None or label.ratings_b is None:
+        return "full"
+    following, quality = (a - b for a, b in zip(label.ratings_a, label.ratings_b, strict=True))
+    # Opposite signs: each edit is better in one perspective.
+    return "crossing" if following * quality < 0 else "full"
+
+
+def disentangle(labels: Sequence[PreferenceLabel], full_ties: str = "drop") -> list[Row]:
+    """One row per preferred edit, two per crossing tie (eq. 6), none ("drop") or two ("both orders") per full tie."""
+    if full_ties not in ("drop", "both orders"):
+        raise ValueError(f"full_ties={full_ties!r}: expected 'drop' or 'both orders'.")
+    # The edits that come first in the rows of a tie; a strict pair has one row, its preferred edit first.
+    sides = {"crossing": ("a", "b"), "full": ("a", "b") if full_ties == "both orders" else ()}
+    return [Row(i, side) for i, label in enumerate(labels) for side in sides.get(kind(label), (label.preferred,))]
+
+
+def one_row_each(labels: Sequence[PreferenceLabel]) -> list[Row]:
+    """One row per pair, ties marked as `tied`, for objectives with a term for ties (`btt`, `per_perspective`)."""
+    orders = {"a": ("a", False), "b": ("b", False), "tie": ("a", True)}
+    return [Row(index, *orders[label.preferred]) for index, label in enumerate(labels)]
+
+
+def strict_only(labels: Sequence[PreferenceLabel]) -> list[Row]:
+    """One row per preferred edit; ties are left out."""
+    return [row for row in one_row_each(labels) if not row.tied]
+
+
+# By the values of `data.ties`.
 TIES: dict[str, Callable[[Sequence[PreferenceLabel]], list[Row]]] = {
     "disentangle": disentangle,
-    "both orders": lambda labels: disentangle(labels, "both orders"),
+    "both orders": partial(disentangle, full_ties="both orders"),
     "strict only": strict_only,
     "marked": one_row_each,
 }
-IMAGES = 3  # of a pair: source, preferred, other
 
 
 @flax.struct.dataclass
@@ -72,90 +118,53 @@ def pair_batches(
     """This host's batches of a recipe from step `start` on.
 
     Args:
-      config: `data.area` (pixels of an image); `data.row_tokens` and `data.image_patches`, to multiples of which rows
-        and images are padded, so that few programs are compiled; `data.skip_bad` (whether bad rows are replaced); and
-        what `recipe_order` reads.
-      rows: the pairs to learn from, with the order of their edits.
-      system: the system prompt.
+      config: `data.area` (pixels of an image), `data.skip_bad` (whether bad rows are replaced), and what `recipe_order`
+        reads. Rows and images are padded to multiples of `data.row_tokens` and `data.image_patches`, so that few
+        programs are compiled.
+      system: text of the system turn.
     """
+    prepare = partial(prepare_item, tokenizer=tokenizer, system=system, area=config.data.area)
     return ordered_batches(
         rows,
-        _Prepare(source, tokenizer, system, config.data.area),
-        _Collate(vision, config.data.row_tokens, config.data.image_patches),
+        partial(_prepare, source=source, prepare=prepare, area=config.data.area),
+        partial(_collate, vision=vision, config=config.data),
         skip_bad=config.data.skip_bad,
         name=lambda number: f"pair {source.labels[rows[number].index].key}",
         **recipe_order(config, start),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Prepare:
-    """Row → pair with images resized and prompts tokenized. Nothing is random: the generator is not used."""
-
-    source: PreferenceSource
-    tokenizer: ScorerTokenizer
-    system: str
-    area: int
-
-    def __call__(self, row: Row, rng: np.random.Generator) -> _Pair:
-        pair = self.source[row.index]
-        sides = {"a": (pair.edited_a, pair.ratings_a), "b": (pair.edited_b, pair.ratings_b)}
-        ordered = [sides[row.preferred], sides["b" if row.preferred == "a" else "a"]]
-        source = prepare_scorer_image(Image.fromarray(pair.source), self.area)  # once for both edits
-        items = tuple(self._item(source, Image.fromarray(edited), pair.instruction) for edited, _ in ordered)
-        ratings = None if ordered[0][1] is None else np.asarray([ratings for _, ratings in ordered], np.float32)
-        return _Pair(pair.key, items, row.tied, ratings)
-
-    def _item(self, source: Any, edited: Image.Image, instruction: str) -> ScorerItem:
-        return prepare_item(source, edited, instruction, self.tokenizer, system=self.system, area=self.area)
+def _prepare(
+    row: Row, rng: np.random.Generator, *, source: PreferenceSource, prepare: Callable[..., ScorerItem], area: int
+) -> _Pair:
+    """The pair of a row. Nothing is random: the generator is not used."""
+    pair = source[row.index]
+    sides = {"a": (pair.edited_a, pair.ratings_a), "b": (pair.edited_b, pair.ratings_b)}
+    ordered = [sides[row.preferred], sides["b" if row.preferred == "a" else "a"]]
+    image = prepare_scorer_image(Image.fromarray(pair.source), area)  # once for both edits
+    items = tuple(prepare(image, Image.fromarray(edited), pair.instruction) for edited, _ in ordered)
+    ratings = None if ordered[0][1] is None else np.asarray([ratings for _, ratings in ordered], np.float32)
+    return _Pair(pair.key, items, row.tied, ratings)
 
 
-@dataclass(frozen=True)
-class _Collate:
-    """Pairs → batch."""
-
-    vision: QwenVisionConfig
-    row_tokens: int
-    image_patches: int
-
-    def __call__(self, pairs: Sequence[_Pair]) -> PairBatch:
-        _check_alike(pairs)
-        images = [image for pair in pairs for image in (pair.items[0].source, *(item.edited for item in pair.items))]
-        grids = np.array([image.grid for image in images], np.int32)
-        # Every image of the batch takes the patches of the largest, so that images are rows of one array.
-        width = round_up(int(grids.prod(axis=1).max()), self.image_patches)
-        patches = pad_patches(np.concatenate([to_patches(image.pixels) for image in images]), grids, width)
-        plan = plan_images(grids, self.vision, width)
-        rows = [_pack(item, side, width) for pair in pairs for side, item in enumerate(pair.items)]
-        prompts = stack_rows(rows, len(rows), self.row_tokens)
-        return PairBatch(
-            patches=_by_pair(patches, IMAGES),
-            plan=jax.tree.map(lambda x: _by_pair(x, IMAGES), plan),
-            prompts=jax.tree.map(lambda x: _by_pair(x, 2), prompts),
-            tied=np.array([pair.tied for pair in pairs]),
-            ratings=None if pairs[0].ratings is None else np.stack([pair.ratings for pair in pairs]),
-        )
-
-
-def _pack(item: ScorerItem, side: int, width: int) -> Any:
-    """The row of one edit, whose images are numbers 0 (source) and 1 + side of the pair."""
-    # An image begins at a multiple of the padded width; MERGE² patches become one image feature.
-    starts = 0, (1 + side) * width // MERGE**2
-    slots = [start + np.arange(image.n_tokens) for start, image in zip(starts, (item.source, item.edited), strict=True)]
-    return pack_row(item.prompts, item.image_positions, np.concatenate(slots).astype(np.int32))
-
-
-def _by_pair(x: np.ndarray, count: int) -> np.ndarray:
-    return x.reshape(-1, count, *x.shape[1:])
-
-
-def _check_alike(pairs: Sequence[_Pair]) -> None:
-    """Raises ValueError if only some pairs have ratings: invented ones for the others would be trained on."""
-    has = [pair.ratings is not None for pair in pairs]
-    if any(has) and not all(has):
-        raise ValueError(
-            f"pair {pairs[has.index(False)].key} has no ratings, others of its batch have; expected all or none."
-        )
+def _collate(pairs: Sequence[_Pair], *, vision: QwenVisionConfig, config: ConfigDict) -> PairBatch:
+    check_all_or_none("ratings", {f"pair {pair.key}": pair.ratings for pair in pairs})
+    images = [image for pair in pairs for image in (pair.items[0].source, *(item.edited for item in pair.items))]
+    grids = np.array([image.grid for image in images], np.int32)
+    # Every image of the batch takes the patches of the largest, so that images are rows of one array.
+    width = round_up(int(grids.prod(axis=1).max()), config.image_patches)
+    patches = pad_patches(np.concatenate([to_patches(image.pixels) for image in images]), grids, width)
+    # MERGE² patches become one feature. The features of the edits follow those of their source.
+    starts = [(0, image * width // MERGE**2) for image in range(1, IMAGES)]
+    rows = [pack_item(item, start) for pair in pairs for item, start in zip(pair.items, starts, strict=True)]
+    by_images, by_edits = (lambda x, count=count: x.reshape(-1, count, *x.shape[1:]) for count in (IMAGES, 2))
+    return PairBatch(
+        patches=by_images(patches),
+        plan=jax.tree.map(by_images, plan_images(grids, vision, width)),
+        prompts=jax.tree.map(by_edits, stack_rows(rows, len(rows), config.row_tokens)),
+        tied=np.array([pair.tied for pair in pairs]),
+        ratings=None if pairs[0].ratings is None else np.stack([pair.ratings for pair in pairs]),
+    )
 
 
 def all_images(batch: PairBatch) -> tuple[Any, VisionPlan]:

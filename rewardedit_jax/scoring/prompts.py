@@ -36,8 +36,7 @@ def question(instruction: str, perspective: str) -> str:
     """The text after the two images: the template with the instruction, and the request for a rating.
 
     Raises:
-      ValueError: the instruction is empty, is not valid Unicode (half a surrogate pair), or contains the reward token
-        or a special token of Qwen2.5-VL; the perspective has no template.
+      ValueError: the instruction is empty, not valid Unicode, or contains one of `RESERVED_TOKENS`.
     """
     if perspective not in PERSPECTIVES:
         raise ValueError(f"perspective {perspective!r}: expected one of {', '.join(PERSPECTIVES)}.")
@@ -52,8 +51,6 @@ def chat_prompt(instruction: str, perspective: str, system: str = QWEN_SYSTEM) -
     Args:
       system: text of the system turn, or `NO_SYSTEM`. The default is Qwen's; the chat template of MiMo-VL has another
         ("You are MiMo, an AI assistant developed by Xiaomi." in its first version).
-    Raises:
-      ValueError: as `question`.
     """
     user = f"{_IMAGE}{_IMAGE}{question(instruction, perspective)}"
     opening = "" if system == NO_SYSTEM else f"<|im_start|>system\n{system}<|im_end|>\n"

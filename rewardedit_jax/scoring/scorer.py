@@ -54,7 +54,7 @@ class Scorer:
         """A scorer from a directory, a training workdir or a hub id.
 
         Args:
-          model: e.g. "runs/scorer", "TIGER-Lab/EditReward-Qwen2.5-VL-7B".
+          model: such as "runs/scorer" or "TIGER-Lab/EditReward-Qwen2.5-VL-7B".
           base: directory or hub id of the base model, for its tokenizer: published EditReward checkpoints have none.
             Only the tokenizer is downloaded.
           dtype: of computation and parameters, except the heads; None: bfloat16 on accelerators, float32 on a CPU.
@@ -141,7 +141,7 @@ class Scorer:
         return float(preference_probability(jnp.asarray(a.raw_overall), jnp.asarray(b.raw_overall)))
 
     def prepare(self, source: Picture, edited: Picture, instruction: str) -> ScorerItem:
-        """One edit, ready to be scored. Raises everything that can be wrong with it."""
+        """One edit, ready to be scored; raises all that is wrong with it."""
         if not isinstance(instruction, str):
             raise TypeError(f"instruction {instruction!r}: expected a str.")
         return prepare_item(source, edited, instruction, self.tokenizer, system=self.system, area=self.area)
@@ -163,16 +163,14 @@ class Scorer:
             if inputs:
                 # The first chunk sets the batch size of the run. Unscorable edits count, because later chunks may have
                 # fewer of them.
-                inference = inference or self._inference(max(len(inputs), len(chunk)), batch_size)
+                size = max(len(inputs), len(chunk))
+                inference = inference or Inference(self.module, self.params, self.perspectives, size, batch_size)
                 scores = self._scores(edits, inference.outputs(inputs), baselines)
             yield from (item if isinstance(item, Unscorable) else next(scores) for item in chunk)
 
     def calibrate(self, scores: Sequence[EditScore], description: str) -> "Scorer":
         """This scorer with a reference: scores that it gave, and a description of the scored edits."""
         return replace(self, calibration=Calibration.of(scores, description))
-
-    def _inference(self, edits: int, batch_size: int) -> Inference:
-        return Inference(self.module, self.params, self.perspectives, edits, batch_size)
 
     def _prepare_all(self, edits: Sequence[tuple[Picture, Picture, str]], ahead: int) -> Iterator[ScorerItem]:
         for i, item in enumerate(prefetch_map(self.prepare, edits, ahead)):
@@ -187,14 +185,11 @@ class Scorer:
         return {request: self.prepare(source, source, request[1]) for request, source in sources.items()}
 
     def _scores(
-        self,
-        items: Sequence[ScorerItem],
-        raw: Float32[np.ndarray, "m k 2"],
-        requests: Iterable[tuple[bytes, str]],
+        self, items: Sequence[ScorerItem], raw: Float32[np.ndarray, "m k 2"], requests: Iterable[tuple[bytes, str]]
     ) -> Iterator[EditScore]:
         """Scores of `items`, whose outputs are the first rows of `raw`; unchanged sources of `requests` follow."""
         # Each unchanged source is one row, and the baseline of all edits with its instruction.
-        overall, n = self._overall(raw), len(items)
+        n, overall = len(items), np.asarray(aggregate(jnp.asarray(raw), self.module.config.heads.aggregation))  # eq. 3
         baselines = dict(zip(requests, overall[n:, 0].tolist(), strict=True))
         calibrated = self.calibration.shares(overall[:n]) if self.calibration else [None] * n
         for i, item in enumerate(items):
@@ -208,9 +203,6 @@ class Scorer:
                 composited=tuple(name for name in ("source", "edited") if getattr(item, name).composited),
             )
 
-    def _overall(self, raw: Float32[np.ndarray, "n k 2"]) -> Float32[np.ndarray, "n 2"]:
-        return np.asarray(aggregate(jnp.asarray(raw), self.module.config.heads.aggregation))  # eq. 3
-
 
 @dataclass(frozen=True, eq=False)
 class PretrainedScorer:
@@ -220,13 +212,9 @@ class PretrainedScorer:
     network: PretrainedNetwork
 
     def read(self, wanted: Callable[[str], bool] | None = None) -> Params:
-        """The parameters in host memory.
-
-        Args:
-          wanted: whether the parameter of a path is read; the tree then has only these. None: all.
-        """
+        """The parameters in host memory; only those whose path is `wanted`, if it is given."""
         params = self.network.read(wanted)
-        # A view, no copy. The last remaining row becomes the reward token's, as in EditReward's training.
+        # A view, not a copy. The last remaining row becomes the reward token's, as in EditReward's training.
         if "embedding" in params.get("decoder", {}).get("embed_tokens", {}):
             rows = self.scorer.module.config.text.vocab_size
             embedding = {"embedding": params["decoder"]["embed_tokens"]["embedding"][:rows]}
@@ -235,13 +223,10 @@ class PretrainedScorer:
 
 
 def open_scorer(model: str | Path, base: str | Path | None = None, dtype: DTypeLike = jnp.float32) -> PretrainedScorer:
-    """Open a scorer or a base model: configuration, tokenizer and calibration are read, weights are not.
+    """Open a scorer or a base model (as `Scorer.load`): configuration, tokenizer and calibration are read, weights not.
 
     The embedding matrix of a base model has padding rows. It is cut to the tokens of the tokenizer and the reward
     token, as `resize_token_embeddings` does in EditReward's training code.
-
-    Args:
-      model, base, dtype: as in `Scorer.load`.
     """
     # Small files first, so that a wrong tokenizer fails before gigabytes are downloaded.
     directory = find_model(model, (), weights=False)

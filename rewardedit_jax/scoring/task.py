@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from rewardedit_jax.data.records import PreferenceSource
-from rewardedit_jax.data.sources import open_preferences
+from rewardedit_jax.data.preferences import PreferenceFile, PreferenceParquet
+from rewardedit_jax.data.records import PreferenceSource, open_named
 from rewardedit_jax.models import edit_reward
 from rewardedit_jax.models.decoder import check_tensor_axis
 from rewardedit_jax.models.edit_reward import RewardHeadsConfig, aggregate
@@ -27,10 +27,12 @@ from rewardedit_jax.training.task import Evaluator
 # The reward token's embedding row is a parameter of its own, beside the network: rules of `trainable` can then train it
 # and freeze the rest of the matrix.
 _ROW = "reward_token/embedding"
-PARTITION_RULES = (
-    (_ROW, P()),
-    *((f"scorer/{path}", spec) for path, spec in edit_reward.PARTITION_RULES),
-)
+PARTITION_RULES = ((_ROW, P()), *((f"scorer/{path}", spec) for path, spec in edit_reward.PARTITION_RULES))
+# Training pairs by `data.name`. Image paths of a list are relative to `data.images`; empty: to the folder of the list.
+PREFERENCES: dict[str, Callable[[ConfigDict], PreferenceSource]] = {
+    "edit_reward": lambda data: PreferenceParquet(data.root, skip_bad=data.skip_bad),
+    "preference_file": lambda data: PreferenceFile(data.root, data.images or None, skip_bad=data.skip_bad),
+}
 
 
 class ScoringTask:
@@ -46,8 +48,12 @@ class ScoringTask:
         self.config = config
         self.trainable = tuple(config.trainable)
         # Data and objective first: a wrong path or name fails before the model is downloaded or opened.
+        if config.data.ties not in TIES:
+            raise ValueError(f"data.ties={config.data.ties!r}: expected one of {', '.join(TIES)}.")
         self.source = self.open_source(config.data)
-        self.rows = self._rows()
+        self.rows = TIES[config.data.ties](self.source.labels)
+        if not self.rows:
+            raise ValueError(f"none of the {len(self.source)} pairs of {config.data.name} has a preferred edit.")
         heads = RewardHeadsConfig(config.heads.kind)
         settings = {name: value for name, value in config.objective.settings.items() if value is not None}
         self.objective = objective(config.objective.name, heads.prompts, **settings)
@@ -57,15 +63,7 @@ class ScoringTask:
 
     def open_source(self, data: ConfigDict) -> PreferenceSource:
         """The training pairs. Tasks on other data override this."""
-        return open_preferences(data)
-
-    def _rows(self) -> list:
-        if self.config.data.ties not in TIES:
-            raise ValueError(f"data.ties={self.config.data.ties!r}: expected one of {', '.join(TIES)}.")
-        rows = TIES[self.config.data.ties](self.source.labels)
-        if not rows:
-            raise ValueError(f"none of the {len(self.source)} pairs of {self.config.data.name} has a preferred edit.")
-        return rows
+        return open_named(PREFERENCES, data)
 
     def abstract_params(self) -> Params:
         """Shapes and dtypes (`jax.ShapeDtypeStruct`) of the parameters. Reads and computes nothing."""
@@ -74,11 +72,7 @@ class ScoringTask:
         return {"scorer": params, "reward_token": {"embedding": jax.ShapeDtypeStruct(matrix.shape[1:], matrix.dtype)}}
 
     def init(self, rng: Key[Array, ""], wanted: Callable[[str], bool] | None = None) -> Params:
-        """The start scorer's parameters, in host memory except those that are drawn from `rng`.
-
-        Args:
-          wanted: whether the parameter of a path is read or drawn; the tree then has only these. None: all.
-        """
+        """The start scorer's parameters (those `wanted`), in host memory except those that are drawn from `rng`."""
         wanted = wanted or (lambda path: True)
 
         # The row is a part of the matrix, which is read or drawn even if only the row is wanted.
@@ -118,9 +112,8 @@ class ScoringTask:
         return outputs.reshape(-1, 2, *outputs.shape[1:])
 
     def batches(self, start: int) -> Iterator[PairBatch]:
-        scorer = self.scorer
-        vision = scorer.module.config.vision
-        return pair_batches(self.config, self.source, self.rows, scorer.tokenizer, vision, scorer.system, start)
+        tokenizer, vision = self.scorer.tokenizer, self.scorer.module.config.vision
+        return pair_batches(self.config, self.source, self.rows, tokenizer, vision, self.scorer.system, start)
 
     def with_params(self, params: Params) -> Scorer:
         """The scorer with these parameters, for evaluation and export."""

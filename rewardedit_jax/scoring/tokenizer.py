@@ -20,7 +20,7 @@ with without_torch_advisory():
 
 # The beginning of a conversation in Qwen's chat format, with or without a system turn.
 _BEGINNING = re.compile(r"(<\|im_start\|>system\n(?P<system>.*?)<\|im_end\|>\n)?<\|im_start\|>user\n", re.DOTALL)
-_REMEDY = f"set reward_model.system in config.json to the system text, or to {NO_SYSTEM!r} for no system turn"
+_REMEDY = f"set reward_model.system in config.json to the system text, or to {NO_SYSTEM!r} to omit the system turn"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +37,6 @@ class ScorerTokenizer:
         """The system text that the chat template adds to conversations without one, or `NO_SYSTEM`.
 
         EditReward's code renders its prompts with the base model's template and no system message.
-
-        Raises:
-          ValueError: the template cannot be rendered, or has another format than Qwen's.
         """
         name = self.base.name_or_path
         if not self.base.chat_template:
@@ -66,11 +63,7 @@ class ScorerTokenizer:
             ) from error
 
     def encode(self, prompt: str) -> Int32[np.ndarray, " l"]:
-        """Token ids of a chat prompt up to its reward token; attention is causal, so later tokens have no effect.
-
-        Raises:
-          ValueError: the prompt does not have exactly one reward token, or has a special token of another purpose.
-        """
+        """Token ids of a chat prompt up to its reward token; attention is causal, so later tokens have no effect."""
         ids = np.asarray(self.base(prompt, add_special_tokens=False, verbose=False)["input_ids"], np.int32)
         found = np.flatnonzero(ids == self.reward_id)
         if len(found) != 1:
@@ -82,7 +75,7 @@ class ScorerTokenizer:
         return ids[: found[0] + 1]
 
     def check_rows(self, rows: int) -> None:
-        """Raises ValueError unless the reward token has the last of `rows` embedding rows."""
+        """Raises ValueError unless the last of `rows` embedding rows is the reward token's."""
         # EditReward's training resizes the matrix to the tokenizer's length after it has added the token.
         if self.reward_id != rows - 1:
             raise ValueError(

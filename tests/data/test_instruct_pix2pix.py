@@ -121,7 +121,7 @@ class TestUnreadableImages:
     def test_the_pipeline_goes_on_with_the_readable_ones(self, source, caplog):
         settings = {"batch_size": 4, "seed": 0, "resolution": 8, "flip": False, "repeat": False}
         with caplog.at_level(logging.WARNING):
-            (batch,) = edit_batches(source, lambda texts, rewards: tuple(texts), skip_bad=True, **settings)
+            (batch,) = edit_batches(source, lambda sources, texts, rewards: tuple(texts), skip_bad=True, **settings)
         assert batch.inputs == ("make it snow",) * 4
         assert caplog.text.count("replaced by another record") == 3  # each is logged once
         assert "3 bad records so far" in caplog.text
@@ -133,7 +133,7 @@ class TestUnreadableImages:
         source = InstructPix2PixFolder(ip2p, skip_bad=True)
         settings = {"batch_size": 4, "seed": 0, "resolution": 8, "flip": False}
         with pytest.raises(BadRecords, match=r"32 records"):
-            next(edit_batches(source, lambda texts, rewards: None, skip_bad=True, **settings))
+            next(edit_batches(source, lambda sources, texts, rewards: None, skip_bad=True, **settings))
 
 
 class TestRewardEditFolder:

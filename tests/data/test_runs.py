@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from rewardedit_jax.data.runs import Failed, ResultFile, Shard, atomic_write, image_files, read_list
@@ -198,25 +199,29 @@ def test_merging_replaces_no_file(tmp_path, parts):
 # Input lists and whole files
 
 
+class Named(msgspec.Struct):
+    name: str
+
+
 def test_lists_are_parsed_line_by_line(tmp_path):
     listing = tmp_path / "list.jsonl"
     listing.write_text('{"name": "a"}\n\n{"name": "b"}\n', "utf-8-sig")
-    found = read_list(listing, lambda i, entry: [Number(entry["name"], i)] * 2, "{}")
+    found = read_list(listing, Named, lambda i, entry: [Number(entry.name, i)] * 2, "{}")
     assert found == [Number("a", 0), Number("a", 0), Number("b", 1), Number("b", 1)]
 
 
-@pytest.mark.parametrize(("line", "fault"), [("{", "property name"), ("[1]", "list"), ("{}", "'name' is missing")])
+@pytest.mark.parametrize(("line", "fault"), [("{", "property name"), ("[1]", "array"), ("{}", "field `name`")])
 def test_invalid_lines_are_named(tmp_path, line, fault):
     listing = tmp_path / "list.jsonl"
     listing.write_text(f'{{"name": "a"}}\n{line}')
-    with pytest.raises(ValueError, match=rf"line 2 of .*list\.jsonl.*{fault}.*EXAMPLE"):
-        read_list(listing, lambda i, entry: [Number(entry["name"], i)], "EXAMPLE")
+    with pytest.raises(ValueError, match=rf"list\.jsonl, line 2: .*{fault}.*EXAMPLE"):
+        read_list(listing, Named, lambda i, entry: [Number(entry.name, i)], "EXAMPLE")
 
 
 def test_an_empty_list_is_an_error(tmp_path):
     (tmp_path / "list.jsonl").write_text("\n \n")
     with pytest.raises(ValueError, match=r"list\.jsonl is empty"):
-        read_list(tmp_path / "list.jsonl", lambda i, entry: [], "{}")
+        read_list(tmp_path / "list.jsonl", Named, lambda i, entry: [], "{}")
 
 
 def test_images_of_a_folder_are_sorted(tmp_path):

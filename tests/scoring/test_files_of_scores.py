@@ -72,11 +72,11 @@ def test_lists_name_one_edit_or_several(folder):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"source": "a.png"}', "line 1 of .*'edited' is missing"),
-        ("[1]", "line 1 of .*"),
-        ("{", "line 1 of .*"),
-        ('{"source": "a.png", "edited": "b.png"}', "line 1 of .*no instruction"),
-        ('{"source": "a.png", "edited": [], "instruction": "x"}', "line 1 of .*edited is empty"),
+        ('{"source": "a.png"}', "line 1: .*field `edited`"),
+        ("[1]", r"line 1: .*\[1\]"),
+        ("{", "line 1: not JSON"),
+        ('{"source": "a.png", "edited": "b.png"}', "line 1: .*no instruction"),
+        ('{"source": "a.png", "edited": [], "instruction": "x"}', r"line 1: edited=\[\]: .*length >= 1"),
         (" \n", r"list\.jsonl is empty"),
     ],
 )

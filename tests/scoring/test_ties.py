@@ -7,7 +7,7 @@ import pytest
 
 from rewardedit_jax.data.records import PreferenceLabel, rated_equal
 from rewardedit_jax.scoring.objectives import uncertainty
-from rewardedit_jax.scoring.ties import Row, disentangle, kind, one_row_each, strict_only
+from rewardedit_jax.scoring.pairs import Row, disentangle, kind, one_row_each, strict_only
 
 
 def _label(preferred, a=None, b=None):
