@@ -6,12 +6,12 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -42,15 +42,12 @@ class Generated(tfds.core.GeneratorBasedBuilder):
 
     # None skips the search for checksums of downloads, which needs the undeclared dependency `importlib_resources`.
     url_infos = None
+    features: ClassVar[dict[str, tfds.features.FeatureConnector]]
     unit: str  # of the progress bar
 
     @abstractmethod
     def make(self, index: int, split: Split, seed: int) -> dict[str, Any]:
         """Example number `index`, with its pictures as PNG. A static method, because worker processes call it."""
-
-    @property
-    @abstractmethod
-    def features(self) -> dict[str, tfds.features.FeatureConnector | type]: ...
 
     def _info(self) -> tfds.core.DatasetInfo:
         # Examples are independent of each other, so TFDS need not shuffle them; the pipeline does for each epoch.
@@ -76,17 +73,15 @@ class ShapesBuilder(Generated):
     # The first number changes with the pictures, the second with their scores, so that stale files are not reused.
     VERSION = tfds.core.Version("1.1.0")
 
-    @property
-    def features(self) -> dict[str, Any]:
-        return {
-            "key": tfds.features.Text(),
-            "instruction": tfds.features.Text(),
-            **dict.fromkeys(PICTURES, PICTURE),
-            "scores": tfds.features.Tensor(shape=(3,), dtype=np.float32),
-            "feedback": tfds.features.Sequence(tfds.features.Text(), length=3),
-            "edit_type": tfds.features.ClassLabel(names=EDIT_TYPES),
-            "severity": tfds.features.Tensor(shape=(3,), dtype=np.int32),
-        }
+    features: ClassVar = {
+        "key": tfds.features.Text(),
+        "instruction": tfds.features.Text(),
+        **dict.fromkeys(PICTURES, PICTURE),
+        "scores": tfds.features.Tensor(shape=(3,), dtype=np.float32),
+        "feedback": tfds.features.Sequence(tfds.features.Text(), length=3),
+        "edit_type": tfds.features.ClassLabel(names=EDIT_TYPES),
+        "severity": tfds.features.Tensor(shape=(3,), dtype=np.int32),
+    }
 
     @staticmethod
     def make(index: int, split: Split, seed: int) -> dict[str, Any]:
@@ -107,20 +102,19 @@ def prepare(builder: type[Generated], data_dir: str | Path, train: int, test: in
     """
     config = ShapesConfig(name=f"train{train}_test{test}_seed{seed}", train=train, test=test, seed=seed)
     prepared = builder(config=config, data_dir=str(data_dir), file_format="array_record")
-    with _quiet_tfds():
-        prepared.download_and_prepare()
+    tfds.disable_progress_bar()  # `_generate_examples` shows its own
+    try:
+        with redirect_stdout(io.StringIO()):  # hides messages about downloads
+            prepared.download_and_prepare()
+    finally:
+        tfds.enable_progress_bar()
     return Path(prepared.data_dir)
 
 
-@contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """Hides TFDS's messages about downloads; the bar of each split remains."""
-    tfds.disable_progress_bar()
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        tfds.enable_progress_bar()
+def read_row(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a data set with strings in place of bytes and of the class label."""
+    texts = {name: row[name].decode() for name in ("key", "instruction")}
+    return {**row, **texts, "edit_type": EDIT_TYPES[row["edit_type"]]}
 
 
 class ShapesSource:
@@ -133,16 +127,10 @@ class ShapesSource:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> ShapesExample:
-        row = self._rows[index]
-        return ShapesExample(
-            key=row["key"].decode(),
-            instruction=row["instruction"].decode(),
-            scores=row["scores"],
-            feedback=tuple(text.decode() for text in row["feedback"]),
-            edit_type=EDIT_TYPES[row["edit_type"]],
-            severity=tuple(row["severity"].tolist()),
-            **{name: row[name] for name in PICTURES},
-        )
+        row = read_row(self._rows[index])
+        row["feedback"] = tuple(text.decode() for text in row["feedback"])
+        row["severity"] = tuple(row["severity"].tolist())
+        return ShapesExample(**row)
 
 
 def _make_examples(make: Callable[[int, Split, int], dict], split: Split, count: int, seed: int) -> Iterator[dict]:

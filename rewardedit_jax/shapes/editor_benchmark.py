@@ -146,18 +146,11 @@ def table_of(results: Mapping[str, Sequence[Result]], scenes: Sequence[ShapesExa
 
 def grid_of(results: Mapping[str, Result], scenes: Sequence[ShapesExample]) -> UInt8[np.ndarray, "h w 3"]:
     """Pictures of the baseline, and of one arm with reward from the lowest to the highest reward."""
-    columns = []
-    if BASELINE in results:
-        columns.append(_column(BASELINE, results[BASELINE], NOTHING))
-    rewarded = [arm for arm in results if arm != BASELINE]
-    if rewarded:
-        shown = FULL if FULL in rewarded else rewarded[0]
-        columns += [_column(f"{shown} {asked}", results[shown], asked) for asked in reversed(ASKED)]
+    titles = [(BASELINE, BASELINE, NOTHING)] if BASELINE in results else []
+    rewarded = sorted((arm for arm in results if arm != BASELINE), key=lambda arm: arm != FULL)  # `FULL` is first
+    titles += [(f"{arm} {asked}", arm, asked) for arm in rewarded[:1] for asked in reversed(ASKED)]
+    columns = [Column(title, results[arm].pictures[asked], results[arm].scores[asked]) for title, arm, asked in titles]
     return draw_grid(scenes, columns, choose_rows(scenes))
-
-
-def _column(title: str, result: Result, asked: str) -> Column:
-    return Column(title, result.pictures[asked], result.scores[asked])
 
 
 def add_editor_benchmark(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

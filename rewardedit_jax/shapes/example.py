@@ -6,23 +6,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rewardedit_jax.data.records import EditRecord
+from rewardedit_jax.shapes import wording
 from rewardedit_jax.shapes.oracle import judge
 from rewardedit_jax.shapes.render import render, to_uint8
 from rewardedit_jax.shapes.scene import SPLITS, Edit, Split, choose, sample_case
 from rewardedit_jax.shapes.spoil import CLEAN, Spoil, render_spoiled, sample_spoil
-from rewardedit_jax.shapes.wording import (
-    DISTURBED,
-    INEXACT,
-    NOTHING_FAILED,
-    UNCLEAN,
-    Wordings,
-    damage,
-    edit_missing,
-    edit_partial,
-    edit_wrong,
-    instructions,
-    unasked_change,
-)
+from rewardedit_jax.shapes.wording import Wordings, instructions
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,29 +51,26 @@ def shapes_example(index: int, split: Split, seed: int = 0) -> ShapesExample:
 
 def _feedback(rng: np.random.Generator, edit: Edit, spoil: Spoil, scores: np.ndarray) -> tuple[str, str, str]:
     """One text for each perspective, "None" for a score of 5."""
-    failures = _following_failure(edit, spoil), _preserving_failure(edit, spoil), _quality_failure(spoil)
+    quality = wording.damage(spoil.damage, spoil.severity[2]) if spoil.damage else wording.UNCLEAN
+    failures = _following_failure(edit, spoil), _preserving_failure(edit, spoil), quality
     return tuple(
-        NOTHING_FAILED if score == CLEAN else choose(rng, wordings)
+        wording.NOTHING_FAILED if score == CLEAN else choose(rng, wordings)
         for wordings, score in zip(failures, scores, strict=True)
     )
 
 
 def _following_failure(edit: Edit, spoil: Spoil) -> Wordings:
     if spoil.made != edit:
-        return edit_wrong(edit, spoil.made)
+        return wording.edit_wrong(edit, spoil.made)
     if spoil.done == 0:
-        return edit_missing(edit)
-    return edit_partial(edit, spoil.done) if spoil.done < 1 else INEXACT
+        return wording.edit_missing(edit)
+    return wording.edit_partial(edit, spoil.done) if spoil.done < 1 else wording.INEXACT
 
 
 def _preserving_failure(edit: Edit, spoil: Spoil) -> Wordings:
     if spoil.unasked:
-        return unasked_change(spoil.unasked, slight=spoil.unasked_share < 0.6)
+        return wording.unasked_change(spoil.unasked, slight=spoil.unasked_share < 0.6)
     # An edit of another object is an unrequested change of that object.
     if edit.subject and spoil.made.subject.cell != edit.subject.cell:
-        return unasked_change(spoil.made, slight=False)
-    return DISTURBED
-
-
-def _quality_failure(spoil: Spoil) -> Wordings:
-    return damage(spoil.damage, spoil.severity[2]) if spoil.damage else UNCLEAN
+        return wording.unasked_change(spoil.made, slight=False)
+    return wording.DISTURBED

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
 from rewardedit_jax.data.records import Preference, PreferenceLabel
-from rewardedit_jax.shapes.builder import PICTURE, Generated, prepare, to_png
+from rewardedit_jax.shapes.builder import PICTURE, Generated, prepare, read_row, to_png
 from rewardedit_jax.shapes.oracle import judge_batch
 from rewardedit_jax.shapes.render import SIZE, render, to_uint8
 from rewardedit_jax.shapes.scene import EDIT_TYPES, SPLITS, Split, choose, sample_case
@@ -77,19 +77,17 @@ class ShapesPreferencesBuilder(Generated):
     unit = " groups"
     VERSION = tfds.core.Version("1.0.0")
 
-    @property
-    def features(self) -> dict[str, Any]:
-        return {
-            "key": tfds.features.Text(),
-            "instruction": tfds.features.Text(),
-            "source": PICTURE,
-            "ideal": PICTURE,
-            # Stacked vertically: one PNG decodes faster than four.
-            "candidates": tfds.features.Image(shape=(CANDIDATES * SIZE, SIZE, 3), encoding_format="png"),
-            "scores": tfds.features.Tensor(shape=(CANDIDATES, 3), dtype=np.float32),
-            "ratings": tfds.features.Tensor(shape=(CANDIDATES, 2), dtype=np.float32),
-            "edit_type": tfds.features.ClassLabel(names=EDIT_TYPES),
-        }
+    features: ClassVar = {
+        "key": tfds.features.Text(),
+        "instruction": tfds.features.Text(),
+        "source": PICTURE,
+        "ideal": PICTURE,
+        # Stacked vertically: one PNG decodes faster than four.
+        "candidates": tfds.features.Image(shape=(CANDIDATES * SIZE, SIZE, 3), encoding_format="png"),
+        "scores": tfds.features.Tensor(shape=(CANDIDATES, 3), dtype=np.float32),
+        "ratings": tfds.features.Tensor(shape=(CANDIDATES, 2), dtype=np.float32),
+        "edit_type": tfds.features.ClassLabel(names=EDIT_TYPES),
+    }
 
     @staticmethod
     def make(index: int, split: Split, seed: int) -> dict[str, Any]:
@@ -112,7 +110,7 @@ class ShapesPreferences:
         self._groups = builder.as_data_source(split)
         # Labels of all pairs are needed at once, for the ties; decoding the pictures would take most of the time.
         undecoded = dict.fromkeys(("source", "ideal", "candidates"), tfds.decode.SkipDecoding())
-        groups = map(_with_texts, builder.as_data_source(split, decoders=undecoded))
+        groups = map(read_row, builder.as_data_source(split, decoders=undecoded))
         self.labels = [label for group in groups for label in _labels(group)]
 
     def __len__(self) -> int:
@@ -126,14 +124,9 @@ class ShapesPreferences:
 
     def group(self, number: int) -> ShapesCandidates:
         """The candidates of the six pairs from index 6 · number."""
-        row = _with_texts(self._groups[number])
+        row = read_row(self._groups[number])
         row["candidates"] = row["candidates"].reshape(CANDIDATES, SIZE, SIZE, 3)
-        return ShapesCandidates(**{**row, "edit_type": EDIT_TYPES[row["edit_type"]]})
-
-
-def _with_texts(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its texts decoded from the bytes that TFDS returns."""
-    return {**row, **{name: row[name].decode() for name in ("key", "instruction")}}
+        return ShapesCandidates(**row)
 
 
 def _labels(group: dict[str, Any]) -> Iterator[PreferenceLabel]:

@@ -16,62 +16,35 @@ DISTURBED = ("other parts changed slightly", "the other parts are not the same")
 UNCLEAN = ("the picture is not clean", "the picture is slightly damaged")
 
 
+# By attribute or type of the edit. "it" is what is edited, "to" the new value, "name" an added shape.
+_INSTRUCTIONS = {
+    "background": ("make {it} {to}", "change {it} to {to}", "paint {it} {to}", "turn {it} {to}"),
+    "effect": (
+        "make it a {to} scene",
+        "turn {it} into a {to} scene",
+        "make it look like {to}",
+        "change the light to {to}",
+    ),
+    "style": ("make it a {to}", "turn {it} into a {to}", "change the style to a {to}", "make it look like a {to}"),
+    "add": (
+        "add a {name} at the {place}",
+        "put a {name} in the {place}",
+        "draw a {name} at the {place}",
+        "add a {name} in the {place} corner",
+    ),
+    "remove": ("remove {it}", "delete {it}", "take {it} away", "erase {it}"),
+    "texture": ("make {it} {to}", "give {it} a {to} texture", "change the texture of {it} to {to}", "turn {it} {to}"),
+    "color": ("make {it} {to}", "change the color of {it} to {to}", "paint {it} {to}", "turn {it} {to}"),
+    "form": ("turn {it} into a {to}", "make {it} a {to}", "replace {it} with a {to}", "change {it} to a {to}"),
+}
+
+
 def instructions(edit: Edit) -> Wordings:
     """Instructions for the edit, at most sixteen words each."""
-    match edit:
-        case Edit("background", value=color):
-            return (
-                f"make the background {color}",
-                f"change the background to {color}",
-                f"paint the background {color}",
-                f"turn the background {color}",
-            )
-        case Edit("global", value=effect):
-            return (
-                f"make it a {effect} scene",
-                f"turn the picture into a {effect} scene",
-                f"make it look like {effect}",
-                f"change the light to {effect}",
-            )
-        case Edit("style", value=style):
-            return (
-                f"make it a {style}",
-                f"turn the picture into a {style}",
-                f"change the style to a {style}",
-                f"make it look like a {style}",
-            )
-    name = _name(edit.subject)  # all other edits have a subject
-    match edit:
-        case Edit("add", subject=Shape(cell=cell)):
-            place = PLACES[cell]
-            return (
-                f"add a {name} at the {place}",
-                f"put a {name} in the {place}",
-                f"draw a {name} at the {place}",
-                f"add a {name} in the {place} corner",
-            )
-        case Edit("remove"):
-            return f"remove the {name}", f"delete the {name}", f"take the {name} away", f"erase the {name}"
-        case Edit("texture", value=texture):
-            return (
-                f"make the {name} {texture}",
-                f"give the {name} a {texture} texture",
-                f"change the texture of the {name} to {texture}",
-                f"turn the {name} {texture}",
-            )
-        case Edit(attribute="color", value=color):
-            return (
-                f"make the {name} {color}",
-                f"change the color of the {name} to {color}",
-                f"paint the {name} {color}",
-                f"turn the {name} {color}",
-            )
-    return (
-        f"turn the {name} into a {edit.value}",
-        f"make the {name} a {edit.value}",
-        f"replace the {name} with a {edit.value}",
-        f"change the {name} to a {edit.value}",
-    )
+    words = {"it": _topic(edit), "to": edit.value}
+    if edit.type == "add":
+        words = {"name": _name(edit.subject), "place": PLACES[edit.subject.cell]}
+    return tuple(wording.format(**words) for wording in _INSTRUCTIONS[edit.attribute or edit.type])
 
 
 def edit_missing(edit: Edit) -> Wordings:
