@@ -19,7 +19,7 @@ from PIL import Image
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.reward import PERSPECTIVES, Reward
 from rewardedit_jax.shapes.editor_report import Column, EditorTable, choose_rows, draw_grid, make_table
-from rewardedit_jax.shapes.example import ShapesExample, shapes_example
+from rewardedit_jax.shapes.examples import ShapesExample, shapes_example
 from rewardedit_jax.shapes.oracle import judge_batch
 from rewardedit_jax.weights.files import write_json
 

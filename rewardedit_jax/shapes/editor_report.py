@@ -13,7 +13,7 @@ from PIL import Image
 from rewardedit_jax.evaluation.report import TextTable, plus_minus
 from rewardedit_jax.evaluation.sheets import Sheet
 from rewardedit_jax.reward import PERSPECTIVES
-from rewardedit_jax.shapes.example import ShapesExample
+from rewardedit_jax.shapes.examples import ShapesExample
 from rewardedit_jax.shapes.render import SIZE
 from rewardedit_jax.shapes.scene import EDIT_TYPES
 

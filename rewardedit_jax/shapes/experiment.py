@@ -9,14 +9,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from rewardedit_jax.shapes.builder import prepare_shapes
 from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL, RESULT, report_editors
+from rewardedit_jax.shapes.examples import prepare_shapes
 from rewardedit_jax.shapes.preferences import prepare_shapes_preferences
 from rewardedit_jax.shapes.processes import Job, available_slots, last_lines, run_processes
 from rewardedit_jax.shapes.scorer_benchmark import report_scorers
@@ -135,7 +136,7 @@ class Comparison:
 
     @cached_property
     def selected(self) -> list[str]:
-        """The arms to train, in the experiment's order, with those that they start from."""
+        """The arms to train, in the experiment's order, and those that they start from."""
         known = self.experiment.arms
         if unknown := [arm for arm in self.arms if arm not in known]:
             raise ValueError(f"--arms {', '.join(unknown)}: expected some of {', '.join(known)}")
@@ -148,9 +149,8 @@ class Comparison:
     def jobs(self) -> dict[tuple[str, int], Job]:
         """(arm, seed) → job. One seed after the other: an interrupted comparison then has complete seeds."""
         jobs: dict[tuple[str, int], Job] = {}
-        for seed in range(self.seeds):
-            for arm in self.selected:
-                jobs[arm, seed] = self._job(arm, seed, jobs.get((self.experiment.arms[arm].starts_from, seed)))
+        for seed, arm in product(range(self.seeds), self.selected):
+            jobs[arm, seed] = self._job(arm, seed, jobs.get((self.experiment.arms[arm].starts_from, seed)))
         return jobs
 
     def _job(self, name: str, seed: int, start: Job | None) -> Job:
@@ -176,17 +176,11 @@ class Comparison:
             after=start,
         )
 
-    def results(self) -> dict[str, list[Path]]:
-        """Title of the arm in the table → result.json of each seed."""
-        titles = {arm: self.experiment.arms[arm].title or arm for arm in self.selected}
-        return {title: [self.jobs[arm, seed].result for seed in range(self.seeds)] for arm, title in titles.items()}
-
 
 def compare(comparison: Comparison) -> list[Path]:
     """Trains and evaluates what is missing, prints the table, and returns the files written.
 
     Raises:
-      ValueError: if the recipe is not of the shapes world, or the directory holds another comparison.
       JobsFailed: after all other jobs are done.
     """
     jobs = list(comparison.jobs.values())
@@ -196,7 +190,10 @@ def compare(comparison: Comparison) -> list[Path]:
     print(f"data: {comparison.experiment.prepare_data(data.root, data.train, data.test)}", file=sys.stderr)
     if failed := run_processes(jobs, available_slots(len(jobs))):
         raise JobsFailed("\n\n".join(map(_failure, failed)))
-    return comparison.experiment.report(comparison.workdir, comparison.results(), comparison.count)
+    results: dict[str, list[Path]] = {}
+    for (arm, _), job in comparison.jobs.items():
+        results.setdefault(comparison.experiment.arms[arm].title or arm, []).append(job.result)
+    return comparison.experiment.report(comparison.workdir, results, comparison.count)
 
 
 def _record(comparison: Comparison) -> None:
@@ -219,16 +216,12 @@ def recipe(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
     Args:
       config: path of the recipe, with its variant: "configs/reward_ip2p.py:shapes".
-      overrides: "--config.field=value" each; of two for the same field, the later one holds.
-    Raises:
-      FileNotFoundError: if there is no such recipe.
-      ValueError: naming the override that does not fit the recipe.
+      overrides: "--config.field=value" each; a later one wins over an earlier one.
     """
     file = config.partition(":")[0]
     if not Path(file).is_file():
         raise FileNotFoundError(f"there is no recipe {file}")
-    malformed = [word for word in overrides if not word.startswith(_PREFIX) or "=" not in word]
-    if malformed:
+    if malformed := [word for word in overrides if not word.startswith(_PREFIX) or "=" not in word]:
         raise ValueError(f"expected {_PREFIX}field=value: {' '.join(malformed)}")
     # Flags of their own: absl's global ones belong to the launcher.
     values = flags.FlagValues()

@@ -168,9 +168,8 @@ def _quality(output: Planes) -> Scores:
     # Low quantiles, so that only uniform regions count, not shapes and textures.
     noise = _quantile(_curvature(output, 1), 0.4)
     mottling = _quantile(_curvature(_blur(output), 2), 0.16)
-    return np.minimum(
-        np.minimum(_ramp(noise, *_NOISE), _ramp(mottling, *_MOTTLING)), _ramp(_softness(output), *_SOFTNESS)
-    )
+    scores = _ramp(noise, *_NOISE), _ramp(mottling, *_MOTTLING), _ramp(_softness(output), *_SOFTNESS)
+    return np.minimum.reduce(scores)
 
 
 def _curvature(x: Planes, lag: int) -> Float[np.ndarray, "n h2 w2"]:

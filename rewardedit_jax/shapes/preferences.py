@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
 from rewardedit_jax.data.records import Preference, PreferenceLabel
-from rewardedit_jax.shapes.builder import PICTURE, Generated, prepare, read_row, to_png
+from rewardedit_jax.shapes.examples import PICTURE, Generated, prepare, read_row, to_png
 from rewardedit_jax.shapes.oracle import judge_batch
 from rewardedit_jax.shapes.render import SIZE, render, to_uint8
 from rewardedit_jax.shapes.scene import EDIT_TYPES, SPLITS, Split, choose, sample_case

@@ -21,7 +21,7 @@ from PIL import Image
 from rewardedit_jax.command_line import png_file
 from rewardedit_jax.evaluation.charts import save_reliability
 from rewardedit_jax.evaluation.report import Report, Row, TextTable, plus_minus, sound_share
-from rewardedit_jax.evaluation.statistics import expected_calibration_error, reliability_bins
+from rewardedit_jax.evaluation.statistics import Bin, expected_calibration_error, reliability_bins
 from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.shapes.preferences import CANDIDATES, ShapesCandidates, shapes_candidates
@@ -209,7 +209,7 @@ def report_scorers(workdir: Path, results: Mapping[str, Sequence[Path]], count: 
 
 def _save_curve(report: Mapping[str, Any], name: str, file: Path) -> None:
     title = f"{name}: expected calibration error {100 * report['expected_calibration_error']:.1f} %"
-    save_reliability(report["reliability"], title, file)
+    save_reliability([Bin(*values) for values in report["reliability"]], title, file)
 
 
 def add_scorer_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -20,9 +20,9 @@ from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, Autoen
 from rewardedit_jax.params import Params, abstract_params, random_params
 from rewardedit_jax.reward import PERSPECTIVES, Reward
 from rewardedit_jax.scoring.task import ScoringTask
-from rewardedit_jax.shapes.builder import ShapesSource, prepare_shapes
 from rewardedit_jax.shapes.editor_benchmark import edit_scenes, held_out_scenes, score
 from rewardedit_jax.shapes.editor_report import Column, choose_rows, draw_grid
+from rewardedit_jax.shapes.examples import ShapesSource, prepare_shapes
 from rewardedit_jax.shapes.preferences import ShapesPreferences, prepare_shapes_preferences
 from rewardedit_jax.shapes.scorer_benchmark import evaluate_scorer, held_out_groups, score_groups
 from rewardedit_jax.training.task import Evaluator

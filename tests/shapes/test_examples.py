@@ -1,9 +1,19 @@
-"""Examples: determinism, graded faults whose scores follow the severities, and feedback that names the fault."""
+"""Examples: determinism, graded faults whose scores follow the severities, feedback that names the fault, files."""
 
 import numpy as np
 import pytest
 
-from rewardedit_jax.shapes import EDIT_TYPES, shapes_example, vocabulary_texts
+from rewardedit_jax.shapes import (
+    EDIT_TYPES,
+    ShapesBuilder,
+    ShapesSource,
+    prepare_shapes,
+    shapes_example,
+    vocabulary_texts,
+)
+from rewardedit_jax.shapes import (
+    examples as module,
+)
 from rewardedit_jax.shapes.oracle import judge_batch
 from rewardedit_jax.shapes.render import render, to_uint8
 from rewardedit_jax.shapes.scene import COLORS, Edit, Scene, Shape
@@ -122,3 +132,49 @@ def test_colors_are_far_apart():
     colors = np.array(list(COLORS.values()))
     distance = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + 9 * np.eye(len(colors))
     assert distance.min() > 0.6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return prepare_shapes(tmp_path_factory.mktemp("data"), train=20, test=5, seed=3)
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 20), ("test", 5)])
+def test_what_is_read_is_what_was_made(folder, split, count):
+    source = ShapesSource(folder, split)
+    assert len(source) == count
+    for index in range(count):
+        read, made = source[index], shapes_example(index, split, seed=3)
+        for name, value in vars(made).items():
+            np.testing.assert_array_equal(getattr(read, name), value, err_msg=name)
+        assert read.scores.dtype == np.float32
+
+
+def test_preparing_again_reuses_and_other_numbers_do_not(folder):
+    data_dir = folder.parents[2]
+    written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert prepare_shapes(data_dir, train=20, test=5, seed=3) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == written
+    more = prepare_shapes(data_dir, train=21, test=5, seed=3)
+    assert more != folder
+    assert len(ShapesSource(more, "train")) == 21
+
+
+def test_an_interrupted_preparation_is_done_again(tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rewardedit_jax.shapes.examples.shapes_example", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_shapes(tmp_path, train=4, test=2)
+    assert len(ShapesSource(prepare_shapes(tmp_path, train=4, test=2), "train")) == 4
+
+
+def test_worker_processes_make_the_same_examples_in_order(monkeypatch):
+    alone = list(module._make_examples(ShapesBuilder.make, "train", 70, 0))
+    monkeypatch.setattr(module, "_POOL_THRESHOLD", 0)
+    assert [e["key"] for e in alone] == [f"train-0-{index}" for index in range(70)]
+    for made, expected in zip(module._make_examples(ShapesBuilder.make, "train", 70, 0), alone, strict=True):
+        assert made.keys() == expected.keys()
+        assert all(np.array_equal(made[name], value) for name, value in expected.items())
