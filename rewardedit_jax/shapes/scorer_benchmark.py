@@ -31,15 +31,15 @@ _OVERALL = 2  # column of `matrix`, after following and quality
 _CHANCE = {k: 1 / math.factorial(k) for k in (2, 3, 4)}  # of the right order of k edits
 _TIED = 0.5  # outcome of a pair without a preference
 
-# Column of the table → measure of the report, after the name of the scorer or baseline.
-_MEASURES = {
+# Column of the table → measure of the report, after the name of the scorer or baseline, or field of its JSON.
+_COLUMNS = {
     "pairs": "pairs",
     "following": "pairs by following",
     "quality": "pairs by quality",
     **{f"K = {k}": f"strict K = {k}" for k in _CHANCE},
+    "calibration error": "expected_calibration_error",
+    "stated on ties": "stated_on_ties",
 }
-# Column of the table → field of the report's JSON.
-_CALIBRATION = {"calibration error": "expected_calibration_error", "stated on ties": "stated_on_ties"}
 # First words of the measures in a report; the last two are lines of every table.
 _SCORER, _LEAST_CHANGE, _CHANCE_LINE = "scorer", "least change", "chance"
 
@@ -137,8 +137,7 @@ class ScorerTable:
     groups: int
 
     def to_text(self) -> str:
-        columns = [*_MEASURES, *_CALIBRATION]
-        rows = [[name, *(_cell(line.get(column)) for column in columns)] for name, line in self.values.items()]
+        rows = [[name, *(_cell(line.get(column, ())) for column in _COLUMNS)] for name, line in self.values.items()]
         seeds = max(len(line["pairs"]) for line in self.values.values())
         spread = f"; ± standard deviation over {seeds} training seeds" if seeds > 1 else ""
         notes = (
@@ -148,7 +147,7 @@ class ScorerTable:
             "pair; a pair of equal ratings counts as half right.",
             "Stated on ties: the mean of that probability in pairs of equal ratings, where 50 is right.",
         )
-        return TextTable(["scorer (%)", *columns], rows, notes=notes).to_text()
+        return TextTable(["scorer (%)", *_COLUMNS], rows, notes=notes).to_text()
 
     def to_json(self) -> dict[str, Any]:
         return {"groups": self.groups, "percent": self.values}
@@ -160,33 +159,31 @@ def scorer_table(reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> ScorerTa
     Args:
       reports: name → for each training seed, the JSON of the report of `evaluate_scorer`.
     """
-    values = {name: _over_seeds([_line(report, _SCORER) for report in of_seeds]) for name, of_seeds in reports.items()}
+    values = {name: _line(of_seeds, _SCORER) for name, of_seeds in reports.items()}
     first = next(iter(reports.values()))[0]
-    chance = {f"K = {k}": 100 * share for k, share in _CHANCE.items()}
-    values[_LEAST_CHANGE] = _over_seeds([_line(first, _LEAST_CHANGE)])
-    values[_CHANCE_LINE] = _over_seeds([{"pairs": 50.0} | chance])
+    values[_LEAST_CHANGE] = _line([first], _LEAST_CHANGE)
+    values[_CHANCE_LINE] = {"pairs": (50.0,), **{f"K = {k}": (100 * share,) for k, share in _CHANCE.items()}}
     return ScorerTable(values, first["groups"])
 
 
-def _line(report: Mapping[str, Any], name: str) -> dict[str, float]:
-    """Column → percentage, of the measures that the report has of the scorer or the baseline."""
-    found = {row["measure"]: _percent(row["value"]) for row in report["rows"]}
-    line = {column: found[f"{name}, {m}"] for column, m in _MEASURES.items() if f"{name}, {m}" in found}
-    # Only scorers state probabilities.
-    calibration = _CALIBRATION if name == _SCORER else {}
-    return line | {column: _percent(report[field]) for column, field in calibration.items()}
+def _line(reports: Sequence[Mapping[str, Any]], name: str) -> dict[str, tuple[float, ...]]:
+    """Column → percentage in each report, of the columns that the reports have for the scorer or the baseline."""
+    # The fields beside the rows are the scorer's: the baseline states no probabilities.
+    found = [
+        {f"{_SCORER}, {field}": value for field, value in report.items()}
+        | {row["measure"]: row["value"] for row in report["rows"]}
+        for report in reports
+    ]
+    measures = {column: f"{name}, {m}" for column, m in _COLUMNS.items() if f"{name}, {m}" in found[0]}
+    return {column: tuple(_percent(shares[m]) for shares in found) for column, m in measures.items()}
 
 
 def _percent(share: float | None) -> float:
     return math.nan if share is None else 100 * share  # a report's JSON has null for NaN
 
 
-def _over_seeds(lines: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
-    return {column: tuple(line[column] for line in lines) for column in lines[0]}
-
-
-def _cell(values: Sequence[float] | None) -> str:
-    deviation = np.std(values, ddof=1) if values and len(values) > 1 else None
+def _cell(values: Sequence[float]) -> str:
+    deviation = np.std(values, ddof=1) if len(values) > 1 else None
     return plus_minus(np.mean(values), deviation, ".1f") if values else ""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rewardedit_jax.shapes.render import render
-from rewardedit_jax.shapes.scene import BACKGROUNDS, EFFECTS, SHAPES, TEXTURES, Edit, Scene, Shape, choose
+from rewardedit_jax.shapes.scene import BACKGROUNDS, EFFECTS, SHAPES, TEXTURES, Edit, Scene, Shape, choose, sample_edit
 
 CLEAN = 5
 # Probability of severity 0, 1, ... 5. More than half of the oracle's scores are then below 5 in each perspective, as in
@@ -131,27 +131,22 @@ def _any_unasked(rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit)
     cells = [cell for cell in scene.free_cells() if cell not in busy]
     used = {edit.value, made.value} | {e.subject.color for e in (edit, made) if e.subject}
     colors = [color for color in scene.free_colors() if color not in used]
-    match choose(rng, _unasked_kinds(edit.type, bool(others), bool(cells))):
+    # Edit types that leave unchanged what the edit asked for changes.
+    kinds = ["remove"] * bool(others)
+    if others and edit.type != "style":  # some styles hide colours
+        kinds.append("local")
+    if cells and edit.type != "background":  # a new shape would cover a part of the edited background
+        kinds.append("add")
+    if edit.type in ("local", "add", "texture"):  # the other edits change or uncover background
+        kinds.append("background")
+    match choose(rng, kinds):
         case "add":
             return Edit("add", Shape(choose(rng, SHAPES), choose(rng, colors), cell=choose(rng, cells)))
         case "background":
-            grounds = [ground for ground in BACKGROUNDS if ground != scene.background]
-            return Edit("background", None, "background", choose(rng, grounds))
+            return sample_edit(rng, scene, "background")
         case "remove":
             return Edit("remove", choose(rng, others))
     return Edit("local", choose(rng, others), "color", choose(rng, colors))
-
-
-def _unasked_kinds(edit_type: str, has_others: bool, has_room: bool) -> list[str]:
-    """Edit types that leave unchanged what an edit of type `edit_type` changes."""
-    kinds = ["remove"] * has_others
-    if has_others and edit_type != "style":  # some styles hide colours
-        kinds.append("local")
-    if has_room and edit_type != "background":  # a new shape would cover a part of the edited background
-        kinds.append("add")
-    if edit_type in ("local", "add", "texture"):  # the other edits change or uncover background
-        kinds.append("background")
-    return kinds
 
 
 def _difference(a: Picture, b: Picture) -> float:
