@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,19 +24,13 @@ from rewardedit_jax.weights.files import write_json
 
 # The rewards of Multi-Reward as Condition, table 6. The texts are the most frequent ones of training pairs with that
 # score among those that name no object of the scene: an editor that reads only texts can then be tested too.
-ASKED: Mapping[str, Reward] = MappingProxyType(
-    {
-        "5": Reward(),
-        "3": Reward(3, 3, 3, ("the edit is not exact", "other parts changed slightly", "the picture is blurred")),
-        "0": Reward(
-            0, 0, 0, ("the picture was not changed", "the background turned black", "the picture is very noisy")
-        ),
-    }
-)
+ASKED: Mapping[str, Reward] = {
+    "5": Reward(),
+    "3": Reward(3, 3, 3, ("the edit is not exact", "other parts changed slightly", "the picture is blurred")),
+    "0": Reward(0, 0, 0, ("the picture was not changed", "the background turned black", "the picture is very noisy")),
+}
 NOTHING = "none"  # the label of editors without reward modules
-SETTINGS = MappingProxyType(
-    {"sampler": "ddim", "steps": 15, "text_guidance": 3.0, "image_guidance": 1.5, "batch_size": 64}
-)
+SETTINGS = {"sampler": "ddim", "steps": 15, "text_guidance": 3.0, "image_guidance": 1.5, "batch_size": 64}
 BASELINE, FULL = "without reward", "reward"  # arms: the one that gains refer to, and the whole method
 RESULT = "result.json"
 _PICTURES = "pictures.npz"
@@ -51,11 +44,7 @@ class Result:
     pictures: Mapping[str, UInt8[np.ndarray, "n h w 3"]]
 
     def save(self, directory: Path, about: Mapping[str, Any]) -> None:
-        """Writes every score to result.json and every picture to pictures.npz.
-
-        Args:
-          about: further fields of result.json: how the pictures were made.
-        """
+        """Writes every score and the fields `about` to result.json, and every picture to pictures.npz."""
         directory.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(directory / _PICTURES, **self.pictures)
         scores = {asked: [[round(float(s), 4) for s in row] for row in rows] for asked, rows in self.scores.items()}
@@ -79,10 +68,7 @@ def held_out_scenes(count: int) -> list[ShapesExample]:
 
 
 def edit_scenes(
-    editor: Editor,
-    scenes: Sequence[ShapesExample],
-    reward: Reward | None,
-    settings: Mapping[str, Any] = SETTINGS,
+    editor: Editor, scenes: Sequence[ShapesExample], reward: Reward | None, settings: Mapping[str, Any] = SETTINGS
 ) -> UInt8[np.ndarray, "n 32 32 3"]:
     """The editor's edits of the scenes, conditioned on `reward`; None for editors without reward modules."""
     edited = editor.edit(
@@ -116,12 +102,7 @@ def references(scenes: Sequence[ShapesExample]) -> dict[str, Float[np.ndarray, "
 
 
 def report_editors(workdir: Path, results: Mapping[str, Sequence[Path]], count: int) -> list[Path]:
-    """Prints the table and writes it as table.txt, .md and .json, and the pictures of the first seed as grid.png.
-
-    Args:
-      results: arm → result.json of each seed.
-      count: held-out scenes that the results are of.
-    """
+    """Prints the table and writes it as table.txt, .md and .json, and the pictures of the first seed as grid.png."""
     loaded = {arm: [Result.load(file.parent) for file in files] for arm, files in results.items()}
     scenes = held_out_scenes(count)
     table = table_of(loaded, scenes)
@@ -165,6 +146,6 @@ def add_editor_benchmark(benchmarks: "argparse._SubParsersAction[argparse.Argume
 def _run(a: argparse.Namespace) -> None:
     scenes = held_out_scenes(a.count)
     result = evaluate_editor(Editor.load(a.model), scenes)
-    result.save(a.output, {"model": a.model, "settings": dict(SETTINGS)})
+    result.save(a.output, {"model": a.model, "settings": SETTINGS})
     scores = {(a.model, asked): scores[None] for asked, scores in result.scores.items()}
     print(make_table(scores, references=references(scenes)).to_text())

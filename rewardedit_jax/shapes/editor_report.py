@@ -108,12 +108,10 @@ def make_table(
       scores: (arm, reward asked for) → scores.
       baseline: the key that the others are compared with; ignored where `scores` lacks it.
       references: name → scores of pictures that no editor made.
-    Raises:
-      ValueError: if the arrays differ in seeds or scenes, so that no pairs can be formed.
     """
     shapes = {array.shape[:2] for array in scores.values()}
     if len(shapes) != 1:
-        raise ValueError(f"scores have unequal (seeds, scenes): {sorted(shapes)}; pairs need the same of all arms.")
+        raise ValueError(f"scores have unequal (seeds, scenes): {sorted(shapes)}; gains need the same in all arms")
     base = scores.get(baseline)
     compared = [
         EditorRow(*name, means(array), None if base is None or name == baseline else means(array - base))

@@ -118,7 +118,7 @@ class Generated(tfds.core.GeneratorBasedBuilder):
         """Example number `index`, with its pictures as PNG. A static method, because worker processes call it."""
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # Examples are independent of each other, so TFDS need not shuffle them; the pipeline does for each epoch.
+        # The pipeline shuffles the examples in each epoch, so TFDS need not.
         features = tfds.features.FeaturesDict(self.features)
         return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=features, disable_shuffling=True)
 
@@ -126,10 +126,9 @@ class Generated(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in ("train", "test")}
 
     def _generate_examples(self, split: Split):
-        config = self.builder_config
-        count = getattr(config, split)
+        count = getattr(self.builder_config, split)
+        examples = _make_examples(self.make, split, count, self.builder_config.seed)
         interval = 0.5 if sys.stderr.isatty() else 30  # seconds; every update is a line of its own in a log file
-        examples = _make_examples(self.make, split, count, config.seed)
         yield from enumerate(tqdm(examples, f"{self.name}, {split}", count, unit=self.unit, mininterval=interval))
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from types import MappingProxyType
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -60,16 +59,14 @@ class Experiment:
 # The ablations of Multi-Reward as Condition: table 4 (scores, feedback) and table 5 (attention, addition). The recipe
 # itself uses both sources and both paths.
 EDITORS = Experiment(
-    arms=MappingProxyType(
-        {
-            BASELINE: Arm((f"{_PREFIX}reward.layout=",)),
-            "scores": Arm((f"{_PREFIX}reward.sources=('scores',)",)),
-            "feedback": Arm((f"{_PREFIX}reward.sources=('text',)",)),
-            "attention": Arm((f"{_PREFIX}reward.paths=('attention',)",)),
-            "addition": Arm((f"{_PREFIX}reward.paths=('addition',)",)),
-            FULL: Arm(),
-        }
-    ),
+    arms={
+        BASELINE: Arm((f"{_PREFIX}reward.layout=",)),
+        "scores": Arm((f"{_PREFIX}reward.sources=('scores',)",)),
+        "feedback": Arm((f"{_PREFIX}reward.sources=('text',)",)),
+        "attention": Arm((f"{_PREFIX}reward.paths=('attention',)",)),
+        "addition": Arm((f"{_PREFIX}reward.paths=('addition',)",)),
+        FULL: Arm(),
+    },
     training="{arm}/seed{seed}/training",
     model="model/model_index.json",
     evaluation="{arm}/seed{seed}/evaluation",
@@ -90,15 +87,13 @@ def _ranking(title: str, objective: str, ties: str) -> Arm:
 
 # EditReward, section 3.3 (ties) and eq. 4 (-log P): all rankings start from the same regression of ratings.
 SCORERS = Experiment(
-    arms=MappingProxyType(
-        {
-            "ratings": Arm(),
-            "strict": _ranking("ranking, strict pairs", "uncertainty", "strict only"),
-            "ties": _ranking("ranking, ties disentangled", "uncertainty", "disentangle"),
-            "probability": _ranking("the same by -log P", "negative_log_probability", "disentangle"),
-            "thurstone": _ranking("the same by Thurstone", "thurstone", "disentangle"),
-        }
-    ),
+    arms={
+        "ratings": Arm(),
+        "strict": _ranking("ranking, strict pairs", "uncertainty", "strict only"),
+        "ties": _ranking("ranking, ties disentangled", "uncertainty", "disentangle"),
+        "probability": _ranking("the same by -log P", "negative_log_probability", "disentangle"),
+        "thurstone": _ranking("the same by Thurstone", "thurstone", "disentangle"),
+    },
     training="{arm}-{seed}",
     model="model/tokenizer.json",
     evaluation="{arm}-{seed}/evaluation",
@@ -109,7 +104,7 @@ SCORERS = Experiment(
     report=report_scorers,
 )
 
-EXPERIMENTS = MappingProxyType({"shapes_editing": EDITORS, "shapes_scoring": SCORERS})  # by `config.task`
+EXPERIMENTS = {"shapes_editing": EDITORS, "shapes_scoring": SCORERS}  # by `config.task`
 
 
 @dataclass(frozen=True)
@@ -212,12 +207,7 @@ def _failure(job: Job) -> str:
 
 
 def recipe(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The configuration that `launch/train.py --config=CONFIG OVERRIDES` trains.
-
-    Args:
-      config: path of the recipe, with its variant: "configs/reward_ip2p.py:shapes".
-      overrides: "--config.field=value" each; a later one wins over an earlier one.
-    """
+    """The configuration that `launch/train.py --config=CONFIG OVERRIDES` trains; later overrides win."""
     file = config.partition(":")[0]
     if not Path(file).is_file():
         raise FileNotFoundError(f"there is no recipe {file}")

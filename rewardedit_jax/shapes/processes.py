@@ -88,7 +88,10 @@ def run_processes(jobs: Sequence[Job], slots: Iterable[tuple[int, ...]]) -> list
     waiting, free = [job for job in jobs if job.next_command()], list(slots)
     running: list[_Running] = []
     failed: list[Job] = []
-    with _progress_bar(jobs) as bar:
+    total = round(sum((1 + _EVALUATION_SHARE) * job.steps for job in jobs))
+    bar_format = "{percentage:3.0f}%|{bar:30}| {elapsed}<{remaining}{postfix}"
+    interval = 0.5 if sys.stderr.isatty() else 30  # seconds; every update is a line of its own in a log file
+    with tqdm(total=total, bar_format=bar_format, mininterval=interval) as bar:
         try:
             while True:
                 while free and (job := next((job for job in waiting if job.ready), None)):
@@ -154,15 +157,8 @@ def _start(job: Job, cores: tuple[int, ...]) -> _Running:
 def _last_step(metrics: Path) -> int:
     """The last step of a metrics.jsonl, 0 without one."""
     # The text after the last line break may be half a line.
-    lines = metrics.read_text().split("\n")[:-1] if metrics.is_file() else []
+    lines = [line for line in metrics.read_text().split("\n")[:-1] if line] if metrics.is_file() else []
     return json.loads(lines[-1])["step"] if lines else 0
-
-
-def _progress_bar(jobs: Sequence[Job]) -> tqdm:
-    interval = 0.5 if sys.stderr.isatty() else 30  # seconds; every update is a line of its own in a log file
-    total = round(sum((1 + _EVALUATION_SHARE) * job.steps for job in jobs))
-    bar_format = "{percentage:3.0f}%|{bar:30}| {elapsed}<{remaining}{postfix}"
-    return tqdm(total=total, bar_format=bar_format, mininterval=interval)
 
 
 def _show(bar: tqdm, jobs: Sequence[Job], running: Sequence[_Running]) -> None:

@@ -154,11 +154,7 @@ class ScorerTable:
 
 
 def scorer_table(reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> ScorerTable:
-    """One line for each scorer, then the baseline and chance.
-
-    Args:
-      reports: name → for each training seed, the JSON of the report of `evaluate_scorer`.
-    """
+    """One line for each scorer, then the baseline and chance. `reports`: scorer → JSON of its report for each seed."""
     values = {name: _line(of_seeds, _SCORER) for name, of_seeds in reports.items()}
     first = next(iter(reports.values()))[0]
     values[_LEAST_CHANGE] = _line([first], _LEAST_CHANGE)
@@ -188,11 +184,7 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def report_scorers(workdir: Path, results: Mapping[str, Sequence[Path]], count: int) -> list[Path]:
-    """Prints the table, writes it as table.txt and .json, and draws the last scorer's first seed as reliability.png.
-
-    Args:
-      results: name → the JSON file that `evaluate.py shapes_scorer` wrote, for each seed.
-    """
+    """Prints the table, writes it as table.txt and .json, and draws the last scorer's first seed as reliability.png."""
     reports = {name: [json.loads(file.read_text()) for file in files] for name, files in results.items()}
     table = scorer_table(reports)
     files = [workdir / name for name in ("table.txt", "table.json", "reliability.png")]

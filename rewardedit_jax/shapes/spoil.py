@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rewardedit_jax.shapes.render import render
-from rewardedit_jax.shapes.scene import BACKGROUNDS, EFFECTS, SHAPES, TEXTURES, Edit, Scene, Shape, choose, sample_edit
+from rewardedit_jax.shapes.scene import SHAPES, VALUES, Edit, Scene, Shape, choose, sample_edit
 
 CLEAN = 5
 # Probability of severity 0, 1, ... 5. More than half of the oracle's scores are then below 5 in each perspective, as in
@@ -85,18 +85,11 @@ def _wrong_edit(rng: np.random.Generator, scene: Scene, edit: Edit) -> Edit | No
         if others and rng.random() < _WRONG_SUBJECT_SHARE:
             return replace(edit, subject=choose(rng, others))
     present = getattr(edit.subject or scene, edit.attribute)
-    allowed = scene.free_colors() if edit.attribute == "color" else _WRONG_VALUES[edit.attribute]
+    allowed = scene.free_colors() if edit.attribute == "color" else VALUES[edit.attribute]
+    if edit.attribute == "style":
+        allowed = ("gray photo",)  # the one style that the oracle can apply to a source, to check its layout
     values = [value for value in allowed if value not in (present, edit.value)]
     return replace(edit, value=choose(rng, values)) if values else None
-
-
-_WRONG_VALUES = {
-    "form": SHAPES,
-    "texture": TEXTURES,
-    "background": BACKGROUNDS,
-    "effect": EFFECTS,
-    "style": ("gray photo",),  # the one style that the oracle can apply to a source, to check its layout
-}
 
 
 def _wrong_addition(rng: np.random.Generator, scene: Scene, shape: Shape) -> Shape:
@@ -110,10 +103,7 @@ def _wrong_addition(rng: np.random.Generator, scene: Scene, shape: Shape) -> Sha
 def _sample_unasked(
     rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit, wanted: float
 ) -> tuple[Edit, float]:
-    """An unrequested change, and the share of it in the mixture that has the wanted size.
-
-    The first large enough one of a few random changes, or the largest of them.
-    """
+    """The first of a few random changes that is large enough, or the largest, and its share to have the wanted size."""
     before, changes = render(scene), []
     for _ in range(_UNASKED_TRIES):
         change = _any_unasked(rng, scene, edit, made)

@@ -122,13 +122,9 @@ class ShapesAutoencoderTask:
 
 
 def shapes_evaluator(task: EditingTask, config: ConfigDict, count: int = 64) -> Evaluator:
-    """Mean scores of held-out scenes at the best reward, and a picture grid.
-
-    Args:
-      config: the recipe; an empty `reward.layout` is an editor without reward modules, which takes no reward.
-    """
+    """Mean scores of held-out scenes at the best reward, and a picture grid."""
     scenes = held_out_scenes(count)
-    reward = Reward() if config.reward.layout else None
+    reward = Reward() if config.reward.layout else None  # without a layout, the editor has no reward modules
 
     def evaluate(params: Mapping[str, Any], step: int) -> dict[str, Any]:
         pictures = edit_scenes(task.with_params(params), scenes, reward)

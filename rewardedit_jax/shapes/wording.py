@@ -16,35 +16,26 @@ DISTURBED = ("other parts changed slightly", "the other parts are not the same")
 UNCLEAN = ("the picture is not clean", "the picture is slightly damaged")
 
 
-# By attribute or type of the edit. "it" is what is edited, "to" the new value, "name" an added shape.
+# By attribute or type of the edit. {}: the new value or shape; {it}: what is edited; {at}: a cell.
 _INSTRUCTIONS = {
-    "background": ("make {it} {to}", "change {it} to {to}", "paint {it} {to}", "turn {it} {to}"),
-    "effect": (
-        "make it a {to} scene",
-        "turn {it} into a {to} scene",
-        "make it look like {to}",
-        "change the light to {to}",
-    ),
-    "style": ("make it a {to}", "turn {it} into a {to}", "change the style to a {to}", "make it look like a {to}"),
-    "add": (
-        "add a {name} at the {place}",
-        "put a {name} in the {place}",
-        "draw a {name} at the {place}",
-        "add a {name} in the {place} corner",
-    ),
+    "background": ("make {it} {}", "change {it} to {}", "paint {it} {}", "turn {it} {}"),
+    "effect": ("make it a {} scene", "turn {it} into a {} scene", "make it look like {}", "change the light to {}"),
+    "style": ("make it a {}", "turn {it} into a {}", "change the style to a {}", "make it look like a {}"),
+    "add": ("add a {} at the {at}", "put a {} in the {at}", "draw a {} at the {at}", "add a {} in the {at} corner"),
     "remove": ("remove {it}", "delete {it}", "take {it} away", "erase {it}"),
-    "texture": ("make {it} {to}", "give {it} a {to} texture", "change the texture of {it} to {to}", "turn {it} {to}"),
-    "color": ("make {it} {to}", "change the color of {it} to {to}", "paint {it} {to}", "turn {it} {to}"),
-    "form": ("turn {it} into a {to}", "make {it} a {to}", "replace {it} with a {to}", "change {it} to a {to}"),
+    "texture": ("make {it} {}", "give {it} a {} texture", "change the texture of {it} to {}", "turn {it} {}"),
+    "color": ("make {it} {}", "change the color of {it} to {}", "paint {it} {}", "turn {it} {}"),
+    "form": ("turn {it} into a {}", "make {it} a {}", "replace {it} with a {}", "change {it} to a {}"),
 }
 
 
 def instructions(edit: Edit) -> Wordings:
     """Instructions for the edit, at most sixteen words each."""
-    words = {"it": _topic(edit), "to": edit.value}
-    if edit.type == "add":
-        words = {"name": _name(edit.subject), "place": PLACES[edit.subject.cell]}
-    return tuple(wording.format(**words) for wording in _INSTRUCTIONS[edit.attribute or edit.type])
+    new = _name(edit.subject) if edit.type == "add" else edit.value
+    place = PLACES[edit.subject.cell] if edit.subject else ""
+    return tuple(
+        wording.format(new, it=_topic(edit), at=place) for wording in _INSTRUCTIONS[edit.attribute or edit.type]
+    )
 
 
 def edit_missing(edit: Edit) -> Wordings:
