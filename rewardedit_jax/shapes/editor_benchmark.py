@@ -29,9 +29,9 @@ ASKED: Mapping[str, Reward] = {
     "3": Reward(3, 3, 3, ("the edit is not exact", "other parts changed slightly", "the picture is blurred")),
     "0": Reward(0, 0, 0, ("the picture was not changed", "the background turned black", "the picture is very noisy")),
 }
-NOTHING = "none"  # the label of editors without reward modules
+NO_REWARD = "none"  # label of the results of an editor without reward modules
 SETTINGS = {"sampler": "ddim", "steps": 15, "text_guidance": 3.0, "image_guidance": 1.5, "batch_size": 64}
-BASELINE, FULL = "without reward", "reward"  # arms: the one that gains refer to, and the whole method
+BASELINE, FULL = "without reward", "reward"  # the arm that gains are measured from, and the arm with all parts
 RESULT = "result.json"
 _PICTURES = "pictures.npz"
 
@@ -63,7 +63,7 @@ class Result:
 
 
 def held_out_scenes(count: int) -> list[ShapesExample]:
-    """The first examples of the test split. They are drawn anew and equal those of every data set on disk."""
+    """The first examples of the test split, equal to those of every data set on disk."""
     return [shapes_example(i, "test") for i in range(count)]
 
 
@@ -90,7 +90,7 @@ def score(pictures: UInt8[np.ndarray, "n 32 32 3"], scenes: Sequence[ShapesExamp
 
 def evaluate_editor(editor: Editor, scenes: Sequence[ShapesExample]) -> Result:
     """Edits and scores under each reward of `ASKED`, or without reward if the editor has no reward modules."""
-    asked = ASKED if editor.has_reward else {NOTHING: None}
+    asked = ASKED if editor.has_reward else {NO_REWARD: None}
     pictures = {label: edit_scenes(editor, scenes, reward) for label, reward in asked.items()}
     return Result({label: score(p, scenes) for label, p in pictures.items()}, pictures)
 
@@ -122,12 +122,12 @@ def table_of(results: Mapping[str, Sequence[Result]], scenes: Sequence[ShapesExa
         for arm, of_seeds in results.items()
         for asked in of_seeds[0].scores
     }
-    return make_table(scores, (BASELINE, NOTHING), references(scenes))
+    return make_table(scores, (BASELINE, NO_REWARD), references(scenes))
 
 
 def grid_of(results: Mapping[str, Result], scenes: Sequence[ShapesExample]) -> UInt8[np.ndarray, "h w 3"]:
     """Pictures of the baseline, and of one arm with reward from the lowest to the highest reward."""
-    titles = [(BASELINE, BASELINE, NOTHING)] if BASELINE in results else []
+    titles = [(BASELINE, BASELINE, NO_REWARD)] if BASELINE in results else []
     rewarded = sorted((arm for arm in results if arm != BASELINE), key=lambda arm: arm != FULL)  # `FULL` is first
     titles += [(f"{arm} {asked}", arm, asked) for arm in rewarded[:1] for asked in reversed(ASKED)]
     columns = [Column(title, results[arm].pictures[asked], results[arm].scores[asked]) for title, arm, asked in titles]
@@ -138,7 +138,7 @@ def add_editor_benchmark(benchmarks: "argparse._SubParsersAction[argparse.Argume
     """Adds the command `shapes` to launch/evaluate.py."""
     parser = benchmarks.add_parser("shapes", help="edits of the shapes world, scored by its oracle")
     parser.add_argument("--model", required=True, help="directory, training workdir, hub id, or 'shapes'")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the scores and the pictures")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="directory for scores and pictures")
     parser.add_argument("--count", type=int, default=256, help="held-out scenes (default: %(default)s)")
     parser.set_defaults(run=_run)
 

@@ -19,7 +19,7 @@ from rewardedit_jax.shapes.scene import EDIT_TYPES
 
 Scores = Float[np.ndarray, "seeds scenes 3"]  # 0..5; all arrays of a table: same scenes, same starting noise
 
-_SCALE = 4  # of the pictures in a grid
+_SCALE = 4  # of the pictures in a grid: large enough to see their pixels
 _LEGEND = "f following   p preserving   q quality: scores 0..5 of the oracle judge"
 
 
@@ -157,7 +157,7 @@ class Column:
 def choose_rows(scenes: Sequence[ShapesExample], count: int = 8) -> list[int]:
     """Indices of the scenes to show: the first of each edit type, then the first of the others.
 
-    The rule leaves no room to pick the scenes that look best.
+    A fixed rule, so that nobody picks the scenes that look best.
     """
     types = [scene.edit_type for scene in scenes]
     first = [types.index(edit_type) for edit_type in EDIT_TYPES if edit_type in types]

@@ -1,6 +1,6 @@
 """Training examples of editors in the shapes world: a pure function of their index, and a data set on disk.
 
-TFDS builders write array_record files; `Generated` and `prepare` serve every generated data set.
+TFDS builders write array_record files; `GeneratedBuilder` and `prepare` serve every generated data set.
 """
 
 import io
@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from rewardedit_jax.data.records import EditRecord
 from rewardedit_jax.shapes import wording
+from rewardedit_jax.shapes.faults import CLEAN, Faults, render_faulty, sample_faults
 from rewardedit_jax.shapes.oracle import judge
 from rewardedit_jax.shapes.render import SIZE, render, to_uint8
 from rewardedit_jax.shapes.scene import EDIT_TYPES, SPLITS, Edit, Split, choose, sample_case
-from rewardedit_jax.shapes.spoil import CLEAN, Spoil, render_spoiled, sample_spoil
 
 PICTURES = ("source", "edited", "ideal")
 PICTURE = tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png")
@@ -52,9 +52,9 @@ def shapes_example(index: int, split: Split, seed: int = 0) -> ShapesExample:
     # The order of the draws is part of the data: another order gives other examples.
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     scene, edit = sample_case(rng, split)
-    spoil = sample_spoil(rng, scene, edit)
+    faults = sample_faults(rng, scene, edit)
     source, ideal = to_uint8(render(scene)), to_uint8(render(edit.apply(scene)))
-    edited = to_uint8(render_spoiled(rng, scene, spoil))
+    edited = to_uint8(render_faulty(rng, scene, faults))
     scores = np.rint(judge(edited, source, ideal, edit.type)[:3]).astype(np.float32)
     return ShapesExample(
         key=f"{split}-{seed}-{index}",
@@ -62,37 +62,37 @@ def shapes_example(index: int, split: Split, seed: int = 0) -> ShapesExample:
         source=source,
         edited=edited,
         scores=scores,
-        feedback=_feedback(rng, edit, spoil, scores),
+        feedback=_feedback(rng, edit, faults, scores),
         ideal=ideal,
         edit_type=edit.type,
-        severity=spoil.severity,
+        severity=faults.severity,
     )
 
 
-def _feedback(rng: np.random.Generator, edit: Edit, spoil: Spoil, scores: np.ndarray) -> tuple[str, str, str]:
+def _feedback(rng: np.random.Generator, edit: Edit, faults: Faults, scores: np.ndarray) -> tuple[str, str, str]:
     """One text for each perspective, "None" for a score of 5."""
-    quality = wording.damage(spoil.damage, spoil.severity[2]) if spoil.damage else wording.UNCLEAN
-    failures = _following_failure(edit, spoil), _preserving_failure(edit, spoil), quality
+    quality = wording.damage(faults.damage, faults.severity[2]) if faults.damage else wording.UNCLEAN
+    failures = _following_failure(edit, faults), _preserving_failure(edit, faults), quality
     return tuple(
         wording.NOTHING_FAILED if score == CLEAN else choose(rng, wordings)
         for wordings, score in zip(failures, scores, strict=True)
     )
 
 
-def _following_failure(edit: Edit, spoil: Spoil) -> wording.Wordings:
-    if spoil.made != edit:
-        return wording.edit_wrong(edit, spoil.made)
-    if spoil.done == 0:
+def _following_failure(edit: Edit, faults: Faults) -> wording.Wordings:
+    if faults.made != edit:
+        return wording.edit_wrong(edit, faults.made)
+    if faults.done == 0:
         return wording.edit_missing(edit)
-    return wording.edit_partial(edit, spoil.done) if spoil.done < 1 else wording.INEXACT
+    return wording.edit_partial(edit, faults.done) if faults.done < 1 else wording.INEXACT
 
 
-def _preserving_failure(edit: Edit, spoil: Spoil) -> wording.Wordings:
-    if spoil.unasked:
-        return wording.unasked_change(spoil.unasked, slight=spoil.unasked_share < 0.6)
+def _preserving_failure(edit: Edit, faults: Faults) -> wording.Wordings:
+    if faults.unrequested:
+        return wording.unrequested_change(faults.unrequested, slight=faults.unrequested_share < 0.6)
     # An edit of another object is an unrequested change of that object.
-    if edit.subject and spoil.made.subject.cell != edit.subject.cell:
-        return wording.unasked_change(spoil.made, slight=False)
+    if edit.subject and faults.made.subject.cell != edit.subject.cell:
+        return wording.unrequested_change(faults.made, slight=False)
     return wording.DISTURBED
 
 
@@ -105,7 +105,7 @@ class ShapesConfig(tfds.core.BuilderConfig):
     seed: int = 0
 
 
-class Generated(tfds.core.GeneratorBasedBuilder):
+class GeneratedBuilder(tfds.core.GeneratorBasedBuilder):
     """A data set that is generated, not downloaded. Subclasses define `make`, `features` and `unit`."""
 
     # None skips the search for checksums of downloads, which needs the undeclared dependency `importlib_resources`.
@@ -132,7 +132,7 @@ class Generated(tfds.core.GeneratorBasedBuilder):
         yield from enumerate(tqdm(examples, f"{self.name}, {split}", count, unit=self.unit, mininterval=interval))
 
 
-class ShapesBuilder(Generated):
+class ShapesBuilder(GeneratedBuilder):
     """Imperfect edits of procedural scenes, with the ideal edits and the oracle's rewards."""
 
     name = "shapes"
@@ -161,7 +161,7 @@ def prepare_shapes(data_dir: str | Path, train: int, test: int, seed: int = 0) -
     return prepare(ShapesBuilder, data_dir, train, test, seed)
 
 
-def prepare(builder: type[Generated], data_dir: str | Path, train: int, test: int, seed: int = 0) -> Path:
+def prepare(builder: type[GeneratedBuilder], data_dir: str | Path, train: int, test: int, seed: int = 0) -> Path:
     """Writes a generated data set unless it exists, and returns its folder, whose name has the three numbers.
 
     An interrupted run leaves no folder of that name and is repeated. Worker processes generate large data sets; they

@@ -42,15 +42,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is trained and how it is evaluated. Directories are patterns of {arm} and {seed}, below the workdir."""
+    """What is trained and how it is evaluated. Paths are relative to the workdir and contain {arm} and {seed}."""
 
     arms: Mapping[str, Arm]
     training: str  # working directory of train.py
     model: str  # the file that train.py writes last, below `training`
     evaluation: str  # directory of result.json, which evaluate.py writes
     log: str
-    benchmark: tuple[str, ...]  # arguments of evaluate.py: a pattern of {training}, {evaluation} and {result}
-    counted: str  # field of result.json with the number of scenes or groups
+    benchmark: tuple[str, ...]  # arguments of evaluate.py, with {training}, {evaluation} and {result} for paths
+    count_field: str  # field of result.json with the number of scenes or groups
     prepare_data: Callable[[str, int, int], Path]  # (root, train, test) → directory
     # (workdir, title → result.json of each seed, count) → files written
     report: Callable[[Path, Mapping[str, Sequence[Path]], int], list[Path]]
@@ -72,7 +72,7 @@ EDITORS = Experiment(
     evaluation="{arm}/seed{seed}/evaluation",
     log="{arm}/seed{seed}/log.txt",
     benchmark=("shapes", "--model", "{training}", "--output", "{evaluation}"),
-    counted="scenes",
+    count_field="scenes",
     prepare_data=prepare_shapes,
     report=report_editors,
 )
@@ -99,7 +99,7 @@ SCORERS = Experiment(
     evaluation="{arm}-{seed}/evaluation",
     log="{arm}-{seed}.log",  # not in the training's directory, which has to be empty at its start
     benchmark=("shapes_scorer", "--model", "{training}", "--json", "{result}"),
-    counted="groups",
+    count_field="groups",
     prepare_data=prepare_shapes_preferences,
     report=report_scorers,
 )
@@ -136,7 +136,7 @@ class Comparison:
         if unknown := [arm for arm in self.arms if arm not in known]:
             raise ValueError(f"--arms {', '.join(unknown)}: expected some of {', '.join(known)}")
         asked = set(self.arms or known)
-        # One level: the arm that another starts from starts from the recipe's own `init`.
+        # One level is enough: an arm that others start from starts from the recipe's own `init`.
         asked |= {known[arm].starts_from for arm in asked}
         return [arm for arm in known if arm in asked]
 
@@ -167,7 +167,7 @@ class Comparison:
             train=(str(self.launch / "train.py"), f"--config={self.config}", *words, "--workdir", str(training)),
             evaluate=(str(self.launch / "evaluate.py"), *benchmark, "--count", str(self.count)),
             steps=recipe(self.config, words).steps,
-            size=(experiment.counted, self.count),
+            size=(experiment.count_field, self.count),
             after=start,
         )
 
@@ -213,7 +213,7 @@ def recipe(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
         raise FileNotFoundError(f"there is no recipe {file}")
     if malformed := [word for word in overrides if not word.startswith(_PREFIX) or "=" not in word]:
         raise ValueError(f"expected {_PREFIX}field=value: {' '.join(malformed)}")
-    # Flags of their own: absl's global ones belong to the launcher.
+    # Separate flag values: absl's global flags belong to the launcher.
     values = flags.FlagValues()
     words = ["recipe", f"--config={config}", *overrides]
     config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=words)

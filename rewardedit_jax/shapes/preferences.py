@@ -11,16 +11,16 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
 from rewardedit_jax.data.records import Preference, PreferenceLabel
-from rewardedit_jax.shapes.examples import PICTURE, Generated, prepare, read_row, to_png
+from rewardedit_jax.shapes.examples import PICTURE, GeneratedBuilder, prepare, read_row, to_png
+from rewardedit_jax.shapes.faults import render_faulty, sample_faults
 from rewardedit_jax.shapes.oracle import judge_batch
 from rewardedit_jax.shapes.render import SIZE, render, to_uint8
 from rewardedit_jax.shapes.scene import EDIT_TYPES, SPLITS, Split, choose, sample_case
-from rewardedit_jax.shapes.spoil import render_spoiled, sample_spoil
 from rewardedit_jax.shapes.wording import instructions
 
 CANDIDATES = 4
 _PAIRS = tuple(combinations(range(CANDIDATES), 2))
-# Part of the random seed. The editor's examples have none: the same index there gives another scene.
+# Part of the random seed, so that a group and an editor's example of the same index show different scenes.
 _STREAM = 1
 
 
@@ -43,8 +43,8 @@ def shapes_candidates(index: int, split: Split, seed: int = 0) -> ShapesCandidat
     # The order of the draws is part of the data: another order gives other groups.
     rng = np.random.default_rng([seed, SPLITS.index(split), index, _STREAM])
     scene, edit = sample_case(rng, split)
-    spoils = [sample_spoil(rng, scene, edit) for _ in range(CANDIDATES)]
-    edited = np.stack([to_uint8(render_spoiled(rng, scene, spoil)) for spoil in spoils])
+    all_faults = [sample_faults(rng, scene, edit) for _ in range(CANDIDATES)]
+    edited = np.stack([to_uint8(render_faulty(rng, scene, faults)) for faults in all_faults])
     source, ideal = to_uint8(render(scene)), to_uint8(render(edit.apply(scene)))
     repeated = [np.broadcast_to(image, edited.shape) for image in (source, ideal)]
     scores = judge_batch(edited, *repeated, [edit.type] * CANDIDATES)
@@ -70,7 +70,7 @@ def to_ratings(scores: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
     return (1 + np.rint(3 * rated / 5)).astype(np.float32)
 
 
-class ShapesPreferencesBuilder(Generated):
+class ShapesPreferencesBuilder(GeneratedBuilder):
     """Groups of four imperfect edits of procedural scenes, with the oracle's scores and ratings derived from them."""
 
     name = "shapes_preferences"
@@ -103,7 +103,7 @@ def prepare_shapes_preferences(data_dir: str | Path, train: int, test: int, seed
 
 
 class ShapesPreferences:
-    """All pairs of one split, six a group, in order. A `data.records.PreferenceSource`."""
+    """All pairs of one split, six per group, in order. A `data.records.PreferenceSource`."""
 
     def __init__(self, path: str | Path, split: Split):
         builder = tfds.builder_from_directory(str(path))
@@ -123,7 +123,7 @@ class ShapesPreferences:
         return Preference(**vars(self.labels[index]), source=group.source, **images)
 
     def group(self, number: int) -> ShapesCandidates:
-        """The candidates of the six pairs from index 6 · number."""
+        """The candidates of the pairs 6 · number to 6 · number + 5."""
         row = read_row(self._groups[number])
         row["candidates"] = row["candidates"].reshape(CANDIDATES, SIZE, SIZE, 3)
         return ShapesCandidates(**row)

@@ -1,4 +1,4 @@
-"""Runs trainings and the evaluation of their models as processes side by side, one per core.
+"""Runs trainings and the evaluations of their models as parallel processes, one per core.
 
 The files of a job alone say what it runs next: the same code starts it, evaluates its model, and resumes it.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-_EVALUATION_SHARE = 0.2  # progress that an evaluation counts for, as a share of its training: about its share of time
+_EVALUATION_SHARE = 0.2  # of its training's steps: progress of an evaluation, about its share of time
 _POLL_SECONDS = 0.5
 _SHOWN_LOG_LINES = 20
 

@@ -45,7 +45,7 @@ _SCORER, _LEAST_CHANGE, _CHANCE_LINE = "scorer", "least change", "chance"
 
 
 def held_out_groups(count: int) -> list[ShapesCandidates]:
-    """The first groups of the test split. They are drawn anew and equal those of every data set on disk."""
+    """The first groups of the test split, equal to those of every data set on disk."""
     return [shapes_candidates(i, "test") for i in range(count)]
 
 
@@ -203,15 +203,15 @@ def _save_curve(report: Mapping[str, Any], name: str, file: Path) -> None:
 
 def add_scorer_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands `shapes_scorer` and `shapes_scorers` to launch/evaluate.py."""
-    one = benchmarks.add_parser("shapes_scorer", help="a scorer's order of edits of the shapes world")
+    one = benchmarks.add_parser("shapes_scorer", help="how well a scorer ranks edits of the shapes world")
     one.add_argument("--model", required=True, help="directory, training workdir, hub id, or 'shapes_scorer'")
-    one.add_argument("--curve", type=png_file, metavar="FILE", help="for the reliability curve, a PNG")
+    one.add_argument("--curve", type=png_file, metavar="FILE", help="file for the reliability curve, a PNG")
     one.set_defaults(run=_run_one)
 
     several = benchmarks.add_parser("shapes_scorers", help="the same for several scorers, in one table")
     several.add_argument("--arm", required=True, nargs="+", action="append", metavar=("NAME", "DIR"),
                          help="name in the table, and the model of each training seed")  # fmt: skip
-    several.add_argument("--json", type=Path, metavar="FILE", help="for the numbers of every seed")
+    several.add_argument("--json", type=Path, metavar="FILE", help="file for the numbers of every seed")
     several.set_defaults(run=_run_several)
     for parser in (one, several):
         parser.add_argument("--count", type=int, default=256, help="held-out groups of four (default: %(default)s)")

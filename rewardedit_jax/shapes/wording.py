@@ -72,7 +72,7 @@ def edit_wrong(edit: Edit, done: Edit) -> Wordings:
     return f"{_topic(done)} turned {_goal(done)} instead", f"{_topic(done)} is {_goal(done)} instead"
 
 
-def unasked_change(change: Edit, slight: bool) -> Wordings:
+def unrequested_change(change: Edit, slight: bool) -> Wordings:
     """Feedback for a change that the instruction does not ask for."""
     match change.type:
         case "add":
@@ -104,7 +104,7 @@ def vocabulary_texts() -> Iterator[str]:
         for done in (0.2, 0.5, 0.8):  # one for each degree of `edit_partial`
             yield from edit_partial(edit, done)
         for slight in (True, False):
-            yield from unasked_change(edit, slight)
+            yield from unrequested_change(edit, slight)
         if edit.type == "add":
             # The opposite cell, for the wordings with a place.
             elsewhere = Edit("add", Shape(edit.subject.form, edit.subject.color, cell=3 - edit.subject.cell))

@@ -11,13 +11,11 @@ from rewardedit_jax.shapes import (
     shapes_example,
     vocabulary_texts,
 )
-from rewardedit_jax.shapes import (
-    examples as module,
-)
+from rewardedit_jax.shapes.examples import _make_examples
+from rewardedit_jax.shapes.faults import Faults, render_faulty
 from rewardedit_jax.shapes.oracle import judge_batch
 from rewardedit_jax.shapes.render import render, to_uint8
 from rewardedit_jax.shapes.scene import COLORS, Edit, Scene, Shape
-from rewardedit_jax.shapes.spoil import Spoil, render_spoiled
 from rewardedit_jax.shapes.wording import NOTHING_FAILED
 
 
@@ -89,30 +87,30 @@ SCENE = Scene("gray", "even", (Shape("circle", "red", cell=0), Shape("square", "
 RECOLOR = Edit("local", SCENE.shapes[0], "color", "blue")
 
 
-def spoiled_scores(severities, done=1.0, unasked=None, shares=(0.0,) * 5, damage=None):
+def scores_of_faults(severities, done=1.0, unrequested=None, shares=(0.0,) * 5, damage=None):
     source, ideal = to_uint8(render(SCENE)), to_uint8(render(RECOLOR.apply(SCENE)))
     done = done if isinstance(done, tuple) else (done,) * 5
-    spoils = [Spoil(severities(s), RECOLOR, done[s], unasked, shares[s], damage) for s in range(5)]
-    pictures = [to_uint8(render_spoiled(np.random.default_rng(s), SCENE, spoil)) for s, spoil in enumerate(spoils)]
+    all_faults = [Faults(severities(s), RECOLOR, done[s], unrequested, shares[s], damage) for s in range(5)]
+    pictures = [to_uint8(render_faulty(np.random.default_rng(s), SCENE, faults)) for s, faults in enumerate(all_faults)]
     return judge_batch(np.stack(pictures), np.stack([source] * 5), np.stack([ideal] * 5), ["local"] * 5)
 
 
 @pytest.mark.parametrize("damage", ["blur", "noise", "blocks"])
 def test_quality_falls_with_every_grade_of_damage(damage):
-    quality = spoiled_scores(lambda s: (5, 5, s), damage=damage)[:, 2]
+    quality = scores_of_faults(lambda s: (5, 5, s), damage=damage)[:, 2]
     assert (np.diff(quality) > 0.2).all(), quality
     assert quality[0] < 1
     assert 3.5 < quality[4] < 4.9
 
 
 def test_following_falls_with_every_missing_part():
-    following = spoiled_scores(lambda s: (s, 5, 5), done=(0.0, 0.2, 0.4, 0.6, 0.8))[:, 0]
+    following = scores_of_faults(lambda s: (s, 5, 5), done=(0.0, 0.2, 0.4, 0.6, 0.8))[:, 0]
     assert (np.diff(following) > 0.7).all(), following
     np.testing.assert_allclose(following, range(5), atol=0.5)
 
 
 @pytest.mark.parametrize(
-    "unasked",
+    "unrequested",
     [
         Edit("local", SCENE.shapes[1], "color", "purple"),
         Edit("remove", SCENE.shapes[1]),
@@ -121,8 +119,8 @@ def test_following_falls_with_every_missing_part():
     ],
     ids=lambda edit: edit.type,
 )
-def test_preserving_falls_with_every_share_of_an_unasked_change(unasked):
-    scores = spoiled_scores(lambda s: (5, s, 5), unasked=unasked, shares=(1.0, 0.8, 0.6, 0.4, 0.2))
+def test_preserving_falls_with_every_share_of_an_unrequested_change(unrequested):
+    scores = scores_of_faults(lambda s: (5, s, 5), unrequested=unrequested, shares=(1.0, 0.8, 0.6, 0.4, 0.2))
     assert (np.diff(scores[:, 1]) > 0.15).all(), scores
     assert scores[0, 1] < 3
     assert scores[:, 0].min() > 4.4, "following does not look at the rest of the picture"
@@ -172,9 +170,9 @@ def test_an_interrupted_preparation_is_done_again(tmp_path, monkeypatch):
 
 
 def test_worker_processes_make_the_same_examples_in_order(monkeypatch):
-    alone = list(module._make_examples(ShapesBuilder.make, "train", 70, 0))
-    monkeypatch.setattr(module, "_POOL_THRESHOLD", 0)
+    alone = list(_make_examples(ShapesBuilder.make, "train", 70, 0))
+    monkeypatch.setattr("rewardedit_jax.shapes.examples._POOL_THRESHOLD", 0)
     assert [e["key"] for e in alone] == [f"train-0-{index}" for index in range(70)]
-    for made, expected in zip(module._make_examples(ShapesBuilder.make, "train", 70, 0), alone, strict=True):
+    for made, expected in zip(_make_examples(ShapesBuilder.make, "train", 70, 0), alone, strict=True):
         assert made.keys() == expected.keys()
         assert all(np.array_equal(made[name], value) for name, value in expected.items())

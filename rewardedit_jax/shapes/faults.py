@@ -1,8 +1,8 @@
-"""Imperfect edits like those of automatic triplets: each perspective is spoiled on its own, with a graded severity.
+"""Imperfect edits like those of automatic triplets: each perspective has its own faults, with a graded severity.
 
-Severity 5 is clean, 0 is the worst. Following is spoiled by a partial edit, no edit or another edit; preserving by an
-unrequested change; quality by blur, noise or coarse blocks. The first two are bilinear mixtures of drawings, so every
-grade lies between two clean pictures.
+Severity 5 is clean, 0 is the worst. Faults of following are a partial, a missing or another edit; of preserving, an
+unrequested change; of quality, blur, noise or coarse blocks. The first two kinds are bilinear mixtures of drawings, so
+every grade lies between two clean pictures.
 """
 
 from dataclasses import dataclass, replace
@@ -19,31 +19,31 @@ CLEAN = 5
 _SEVERITIES = (0.08, 0.12, 0.15, 0.17, 0.18, 0.30)
 # By severity 0, 1, ... 4. The steps are such that the oracle's score falls with every grade.
 _WRONG_SHARE = (0.6, 0.4, 0.0, 0.0, 0.0)  # probability that a failed edit is another edit
-_UNASKED = (0.55, 0.42, 0.33, 0.24, 0.15)  # size of an unrequested change: rms difference in the two worst 8×8 patches
+_UNREQUESTED = (0.55, 0.42, 0.33, 0.24, 0.15)  # size of a change: rms difference in the two worst 8×8 patches
 _BLUR = (1.45, 1.15, 0.95, 0.78, 0.62)  # standard deviation, pixels
 _NOISE = (0.16, 0.12, 0.085, 0.055, 0.032)  # standard deviation, colour values in 0..1
 # (share of the blocks in the mixture, standard deviation of a block's colour)
 _BLOCKS = ((1.0, 0.16), (0.9, 0.12), (0.75, 0.10), (0.6, 0.08), (0.5, 0.065))
 _BLOCK = 4  # pixels
-_WRONG_SUBJECT_SHARE = 0.2  # of the other edits: the right change of the wrong shape
-_UNASKED_TRIES = 5
+_WRONG_SUBJECT_SHARE = 0.2  # probability that another edit is the right change of the wrong shape
+_UNREQUESTED_TRIES = 5
 
 Picture = Float[np.ndarray, "32 32 3"]
 
 
 @dataclass(frozen=True)
-class Spoil:
+class Faults:
     """The faults of one imperfect edit."""
 
     severity: tuple[int, int, int]  # following, preserving, quality
     made: Edit  # the edit that is made: the one asked for, or another
     done: float  # share of it in the mixture, 0..1
-    unasked: Edit | None  # an unrequested change
-    unasked_share: float  # share of that change in the mixture, 0..1
+    unrequested: Edit | None  # an unrequested change
+    unrequested_share: float  # share of that change in the mixture, 0..1
     damage: str | None  # blur, noise, blocks
 
 
-def sample_spoil(rng: np.random.Generator, scene: Scene, edit: Edit) -> Spoil:
+def sample_faults(rng: np.random.Generator, scene: Scene, edit: Edit) -> Faults:
     """Draws the three severities independently, then the faults."""
     severity = tuple(rng.choice(len(_SEVERITIES), 3, p=_SEVERITIES).tolist())
     following, preserving, quality = severity
@@ -51,22 +51,22 @@ def sample_spoil(rng: np.random.Generator, scene: Scene, edit: Edit) -> Spoil:
     if following < CLEAN and rng.random() < _WRONG_SHARE[following]:
         wrong = _wrong_edit(rng, scene, edit)  # None where the type has no other edit: the edit is then partial
         made, done = (wrong, 1.0) if wrong else (edit, done)
-    unasked, share = None, 0.0
+    unrequested, share = None, 0.0
     if preserving < CLEAN:
-        unasked, share = _sample_unasked(rng, scene, edit, made, _UNASKED[preserving])
+        unrequested, share = _sample_unrequested(rng, scene, edit, made, _UNREQUESTED[preserving])
     damage = None if quality == CLEAN else choose(rng, ("blur", "noise", "blocks"))
-    return Spoil(severity, made, done, unasked, share, damage)
+    return Faults(severity, made, done, unrequested, share, damage)
 
 
-def render_spoiled(rng: np.random.Generator, scene: Scene, spoil: Spoil) -> Picture:
+def render_faulty(rng: np.random.Generator, scene: Scene, faults: Faults) -> Picture:
     """The imperfect picture, float32; noise may exceed the range 0..1."""
-    picture = _mix(render(scene), render(spoil.made.apply(scene)), spoil.done)
+    picture = _mix(render(scene), render(faults.made.apply(scene)), faults.done)
     # Bilinear: the same partial edit of the scene with and without the unrequested change.
-    if spoil.unasked:
-        other = spoil.unasked.apply(scene)
-        also = _mix(render(other), render(spoil.made.apply(other)), spoil.done)
-        picture = _mix(picture, also, spoil.unasked_share)
-    return _damage(rng, picture, spoil.damage, spoil.severity[2]) if spoil.damage else picture
+    if faults.unrequested:
+        other = faults.unrequested.apply(scene)
+        also = _mix(render(other), render(faults.made.apply(other)), faults.done)
+        picture = _mix(picture, also, faults.unrequested_share)
+    return _damage(rng, picture, faults.damage, faults.severity[2]) if faults.damage else picture
 
 
 def _mix(a: Picture, b: Picture, share: float) -> Picture:
@@ -100,13 +100,13 @@ def _wrong_addition(rng: np.random.Generator, scene: Scene, shape: Shape) -> Sha
     return replace(shape, color=choose(rng, [color for color in scene.free_colors() if color != shape.color]))
 
 
-def _sample_unasked(
+def _sample_unrequested(
     rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit, wanted: float
 ) -> tuple[Edit, float]:
-    """The first of a few random changes that is large enough, or the largest, and its share to have the wanted size."""
+    """The first large enough one of a few random changes, or the largest, and its share that has the wanted size."""
     before, changes = render(scene), []
-    for _ in range(_UNASKED_TRIES):
-        change = _any_unasked(rng, scene, edit, made)
+    for _ in range(_UNREQUESTED_TRIES):
+        change = _any_unrequested(rng, scene, edit, made)
         size = _difference(before, render(change.apply(scene)))
         if size >= wanted:
             return change, wanted / size
@@ -114,7 +114,7 @@ def _sample_unasked(
     return max(changes, key=lambda sized: sized[0])[1], 1.0
 
 
-def _any_unasked(rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit) -> Edit:
+def _any_unrequested(rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit) -> Edit:
     """A change that touches neither the cells nor the colours and values of the edits asked for and made."""
     busy = {e.subject.cell for e in (edit, made) if e.subject}
     others = [shape for shape in scene.shapes if shape.cell not in busy]
