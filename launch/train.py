@@ -19,8 +19,7 @@ from ml_collections import config_flags
 from rewardedit_jax.command_line import complain_clearly, parse_flags
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.scoring.task import ScoringTask
-from rewardedit_jax.shapes.autoencoder import AutoencoderTask
-from rewardedit_jax.shapes.tasks import ShapesEditingTask, ShapesScoringTask
+from rewardedit_jax.shapes.tasks import ShapesAutoencoderTask, ShapesEditingTask, ShapesScoringTask
 from rewardedit_jax.training.checkpoints import check_workdir
 from rewardedit_jax.training.loop import train
 
@@ -36,7 +35,7 @@ _TASKS = {
     "scoring": ScoringTask,
     "shapes_editing": ShapesEditingTask,
     "shapes_scoring": ShapesScoringTask,
-    "shapes_autoencoder": AutoencoderTask,
+    "shapes_autoencoder": ShapesAutoencoderTask,
 }
 
 

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,26 +18,20 @@ from PIL import Image
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.reward import PERSPECTIVES, Reward
 from rewardedit_jax.shapes.editor_report import Column, EditorTable, choose_rows, draw_grid, make_table
-from rewardedit_jax.shapes.example import ShapesExample, shapes_example
+from rewardedit_jax.shapes.examples import ShapesExample, shapes_example
 from rewardedit_jax.shapes.oracle import judge_batch
 from rewardedit_jax.weights.files import write_json
 
 # The rewards of Multi-Reward as Condition, table 6. The texts are the most frequent ones of training pairs with that
 # score among those that name no object of the scene: an editor that reads only texts can then be tested too.
-ASKED: Mapping[str, Reward] = MappingProxyType(
-    {
-        "5": Reward(),
-        "3": Reward(3, 3, 3, ("the edit is not exact", "other parts changed slightly", "the picture is blurred")),
-        "0": Reward(
-            0, 0, 0, ("the picture was not changed", "the background turned black", "the picture is very noisy")
-        ),
-    }
-)
-NOTHING = "none"  # the label of editors without reward modules
-SETTINGS = MappingProxyType(
-    {"sampler": "ddim", "steps": 15, "text_guidance": 3.0, "image_guidance": 1.5, "batch_size": 64}
-)
-BASELINE, FULL = "without reward", "reward"  # arms: the one that gains refer to, and the whole method
+ASKED: Mapping[str, Reward] = {
+    "5": Reward(),
+    "3": Reward(3, 3, 3, ("the edit is not exact", "other parts changed slightly", "the picture is blurred")),
+    "0": Reward(0, 0, 0, ("the picture was not changed", "the background turned black", "the picture is very noisy")),
+}
+NO_REWARD = "none"  # label of the results of an editor without reward modules
+SETTINGS = {"sampler": "ddim", "steps": 15, "text_guidance": 3.0, "image_guidance": 1.5, "batch_size": 64}
+BASELINE, FULL = "without reward", "reward"  # the arm that gains are measured from, and the arm with all parts
 RESULT = "result.json"
 _PICTURES = "pictures.npz"
 
@@ -51,11 +44,7 @@ class Result:
     pictures: Mapping[str, UInt8[np.ndarray, "n h w 3"]]
 
     def save(self, directory: Path, about: Mapping[str, Any]) -> None:
-        """Writes every score to result.json and every picture to pictures.npz.
-
-        Args:
-          about: further fields of result.json: how the pictures were made.
-        """
+        """Writes every score and the fields `about` to result.json, and every picture to pictures.npz."""
         directory.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(directory / _PICTURES, **self.pictures)
         scores = {asked: [[round(float(s), 4) for s in row] for row in rows] for asked, rows in self.scores.items()}
@@ -74,15 +63,12 @@ class Result:
 
 
 def held_out_scenes(count: int) -> list[ShapesExample]:
-    """The first examples of the test split. They are drawn anew and equal those of every data set on disk."""
+    """The first examples of the test split, equal to those of every data set on disk."""
     return [shapes_example(i, "test") for i in range(count)]
 
 
 def edit_scenes(
-    editor: Editor,
-    scenes: Sequence[ShapesExample],
-    reward: Reward | None,
-    settings: Mapping[str, Any] = SETTINGS,
+    editor: Editor, scenes: Sequence[ShapesExample], reward: Reward | None, settings: Mapping[str, Any] = SETTINGS
 ) -> UInt8[np.ndarray, "n 32 32 3"]:
     """The editor's edits of the scenes, conditioned on `reward`; None for editors without reward modules."""
     edited = editor.edit(
@@ -104,7 +90,7 @@ def score(pictures: UInt8[np.ndarray, "n 32 32 3"], scenes: Sequence[ShapesExamp
 
 def evaluate_editor(editor: Editor, scenes: Sequence[ShapesExample]) -> Result:
     """Edits and scores under each reward of `ASKED`, or without reward if the editor has no reward modules."""
-    asked = ASKED if editor.has_reward else {NOTHING: None}
+    asked = ASKED if editor.has_reward else {NO_REWARD: None}
     pictures = {label: edit_scenes(editor, scenes, reward) for label, reward in asked.items()}
     return Result({label: score(p, scenes) for label, p in pictures.items()}, pictures)
 
@@ -116,12 +102,7 @@ def references(scenes: Sequence[ShapesExample]) -> dict[str, Float[np.ndarray, "
 
 
 def report_editors(workdir: Path, results: Mapping[str, Sequence[Path]], count: int) -> list[Path]:
-    """Prints the table and writes it as table.txt, .md and .json, and the pictures of the first seed as grid.png.
-
-    Args:
-      results: arm → result.json of each seed.
-      count: held-out scenes that the results are of.
-    """
+    """Prints the table and writes it as table.txt, .md and .json, and the pictures of the first seed as grid.png."""
     loaded = {arm: [Result.load(file.parent) for file in files] for arm, files in results.items()}
     scenes = held_out_scenes(count)
     table = table_of(loaded, scenes)
@@ -141,30 +122,23 @@ def table_of(results: Mapping[str, Sequence[Result]], scenes: Sequence[ShapesExa
         for arm, of_seeds in results.items()
         for asked in of_seeds[0].scores
     }
-    return make_table(scores, (BASELINE, NOTHING), references(scenes))
+    return make_table(scores, (BASELINE, NO_REWARD), references(scenes))
 
 
 def grid_of(results: Mapping[str, Result], scenes: Sequence[ShapesExample]) -> UInt8[np.ndarray, "h w 3"]:
     """Pictures of the baseline, and of one arm with reward from the lowest to the highest reward."""
-    columns = []
-    if BASELINE in results:
-        columns.append(_column(BASELINE, results[BASELINE], NOTHING))
-    rewarded = [arm for arm in results if arm != BASELINE]
-    if rewarded:
-        shown = FULL if FULL in rewarded else rewarded[0]
-        columns += [_column(f"{shown} {asked}", results[shown], asked) for asked in reversed(ASKED)]
+    titles = [(BASELINE, BASELINE, NO_REWARD)] if BASELINE in results else []
+    rewarded = sorted((arm for arm in results if arm != BASELINE), key=lambda arm: arm != FULL)  # `FULL` is first
+    titles += [(f"{arm} {asked}", arm, asked) for arm in rewarded[:1] for asked in reversed(ASKED)]
+    columns = [Column(title, results[arm].pictures[asked], results[arm].scores[asked]) for title, arm, asked in titles]
     return draw_grid(scenes, columns, choose_rows(scenes))
-
-
-def _column(title: str, result: Result, asked: str) -> Column:
-    return Column(title, result.pictures[asked], result.scores[asked])
 
 
 def add_editor_benchmark(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command `shapes` to launch/evaluate.py."""
     parser = benchmarks.add_parser("shapes", help="edits of the shapes world, scored by its oracle")
     parser.add_argument("--model", required=True, help="directory, training workdir, hub id, or 'shapes'")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the scores and the pictures")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="directory for scores and pictures")
     parser.add_argument("--count", type=int, default=256, help="held-out scenes (default: %(default)s)")
     parser.set_defaults(run=_run)
 
@@ -172,6 +146,6 @@ def add_editor_benchmark(benchmarks: "argparse._SubParsersAction[argparse.Argume
 def _run(a: argparse.Namespace) -> None:
     scenes = held_out_scenes(a.count)
     result = evaluate_editor(Editor.load(a.model), scenes)
-    result.save(a.output, {"model": a.model, "settings": dict(SETTINGS)})
+    result.save(a.output, {"model": a.model, "settings": SETTINGS})
     scores = {(a.model, asked): scores[None] for asked, scores in result.scores.items()}
     print(make_table(scores, references=references(scenes)).to_text())

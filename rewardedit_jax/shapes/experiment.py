@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
-from types import MappingProxyType
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from rewardedit_jax.shapes.builder import prepare_shapes
 from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL, RESULT, report_editors
+from rewardedit_jax.shapes.examples import prepare_shapes
 from rewardedit_jax.shapes.preferences import prepare_shapes_preferences
 from rewardedit_jax.shapes.processes import Job, available_slots, last_lines, run_processes
 from rewardedit_jax.shapes.scorer_benchmark import report_scorers
@@ -42,15 +42,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is trained and how it is evaluated. Directories are patterns of {arm} and {seed}, below the workdir."""
+    """What is trained and how it is evaluated. Paths are relative to the workdir and contain {arm} and {seed}."""
 
     arms: Mapping[str, Arm]
     training: str  # working directory of train.py
     model: str  # the file that train.py writes last, below `training`
     evaluation: str  # directory of result.json, which evaluate.py writes
     log: str
-    benchmark: tuple[str, ...]  # arguments of evaluate.py: a pattern of {training}, {evaluation} and {result}
-    counted: str  # field of result.json with the number of scenes or groups
+    benchmark: tuple[str, ...]  # arguments of evaluate.py, with {training}, {evaluation} and {result} for paths
+    count_field: str  # field of result.json with the number of scenes or groups
     prepare_data: Callable[[str, int, int], Path]  # (root, train, test) → directory
     # (workdir, title → result.json of each seed, count) → files written
     report: Callable[[Path, Mapping[str, Sequence[Path]], int], list[Path]]
@@ -59,22 +59,20 @@ class Experiment:
 # The ablations of Multi-Reward as Condition: table 4 (scores, feedback) and table 5 (attention, addition). The recipe
 # itself uses both sources and both paths.
 EDITORS = Experiment(
-    arms=MappingProxyType(
-        {
-            BASELINE: Arm((f"{_PREFIX}reward.layout=",)),
-            "scores": Arm((f"{_PREFIX}reward.sources=('scores',)",)),
-            "feedback": Arm((f"{_PREFIX}reward.sources=('text',)",)),
-            "attention": Arm((f"{_PREFIX}reward.paths=('attention',)",)),
-            "addition": Arm((f"{_PREFIX}reward.paths=('addition',)",)),
-            FULL: Arm(),
-        }
-    ),
+    arms={
+        BASELINE: Arm((f"{_PREFIX}reward.layout=",)),
+        "scores": Arm((f"{_PREFIX}reward.sources=('scores',)",)),
+        "feedback": Arm((f"{_PREFIX}reward.sources=('text',)",)),
+        "attention": Arm((f"{_PREFIX}reward.paths=('attention',)",)),
+        "addition": Arm((f"{_PREFIX}reward.paths=('addition',)",)),
+        FULL: Arm(),
+    },
     training="{arm}/seed{seed}/training",
     model="model/model_index.json",
     evaluation="{arm}/seed{seed}/evaluation",
     log="{arm}/seed{seed}/log.txt",
     benchmark=("shapes", "--model", "{training}", "--output", "{evaluation}"),
-    counted="scenes",
+    count_field="scenes",
     prepare_data=prepare_shapes,
     report=report_editors,
 )
@@ -89,26 +87,24 @@ def _ranking(title: str, objective: str, ties: str) -> Arm:
 
 # EditReward, section 3.3 (ties) and eq. 4 (-log P): all rankings start from the same regression of ratings.
 SCORERS = Experiment(
-    arms=MappingProxyType(
-        {
-            "ratings": Arm(),
-            "strict": _ranking("ranking, strict pairs", "uncertainty", "strict only"),
-            "ties": _ranking("ranking, ties disentangled", "uncertainty", "disentangle"),
-            "probability": _ranking("the same by -log P", "negative_log_probability", "disentangle"),
-            "thurstone": _ranking("the same by Thurstone", "thurstone", "disentangle"),
-        }
-    ),
+    arms={
+        "ratings": Arm(),
+        "strict": _ranking("ranking, strict pairs", "uncertainty", "strict only"),
+        "ties": _ranking("ranking, ties disentangled", "uncertainty", "disentangle"),
+        "probability": _ranking("the same by -log P", "negative_log_probability", "disentangle"),
+        "thurstone": _ranking("the same by Thurstone", "thurstone", "disentangle"),
+    },
     training="{arm}-{seed}",
     model="model/tokenizer.json",
     evaluation="{arm}-{seed}/evaluation",
     log="{arm}-{seed}.log",  # not in the training's directory, which has to be empty at its start
     benchmark=("shapes_scorer", "--model", "{training}", "--json", "{result}"),
-    counted="groups",
+    count_field="groups",
     prepare_data=prepare_shapes_preferences,
     report=report_scorers,
 )
 
-EXPERIMENTS = MappingProxyType({"shapes_editing": EDITORS, "shapes_scoring": SCORERS})  # by `config.task`
+EXPERIMENTS = {"shapes_editing": EDITORS, "shapes_scoring": SCORERS}  # by `config.task`
 
 
 @dataclass(frozen=True)
@@ -135,12 +131,12 @@ class Comparison:
 
     @cached_property
     def selected(self) -> list[str]:
-        """The arms to train, in the experiment's order, with those that they start from."""
+        """The arms to train, in the experiment's order, and those that they start from."""
         known = self.experiment.arms
         if unknown := [arm for arm in self.arms if arm not in known]:
             raise ValueError(f"--arms {', '.join(unknown)}: expected some of {', '.join(known)}")
         asked = set(self.arms or known)
-        # One level: the arm that another starts from starts from the recipe's own `init`.
+        # One level is enough: an arm that others start from starts from the recipe's own `init`.
         asked |= {known[arm].starts_from for arm in asked}
         return [arm for arm in known if arm in asked]
 
@@ -148,9 +144,8 @@ class Comparison:
     def jobs(self) -> dict[tuple[str, int], Job]:
         """(arm, seed) → job. One seed after the other: an interrupted comparison then has complete seeds."""
         jobs: dict[tuple[str, int], Job] = {}
-        for seed in range(self.seeds):
-            for arm in self.selected:
-                jobs[arm, seed] = self._job(arm, seed, jobs.get((self.experiment.arms[arm].starts_from, seed)))
+        for seed, arm in product(range(self.seeds), self.selected):
+            jobs[arm, seed] = self._job(arm, seed, jobs.get((self.experiment.arms[arm].starts_from, seed)))
         return jobs
 
     def _job(self, name: str, seed: int, start: Job | None) -> Job:
@@ -172,21 +167,15 @@ class Comparison:
             train=(str(self.launch / "train.py"), f"--config={self.config}", *words, "--workdir", str(training)),
             evaluate=(str(self.launch / "evaluate.py"), *benchmark, "--count", str(self.count)),
             steps=recipe(self.config, words).steps,
-            size=(experiment.counted, self.count),
+            size=(experiment.count_field, self.count),
             after=start,
         )
-
-    def results(self) -> dict[str, list[Path]]:
-        """Title of the arm in the table → result.json of each seed."""
-        titles = {arm: self.experiment.arms[arm].title or arm for arm in self.selected}
-        return {title: [self.jobs[arm, seed].result for seed in range(self.seeds)] for arm, title in titles.items()}
 
 
 def compare(comparison: Comparison) -> list[Path]:
     """Trains and evaluates what is missing, prints the table, and returns the files written.
 
     Raises:
-      ValueError: if the recipe is not of the shapes world, or the directory holds another comparison.
       JobsFailed: after all other jobs are done.
     """
     jobs = list(comparison.jobs.values())
@@ -196,7 +185,10 @@ def compare(comparison: Comparison) -> list[Path]:
     print(f"data: {comparison.experiment.prepare_data(data.root, data.train, data.test)}", file=sys.stderr)
     if failed := run_processes(jobs, available_slots(len(jobs))):
         raise JobsFailed("\n\n".join(map(_failure, failed)))
-    return comparison.experiment.report(comparison.workdir, comparison.results(), comparison.count)
+    results: dict[str, list[Path]] = {}
+    for (arm, _), job in comparison.jobs.items():
+        results.setdefault(comparison.experiment.arms[arm].title or arm, []).append(job.result)
+    return comparison.experiment.report(comparison.workdir, results, comparison.count)
 
 
 def _record(comparison: Comparison) -> None:
@@ -215,22 +207,13 @@ def _failure(job: Job) -> str:
 
 
 def recipe(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The configuration that `launch/train.py --config=CONFIG OVERRIDES` trains.
-
-    Args:
-      config: path of the recipe, with its variant: "configs/reward_ip2p.py:shapes".
-      overrides: "--config.field=value" each; of two for the same field, the later one holds.
-    Raises:
-      FileNotFoundError: if there is no such recipe.
-      ValueError: naming the override that does not fit the recipe.
-    """
+    """The configuration that `launch/train.py --config=CONFIG OVERRIDES` trains; later overrides win."""
     file = config.partition(":")[0]
     if not Path(file).is_file():
         raise FileNotFoundError(f"there is no recipe {file}")
-    malformed = [word for word in overrides if not word.startswith(_PREFIX) or "=" not in word]
-    if malformed:
+    if malformed := [word for word in overrides if not word.startswith(_PREFIX) or "=" not in word]:
         raise ValueError(f"expected {_PREFIX}field=value: {' '.join(malformed)}")
-    # Flags of their own: absl's global ones belong to the launcher.
+    # Separate flag values: absl's global flags belong to the launcher.
     values = flags.FlagValues()
     words = ["recipe", f"--config={config}", *overrides]
     config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=words)

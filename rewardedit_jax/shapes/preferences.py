@@ -4,23 +4,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
 from rewardedit_jax.data.records import Preference, PreferenceLabel
-from rewardedit_jax.shapes.builder import PICTURE, Generated, prepare, to_png
+from rewardedit_jax.shapes.examples import PICTURE, GeneratedBuilder, prepare, read_row, to_png
+from rewardedit_jax.shapes.faults import render_faulty, sample_faults
 from rewardedit_jax.shapes.oracle import judge_batch
 from rewardedit_jax.shapes.render import SIZE, render, to_uint8
 from rewardedit_jax.shapes.scene import EDIT_TYPES, SPLITS, Split, choose, sample_case
-from rewardedit_jax.shapes.spoil import render_spoiled, sample_spoil
 from rewardedit_jax.shapes.wording import instructions
 
 CANDIDATES = 4
 _PAIRS = tuple(combinations(range(CANDIDATES), 2))
-# Part of the random seed. The editor's examples have none: the same index there gives another scene.
+# Part of the random seed, so that a group and an editor's example of the same index show different scenes.
 _STREAM = 1
 
 
@@ -43,8 +43,8 @@ def shapes_candidates(index: int, split: Split, seed: int = 0) -> ShapesCandidat
     # The order of the draws is part of the data: another order gives other groups.
     rng = np.random.default_rng([seed, SPLITS.index(split), index, _STREAM])
     scene, edit = sample_case(rng, split)
-    spoils = [sample_spoil(rng, scene, edit) for _ in range(CANDIDATES)]
-    edited = np.stack([to_uint8(render_spoiled(rng, scene, spoil)) for spoil in spoils])
+    all_faults = [sample_faults(rng, scene, edit) for _ in range(CANDIDATES)]
+    edited = np.stack([to_uint8(render_faulty(rng, scene, faults)) for faults in all_faults])
     source, ideal = to_uint8(render(scene)), to_uint8(render(edit.apply(scene)))
     repeated = [np.broadcast_to(image, edited.shape) for image in (source, ideal)]
     scores = judge_batch(edited, *repeated, [edit.type] * CANDIDATES)
@@ -70,26 +70,24 @@ def to_ratings(scores: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
     return (1 + np.rint(3 * rated / 5)).astype(np.float32)
 
 
-class ShapesPreferencesBuilder(Generated):
+class ShapesPreferencesBuilder(GeneratedBuilder):
     """Groups of four imperfect edits of procedural scenes, with the oracle's scores and ratings derived from them."""
 
     name = "shapes_preferences"
     unit = " groups"
     VERSION = tfds.core.Version("1.0.0")
 
-    @property
-    def features(self) -> dict[str, Any]:
-        return {
-            "key": tfds.features.Text(),
-            "instruction": tfds.features.Text(),
-            "source": PICTURE,
-            "ideal": PICTURE,
-            # Stacked vertically: one PNG decodes faster than four.
-            "candidates": tfds.features.Image(shape=(CANDIDATES * SIZE, SIZE, 3), encoding_format="png"),
-            "scores": tfds.features.Tensor(shape=(CANDIDATES, 3), dtype=np.float32),
-            "ratings": tfds.features.Tensor(shape=(CANDIDATES, 2), dtype=np.float32),
-            "edit_type": tfds.features.ClassLabel(names=EDIT_TYPES),
-        }
+    features: ClassVar = {
+        "key": tfds.features.Text(),
+        "instruction": tfds.features.Text(),
+        "source": PICTURE,
+        "ideal": PICTURE,
+        # Stacked vertically: one PNG decodes faster than four.
+        "candidates": tfds.features.Image(shape=(CANDIDATES * SIZE, SIZE, 3), encoding_format="png"),
+        "scores": tfds.features.Tensor(shape=(CANDIDATES, 3), dtype=np.float32),
+        "ratings": tfds.features.Tensor(shape=(CANDIDATES, 2), dtype=np.float32),
+        "edit_type": tfds.features.ClassLabel(names=EDIT_TYPES),
+    }
 
     @staticmethod
     def make(index: int, split: Split, seed: int) -> dict[str, Any]:
@@ -105,14 +103,14 @@ def prepare_shapes_preferences(data_dir: str | Path, train: int, test: int, seed
 
 
 class ShapesPreferences:
-    """All pairs of one split, six a group, in order. A `data.records.PreferenceSource`."""
+    """All pairs of one split, six per group, in order. A `data.records.PreferenceSource`."""
 
     def __init__(self, path: str | Path, split: Split):
         builder = tfds.builder_from_directory(str(path))
         self._groups = builder.as_data_source(split)
         # Labels of all pairs are needed at once, for the ties; decoding the pictures would take most of the time.
         undecoded = dict.fromkeys(("source", "ideal", "candidates"), tfds.decode.SkipDecoding())
-        groups = map(_with_texts, builder.as_data_source(split, decoders=undecoded))
+        groups = map(read_row, builder.as_data_source(split, decoders=undecoded))
         self.labels = [label for group in groups for label in _labels(group)]
 
     def __len__(self) -> int:
@@ -125,15 +123,10 @@ class ShapesPreferences:
         return Preference(**vars(self.labels[index]), source=group.source, **images)
 
     def group(self, number: int) -> ShapesCandidates:
-        """The candidates of the six pairs from index 6 · number."""
-        row = _with_texts(self._groups[number])
+        """The candidates of the pairs 6 · number to 6 · number + 5."""
+        row = read_row(self._groups[number])
         row["candidates"] = row["candidates"].reshape(CANDIDATES, SIZE, SIZE, 3)
-        return ShapesCandidates(**{**row, "edit_type": EDIT_TYPES[row["edit_type"]]})
-
-
-def _with_texts(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its texts decoded from the bytes that TFDS returns."""
-    return {**row, **{name: row[name].decode() for name in ("key", "instruction")}}
+        return ShapesCandidates(**row)
 
 
 def _labels(group: dict[str, Any]) -> Iterator[PreferenceLabel]:

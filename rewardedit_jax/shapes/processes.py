@@ -1,7 +1,6 @@
-"""Runs trainings and the evaluation of their models as processes side by side, one per core.
+"""Runs trainings and the evaluations of their models as parallel processes, one per core.
 
-The next step of a job follows from the files that it has left. The same code therefore starts a job, goes on from
-training to evaluation, and resumes after an interruption.
+The files of a job alone say what it runs next: the same code starts it, evaluates its model, and resumes it.
 """
 
 import json
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-_EVALUATION_SHARE = 0.2  # progress that an evaluation counts for, as a share of its training: about its share of time
+_EVALUATION_SHARE = 0.2  # of its training's steps: progress of an evaluation, about its share of time
 _POLL_SECONDS = 0.5
 _SHOWN_LOG_LINES = 20
 
@@ -84,46 +83,38 @@ def run_processes(jobs: Sequence[Job], slots: Iterable[tuple[int, ...]]) -> list
     A failed job does not stop the others, except those that start from its model.
 
     Args:
-      slots: the cores that a job is pinned to, for each job to run at the same time; empty: not pinned.
+      slots: for each job to run at the same time, the cores that it is pinned to; empty: not pinned.
     """
     waiting, free = [job for job in jobs if job.next_command()], list(slots)
     running: list[_Running] = []
     failed: list[Job] = []
-    with _progress_bar(jobs) as bar:
+    total = round(sum((1 + _EVALUATION_SHARE) * job.steps for job in jobs))
+    bar_format = "{percentage:3.0f}%|{bar:30}| {elapsed}<{remaining}{postfix}"
+    interval = 0.5 if sys.stderr.isatty() else 30  # seconds; every update is a line of its own in a log file
+    with tqdm(total=total, bar_format=bar_format, mininterval=interval) as bar:
         try:
             while True:
-                _start_ready(waiting, running, free)
+                while free and (job := next((job for job in waiting if job.ready), None)):
+                    waiting.remove(job)
+                    running.append(_start(job, free.pop()))
                 if not running:
                     return failed + waiting  # what still waits starts from the model of a failed job
                 time.sleep(_POLL_SECONDS)
                 for ended in [r for r in running if r.process.poll() is not None]:
                     running.remove(ended)
-                    _continue(ended, running, free, failed)
+                    free.append(ended.cores)
+                    following = ended.job.next_command()
+                    # A process that succeeds without leaving its files would be started again for ever.
+                    if ended.process.returncode or following == ended.command:
+                        failed.append(ended.job)
+                    elif following:
+                        waiting.insert(0, ended.job)  # an evaluation comes before the next training
                 _show(bar, jobs, running)
         finally:  # an exception or Ctrl-C; trainings save their state on SIGTERM
             for r in running:
                 r.process.terminate()
             for r in running:
                 r.process.wait()
-
-
-def _start_ready(waiting: list[Job], running: list[_Running], free: list[tuple[int, ...]]) -> None:
-    """Moves jobs from `waiting` to `running`, in their order, while there are free cores."""
-    while free and (job := next((job for job in waiting if job.ready), None)):
-        waiting.remove(job)
-        running.append(_start(job, free.pop()))
-
-
-def _continue(ended: _Running, running: list[_Running], free: list[tuple[int, ...]], failed: list[Job]) -> None:
-    """Starts the next command of a job whose process has ended, or frees its cores."""
-    following = ended.job.next_command()
-    # A process that succeeds without leaving its files would be started again for ever.
-    if ended.process.returncode or following == ended.command:
-        failed.append(ended.job)
-    elif following:
-        running.append(_start(ended.job, ended.cores))
-        return
-    free.append(ended.cores)
 
 
 def share_cores(cores: Sequence[int], jobs: int) -> list[tuple[int, ...]]:
@@ -164,16 +155,10 @@ def _start(job: Job, cores: tuple[int, ...]) -> _Running:
 
 
 def _last_step(metrics: Path) -> int:
-    """Last step of a metrics.jsonl; 0 without one. The text after the last line break may be half a line."""
+    """The last step of a metrics.jsonl, 0 without one."""
+    # The text after the last line break may be half a line.
     lines = [line for line in metrics.read_text().split("\n")[:-1] if line] if metrics.is_file() else []
     return json.loads(lines[-1])["step"] if lines else 0
-
-
-def _progress_bar(jobs: Sequence[Job]) -> tqdm:
-    interval = 0.5 if sys.stderr.isatty() else 30  # seconds; every update is a line of its own in a log file
-    total = round(sum((1 + _EVALUATION_SHARE) * job.steps for job in jobs))
-    bar_format = "{percentage:3.0f}%|{bar:30}| {elapsed}<{remaining}{postfix}"
-    return tqdm(total=total, bar_format=bar_format, mininterval=interval)
 
 
 def _show(bar: tqdm, jobs: Sequence[Job], running: Sequence[_Running]) -> None:

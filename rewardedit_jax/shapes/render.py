@@ -28,7 +28,9 @@ def render(scene: Scene) -> Float[np.ndarray, "32 32 3"]:
     if scene.style in DRAWINGS:
         image[:] = DRAWINGS[scene.style][0]
     for shape in scene.shapes:
-        _draw(image[_window(shape.cell)], shape, scene.style)
+        row, column = divmod(shape.cell, 2)
+        tile = image[CELL * row : CELL * (row + 1), CELL * column : CELL * (column + 1)]
+        _draw(tile, shape, scene.style)
     # Styles first, then light: an effect also tints a gray photo.
     if scene.style == "gray photo":
         image = to_gray(image)
@@ -49,11 +51,6 @@ def to_gray(image: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3
 def to_uint8(image: Float[np.ndarray, "*batch 3"]) -> UInt8[np.ndarray, "*batch 3"]:
     """0..1 → 0..255, clipped and rounded."""
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-
-
-def _window(cell: int) -> tuple[slice, slice]:
-    top, left = CELL * (cell // 2), CELL * (cell % 2)
-    return slice(top, top + CELL), slice(left, left + CELL)
 
 
 def _draw(tile: np.ndarray, shape: Shape, style: str | None) -> None:

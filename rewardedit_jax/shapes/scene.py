@@ -48,11 +48,14 @@ EDIT_TYPES = ("local", "remove", "add", "texture", "background", "global", "styl
 # Edits of single objects are the slowest to learn, so they are drawn more often.
 _TYPE_WEIGHTS = (0.20, 0.15, 0.20, 0.15, 0.10, 0.10, 0.10)
 _RECOLOR_SHARE = 0.75  # of the local edits; the others change the form
-# Attribute and values of the edits of a whole scene.
-_SCENE_VALUES = {
-    "background": ("background", tuple(BACKGROUNDS)),
-    "global": ("effect", tuple(EFFECTS)),
-    "style": ("style", STYLES),
+_SCENE_ATTRIBUTES = {"background": "background", "global": "effect", "style": "style"}  # of edits of a whole scene
+# Values of the attributes that an edit sets; a new colour has to be one of `Scene.free_colors`.
+VALUES = {
+    "form": SHAPES,
+    "texture": TEXTURES,
+    "background": tuple(BACKGROUNDS),
+    "effect": tuple(EFFECTS),
+    "style": STYLES,
 }
 # Position of each name in its list; the rules of the splits add up positions.
 _ORDER = {
@@ -170,17 +173,20 @@ def sample_edit(rng: np.random.Generator, scene: Scene, edit_type: str) -> Edit:
     if edit_type == "add":
         new = Shape(choose(rng, SHAPES), choose(rng, scene.free_colors()), cell=choose(rng, scene.free_cells()))
         return Edit("add", new)
-    if edit_type in _SCENE_VALUES:
-        attribute, values = _SCENE_VALUES[edit_type]
-        return Edit(edit_type, None, attribute, choose(rng, [v for v in values if v != getattr(scene, attribute)]))
+    if attribute := _SCENE_ATTRIBUTES.get(edit_type):
+        return Edit(edit_type, None, attribute, _new_value(rng, scene, attribute))
     subject = choose(rng, scene.shapes)
     if edit_type == "remove":
         return Edit("remove", subject)
     if edit_type == "texture":
-        return Edit("texture", subject, "texture", choose(rng, [t for t in TEXTURES if t != subject.texture]))
+        return Edit("texture", subject, "texture", _new_value(rng, subject, "texture"))
     if rng.random() < _RECOLOR_SHARE:
         return Edit("local", subject, "color", choose(rng, scene.free_colors()))
-    return Edit("local", subject, "form", choose(rng, [form for form in SHAPES if form != subject.form]))
+    return Edit("local", subject, "form", _new_value(rng, subject, "form"))
+
+
+def _new_value(rng: np.random.Generator, item: Scene | Shape, attribute: str) -> str:
+    return choose(rng, [value for value in VALUES[attribute] if value != getattr(item, attribute)])
 
 
 def holds_out(scene: Scene) -> bool:

@@ -1,13 +1,13 @@
 """The shapes benchmark of scorers: held-out scenes with four edits each, rated by the oracle.
 
-It measures the accuracy on pairs and on whole groups of two, three and four (strict: the order of all edits is right),
-beside chance and beside a baseline that only looks at the size of the change; and the calibration of stated
-probabilities. The table has one line for each of several scorers, with the spread over their training seeds.
+It measures the calibration of predicted preferences, and the accuracy on pairs and on whole groups of two, three and
+four edits (strict: all are in the right order), beside chance and a baseline that prefers the smallest change.
 """
 
 import argparse
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -20,32 +20,32 @@ from PIL import Image
 
 from rewardedit_jax.command_line import png_file
 from rewardedit_jax.evaluation.charts import save_reliability
-from rewardedit_jax.evaluation.report import Report, Row, aligned, sound_share
-from rewardedit_jax.evaluation.statistics import expected_calibration_error, reliability_bins
+from rewardedit_jax.evaluation.report import Report, Row, TextTable, plus_minus, sound_share
+from rewardedit_jax.evaluation.statistics import Bin, expected_calibration_error, reliability_bins
 from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.shapes.preferences import CANDIDATES, ShapesCandidates, shapes_candidates
 from rewardedit_jax.weights.files import write_json
 
-_FOLLOWING, _QUALITY, _OVERALL = range(3)  # columns of `matrix`
+_OVERALL = 2  # column of `matrix`, after following and quality
 _CHANCE = {k: 1 / math.factorial(k) for k in (2, 3, 4)}  # of the right order of k edits
 _TIED = 0.5  # outcome of a pair without a preference
 
-# Column of the table → measure of the report, after the name of the scorer or baseline.
-_MEASURES = {
+# Column of the table → measure of the report, after the name of the scorer or baseline, or field of its JSON.
+_COLUMNS = {
     "pairs": "pairs",
     "following": "pairs by following",
     "quality": "pairs by quality",
     **{f"K = {k}": f"strict K = {k}" for k in _CHANCE},
+    "calibration error": "expected_calibration_error",
+    "stated on ties": "stated_on_ties",
 }
-# Column of the table → field of the report's JSON.
-_CALIBRATION = {"calibration error": "expected_calibration_error", "stated on ties": "stated_on_ties"}
 # First words of the measures in a report; the last two are lines of every table.
 _SCORER, _LEAST_CHANGE, _CHANCE_LINE = "scorer", "least change", "chance"
 
 
 def held_out_groups(count: int) -> list[ShapesCandidates]:
-    """The first groups of the test split. They are drawn anew and equal those of every data set on disk."""
+    """The first groups of the test split, equal to those of every data set on disk."""
     return [shapes_candidates(i, "test") for i in range(count)]
 
 
@@ -65,16 +65,12 @@ def least_change(groups: Sequence[ShapesCandidates]) -> Float[np.ndarray, "n 4"]
 
 
 def evaluate_scorer(scores: Sequence[Sequence[EditScore]], groups: Sequence[ShapesCandidates], seed: int = 0) -> Report:
-    """Accuracies with intervals over groups, and the calibration of the predicted preference.
-
-    Args:
-      seed: of the bootstrap.
-    """
+    """Accuracies with bootstrap intervals over groups, and the calibration of the predicted preference."""
     means = np.stack([matrix(group) for group in scores])
     ratings = np.stack([group.ratings for group in groups])
     rows = _accuracies(_SCORER, means[..., _OVERALL], ratings.sum(2), seed)
-    for name, column, rated in (("following", _FOLLOWING, 0), ("quality", _QUALITY, 1)):
-        rows.append(_pairs(f"{_SCORER}, pairs by {name}", means[..., column], ratings[..., rated], seed))
+    for i, name in enumerate(("following", "quality")):  # the first columns of `means`, and those of `ratings`
+        rows.append(_pairs(f"{_SCORER}, pairs by {name}", means[..., i], ratings[..., i], seed))
     rows += _accuracies(_LEAST_CHANGE, least_change(groups), ratings.sum(2), seed)
     rows += [Row(f"{_CHANCE_LINE}, K = {k}", "sound", share, "") for k, share in _CHANCE.items()]
     stated, outcome = preferences(scores, ratings.sum(2))
@@ -113,102 +109,82 @@ def preferences(
 
 
 def _accuracies(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"], seed: int) -> list[Row]:
-    return [
-        _pairs(f"{name}, pairs", scores, ratings, seed),
-        *(_strict(name, scores, ratings, k, seed) for k in _CHANCE),
-    ]
+    strict = [_strict(f"{name}, strict K = {k}", scores[:, :k], ratings[:, :k], seed) for k in _CHANCE]
+    return [_pairs(f"{name}, pairs", scores, ratings, seed), *strict]
 
 
 def _pairs(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"], seed: int) -> Row:
     """Accuracy on pairs of unequal ratings. Equal scores count as wrong: they express no preference."""
     first, second = zip(*combinations(range(scores.shape[1]), 2), strict=True)
-    wanted = np.sign(ratings[:, first] - ratings[:, second])
-    found = np.sign(scores[:, first] - scores[:, second])
-    counted = (wanted != 0).sum(1)
+    wanted, found = (np.sign(values[:, first] - values[:, second]) for values in (ratings, scores))
     right = ((wanted != 0) & (found == wanted)).sum(1)
-    return sound_share(name, right, "pairs", seed, counted)
+    return sound_share(name, right, "pairs", seed, counted=(wanted != 0).sum(1))
 
 
-def _strict(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"], k: int, seed: int) -> Row:
-    """Accuracy on whole groups of unequal ratings. Equal scores count as wrong: they are no order."""
-    distinct = np.array([len(set(rated[:k])) == k for rated in ratings])
-    by_rating = np.argsort(ratings[distinct, :k], axis=1)
-    ordered = np.take_along_axis(scores[distinct, :k], by_rating, axis=1)
-    right = (np.diff(ordered, axis=1) > 0).all(axis=1)
-    return sound_share(f"{name}, strict K = {k}", right, "groups", seed)
+def _strict(name: str, scores: Float[np.ndarray, "n k"], ratings: Float[np.ndarray, "n k"], seed: int) -> Row:
+    """Accuracy on whole groups without equal ratings. Equal scores count as wrong: they give no order."""
+    distinct = (np.diff(np.sort(ratings, axis=1), axis=1) > 0).all(axis=1)
+    by_rating = np.argsort(ratings[distinct], axis=1)
+    ordered = np.take_along_axis(scores[distinct], by_rating, axis=1)
+    return sound_share(name, (np.diff(ordered, axis=1) > 0).all(axis=1), "groups", seed)
 
 
 @dataclass(frozen=True)
 class ScorerTable:
-    """Percentages by line and column, one for each seed. A baseline has one number and not every column."""
+    """Percentages by line and column, one for each seed. A baseline has one number and only some of the columns."""
 
     values: Mapping[str, Mapping[str, tuple[float, ...]]]
     groups: int
 
     def to_text(self) -> str:
-        columns = [*_MEASURES, *_CALIBRATION]
-        body = [[name, *(_cell(line.get(column)) for column in columns)] for name, line in self.values.items()]
-        seeds = max(len(line["pairs"]) for line in self.values.values() if "pairs" in line)
+        rows = [[name, *(_cell(line.get(column, ())) for column in _COLUMNS)] for name, line in self.values.items()]
+        seeds = max(len(line["pairs"]) for line in self.values.values())
         spread = f"; ± standard deviation over {seeds} training seeds" if seeds > 1 else ""
-        return "\n".join(
-            [
-                *aligned(["scorer (%)", *columns], body),
-                "",
-                f"{self.groups} held-out groups of four edits{spread}.",
-                "Accuracy on pairs of unequal ratings (overall, following, quality) and on whole groups of K edits.",
-                "Calibration error: the expected one of the probability that is stated for the edit preferred in a "
-                "pair; a pair of equal ratings counts as half right.",
-                "Stated on ties: the mean of that probability in pairs of equal ratings, where 50 is right.",
-            ]
+        notes = (
+            f"{self.groups} held-out groups of four edits{spread}.",
+            "Accuracy on pairs of unequal ratings (overall, following, quality) and on whole groups of K edits.",
+            "Calibration error: the expected one of the probability that is stated for the edit preferred in a "
+            "pair; a pair of equal ratings counts as half right.",
+            "Stated on ties: the mean of that probability in pairs of equal ratings, where 50 is right.",
         )
+        return TextTable(["scorer (%)", *_COLUMNS], rows, notes=notes).to_text()
 
     def to_json(self) -> dict[str, Any]:
         return {"groups": self.groups, "percent": self.values}
 
 
 def scorer_table(reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> ScorerTable:
-    """One line for each scorer, then the baseline and chance.
-
-    Args:
-      reports: name → for each training seed, the JSON of the report of `evaluate_scorer`.
-    """
-    values = {name: _over_seeds([_line(report, _SCORER) for report in of_seeds]) for name, of_seeds in reports.items()}
+    """One line for each scorer, then the baseline and chance. `reports`: scorer → JSON of its report for each seed."""
+    values = {name: _line(of_seeds, _SCORER) for name, of_seeds in reports.items()}
     first = next(iter(reports.values()))[0]
-    chance = {f"K = {k}": 100 * share for k, share in _CHANCE.items()}
-    values[_LEAST_CHANGE] = _over_seeds([_line(first, _LEAST_CHANGE)])
-    values[_CHANCE_LINE] = _over_seeds([{"pairs": 50.0} | chance])
+    values[_LEAST_CHANGE] = _line([first], _LEAST_CHANGE)
+    values[_CHANCE_LINE] = {"pairs": (50.0,), **{f"K = {k}": (100 * share,) for k, share in _CHANCE.items()}}
     return ScorerTable(values, first["groups"])
 
 
-def _line(report: Mapping[str, Any], name: str) -> dict[str, float]:
-    """Column → percentage, of the measures that the report has of the scorer or the baseline."""
-    found = {row["measure"]: _percent(row["value"]) for row in report["rows"]}
-    line = {column: found[f"{name}, {m}"] for column, m in _MEASURES.items() if f"{name}, {m}" in found}
-    # Only scorers state probabilities.
-    calibration = _CALIBRATION if name == _SCORER else {}
-    return line | {column: _percent(report[field]) for column, field in calibration.items()}
+def _line(reports: Sequence[Mapping[str, Any]], name: str) -> dict[str, tuple[float, ...]]:
+    """Column → percentage in each report, of the columns that the reports have for the scorer or the baseline."""
+    # The fields beside the rows are the scorer's: the baseline states no probabilities.
+    found = [
+        {f"{_SCORER}, {field}": value for field, value in report.items()}
+        | {row["measure"]: row["value"] for row in report["rows"]}
+        for report in reports
+    ]
+    measures = {column: f"{name}, {m}" for column, m in _COLUMNS.items() if f"{name}, {m}" in found[0]}
+    return {column: tuple(_percent(shares[m]) for shares in found) for column, m in measures.items()}
 
 
 def _percent(share: float | None) -> float:
     return math.nan if share is None else 100 * share  # a report's JSON has null for NaN
 
 
-def _over_seeds(lines: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
-    return {column: tuple(line[column] for line in lines) for column in lines[0]}
-
-
-def _cell(values: Sequence[float] | None) -> str:
-    if not values:
-        return ""
-    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
+def _cell(values: Sequence[float]) -> str:
+    deviation = np.std(values, ddof=1) if len(values) > 1 else None
+    return plus_minus(np.mean(values), deviation, ".1f") if values else ""
 
 
 def report_scorers(workdir: Path, results: Mapping[str, Sequence[Path]], count: int) -> list[Path]:
-    """Prints the table, writes it as table.txt and .json, and draws the last scorer's first seed as reliability.png.
-
-    Args:
-      results: name → for each seed, the JSON file that `evaluate.py shapes_scorer` wrote into a training's directory.
-    """
+    """Prints the table, writes it as table.txt and .json, and draws the last scorer's first seed as reliability.png."""
     reports = {name: [json.loads(file.read_text()) for file in files] for name, files in results.items()}
     table = scorer_table(reports)
     files = [workdir / name for name in ("table.txt", "table.json", "reliability.png")]
@@ -221,22 +197,21 @@ def report_scorers(workdir: Path, results: Mapping[str, Sequence[Path]], count: 
 
 
 def _save_curve(report: Mapping[str, Any], name: str, file: Path) -> None:
-    bins = list(map(tuple, report["reliability"]))  # JSON has lists in place of tuples
     title = f"{name}: expected calibration error {100 * report['expected_calibration_error']:.1f} %"
-    save_reliability(bins, title, file)
+    save_reliability([Bin(*values) for values in report["reliability"]], title, file)
 
 
 def add_scorer_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands `shapes_scorer` and `shapes_scorers` to launch/evaluate.py."""
-    one = benchmarks.add_parser("shapes_scorer", help="a scorer's order of edits of the shapes world")
+    one = benchmarks.add_parser("shapes_scorer", help="how well a scorer ranks edits of the shapes world")
     one.add_argument("--model", required=True, help="directory, training workdir, hub id, or 'shapes_scorer'")
-    one.add_argument("--curve", type=png_file, metavar="FILE", help="for the reliability curve, a PNG")
+    one.add_argument("--curve", type=png_file, metavar="FILE", help="file for the reliability curve, a PNG")
     one.set_defaults(run=_run_one)
 
     several = benchmarks.add_parser("shapes_scorers", help="the same for several scorers, in one table")
     several.add_argument("--arm", required=True, nargs="+", action="append", metavar=("NAME", "DIR"),
                          help="name in the table, and the model of each training seed")  # fmt: skip
-    several.add_argument("--json", type=Path, metavar="FILE", help="for the numbers of every seed")
+    several.add_argument("--json", type=Path, metavar="FILE", help="file for the numbers of every seed")
     several.set_defaults(run=_run_several)
     for parser in (one, several):
         parser.add_argument("--count", type=int, default=256, help="held-out groups of four (default: %(default)s)")
@@ -253,10 +228,9 @@ def _run_one(a: argparse.Namespace) -> Report:
 def _run_several(a: argparse.Namespace) -> None:
     if nameless := [words[0] for words in a.arm if len(words) < 2]:
         raise ValueError(f"--arm {nameless[0]} has no model: give a name, then a directory for each seed.")
-    names = [words[0] for words in a.arm]
-    reserved = {_LEAST_CHANGE, _CHANCE_LINE}.intersection(names)
-    if twice := sorted({name for name in names if names.count(name) > 1} | reserved):
-        raise ValueError(f"--arm {', '.join(twice)}: every line of the table needs a name of its own.")
+    names = Counter([*(words[0] for words in a.arm), _LEAST_CHANGE, _CHANCE_LINE])
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"--arm {', '.join(repeated)}: another line of the table has this name; give a new one.")
     groups = held_out_groups(a.count)
     reports = {
         name: [evaluate_scorer(score_groups(Scorer.load(model), groups), groups).to_json() for model in models]

@@ -1,22 +1,40 @@
-"""The editing and the scoring task on data of the shapes world, with the oracle's benchmarks as evaluators."""
+"""The tasks of the shapes world: an editor, a scorer and an autoencoder on its data, evaluated by its oracle."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
+from rewardedit_jax.data.images import to_unit
+from rewardedit_jax.data.order import recipe_order
+from rewardedit_jax.data.pipeline import EditBatch, edit_batches
 from rewardedit_jax.data.records import PreferenceSource, Source
 from rewardedit_jax.editing.task import EditingTask
+from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, AutoencoderKL
+from rewardedit_jax.params import Params, abstract_params, random_params
 from rewardedit_jax.reward import PERSPECTIVES, Reward
 from rewardedit_jax.scoring.task import ScoringTask
-from rewardedit_jax.shapes.builder import ShapesSource, prepare_shapes
 from rewardedit_jax.shapes.editor_benchmark import edit_scenes, held_out_scenes, score
 from rewardedit_jax.shapes.editor_report import Column, choose_rows, draw_grid
+from rewardedit_jax.shapes.examples import ShapesSource, prepare_shapes
 from rewardedit_jax.shapes.preferences import ShapesPreferences, prepare_shapes_preferences
 from rewardedit_jax.shapes.scorer_benchmark import evaluate_scorer, held_out_groups, score_groups
 from rewardedit_jax.training.task import Evaluator
+from rewardedit_jax.weights.files import write_json
+from rewardedit_jax.weights.pretrained import save_pretrained
 
 NAME = "shapes"  # as `config.data.name`; the parent classes know the other names
+_SCALING_BATCHES = 32  # enough pictures to measure the spread of the latents
+
+
+def _train_split(data: ConfigDict) -> ShapesSource:
+    return ShapesSource(prepare_shapes(data.root, data.train, data.test), "train")
 
 
 class ShapesEditingTask(EditingTask):
@@ -24,9 +42,7 @@ class ShapesEditingTask(EditingTask):
 
     def open_source(self, data: ConfigDict) -> Source:
         """The train split of `data.train` and `data.test` examples, written under `data.root` on first use."""
-        if data.name != NAME:
-            return super().open_source(data)
-        return ShapesSource(prepare_shapes(data.root, train=data.train, test=data.test), "train")
+        return _train_split(data) if data.name == NAME else super().open_source(data)
 
     def evaluators(self) -> Mapping[str, Evaluator]:
         # The oracle needs the ideal edit, which only scenes of its own world have.
@@ -46,14 +62,69 @@ class ShapesScoringTask(ScoringTask):
         return {NAME: shapes_scorer_evaluator(self)} if self.config.data.name == NAME else super().evaluators()
 
 
-def shapes_evaluator(task: EditingTask, config: ConfigDict, count: int = 64) -> Evaluator:
-    """Mean scores of held-out scenes at the best reward, and a picture grid, for `training.loop.train`.
+class ShapesAutoencoderTask:
+    """Trains the VAE of the world's editors: squared error of both pictures of a pair plus a small KL term.
 
-    Args:
-      config: the recipe; an empty `reward.layout` is an editor without reward modules, which takes no reward.
+    Published editors come with Stable Diffusion's VAE.
     """
+
+    partition_rules = PARTITION_RULES
+    trainable = ((".*", True),)
+
+    def __init__(self, config: ConfigDict):
+        self.config = config
+        self.vae = AutoencoderKL(AutoencoderConfig.from_hf(config.network.vae.to_dict()))
+        self.source = _train_split(config.data)
+
+    def abstract_params(self) -> Params:
+        return abstract_params(self.vae)
+
+    def init(self, rng: Key[Array, ""], wanted: Callable[[str], bool] | None = None) -> Params:
+        # A key of its own: the trainer folds the number of a step into the same one.
+        return random_params(self.vae, jax.random.fold_in(rng, 2**32 - 1), wanted=wanted)
+
+    def loss(
+        self, params: Params, batch: EditBatch, rng: Key[Array, ""]
+    ) -> tuple[Float[Array, " b"], Mapping[str, Float[Array, " b"]]]:
+        images = to_unit(jnp.concatenate([batch.source, batch.edited]))
+        posterior = self.vae.apply({"params": params}, images, method="encode")
+        decoded = self.vae.apply({"params": params}, posterior.sample(rng), method="decode")
+        error = jnp.mean((decoded - images) ** 2, axis=(1, 2, 3))
+        kl = 0.5 * jnp.mean(posterior.mean**2 + jnp.exp(posterior.log_var) - 1 - posterior.log_var, axis=(1, 2, 3))
+        # Pixels run from -1 to 1, so the peak of the signal-to-noise ratio is 2.
+        psnr = 10 * jnp.log10(4 / error)
+        return error + self.config.kl_weight * kl, {"psnr": psnr, "kl": kl}
+
+    def batches(self, start: int) -> Iterator[EditBatch]:
+        data = self.config.data
+        return edit_batches(
+            self.source,
+            lambda sources, instructions, rewards: None,  # an autoencoder has no conditions
+            resolution=data.resolution,
+            flip=data.flip,
+            skip_bad=data.skip_bad,
+            **recipe_order(self.config, start),
+        )
+
+    def evaluators(self) -> Mapping[str, Evaluator]:
+        return {}
+
+    def export(self, params: Params, directory: Path) -> None:
+        """Writes a pipeline directory with a VAE only. Its scaling factor gives the latents unit variance."""
+        encode = jax.jit(lambda p, x: self.vae.apply({"params": p}, to_unit(x), method="encode").mean)
+        batches = itertools.islice(self.batches(0), _SCALING_BATCHES)
+        latents = jnp.concatenate([encode(params, batch.edited) for batch in batches])
+        scaling_factor = 1 / float(jnp.std(latents))
+        vae = self.vae.clone(config=replace(self.vae.config, scaling_factor=scaling_factor))
+        save_pretrained(vae, params, directory / "vae")
+        index = {"_class_name": "DiffusionPipeline", "vae": ["diffusers", "AutoencoderKL"]}
+        write_json(index, directory / "model_index.json")
+
+
+def shapes_evaluator(task: EditingTask, config: ConfigDict, count: int = 64) -> Evaluator:
+    """Mean scores of held-out scenes at the best reward, and a picture grid."""
     scenes = held_out_scenes(count)
-    reward = Reward() if config.reward.layout else None
+    reward = Reward() if config.reward.layout else None  # without a layout, the editor has no reward modules
 
     def evaluate(params: Mapping[str, Any], step: int) -> dict[str, Any]:
         pictures = edit_scenes(task.with_params(params), scenes, reward)
@@ -65,7 +136,7 @@ def shapes_evaluator(task: EditingTask, config: ConfigDict, count: int = 64) -> 
 
 
 def shapes_scorer_evaluator(task: ScoringTask, count: int = 64) -> Evaluator:
-    """Accuracy on held-out pairs and calibration error, for `training.loop.train`."""
+    """Accuracy on held-out pairs, and the calibration error."""
     groups = held_out_groups(count)
 
     def evaluate(params: Mapping[str, Any], step: int) -> dict[str, Any]:

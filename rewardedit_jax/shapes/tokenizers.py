@@ -1,7 +1,7 @@
 """Tokenizers of the shapes world: CLIP's for its editors and Qwen2.5-VL's layout for its scorers.
 
-Both are byte-level BPE in which every word of the world is one token. Other texts take more tokens, but no text is
-unknown. Merges are learnt here, in a fixed order, so that the ids are the same in every run.
+Both are byte-level BPE in which every word of the world is one token and any other text takes more. Merges are learnt
+here, in a fixed order, so that the ids are the same in every run.
 """
 
 import json
@@ -31,11 +31,12 @@ Pair = tuple[str, str]
 
 @cache
 def shapes_tokenizer() -> CLIPTokenizer:
-    """The editors' tokenizer, with ids in CLIP's order.
-
-    That is: 256 bytes, the same bytes at the end of a word, merges by rank, the two special tokens.
-    """
-    merges = _clip_merges()
+    """The editors' tokenizer, with ids in CLIP's order: bytes, bytes at the end of a word, merges, special tokens."""
+    # The words are normalised and split as CLIP does.
+    plain = CLIPTokenizer().backend_tokenizer
+    normalised = (plain.normalizer.normalize_str(text) for text in vocabulary_texts())
+    words = {word for text in normalised for word, _ in plain.pre_tokenizer.pre_tokenize_str(text)}
+    merges = learn_merges([[*word[:-1], word[-1] + _END_OF_WORD] for word in sorted(words)])
     # CLIP orders the bytes by the code points that `ByteLevel` maps them to, printable bytes first.
     letters = sorted(ByteLevel.alphabet())
     tokens = [*letters, *(letter + _END_OF_WORD for letter in letters), *("".join(pair) for pair in merges)]
@@ -43,19 +44,10 @@ def shapes_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
 
 
-def _clip_merges() -> list[Pair]:
-    """Merges of the world's words, normalised and split as CLIP does."""
-    plain = CLIPTokenizer().backend_tokenizer
-    normalised = (plain.normalizer.normalize_str(text) for text in vocabulary_texts())
-    words = {word for text in normalised for word, _ in plain.pre_tokenizer.pre_tokenize_str(text)}
-    return learn_merges([[*word[:-1], word[-1] + _END_OF_WORD] for word in sorted(words)])
-
-
 def shapes_scorer_tokenizer() -> ScorerTokenizer:
-    """The scorers' tokenizer, in which a prompt takes about 20 tokens.
+    """The scorers' tokenizer, in which a prompt takes about 20 tokens; Qwen2.5-VL's own needs 450.
 
-    Every passage that all prompts share is one token too; Qwen2.5-VL's own tokenizer needs 450 for a prompt. A small
-    scorer is ten times as fast for it, and most of its tokens are image tokens.
+    Each passage that all prompts share is one token. That makes a small scorer ten times as fast.
     """
     with tempfile.TemporaryDirectory() as directory:
         write_scorer_tokenizer(directory, fixed_phrases())
@@ -63,11 +55,7 @@ def shapes_scorer_tokenizer() -> ScorerTokenizer:
 
 
 def write_scorer_tokenizer(directory: str | Path, phrases: Sequence[str]) -> None:
-    """Writes tokenizer.json and tokenizer_config.json, with the same bytes in every run.
-
-    Args:
-      phrases: passages that are one token each, whatever surrounds them.
-    """
+    """Writes tokenizer.json and tokenizer_config.json. Each of the phrases is one token, whatever surrounds it."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     _scorer_tokenizer(phrases).save(str(directory / "tokenizer.json"))

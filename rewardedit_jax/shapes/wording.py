@@ -16,61 +16,25 @@ DISTURBED = ("other parts changed slightly", "the other parts are not the same")
 UNCLEAN = ("the picture is not clean", "the picture is slightly damaged")
 
 
+# By attribute or type of the edit. {}: the new value or shape; {it}: what is edited; {at}: a cell.
+_INSTRUCTIONS = {
+    "background": ("make {it} {}", "change {it} to {}", "paint {it} {}", "turn {it} {}"),
+    "effect": ("make it a {} scene", "turn {it} into a {} scene", "make it look like {}", "change the light to {}"),
+    "style": ("make it a {}", "turn {it} into a {}", "change the style to a {}", "make it look like a {}"),
+    "add": ("add a {} at the {at}", "put a {} in the {at}", "draw a {} at the {at}", "add a {} in the {at} corner"),
+    "remove": ("remove {it}", "delete {it}", "take {it} away", "erase {it}"),
+    "texture": ("make {it} {}", "give {it} a {} texture", "change the texture of {it} to {}", "turn {it} {}"),
+    "color": ("make {it} {}", "change the color of {it} to {}", "paint {it} {}", "turn {it} {}"),
+    "form": ("turn {it} into a {}", "make {it} a {}", "replace {it} with a {}", "change {it} to a {}"),
+}
+
+
 def instructions(edit: Edit) -> Wordings:
     """Instructions for the edit, at most sixteen words each."""
-    match edit:
-        case Edit("background", value=color):
-            return (
-                f"make the background {color}",
-                f"change the background to {color}",
-                f"paint the background {color}",
-                f"turn the background {color}",
-            )
-        case Edit("global", value=effect):
-            return (
-                f"make it a {effect} scene",
-                f"turn the picture into a {effect} scene",
-                f"make it look like {effect}",
-                f"change the light to {effect}",
-            )
-        case Edit("style", value=style):
-            return (
-                f"make it a {style}",
-                f"turn the picture into a {style}",
-                f"change the style to a {style}",
-                f"make it look like a {style}",
-            )
-    name = _name(edit.subject)  # all other edits have a subject
-    match edit:
-        case Edit("add", subject=Shape(cell=cell)):
-            place = PLACES[cell]
-            return (
-                f"add a {name} at the {place}",
-                f"put a {name} in the {place}",
-                f"draw a {name} at the {place}",
-                f"add a {name} in the {place} corner",
-            )
-        case Edit("remove"):
-            return f"remove the {name}", f"delete the {name}", f"take the {name} away", f"erase the {name}"
-        case Edit("texture", value=texture):
-            return (
-                f"make the {name} {texture}",
-                f"give the {name} a {texture} texture",
-                f"change the texture of the {name} to {texture}",
-                f"turn the {name} {texture}",
-            )
-        case Edit(attribute="color", value=color):
-            return (
-                f"make the {name} {color}",
-                f"change the color of the {name} to {color}",
-                f"paint the {name} {color}",
-                f"turn the {name} {color}",
-            )
-    return (
-        f"turn the {name} into a {edit.value}",
-        f"make the {name} a {edit.value}",
-        f"replace the {name} with a {edit.value}",
-        f"change the {name} to a {edit.value}",
+    new = _name(edit.subject) if edit.type == "add" else edit.value
+    place = PLACES[edit.subject.cell] if edit.subject else ""
+    return tuple(
+        wording.format(new, it=_topic(edit), at=place) for wording in _INSTRUCTIONS[edit.attribute or edit.type]
     )
 
 
@@ -108,7 +72,7 @@ def edit_wrong(edit: Edit, done: Edit) -> Wordings:
     return f"{_topic(done)} turned {_goal(done)} instead", f"{_topic(done)} is {_goal(done)} instead"
 
 
-def unasked_change(change: Edit, slight: bool) -> Wordings:
+def unrequested_change(change: Edit, slight: bool) -> Wordings:
     """Feedback for a change that the instruction does not ask for."""
     match change.type:
         case "add":
@@ -140,7 +104,7 @@ def vocabulary_texts() -> Iterator[str]:
         for done in (0.2, 0.5, 0.8):  # one for each degree of `edit_partial`
             yield from edit_partial(edit, done)
         for slight in (True, False):
-            yield from unasked_change(edit, slight)
+            yield from unrequested_change(edit, slight)
         if edit.type == "add":
             # The opposite cell, for the wordings with a place.
             elsewhere = Edit("add", Shape(edit.subject.form, edit.subject.color, cell=3 - edit.subject.cell))

@@ -2,10 +2,10 @@
 
 import json
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT
 from PIL import Image
 
 from rewardedit_jax.bases.stable_diffusion import recipe_reward
@@ -25,7 +25,7 @@ from rewardedit_jax.shapes.editor_benchmark import (
 from rewardedit_jax.shapes.experiment import EDITORS, SCORERS, Comparison, JobsFailed, compare, recipe
 from rewardedit_jax.shapes.scorer_benchmark import evaluate_scorer, held_out_groups
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = ROOT / "configs"
 EDITOR, SCORER = f"{CONFIGS}/reward_ip2p.py:debug", f"{CONFIGS}/edit_reward.py:debug"
 
 

@@ -1,8 +1,8 @@
-"""Imperfect edits like those of automatic triplets: each perspective is spoiled on its own, with a graded severity.
+"""Imperfect edits like those of automatic triplets: each perspective has its own faults, with a graded severity.
 
-Severity 5 is clean, 0 is the worst. Following is spoiled by a partial edit, no edit or another edit; preserving by an
-unrequested change; quality by blur, noise or coarse blocks. The first two are bilinear mixtures of drawings, so every
-grade lies between two clean pictures.
+Severity 5 is clean, 0 is the worst. Faults of following are a partial, a missing or another edit; of preserving, an
+unrequested change; of quality, blur, noise or coarse blocks. The first two kinds are bilinear mixtures of drawings, so
+every grade lies between two clean pictures.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rewardedit_jax.shapes.render import render
-from rewardedit_jax.shapes.scene import BACKGROUNDS, EFFECTS, SHAPES, TEXTURES, Edit, Scene, Shape, choose
+from rewardedit_jax.shapes.scene import SHAPES, VALUES, Edit, Scene, Shape, choose, sample_edit
 
 CLEAN = 5
 # Probability of severity 0, 1, ... 5. More than half of the oracle's scores are then below 5 in each perspective, as in
@@ -19,31 +19,31 @@ CLEAN = 5
 _SEVERITIES = (0.08, 0.12, 0.15, 0.17, 0.18, 0.30)
 # By severity 0, 1, ... 4. The steps are such that the oracle's score falls with every grade.
 _WRONG_SHARE = (0.6, 0.4, 0.0, 0.0, 0.0)  # probability that a failed edit is another edit
-_UNASKED = (0.55, 0.42, 0.33, 0.24, 0.15)  # size of an unrequested change: rms difference in the two worst 8×8 patches
+_UNREQUESTED = (0.55, 0.42, 0.33, 0.24, 0.15)  # size of a change: rms difference in the two worst 8×8 patches
 _BLUR = (1.45, 1.15, 0.95, 0.78, 0.62)  # standard deviation, pixels
 _NOISE = (0.16, 0.12, 0.085, 0.055, 0.032)  # standard deviation, colour values in 0..1
 # (share of the blocks in the mixture, standard deviation of a block's colour)
 _BLOCKS = ((1.0, 0.16), (0.9, 0.12), (0.75, 0.10), (0.6, 0.08), (0.5, 0.065))
 _BLOCK = 4  # pixels
-_WRONG_SUBJECT_SHARE = 0.2  # of the other edits: the right change of the wrong shape
-_UNASKED_TRIES = 5
+_WRONG_SUBJECT_SHARE = 0.2  # probability that another edit is the right change of the wrong shape
+_UNREQUESTED_TRIES = 5
 
 Picture = Float[np.ndarray, "32 32 3"]
 
 
 @dataclass(frozen=True)
-class Spoil:
+class Faults:
     """The faults of one imperfect edit."""
 
     severity: tuple[int, int, int]  # following, preserving, quality
     made: Edit  # the edit that is made: the one asked for, or another
     done: float  # share of it in the mixture, 0..1
-    unasked: Edit | None  # an unrequested change
-    unasked_share: float  # share of that change in the mixture, 0..1
+    unrequested: Edit | None  # an unrequested change
+    unrequested_share: float  # share of that change in the mixture, 0..1
     damage: str | None  # blur, noise, blocks
 
 
-def sample_spoil(rng: np.random.Generator, scene: Scene, edit: Edit) -> Spoil:
+def sample_faults(rng: np.random.Generator, scene: Scene, edit: Edit) -> Faults:
     """Draws the three severities independently, then the faults."""
     severity = tuple(rng.choice(len(_SEVERITIES), 3, p=_SEVERITIES).tolist())
     following, preserving, quality = severity
@@ -51,22 +51,22 @@ def sample_spoil(rng: np.random.Generator, scene: Scene, edit: Edit) -> Spoil:
     if following < CLEAN and rng.random() < _WRONG_SHARE[following]:
         wrong = _wrong_edit(rng, scene, edit)  # None where the type has no other edit: the edit is then partial
         made, done = (wrong, 1.0) if wrong else (edit, done)
-    unasked, share = None, 0.0
+    unrequested, share = None, 0.0
     if preserving < CLEAN:
-        unasked, share = _sample_unasked(rng, scene, edit, made, _UNASKED[preserving])
+        unrequested, share = _sample_unrequested(rng, scene, edit, made, _UNREQUESTED[preserving])
     damage = None if quality == CLEAN else choose(rng, ("blur", "noise", "blocks"))
-    return Spoil(severity, made, done, unasked, share, damage)
+    return Faults(severity, made, done, unrequested, share, damage)
 
 
-def render_spoiled(rng: np.random.Generator, scene: Scene, spoil: Spoil) -> Picture:
+def render_faulty(rng: np.random.Generator, scene: Scene, faults: Faults) -> Picture:
     """The imperfect picture, float32; noise may exceed the range 0..1."""
-    picture = _mix(render(scene), render(spoil.made.apply(scene)), spoil.done)
+    picture = _mix(render(scene), render(faults.made.apply(scene)), faults.done)
     # Bilinear: the same partial edit of the scene with and without the unrequested change.
-    if spoil.unasked:
-        other = spoil.unasked.apply(scene)
-        also = _mix(render(other), render(spoil.made.apply(other)), spoil.done)
-        picture = _mix(picture, also, spoil.unasked_share)
-    return _damage(rng, picture, spoil.damage, spoil.severity[2]) if spoil.damage else picture
+    if faults.unrequested:
+        other = faults.unrequested.apply(scene)
+        also = _mix(render(other), render(faults.made.apply(other)), faults.done)
+        picture = _mix(picture, also, faults.unrequested_share)
+    return _damage(rng, picture, faults.damage, faults.severity[2]) if faults.damage else picture
 
 
 def _mix(a: Picture, b: Picture, share: float) -> Picture:
@@ -85,18 +85,11 @@ def _wrong_edit(rng: np.random.Generator, scene: Scene, edit: Edit) -> Edit | No
         if others and rng.random() < _WRONG_SUBJECT_SHARE:
             return replace(edit, subject=choose(rng, others))
     present = getattr(edit.subject or scene, edit.attribute)
-    allowed = scene.free_colors() if edit.attribute == "color" else _WRONG_VALUES[edit.attribute]
+    allowed = scene.free_colors() if edit.attribute == "color" else VALUES[edit.attribute]
+    if edit.attribute == "style":
+        allowed = ("gray photo",)  # the one style that the oracle can apply to a source, to check its layout
     values = [value for value in allowed if value not in (present, edit.value)]
     return replace(edit, value=choose(rng, values)) if values else None
-
-
-_WRONG_VALUES = {
-    "form": SHAPES,
-    "texture": TEXTURES,
-    "background": BACKGROUNDS,
-    "effect": EFFECTS,
-    "style": ("gray photo",),  # the one style that the oracle can apply to a source, to check its layout
-}
 
 
 def _wrong_addition(rng: np.random.Generator, scene: Scene, shape: Shape) -> Shape:
@@ -107,16 +100,13 @@ def _wrong_addition(rng: np.random.Generator, scene: Scene, shape: Shape) -> Sha
     return replace(shape, color=choose(rng, [color for color in scene.free_colors() if color != shape.color]))
 
 
-def _sample_unasked(
+def _sample_unrequested(
     rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit, wanted: float
 ) -> tuple[Edit, float]:
-    """An unrequested change, and the share of it in the mixture that has the wanted size.
-
-    The first large enough one of a few random changes, or the largest of them.
-    """
+    """The first large enough one of a few random changes, or the largest, and its share that has the wanted size."""
     before, changes = render(scene), []
-    for _ in range(_UNASKED_TRIES):
-        change = _any_unasked(rng, scene, edit, made)
+    for _ in range(_UNREQUESTED_TRIES):
+        change = _any_unrequested(rng, scene, edit, made)
         size = _difference(before, render(change.apply(scene)))
         if size >= wanted:
             return change, wanted / size
@@ -124,34 +114,29 @@ def _sample_unasked(
     return max(changes, key=lambda sized: sized[0])[1], 1.0
 
 
-def _any_unasked(rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit) -> Edit:
+def _any_unrequested(rng: np.random.Generator, scene: Scene, edit: Edit, made: Edit) -> Edit:
     """A change that touches neither the cells nor the colours and values of the edits asked for and made."""
     busy = {e.subject.cell for e in (edit, made) if e.subject}
     others = [shape for shape in scene.shapes if shape.cell not in busy]
     cells = [cell for cell in scene.free_cells() if cell not in busy]
     used = {edit.value, made.value} | {e.subject.color for e in (edit, made) if e.subject}
     colors = [color for color in scene.free_colors() if color not in used]
-    match choose(rng, _unasked_kinds(edit.type, bool(others), bool(cells))):
+    # Edit types that leave unchanged what the edit asked for changes.
+    kinds = ["remove"] * bool(others)
+    if others and edit.type != "style":  # some styles hide colours
+        kinds.append("local")
+    if cells and edit.type != "background":  # a new shape would cover a part of the edited background
+        kinds.append("add")
+    if edit.type in ("local", "add", "texture"):  # the other edits change or uncover background
+        kinds.append("background")
+    match choose(rng, kinds):
         case "add":
             return Edit("add", Shape(choose(rng, SHAPES), choose(rng, colors), cell=choose(rng, cells)))
         case "background":
-            grounds = [ground for ground in BACKGROUNDS if ground != scene.background]
-            return Edit("background", None, "background", choose(rng, grounds))
+            return sample_edit(rng, scene, "background")
         case "remove":
             return Edit("remove", choose(rng, others))
     return Edit("local", choose(rng, others), "color", choose(rng, colors))
-
-
-def _unasked_kinds(edit_type: str, has_others: bool, has_room: bool) -> list[str]:
-    """Edit types that leave unchanged what an edit of type `edit_type` changes."""
-    kinds = ["remove"] * has_others
-    if has_others and edit_type != "style":  # some styles hide colours
-        kinds.append("local")
-    if has_room and edit_type != "background":  # a new shape would cover a part of the edited background
-        kinds.append("add")
-    if edit_type in ("local", "add", "texture"):  # the other edits change or uncover background
-        kinds.append("background")
-    return kinds
 
 
 def _difference(a: Picture, b: Picture) -> float:

@@ -1,13 +1,21 @@
-"""Examples: determinism, graded faults whose scores follow the severities, and feedback that names the fault."""
+"""Examples: determinism, graded faults whose scores follow the severities, feedback that names the fault, files."""
 
 import numpy as np
 import pytest
 
-from rewardedit_jax.shapes import EDIT_TYPES, shapes_example, vocabulary_texts
+from rewardedit_jax.shapes import (
+    EDIT_TYPES,
+    ShapesBuilder,
+    ShapesSource,
+    prepare_shapes,
+    shapes_example,
+    vocabulary_texts,
+)
+from rewardedit_jax.shapes.examples import _make_examples
+from rewardedit_jax.shapes.faults import Faults, render_faulty
 from rewardedit_jax.shapes.oracle import judge_batch
 from rewardedit_jax.shapes.render import render, to_uint8
 from rewardedit_jax.shapes.scene import COLORS, Edit, Scene, Shape
-from rewardedit_jax.shapes.spoil import Spoil, render_spoiled
 from rewardedit_jax.shapes.wording import NOTHING_FAILED
 
 
@@ -79,30 +87,30 @@ SCENE = Scene("gray", "even", (Shape("circle", "red", cell=0), Shape("square", "
 RECOLOR = Edit("local", SCENE.shapes[0], "color", "blue")
 
 
-def spoiled_scores(severities, done=1.0, unasked=None, shares=(0.0,) * 5, damage=None):
+def scores_of_faults(severities, done=1.0, unrequested=None, shares=(0.0,) * 5, damage=None):
     source, ideal = to_uint8(render(SCENE)), to_uint8(render(RECOLOR.apply(SCENE)))
     done = done if isinstance(done, tuple) else (done,) * 5
-    spoils = [Spoil(severities(s), RECOLOR, done[s], unasked, shares[s], damage) for s in range(5)]
-    pictures = [to_uint8(render_spoiled(np.random.default_rng(s), SCENE, spoil)) for s, spoil in enumerate(spoils)]
+    all_faults = [Faults(severities(s), RECOLOR, done[s], unrequested, shares[s], damage) for s in range(5)]
+    pictures = [to_uint8(render_faulty(np.random.default_rng(s), SCENE, faults)) for s, faults in enumerate(all_faults)]
     return judge_batch(np.stack(pictures), np.stack([source] * 5), np.stack([ideal] * 5), ["local"] * 5)
 
 
 @pytest.mark.parametrize("damage", ["blur", "noise", "blocks"])
 def test_quality_falls_with_every_grade_of_damage(damage):
-    quality = spoiled_scores(lambda s: (5, 5, s), damage=damage)[:, 2]
+    quality = scores_of_faults(lambda s: (5, 5, s), damage=damage)[:, 2]
     assert (np.diff(quality) > 0.2).all(), quality
     assert quality[0] < 1
     assert 3.5 < quality[4] < 4.9
 
 
 def test_following_falls_with_every_missing_part():
-    following = spoiled_scores(lambda s: (s, 5, 5), done=(0.0, 0.2, 0.4, 0.6, 0.8))[:, 0]
+    following = scores_of_faults(lambda s: (s, 5, 5), done=(0.0, 0.2, 0.4, 0.6, 0.8))[:, 0]
     assert (np.diff(following) > 0.7).all(), following
     np.testing.assert_allclose(following, range(5), atol=0.5)
 
 
 @pytest.mark.parametrize(
-    "unasked",
+    "unrequested",
     [
         Edit("local", SCENE.shapes[1], "color", "purple"),
         Edit("remove", SCENE.shapes[1]),
@@ -111,8 +119,8 @@ def test_following_falls_with_every_missing_part():
     ],
     ids=lambda edit: edit.type,
 )
-def test_preserving_falls_with_every_share_of_an_unasked_change(unasked):
-    scores = spoiled_scores(lambda s: (5, s, 5), unasked=unasked, shares=(1.0, 0.8, 0.6, 0.4, 0.2))
+def test_preserving_falls_with_every_share_of_an_unrequested_change(unrequested):
+    scores = scores_of_faults(lambda s: (5, s, 5), unrequested=unrequested, shares=(1.0, 0.8, 0.6, 0.4, 0.2))
     assert (np.diff(scores[:, 1]) > 0.15).all(), scores
     assert scores[0, 1] < 3
     assert scores[:, 0].min() > 4.4, "following does not look at the rest of the picture"
@@ -122,3 +130,49 @@ def test_colors_are_far_apart():
     colors = np.array(list(COLORS.values()))
     distance = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + 9 * np.eye(len(colors))
     assert distance.min() > 0.6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return prepare_shapes(tmp_path_factory.mktemp("data"), train=20, test=5, seed=3)
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 20), ("test", 5)])
+def test_what_is_read_is_what_was_made(folder, split, count):
+    source = ShapesSource(folder, split)
+    assert len(source) == count
+    for index in range(count):
+        read, made = source[index], shapes_example(index, split, seed=3)
+        for name, value in vars(made).items():
+            np.testing.assert_array_equal(getattr(read, name), value, err_msg=name)
+        assert read.scores.dtype == np.float32
+
+
+def test_preparing_again_reuses_and_other_numbers_do_not(folder):
+    data_dir = folder.parents[2]
+    written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert prepare_shapes(data_dir, train=20, test=5, seed=3) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == written
+    more = prepare_shapes(data_dir, train=21, test=5, seed=3)
+    assert more != folder
+    assert len(ShapesSource(more, "train")) == 21
+
+
+def test_an_interrupted_preparation_is_done_again(tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rewardedit_jax.shapes.examples.shapes_example", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_shapes(tmp_path, train=4, test=2)
+    assert len(ShapesSource(prepare_shapes(tmp_path, train=4, test=2), "train")) == 4
+
+
+def test_worker_processes_make_the_same_examples_in_order(monkeypatch):
+    alone = list(_make_examples(ShapesBuilder.make, "train", 70, 0))
+    monkeypatch.setattr("rewardedit_jax.shapes.examples._POOL_THRESHOLD", 0)
+    assert [e["key"] for e in alone] == [f"train-0-{index}" for index in range(70)]
+    for made, expected in zip(_make_examples(ShapesBuilder.make, "train", 70, 0), alone, strict=True):
+        assert made.keys() == expected.keys()
+        assert all(np.array_equal(made[name], value) for name, value in expected.items())
