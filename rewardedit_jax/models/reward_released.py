@@ -34,7 +34,7 @@ class ReleasedReward(TypedModule):
     groups: int  # of the group normalisation
 
     def setup(self):
-        # Attribute names are parameter names, which `weights.unet` and checkpoints of users rely on.
+        # Attribute names are parameter names, which `weights.stable_diffusion` and checkpoints of users rely on.
         if "addition" in self.config.paths:
             self.reward_addition = ReleasedAddition(self.time_width, **self.types)
         if "attention" in self.config.paths:
