@@ -21,13 +21,14 @@ from rewardedit_jax.models.reward_condition import (
     EncodedReward,
     FeatureMap,
     RewardConditionConfig,
+    RewardModules,
     TimeEmbedding,
     per_sample,
 )
 
 
-class ReleasedReward(TypedModule):
-    """The reward modules of one U-Net; methods as in `reward_condition`."""
+class ReleasedReward(TypedModule, RewardModules):
+    """The reward modules of one U-Net. Both paths encode the reward by modules of their own."""
 
     config: RewardConditionConfig
     time_width: int
@@ -40,18 +41,11 @@ class ReleasedReward(TypedModule):
         if "attention" in self.config.paths:
             self.reward_attention = ReleasedAttention(self.config, self.groups, **self.types)
 
-    def condition(self, reward: EncodedReward) -> EncodedReward:
-        # Both paths encode the reward by modules of their own.
-        return reward
-
     def embed(self, temb: TimeEmbedding, reward: EncodedReward) -> TimeEmbedding:
         return temb + self.reward_addition(reward) if "addition" in self.config.paths else temb
 
     def encode(self, x: FeatureMap, reward: EncodedReward, deterministic: bool) -> FeatureMap:
         return self.reward_attention(x, reward, deterministic) if "attention" in self.config.paths else x
-
-    def after_block(self, x: FeatureMap, block: str, reward: EncodedReward) -> FeatureMap:
-        return x
 
 
 class ReleasedAddition(TypedModule):

@@ -101,7 +101,7 @@ conv = partial(linear, transform=CONV)  # OIHW weight → HWIO kernel
 norm = partial(linear, transform=COPY, weight="scale")  # Flax calls the weight of a normalisation its scale
 
 
-def with_prefix(rules: Iterable[Rule], prefix: str, alias: str) -> tuple[Rule, ...]:
+def prefixed(rules: Iterable[Rule], prefix: str, alias: str) -> tuple[Rule, ...]:
     """The rules with `prefix` before their torch names; the names with `alias` before them become aliases."""
     return tuple(replace(rule, torch=prefix + rule.torch, aliases=(alias + rule.torch,)) for rule in rules)
 

@@ -13,15 +13,8 @@ _TIMEOUT = 10.0  # seconds; then the hub counts as out of reach
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<folder>[\w./-]+))?")
 # A tokenizer is read from these. The others, where they exist, belong to older libraries or are the chat template.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-_BESIDE_TOKENIZER = (
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "chat_template.json",
-    "chat_template.jinja",
-    "additional_chat_templates/*.jinja",
-)
+_OLDER_FILES = ("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
+_CHAT_TEMPLATES = ("chat_template.json", "chat_template.jinja", "additional_chat_templates/*.jinja")
 
 
 class ModelNotFound(FileNotFoundError):
@@ -73,7 +66,7 @@ def find_tokenizer(model: str | Path) -> Path:
         raise ModelNotFound(f"there is no directory {path}.")
     repo, prefix = hub_id
     needed = [f"{prefix}{name}" for name in TOKENIZER_FILES]
-    beside = [f"{prefix}{name}" for name in _BESIDE_TOKENIZER]
+    beside = [f"{prefix}{name}" for name in (*_OLDER_FILES, *_CHAT_TEMPLATES)]
     try:
         return _snapshot(repo, needed, lambda _: beside) / prefix
     except _OutOfReach as error:

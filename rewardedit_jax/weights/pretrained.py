@@ -65,12 +65,9 @@ class PretrainedNetwork:
     table: WeightTable
 
     def read(self, wanted: Callable[[str], bool] | None = None) -> Params:
-        """The parameters, as NumPy arrays in a nested dict.
+        """The parameters, as NumPy arrays in a nested dict; `wanted` as of `import_tensors`.
 
-        Args:
-          wanted: whether the parameter of a path is read; the tree then contains only these. None: all.
-        Raises:
-          WeightMismatch: tensors that do not fit the network, wanted or not.
+        Raises WeightMismatch if tensors do not fit the network, wanted or not.
         """
         try:
             return import_tensors(self.tensors, self.table, abstract_params(self.module), wanted)

@@ -1,7 +1,7 @@
 """Weight table of Qwen2.5-VL and EditReward: transformers and published reward checkpoints ⇄ `models.edit_reward`."""
 
 from rewardedit_jax.models.edit_reward import EditRewardConfig
-from rewardedit_jax.weights.engine import COPY, Rule, Transform, WeightTable, linear, with_prefix
+from rewardedit_jax.weights.engine import COPY, Rule, Transform, WeightTable, linear, prefixed
 
 
 def edit_reward_table(config: EditRewardConfig) -> WeightTable:
@@ -9,8 +9,8 @@ def edit_reward_table(config: EditRewardConfig) -> WeightTable:
     # State dicts of transformers 4.52 and later have the second prefixes, files that `save_pretrained` writes the
     # first. Both are read. The first, which every version of transformers reads, are written.
     rules = (
-        *with_prefix(_vision(config), "visual.", "model.visual."),
-        *with_prefix(_TEXT, "model.", "model.language_model."),
+        *prefixed(_vision(config), "visual.", "model.visual."),
+        *prefixed(_TEXT, "model.", "model.language_model."),
         *_heads(config),
     )
     # Nothing here predicts tokens, so that the output layer is not read. The reward is read from a hidden state.

@@ -9,18 +9,7 @@ from rewardedit_jax.models.clip import CLIPTextConfig, CLIPVisionConfig
 from rewardedit_jax.models.unet import UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig
 from rewardedit_jax.params import Params
-from rewardedit_jax.weights.engine import (
-    CONV,
-    COPY,
-    LINEAR,
-    POINTWISE,
-    Rule,
-    WeightTable,
-    conv,
-    linear,
-    norm,
-    with_prefix,
-)
+from rewardedit_jax.weights.engine import CONV, COPY, LINEAR, POINTWISE, Rule, WeightTable, conv, linear, norm, prefixed
 
 # CLIP: `CLIPTextModel` and `CLIPVisionModelWithProjection` of transformers ⇄ `models.clip`.
 _ENCODER = (
@@ -51,7 +40,7 @@ _IGNORED = (
 def text_table(config: CLIPTextConfig) -> WeightTable:
     """Rules for files of a text tower, with or without projection, or of a whole CLIP model."""
     # transformers 4 writes names with the prefix. Version 5, which writes none, reads both.
-    rules = with_prefix(_TEXT, "text_model.", "")
+    rules = prefixed(_TEXT, "text_model.", "")
     return WeightTable(rules, (*_IGNORED, r"vision_model\..*", r"visual_projection\.weight"))
 
 
@@ -59,7 +48,7 @@ def vision_table(config: CLIPVisionConfig) -> WeightTable:
     """Rules for files of an image tower with its projection, or of a whole CLIP model."""
     # The projection lies beside the tower, without its prefix.
     projection = Rule("visual_projection.weight", "visual_projection/kernel", LINEAR)
-    return WeightTable((*with_prefix(_VISION, "vision_model.", ""), projection), (*_IGNORED, r"text_model\..*"))
+    return WeightTable((*prefixed(_VISION, "vision_model.", ""), projection), (*_IGNORED, r"text_model\..*"))
 
 
 def vae_table(config: AutoencoderConfig) -> WeightTable:
