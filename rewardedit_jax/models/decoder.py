@@ -161,7 +161,7 @@ class Decoder(TypedModule):
     def setup(self):
         c = self.config
         layer = nn.remat(DecoderLayer) if self.remat else DecoderLayer
-        # Deviation 1 in training from scratch: embeddings are then as large as what each layer adds to them, because
+        # Standard deviation 1, for training from scratch: embeddings are as large as what each layer adds, because
         # lecun_normal kernels keep the scale of their inputs.
         self.embed_tokens = nn.Embed(c.vocab_size, c.hidden_size, embedding_init=normal(1.0), **self.types)
         self.layers = [layer(c, **self.types) for _ in range(c.num_hidden_layers)]

@@ -3,9 +3,9 @@
 EditReward (arXiv:2509.26346), section 3.1 (eq. 1: backbone and head) and section 3.2 (eq. 2: one Gaussian
 per dimension; eq. 3: aggregation). Parameters: `visual`, `decoder` and `heads`.
 
-The prompts about one edit are packed into one row, `[shared prefix | rest of prompt 1 | rest of prompt 2]`. Attention
-lets a rest see the prefix and itself, and its positions continue those of the prefix. One pass therefore gives the
-numbers of a pass per prompt.
+The prompts about one edit are packed into one row, `[shared prefix | rest of prompt 1 | rest of prompt 2]`. Each rest
+attends to the prefix and to itself, and its positions continue those of the prefix. One pass therefore computes the
+same numbers as one pass per prompt.
 
 Axes: b rows, l tokens, k prompts, d width; n images, p patches and f features of an image.
 """
@@ -49,7 +49,7 @@ class RewardHeadsConfig:
 
     `aggregation`: "mean", "min" or "sum" (eq. 3), see `aggregate`. A shared head is never summed: for
     `rm_head_type: ranknet_share_head`, published code computes the mean under `pooling_strategy: sum`. Such recipes
-    load and train here with the same result: "sum" with kind "shared" is replaced by "mean", with a warning.
+    load and train here with the same result: `__post_init__` replaces "sum" by "mean", with a warning.
     """
 
     kind: str = "separate"
@@ -159,7 +159,7 @@ def _infer_heads(shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, A
         return None
     if missing := [n for n in (f"{first}.{i}.weight" for i in (0, 3, 5)) if n not in shapes]:
         raise ValueError(f"reward head without {', '.join(missing)}: only the published three layers are supported")
-    # Tensors cannot tell "shared" from "single".
+    # "shared" and "single" have the same tensors.
     kind = settings.get("kind", "separate" if separate else "shared")
     if separate != (kind == "separate"):
         raise ValueError(f"reward_model.kind={kind!r} does not match the tensors {first}.*")

@@ -122,7 +122,7 @@ def sinusoid(
 
 def rotary_angles(positions: Int[Array, "*b l"], pairs: int, theta: float) -> Float[Array, "*b l {pairs}"]:
     """position · theta^(-i / pairs), in radians, for pair i = 0 .. pairs - 1."""
-    # float32 for any compute type: bfloat16 cannot tell position 257 from 256.
+    # float32 for any compute type: bfloat16 rounds position 257 to 256.
     return positions[..., None].astype(jnp.float32) * theta ** -(jnp.arange(pairs, dtype=jnp.float32) / pairs)
 
 

@@ -55,7 +55,7 @@ class RewardConditionConfig:
         return tuple(PERSPECTIVES.index(p) for p in self.perspectives)
 
 
-# For each layout, torch names that a checkpoint has exactly if its reward modules read a source or act at a place.
+# Torch names that a checkpoint has if and only if its reward modules read this source, or act at this place.
 _EVIDENCE = {
     "released": {
         "scores": ("add_embedding.linear_1.weight", "add_embedding2.linear_1.weight"),
@@ -73,7 +73,7 @@ _EVIDENCE = {
 
 
 def infer_reward_condition(tensor_shapes: Mapping[str, tuple[int, ...]]) -> RewardConditionConfig | None:
-    """The config of reward modules from their tensor names; None where there are none.
+    """The config of the reward modules in a checkpoint, from its tensor names; None if there are none.
 
     The number of heads, the dropout rate and `score_channels` cannot be inferred: they are the published ones. Raises
     ValueError if the width of the scores does not match all three perspectives.

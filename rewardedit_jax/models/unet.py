@@ -57,7 +57,7 @@ _FIXED = {
     **dict.fromkeys(("downsample_padding", "transformer_layers_per_block"), (1,)),
     **dict.fromkeys(("center_input_sample", "resnet_skip_time_act"), (False,)),
     **dict.fromkeys(("dual_cross_attention", "only_cross_attention"), (False,)),
-    # Class labels and further embeddings, as of SDXL
+    # Class labels, and the further embeddings that SDXL and other pipelines add
     **dict.fromkeys(("addition_embed_type", "class_embed_type", "cross_attention_norm", "encoder_hid_dim"), (None,)),
     **dict.fromkeys(("encoder_hid_dim_type", "num_class_embeds", "projection_class_embeddings_input_dim"), (None,)),
     **dict.fromkeys(("time_cond_proj_dim", "time_embedding_act_fn", "time_embedding_dim"), (None,)),

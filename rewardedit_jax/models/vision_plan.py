@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 class VisionPlan:
     """Index arrays of a batch of images. Leaves are `Any`, as `jax.eval_shape` fills them with shapes.
 
-    Indices at padding are 0, which is a valid index: only the masks tell padding apart.
+    Indices at padding are 0, which is a valid index: only the masks distinguish padding.
     """
 
     rows: Any  # int32[n P], row of the patch in its image, 0..h-1
@@ -67,7 +67,7 @@ def _fill(grids: Int[np.ndarray, "n 3"], merge: int, side: int, patches: int, wi
     for i, (_, h, w) in enumerate(grids.tolist()):
         rows[i, : h * w], columns[i, : h * w], at = _image(h, w, merge, side)
         slots[i, : h * w] = at
-        # `flat` assigns through a view: slots are numbered over all windows of the image.
+        # Slots are numbered over all windows of an image: `flat` has them on one axis.
         window_patches[i].flat[at], window_mask[i].flat[at] = np.arange(h * w), True
     return VisionPlan(rows, columns, mask, window_patches, window_mask, slots)
 
@@ -83,7 +83,7 @@ def _image(h: int, w: int, merge: int, side: int) -> tuple[Int[np.ndarray, " p"]
 
 
 def padded_patches(grids: Int[np.ndarray, "n 3"], patches: int | None = None) -> int:
-    """`patches`, by default that of the largest image. Raises ValueError for no image, a video, or too few patches."""
+    """`patches`, by default that of the largest image. Raises ValueError for no image, a video, or too few."""
     if not len(grids):
         raise ValueError("image grids are empty: expected at least one image")
     if (grids[:, 0] != 1).any():
