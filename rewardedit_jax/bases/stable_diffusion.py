@@ -20,7 +20,7 @@ from rewardedit_jax.params import Params
 from rewardedit_jax.weights.files import write_json
 from rewardedit_jax.weights.hub import find_model
 from rewardedit_jax.weights.pretrained import CLIP_TEXT, UNET, VAE, save_pretrained
-from rewardedit_jax.weights.unet import widen_conv_in
+from rewardedit_jax.weights.stable_diffusion import widen_conv_in
 
 _KINDS = {"unet": UNET, "vae": VAE, "text_encoder": CLIP_TEXT}
 _PARTITION_RULES = tuple(

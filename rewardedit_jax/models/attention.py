@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+Query = Float[Array, "b q h d"]
+Keys = Float[Array, "b k h d"]  # or values
+GroupedKeys = Float[Array, "b k g d"]
+Mask = Bool[Array, "#b #h #q k"] | None
+
 # Queries per chunk: the scores of 512 queries stay in a CPU's cache.
 _QUERY_CHUNK = 512
 # Up to this many scores per head, computing the whole matrix is faster than a loop over chunks.
 _SMALL = 512 * 1024
 
 
-def attention(
-    query: Float[Array, "b q h d"],
-    key: Float[Array, "b k g d"],
-    value: Float[Array, "b k g d"],
-    mask: Bool[Array, "#b #h #q k"] | None = None,
-) -> Float[Array, "b q h d"]:
+def attention(query: Query, key: GroupedKeys, value: GroupedKeys, mask: Mask = None) -> Query:
     """softmax(query keyᵀ / sqrt(d)) value, with the softmax in float32.
 
     Args:
@@ -38,11 +38,7 @@ def attention(
     return naive_attention(query, key, value, mask)
 
 
-def _cudnn_supports(
-    query: Float[Array, "b q h d"],
-    key: Float[Array, "b k g d"],
-    mask: Bool[Array, "#b #h #q k"] | None,
-) -> bool:
+def _cudnn_supports(query: Query, key: GroupedKeys, mask: Mask) -> bool:
     """Whether cuDNN's fused kernel runs: half precision, and a head width that is a multiple of 8 and at most 128."""
     # The gradient under a mask also requires even lengths. Whether a gradient will be taken is unknown here.
     width, even = query.shape[-1], query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0
@@ -50,12 +46,7 @@ def _cudnn_supports(
     return half and width % 8 == 0 and width <= 128 and (mask is None or even)
 
 
-def naive_attention(
-    query: Float[Array, "b q h d"],
-    key: Float[Array, "b k h d"],
-    value: Float[Array, "b k h d"],
-    mask: Bool[Array, "#b #h #q k"] | None = None,
-) -> Float[Array, "b q h d"]:
+def naive_attention(query: Query, key: Keys, value: Keys, mask: Mask = None) -> Query:
     """Attention by its formula, with the whole score matrix in memory; the oracle of the other kernels."""
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     scores = scores * query.shape[-1] ** -0.5
@@ -67,16 +58,8 @@ def naive_attention(
     return out.astype(value.dtype)
 
 
-def chunked_attention(
-    query: Float[Array, "b q h d"],
-    key: Float[Array, "b k h d"],
-    value: Float[Array, "b k h d"],
-    mask: Bool[Array, "#b 1 #q k"] | None = None,
-) -> Float[Array, "b q h d"]:
-    """Attention in chunks of queries, for one sample and head at a time: at most chunk × k scores in memory.
-
-    Scores are recomputed in the backward pass, so that the bound holds in training too.
-    """
+def chunked_attention(query: Query, key: Keys, value: Keys, mask: Bool[Array, "#b 1 #q k"] | None = None) -> Query:
+    """Attention in chunks of queries, for one sample and head at a time: at most chunk × k scores in memory."""
     b, q, h, d = query.shape
     chunks = -(-q // _QUERY_CHUNK)
     chunk = -(-q // chunks)  # chunks of equal size: fewer padding queries than there are chunks
@@ -90,7 +73,7 @@ def chunked_attention(
     keys, values = (x.transpose(0, 2, 1, 3) for x in (key, value))  # [b h k d]
     seen = None if mask is None else in_chunks(jnp.broadcast_to(mask[:, 0], (b, q, key.shape[1])))
 
-    @jax.checkpoint
+    @jax.checkpoint  # recomputes scores in the backward pass, so that the bound on memory holds in training too
     def one_chunk(q_chunk, seen_chunk, k_head, v_head):
         scores = jnp.einsum("qd,kd->qk", q_chunk, k_head, preferred_element_type=jnp.float32)
         if seen_chunk is not None:

@@ -7,7 +7,7 @@ names of the Hugging Face files. Axes: b batch, l tokens, d width, n patches plu
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax
 import flax.linen as nn
@@ -58,6 +58,11 @@ class _TowerConfig:
     The defaults are Hugging Face's, as its config.json files may omit default values.
     """
 
+    # The section in a whole CLIP's config.json, and the model_type and architecture of a tower alone.
+    _section: ClassVar[str]
+    _model_type: ClassVar[str]
+    _architecture: ClassVar[str]
+
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int = 12
@@ -74,10 +79,35 @@ class _TowerConfig:
                 f"hidden_size={self.hidden_size}: expected a multiple of num_attention_heads={self.num_attention_heads}"
             )
 
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> "_TowerConfig":
+        """The config in a Hugging Face config.json of a tower or of a whole CLIP model.
+
+        Raises ValueError naming an unsupported setting.
+        """
+        if cls._section in config:
+            # transformers projects both towers to the top-level projection_dim, whatever the sections say.
+            config = {**config[cls._section], "projection_dim": config.get("projection_dim", cls.projection_dim)}
+        if config.get("model_type", cls._model_type) != cls._model_type:
+            raise ValueError(f"model_type={config['model_type']!r}: expected {cls._model_type!r}")
+        if config.get("attention_dropout"):
+            raise ValueError(f"attention_dropout={config['attention_dropout']}: only 0 is supported")
+        given = {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
+        for name, value in given.items():
+            if isinstance(value, list):  # such as several end tokens, or a height and a width
+                raise ValueError(f"{name}={value}: expected a single value")
+        return cls(**given)
+
+    def to_hf(self) -> dict[str, Any]:
+        """The config.json that transformers reads."""
+        return {"architectures": [self._architecture], "model_type": self._model_type, **asdict(self)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class CLIPTextConfig(_TowerConfig):
     """Sizes of the text tower; the defaults are ViT-B/32's."""
+
+    _section, _model_type, _architecture = "text_config", "clip_text_model", "CLIPTextModel"
 
     hidden_size: int = 512
     intermediate_size: int = 2048
@@ -88,23 +118,12 @@ class CLIPTextConfig(_TowerConfig):
     bos_token_id: int = 49406
     eos_token_id: int = 49407
 
-    @classmethod
-    def from_hf(cls, config: Mapping[str, Any]) -> "CLIPTextConfig":
-        """The config in a Hugging Face config.json of a text tower or of a whole CLIP model.
-
-        Raises:
-          ValueError: naming the setting that this network does not support.
-        """
-        return cls(**_read(config, cls, "text_config", "clip_text_model"))
-
-    def to_hf(self) -> dict[str, Any]:
-        """The config.json that transformers reads."""
-        return {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", **asdict(self)}
-
 
 @dataclass(frozen=True, kw_only=True)
 class CLIPVisionConfig(_TowerConfig):
     """Sizes of the image tower, for square RGB images; the defaults are ViT-B/32's."""
+
+    _section, _model_type, _architecture = "vision_config", "clip_vision_model", "CLIPVisionModelWithProjection"
 
     hidden_size: int = 768
     intermediate_size: int = 3072
@@ -117,36 +136,6 @@ class CLIPVisionConfig(_TowerConfig):
         super().__post_init__()
         if self.num_channels != 3:
             raise ValueError(f"num_channels={self.num_channels}: only RGB images (3) are supported")
-
-    @classmethod
-    def from_hf(cls, config: Mapping[str, Any]) -> "CLIPVisionConfig":
-        """The config in a Hugging Face config.json of an image tower or of a whole CLIP model.
-
-        Raises:
-          ValueError: naming the setting that this network does not support.
-        """
-        return cls(**_read(config, cls, "vision_config", "clip_vision_model"))
-
-    def to_hf(self) -> dict[str, Any]:
-        """The config.json that transformers reads."""
-        name = "CLIPVisionModelWithProjection"
-        return {"architectures": [name], "model_type": "clip_vision_model", **asdict(self)}
-
-
-def _read(config: Mapping[str, Any], cls: type[_TowerConfig], section: str, model_type: str) -> dict[str, Any]:
-    """The fields of `cls` in a tower's config, or in section `section` of a whole CLIP's config."""
-    if section in config:
-        # transformers projects both towers to the top-level projection_dim, whatever the sections say.
-        config = {**config[section], "projection_dim": config.get("projection_dim", cls.projection_dim)}
-    if config.get("model_type", model_type) != model_type:
-        raise ValueError(f"model_type={config['model_type']!r}: expected {model_type!r}")
-    if config.get("attention_dropout"):
-        raise ValueError(f"attention_dropout={config['attention_dropout']}: only 0 is supported")
-    given = {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
-    for name, value in given.items():
-        if isinstance(value, list):  # such as several end tokens, or a height and a width
-            raise ValueError(f"{name}={value}: expected a single value")
-    return given
 
 
 @flax.struct.dataclass
@@ -166,18 +155,20 @@ class VisionStates:
     embedding: Any  # float[b e], pooled, projected to the space shared with texts; not normalised
 
 
+States = Float[Array, "b l d"]
+CausalMask = Bool[Array, "1 1 l l"] | None  # None: every token attends to every other
+
+
 class SelfAttention(TypedModule):
     """Multi-head self-attention with biases."""
 
     config: _TowerConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None) -> Float[Array, "b l d"]:
+    def __call__(self, x: States, mask: CausalMask) -> States:
         heads = self.config.num_attention_heads
         dense = partial(Dense, self.config.hidden_size, **self.types)
-        query, key, value = (
-            dense(name=name)(x).reshape(*x.shape[:2], heads, -1) for name in ("q_proj", "k_proj", "v_proj")
-        )
+        query, key, value = (dense(name=f"{p}_proj")(x).reshape(*x.shape[:2], heads, -1) for p in "qkv")
         return dense(name="out_proj")(attention(query, key, value, mask).reshape(x.shape))
 
 
@@ -187,10 +178,9 @@ class MLP(TypedModule):
     config: _TowerConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+    def __call__(self, x: States) -> States:
         hidden = Dense(self.config.intermediate_size, **self.types, name="fc1")(x)
-        hidden = _ACTIVATIONS[self.config.hidden_act](hidden)
-        return Dense(self.config.hidden_size, **self.types, name="fc2")(hidden)
+        return Dense(x.shape[-1], **self.types, name="fc2")(_ACTIVATIONS[self.config.hidden_act](hidden))
 
 
 class EncoderLayer(TypedModule):
@@ -199,10 +189,9 @@ class EncoderLayer(TypedModule):
     config: _TowerConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None) -> Float[Array, "b l d"]:
+    def __call__(self, x: States, mask: CausalMask) -> States:
         norm = partial(LayerNorm, self.config.layer_norm_eps, **self.types)
-        attended = SelfAttention(self.config, **self.types, name="self_attn")(norm(name="layer_norm1")(x), mask)
-        x = x + attended
+        x = x + SelfAttention(self.config, **self.types, name="self_attn")(norm(name="layer_norm1")(x), mask)
         return x + MLP(self.config, **self.types, name="mlp")(norm(name="layer_norm2")(x))
 
 
@@ -212,7 +201,7 @@ class Encoder(TypedModule):
     config: _TowerConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "1 1 l l"] | None = None) -> Float[Array, "b l d"]:
+    def __call__(self, x: States, mask: CausalMask = None) -> States:
         for i in range(self.config.num_hidden_layers):
             x = EncoderLayer(self.config, **self.types, name=f"layers_{i}")(x, mask)
         return x
@@ -253,7 +242,6 @@ class CLIPTextModel(TypedModule):
         return TextStates(last_hidden=x, pooled=x[jnp.arange(x.shape[0]), end])
 
     def example_inputs(self) -> tuple[Int[Array, "1 l"]]:
-        """The smallest inputs that reach every parameter."""
         return (jnp.zeros((1, 1), jnp.int32),)
 
 
@@ -276,8 +264,7 @@ class VisionEmbeddings(TypedModule):
         if images.shape[1:3] != (size, size):
             raise ValueError(f"image size {images.shape[1:3]}: the image tower takes image_size={(size, size)}")
         # Strides as long as the kernel: one dense layer, without bias, on every patch.
-        convolution = nn.Conv(width, patch, patch, "VALID", use_bias=False, **self.types, name="patch_embedding")
-        patches = convolution(images)
+        patches = nn.Conv(width, patch, patch, "VALID", use_bias=False, **self.types, name="patch_embedding")(images)
         token = self.param("class_embedding", normal(width**-0.5), (width,), self.param_dtype)
         tokens = jnp.broadcast_to(token.astype(self.dtype), (patches.shape[0], 1, width))
         x = jnp.concatenate([tokens, patches.reshape(patches.shape[0], -1, width)], axis=1)
@@ -302,5 +289,4 @@ class CLIPVisionModel(TypedModule):
         return VisionStates(last_hidden=x, pooled=pooled, embedding=project(pooled))
 
     def example_inputs(self) -> tuple[Float[Array, "1 h w 3"]]:
-        """The smallest inputs that reach every parameter."""
         return (jnp.zeros((1, self.config.image_size, self.config.image_size, 3)),)

@@ -15,16 +15,13 @@ from flax.linen.initializers import normal
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
+from rewardedit_jax.models import layers
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import (
-    Dense,
-    RMSNorm,
-    TypedModule,
-    rotary_angles,
-    rotate,
-    select_axes,
-    shard_batch_axis,
-)
+from rewardedit_jax.models.layers import Dense, RMSNorm, SwiGLU, TypedModule
+
+Hidden = Float[Array, "b l d"]
+Angles = Float[Array, "b l a"]  # rotary, one per pair of elements of a head
+Mask = Bool[Array, "b 1 l l"]
 
 # Columns of the first, rows of the second kernel over "tensor": one reduction per attention and one per MLP. "tensor"
 # must divide the key heads (4 of Qwen2.5-VL-7B, 2 of 3B, 8 of MiMo-VL): `check_tensor_axis`.
@@ -70,16 +67,12 @@ class DecoderConfig:
 
     @property
     def head_dim(self) -> int:
-        """The width of one head."""
         return self.hidden_size // self.num_attention_heads
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "DecoderConfig":
-        """The config in a Hugging Face config.json of Qwen2.5-VL (in its `text_config` or at its top) or LLaMA.
-
-        Raises:
-          ValueError: naming the setting that this network does not support.
-        """
+        """The config in a config.json of Qwen2.5-VL or LLaMA. Raises ValueError naming an unsupported setting."""
+        # Older files of Qwen2.5-VL have the text settings at the top level, newer ones under text_config.
         config = {**config, **(config.get("text_config") or {})}
         # transformers 4 writes rope_scaling and a top-level rope_theta; version 5 joins both in rope_parameters.
         rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
@@ -97,9 +90,8 @@ class DecoderConfig:
         """The fields of a `text_config`."""
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("qkv_bias", "mrope_section")}
         rope = {} if self.mrope_section is None else {"mrope_section": list(self.mrope_section)}
-        model_type = "qwen2_5_vl_text" if self.qkv_bias else "llama"
         return {
-            "model_type": model_type,
+            "model_type": "qwen2_5_vl_text" if self.qkv_bias else "llama",
             **settings,
             "hidden_act": "silu",
             # Left to the tokenizer; without these, transformers fills in ids of its full vocabulary.
@@ -134,32 +126,16 @@ class SelfAttention(TypedModule):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b l d"], angles: Float[Array, "b l a"], mask: Bool[Array, "b 1 l l"]
-    ) -> Float[Array, "b l d"]:
+    def __call__(self, x: Hidden, angles: Angles, mask: Mask) -> Hidden:
         c = self.config
-        query = self._heads(x, c.num_attention_heads, "q_proj")
-        key, value = (self._heads(x, c.num_key_value_heads, name) for name in ("k_proj", "v_proj"))
-        # Rotating after the projection, so that scores depend on the distance of two tokens only.
-        out = attention(rotate(query, angles), rotate(key, angles), value, mask)
+        q, kv, width = c.num_attention_heads, c.num_key_value_heads, c.head_dim
+        query, key, value = (
+            Dense(heads * width, c.qkv_bias, **self.types, name=name)(x).reshape(*x.shape[:2], heads, width)
+            for name, heads in (("q_proj", q), ("k_proj", kv), ("v_proj", kv))
+        )
+        # Rotated after the projection, so that scores depend on the distance of two tokens only.
+        out = attention(layers.rotate(query, angles), layers.rotate(key, angles), value, mask)
         return Dense(x.shape[-1], use_bias=False, **self.types, name="o_proj")(out.reshape(x.shape))
-
-    def _heads(self, x: Float[Array, "b l d"], heads: int, name: str) -> Float[Array, "b l h e"]:
-        width = self.config.head_dim
-        project = Dense(heads * width, self.config.qkv_bias, **self.types, name=name)
-        return project(x).reshape(*x.shape[:2], heads, width)
-
-
-class MLP(TypedModule):
-    """SwiGLU without biases."""
-
-    config: DecoderConfig
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        dense = partial(Dense, use_bias=False, **self.types)
-        gate, up = (dense(self.config.intermediate_size, name=name)(x) for name in ("gate_proj", "up_proj"))
-        return dense(x.shape[-1], name="down_proj")(nn.silu(gate) * up)
 
 
 class DecoderLayer(TypedModule):
@@ -168,13 +144,12 @@ class DecoderLayer(TypedModule):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b l d"], angles: Float[Array, "b l a"], mask: Bool[Array, "b 1 l l"]
-    ) -> Float[Array, "b l d"]:
+    def __call__(self, x: Hidden, angles: Angles, mask: Mask) -> Hidden:
         norm = partial(RMSNorm, self.config.rms_norm_eps, **self.types)
         attend = SelfAttention(self.config, **self.types, name="self_attn")
         x = x + attend(norm(name="input_layernorm")(x), angles, mask)
-        return x + MLP(self.config, **self.types, name="mlp")(norm(name="post_attention_layernorm")(x))
+        mlp = SwiGLU(self.config.intermediate_size, use_bias=False, **self.types, name="mlp")
+        return x + mlp(norm(name="post_attention_layernorm")(x))
 
 
 class Decoder(TypedModule):
@@ -186,39 +161,42 @@ class Decoder(TypedModule):
     def setup(self):
         c = self.config
         layer = nn.remat(DecoderLayer) if self.remat else DecoderLayer
-        # Deviation 1 in training from scratch: embeddings are then as large as what each layer adds to them, because
+        # Standard deviation 1, for training from scratch: embeddings are as large as what each layer adds, because
         # lecun_normal kernels keep the scale of their inputs.
         self.embed_tokens = nn.Embed(c.vocab_size, c.hidden_size, embedding_init=normal(1.0), **self.types)
         self.layers = [layer(c, **self.types) for _ in range(c.num_hidden_layers)]
         self.final_norm = RMSNorm(c.rms_norm_eps, **self.types, name="norm")
 
-    def embed(self, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+    def embed(self, ids: Int[Array, "b l"]) -> Hidden:
         """Token embeddings, divided over the mesh as the batch is."""
-        return shard_batch_axis(self.embed_tokens(ids))
+        return layers.shard_batch_axis(self.embed_tokens(ids))
 
-    def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        positions: Int[Array, "b l"] | Int[Array, "3 b l"],
-        mask: Bool[Array, "b 1 l l"],
-    ) -> Float[Array, "b l d"]:
+    def __call__(self, x: Hidden, positions: Int[Array, "b l"] | Int[Array, "3 b l"], mask: Mask) -> Hidden:
         """Hidden states of embedded tokens.
 
         Args:
           positions: one number per token, or one each for frame, row and column (multimodal RoPE).
-          mask: True where a token (third axis) attends to another (last axis), such as `causal_mask`.
+          mask: True where a token (third axis) attends to another (last axis), as from `causal_mask`.
         """
-        angles = rotary_angles(positions, self.config.head_dim // 2, self.config.rope_theta)
+        angles = layers.rotary_angles(positions, self.config.head_dim // 2, self.config.rope_theta)
         if positions.ndim == 3:
-            angles = select_axes(angles, self.config.mrope_section)
+            angles = layers.select_axes(angles, self.config.mrope_section)
         for layer in self.layers:
             x = layer(x, angles, mask)
         return self.final_norm(x)
 
 
-def causal_mask(length: int) -> Bool[Array, "1 1 l l"]:
-    """The mask under which each token attends to itself and to earlier tokens."""
-    return jnp.tril(jnp.ones((length, length), bool))[None, None]
+def causal_mask(segments: Int[Array, "b l"]) -> Mask:
+    """The attention mask of rows of tokens: a token attends to itself and to earlier tokens of its prompt.
+
+    Args:
+      segments: 0 at tokens that all prompts of the row share, n ≥ 1 in the rest of the n-th prompt, -1 at padding.
+    """
+    query, key = segments[:, :, None], segments[:, None, :]
+    at = jnp.arange(segments.shape[1])
+    # Padding attends to padding: the softmax of a row without keys is NaN.
+    allowed = (key == query) | ((key == 0) & (query > 0))
+    return (allowed & (at[:, None] >= at))[:, None]
 
 
 def check_tensor_axis(config: DecoderConfig, tensor: int) -> None:

@@ -3,15 +3,16 @@
 EditReward (arXiv:2509.26346), section 3.1 (eq. 1: backbone and head) and section 3.2 (eq. 2: one Gaussian
 per dimension; eq. 3: aggregation). Parameters: `visual`, `decoder` and `heads`.
 
-The prompts about one edit are packed into one row, `[shared prefix | rest of prompt 1 | rest of prompt 2]`. Attention
-lets a rest see the prefix and itself, and its positions continue those of the prefix. One pass therefore gives the
-numbers of a pass per prompt.
+The prompts about one edit are packed into one row, `[shared prefix | rest of prompt 1 | rest of prompt 2]`. Each rest
+attends to the prefix and to itself, and its positions continue those of the prefix. One pass therefore computes the
+same numbers as one pass per prompt.
 
 Axes: b rows, l tokens, k prompts, d width; n images, p patches and f features of an image.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import flax
@@ -22,11 +23,12 @@ import numpy as np
 from absl import logging
 from flax.linen.initializers import normal
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from rewardedit_jax.models import qwen2_5_vl
+from rewardedit_jax.models.decoder import causal_mask
 from rewardedit_jax.models.layers import Dense
-from rewardedit_jax.models.qwen2_5_vl import ImageFeatures, Qwen2_5VL, Qwen2_5VLConfig, parts_from_hf
+from rewardedit_jax.models.qwen2_5_vl import ImageFeatures, Qwen2_5VL, Qwen2_5VLConfig
 from rewardedit_jax.models.vision_plan import VisionPlan
 
 PARTITION_RULES = (
@@ -47,7 +49,7 @@ class RewardHeadsConfig:
 
     `aggregation`: "mean", "min" or "sum" (eq. 3), see `aggregate`. A shared head is never summed: for
     `rm_head_type: ranknet_share_head`, published code computes the mean under `pooling_strategy: sum`. Such recipes
-    load and train here with the same result: "sum" with kind "shared" is replaced by "mean", with a warning.
+    load and train here with the same result: `__post_init__` replaces "sum" by "mean", with a warning.
     """
 
     kind: str = "separate"
@@ -75,14 +77,11 @@ class RewardHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b d"], deterministic: bool = True) -> Float[Array, "*b 2"]:
+        dense = partial(Dense, kernel_init=normal(0.02))  # transformers' initializer_range
         # Layers are numbered as in the published nn.Sequential, whose other members have no parameters.
-        x = nn.relu(_dense(self.hidden_sizes[0], 0)(x.astype(jnp.float32)))
-        x = nn.relu(_dense(self.hidden_sizes[1], 3)(nn.Dropout(_DROPOUT)(x, deterministic)))
-        return _dense(2, 5)(x)
-
-
-def _dense(features: int, number: int) -> Dense:
-    return Dense(features, kernel_init=normal(0.02), name=f"dense_{number}")  # transformers' initializer_range
+        x = nn.relu(dense(self.hidden_sizes[0], name="dense_0")(x.astype(jnp.float32)))
+        x = nn.relu(dense(self.hidden_sizes[1], name="dense_3")(nn.Dropout(_DROPOUT)(x, deterministic)))
+        return dense(2, name="dense_5")(x)
 
 
 class RewardHeads(nn.Module):
@@ -120,14 +119,11 @@ def aggregate(outputs: Float[Array, "*b k 2"], how: str) -> Float[Array, "*b 2"]
 
 @dataclass(frozen=True, kw_only=True)
 class EditRewardConfig(Qwen2_5VLConfig):
-    """The config of the backbone plus the reward heads.
+    """The config of the backbone plus the reward heads."""
 
-    `positions` is "plain" in published weights: published code does not pass image grids to the text model, which then
-    numbers image tokens like text. `heads=None` is a base model, the start of training.
-    """
-
+    # Published code does not pass image grids to the text model, which then numbers image tokens like text.
     positions: str = "plain"
-    heads: RewardHeadsConfig | None = field(default_factory=RewardHeadsConfig)
+    heads: RewardHeadsConfig | None = field(default_factory=RewardHeadsConfig)  # None: a base model, to start training
 
     @property
     def reward_token_id(self) -> int:
@@ -138,16 +134,16 @@ class EditRewardConfig(Qwen2_5VLConfig):
     def from_hf(cls, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> "EditRewardConfig":
         """The config in a Hugging Face config.json of a reward model or of the base model.
 
+        Raises ValueError naming an unsupported setting.
+
         Args:
           config: may have settings that published files lack (kind, aggregation, positions) under "reward_model".
-          shapes: of the checkpoint's tensors, by name. They tell the heads, which published config.json files omit.
-        Raises:
-          ValueError: naming the setting that this network does not support.
+          shapes: of the checkpoint's tensors, by name. The heads follow from them: published files do not name them.
         """
-        settings = dict(config.get("reward_model") or {})
+        settings = config.get("reward_model") or {}
         heads = _infer_heads(shapes, settings)
         positions = settings.get("positions", "plain" if heads else "mrope")
-        return cls(**parts_from_hf(config, shapes), heads=heads, positions=positions)
+        return super().from_hf(config, shapes, heads=heads, positions=positions)
 
     def to_hf(self) -> dict[str, Any]:
         """The config.json that transformers reads, with our settings under "reward_model"."""
@@ -163,7 +159,7 @@ def _infer_heads(shapes: Mapping[str, tuple[int, ...]], settings: Mapping[str, A
         return None
     if missing := [n for n in (f"{first}.{i}.weight" for i in (0, 3, 5)) if n not in shapes]:
         raise ValueError(f"reward head without {', '.join(missing)}: only the published three layers are supported")
-    # Tensors cannot tell "shared" from "single".
+    # "shared" and "single" have the same tensors.
     kind = settings.get("kind", "separate" if separate else "shared")
     if separate != (kind == "separate"):
         raise ValueError(f"reward_model.kind={kind!r} does not match the tensors {first}.*")
@@ -180,15 +176,6 @@ class PackedPrompts:
     segments: Any  # int32[b l]: 0 the shared prefix, n ≥ 1 the rest of the n-th prompt, -1 padding
     image_slots: Any  # int32[b l], image · f + feature at image tokens (only in the prefix), -1 at text
     reward_index: Any  # int32[b k], index in the row of each prompt's reward token
-
-
-def visible(segments: Int[Array, "b l"]) -> Bool[Array, "b 1 l l"]:
-    """The attention mask of packed prompts: earlier tokens of the prefix or of the token's own prompt, and itself."""
-    query, key = segments[:, :, None], segments[:, None, :]
-    at = jnp.arange(segments.shape[1])
-    # Padding attends to padding: the softmax of a row without keys is NaN.
-    allowed = (key == query) | ((key == 0) & (query > 0))
-    return (allowed & (at[:, None] >= at))[:, None]
 
 
 @flax.struct.dataclass
@@ -223,8 +210,8 @@ class EditReward(Qwen2_5VL):
           input_ids: contain a reward token in each row, and one image token per feature over all rows.
           attention_mask, pixel_values, image_grid_thw: as of `Qwen2_5VL`.
           head: the number of the prompt: 0 for instruction following, 1 for visual quality.
-        Raises:
-          ValueError: as `check_reward_prompts` and `qwen2_5_vl.check_inputs`.
+
+        Raises ValueError as `check_reward_prompts` and `qwen2_5_vl.check_inputs` do.
         """
         check_reward_prompts(self.config, input_ids, attention_mask, head)
         states = super().__call__(input_ids, attention_mask, pixel_values, image_grid_thw)
@@ -260,7 +247,7 @@ class EditReward(Qwen2_5VL):
             is_reward = prompts.ids == self.config.reward_token_id
             x = jnp.where(is_reward[..., None], reward_token.astype(x.dtype), x)
         positions = self.number_tokens(prompts.positions, prompts.image_slots, images)
-        states = self.decoder(x, positions, visible(prompts.segments))
+        states = self.decoder(x, positions, causal_mask(prompts.segments))
         hidden = jnp.take_along_axis(states, prompts.reward_index[..., None], axis=1)
         return self.heads(hidden, 0, deterministic)
 

@@ -29,14 +29,16 @@ Conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=1)
 
 
 class TypedModule(nn.Module, kw_only=True):
-    """A module with a compute and a parameter type, which it passes to its submodules as `**self.types`."""
+    """A module with a compute and a parameter type, which it passes to its submodules as `**self.types`.
+
+    A whole network also has `example_inputs()`: the smallest inputs that reach every parameter.
+    """
 
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     @property
     def types(self) -> dict[str, DTypeLike]:
-        """The keyword arguments `dtype` and `param_dtype` of a submodule."""
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
 
@@ -78,6 +80,19 @@ class RMSNorm(TypedModule):
         return normal.astype(self.dtype) * scale.astype(self.dtype)
 
 
+class SwiGLU(TypedModule):
+    """The gated MLP of Qwen and LLaMA: `down_proj(silu(gate_proj(x)) * up_proj(x))`."""
+
+    features: int
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        dense = partial(Dense, use_bias=self.use_bias, **self.types)
+        gate, up = (dense(self.features, name=name)(x) for name in ("gate_proj", "up_proj"))
+        return dense(x.shape[-1], name="down_proj")(nn.silu(gate) * up)
+
+
 class EmbeddingMLP(TypedModule):
     """Linear, SiLU, Linear: embeds the sinusoids of timesteps and scores."""
 
@@ -90,16 +105,10 @@ class EmbeddingMLP(TypedModule):
 
 
 def sinusoid(
-    x: Num[Array, "*batch"],
-    channels: int,
-    *,
-    flip_sin_to_cos: bool = True,
-    downscale_freq_shift: float = 0.0,
+    x: Num[Array, "*batch"], channels: int, *, flip_sin_to_cos: bool = True, downscale_freq_shift: float = 0.0
 ) -> Float[Array, "*batch {channels}"]:
-    """The sinusoidal encoding of numbers, as of the diffusion timestep: `[cos, sin]` of geometric frequencies.
-
-    Numbers may be fractional. `flip_sin_to_cos=False` gives `[sin, cos]`. `channels` must be even.
-    """
+    """The sinusoidal encoding of numbers, as of the diffusion timestep; `channels` must be even."""
+    # [cos, sin] of geometric frequencies; `flip_sin_to_cos=False`, diffusers' default, gives [sin, cos].
     half = channels // 2
     frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / (half - downscale_freq_shift))
     angles = jnp.asarray(x, jnp.float32)[..., None] * frequencies
@@ -113,7 +122,7 @@ def sinusoid(
 
 def rotary_angles(positions: Int[Array, "*b l"], pairs: int, theta: float) -> Float[Array, "*b l {pairs}"]:
     """position · theta^(-i / pairs), in radians, for pair i = 0 .. pairs - 1."""
-    # float32 for any compute type: bfloat16 cannot tell position 257 from 256.
+    # float32 for any compute type: bfloat16 rounds position 257 to 256.
     return positions[..., None].astype(jnp.float32) * theta ** -(jnp.arange(pairs, dtype=jnp.float32) / pairs)
 
 

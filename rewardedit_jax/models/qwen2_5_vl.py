@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rewardedit_jax.models import decoder, qwen_vision
-from rewardedit_jax.models.decoder import Decoder, DecoderConfig
+from rewardedit_jax.models.decoder import Decoder, DecoderConfig, causal_mask
 from rewardedit_jax.models.layers import TypedModule
 from rewardedit_jax.models.qwen_vision import QwenVision, QwenVisionConfig
 from rewardedit_jax.models.vision_plan import VisionPlan, feature_slots, pad_patches, plan_images, real_features
@@ -29,14 +29,11 @@ POSITIONS = ("plain", "mrope")
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen2_5VLConfig:
-    """Sizes of vision tower and decoder, and how tokens are numbered.
-
-    `positions`: "mrope" numbers image tokens by row and column, as the base model was trained; "plain" numbers all
-    tokens 0, 1, 2, ...
-    """
+    """Sizes of vision tower and decoder, and how tokens are numbered."""
 
     text: DecoderConfig = field(default_factory=DecoderConfig)
     vision: QwenVisionConfig = field(default_factory=QwenVisionConfig)
+    # "mrope" numbers image tokens by row and column, as the base model was trained; "plain" all tokens 0, 1, 2, ...
     positions: str = "mrope"
     image_token_id: int = 151_655
 
@@ -52,16 +49,26 @@ class Qwen2_5VLConfig:
             )
 
     @classmethod
-    def from_hf(cls, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> "Qwen2_5VLConfig":
-        """The config in a Hugging Face config.json of Qwen2.5-VL.
+    def from_hf(
+        cls, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], **settings: Any
+    ) -> "Qwen2_5VLConfig":
+        """The config in a Hugging Face config.json of Qwen2.5-VL. Raises ValueError naming an unsupported setting.
 
         Args:
-          shapes: of the checkpoint's tensors, by name. They tell the number of embedding rows: config.json files of
-            reward models may still have the base model's `vocab_size`.
-        Raises:
-          ValueError: naming the setting that this network does not support.
+          shapes: of the checkpoint's tensors, by name.
+          settings: further fields.
         """
-        return cls(**parts_from_hf(config, shapes))
+        # config.json files of reward models may still have the base model's `vocab_size`. The tensors decide.
+        rows = [shape[0] for name, shape in shapes.items() if name.endswith("embed_tokens.weight")]
+        if len(rows) != 1:
+            raise ValueError(f"{len(rows)} tensors named *embed_tokens.weight: expected one")
+        if not config.get("vision_config"):
+            raise ValueError("vision_config is missing: expected a Qwen2.5-VL, not a text model")
+        # Older files have the text settings at the top level, newer ones under text_config.
+        text = {**config, **(config.get("text_config") or {}), "vocab_size": rows[0], "text_config": None}
+        vision = QwenVisionConfig.from_hf(config["vision_config"])
+        image_token_id = config.get("image_token_id", cls.image_token_id)
+        return cls(text=DecoderConfig.from_hf(text), vision=vision, image_token_id=image_token_id, **settings)
 
     def to_hf(self) -> dict[str, Any]:
         """The config.json that transformers reads."""
@@ -74,22 +81,6 @@ class Qwen2_5VLConfig:
             # Our files have no output layer. With tied embeddings, transformers does not miss its weights.
             "tie_word_embeddings": True,
         }
-
-
-def parts_from_hf(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The fields `text`, `vision` and `image_token_id` of a config; arguments as of `Qwen2_5VLConfig.from_hf`."""
-    rows = [shape[0] for name, shape in shapes.items() if name.endswith("embed_tokens.weight")]
-    if len(rows) != 1:
-        raise ValueError(f"{len(rows)} tensors named *embed_tokens.weight: expected one")
-    if not config.get("vision_config"):
-        raise ValueError("vision_config is missing: expected a Qwen2.5-VL, not a text model")
-    # Older files have the text settings at the top level, newer ones under text_config.
-    text = {**config, **(config.get("text_config") or {}), "vocab_size": rows[0]}
-    return {
-        "text": DecoderConfig.from_hf({**text, "text_config": None}),
-        "vision": QwenVisionConfig.from_hf(config["vision_config"]),
-        "image_token_id": config.get("image_token_id", Qwen2_5VLConfig.image_token_id),
-    }
 
 
 @flax.struct.dataclass
@@ -133,17 +124,18 @@ class Qwen2_5VL(TypedModule):
           attention_mask: 1 at tokens, 0 at padding, which is on the right.
           pixel_values: normalised patches of all images, one image after the other.
           image_grid_thw: (1, height, width) of each image in patches; concrete, as array shapes depend on it.
-        Raises:
-          ValueError: as `check_inputs`.
+
+        Raises ValueError as `check_inputs` does.
         """
-        grids = np.asarray(image_grid_thw)
+        grids, merge = np.asarray(image_grid_thw), self.config.vision.spatial_merge_size
         check_inputs(self.config, input_ids, attention_mask, grids)
         ids, mask = jnp.asarray(input_ids), jnp.asarray(attention_mask, bool)
         images = self.encode(jnp.asarray(pad_patches(pixel_values, grids)), plan_images(grids, self.config.vision))
         slots = image_slots(self.config, ids, mask, grids)
         positions = self.number_tokens(jnp.where(mask, jnp.cumsum(mask, axis=1) - 1, 0), slots, images)
-        hidden = self.decoder(self.embed(ids, slots, images), positions, _causal_mask(mask))
-        return TokenStates(hidden, real_features(images.values, grids).astype(jnp.float32))
+        segments = jnp.where(mask, 0, -1)  # one prompt per row
+        hidden = self.decoder(self.embed(ids, slots, images), positions, causal_mask(segments))
+        return TokenStates(hidden, real_features(images.values, grids, merge).astype(jnp.float32))
 
     def encode(self, patches: Float[Array, "n p c"], plan: VisionPlan) -> ImageFeatures:
         """Features of images. Each depends on its image alone, so that all prompts about an image can share them."""
@@ -168,7 +160,6 @@ class Qwen2_5VL(TypedModule):
         return multimodal_positions(positions, slots, images.rows, images.columns)
 
     def example_inputs(self) -> tuple[Any, ...]:
-        """The smallest inputs that reach every parameter."""
         merge = self.config.vision.spatial_merge_size
         ids = np.array([[self.config.image_token_id, self.config.text.vocab_size - 1]])
         patches = np.zeros((merge**2, self.config.vision.patch_values), np.float32)
@@ -202,12 +193,6 @@ def image_slots(
     number = jnp.cumsum(is_image.ravel()).reshape(ids.shape) - 1
     slots = jnp.asarray(feature_slots(grids, config.vision.spatial_merge_size))
     return jnp.where(is_image, slots[number], -1)
-
-
-def _causal_mask(mask: Bool[Array, "b l"]) -> Bool[Array, "b 1 l l"]:
-    """True where a token attends to itself or an earlier token. Padding attends to padding: no row may be empty."""
-    at = jnp.arange(mask.shape[1])
-    return ((mask[:, :, None] == mask[:, None, :]) & (at[:, None] >= at))[:, None]
 
 
 def multimodal_positions(

@@ -18,10 +18,12 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Dense, RMSNorm, TypedModule, rotary_angles, rotate
+from rewardedit_jax.models.layers import Dense, RMSNorm, SwiGLU, TypedModule, rotary_angles, rotate
 from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
 
 Heads = Float[Array, "n p h e"]  # h heads of width e
+Patches = Float[Array, "n p d"]
+Angles = Float[Array, "n p a"]  # rotary, one per pair of elements of a head
 
 # Columns of the first, rows of the second kernel over "tensor": one reduction per attention, MLP and merger.
 PARTITION_RULES = (
@@ -80,12 +82,12 @@ class QwenVisionConfig:
 
     @property
     def patch_values(self) -> int:
-        """Values in one patch: channels × frames × rows × columns."""
+        """Values in one patch, over channels, frames, rows and columns."""
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "QwenVisionConfig":
-        """The config in a Hugging Face `vision_config`. Raises ValueError naming a setting that is not supported."""
+        """The config in a Hugging Face `vision_config`. Raises ValueError naming an unsupported setting."""
         if config.get("model_type", "qwen2_5_vl") not in ("qwen2_5_vl", "qwen2_5_vl_vision"):
             raise ValueError(f"vision_config.model_type={config['model_type']!r}: expected 'qwen2_5_vl'")
         given = {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
@@ -102,12 +104,12 @@ class QwenVisionConfig:
 class PatchEmbedding(TypedModule):
     """One dense layer, without bias, on flattened patches in the column order of `pixel_values`."""
 
-    config: QwenVisionConfig
+    width: int
 
     @nn.compact
-    def __call__(self, patches: Float[Array, "n p c"]) -> Float[Array, "n p d"]:
+    def __call__(self, patches: Float[Array, "n p c"]) -> Patches:
         # The published Conv3d has strides as long as its kernel, which is the same linear map.
-        return Dense(self.config.hidden_size, use_bias=False, **self.types, name="proj")(patches)
+        return Dense(self.width, use_bias=False, **self.types, name="proj")(patches)
 
 
 class VisionAttention(TypedModule):
@@ -117,19 +119,15 @@ class VisionAttention(TypedModule):
     full: bool = False
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "n p d"], angles: Float[Array, "n p a"], plan: VisionPlan
-    ) -> Float[Array, "n p d"]:
+    def __call__(self, x: Patches, angles: Angles, plan: VisionPlan) -> Patches:
         heads = self.config.num_heads
         qkv = Dense(3 * x.shape[-1], **self.types, name="qkv")(x).reshape(*x.shape[:2], 3, heads, -1)
-        query, key = rotate(qkv[:, :, 0], angles), rotate(qkv[:, :, 1], angles)
-        attend = _full_attention if self.full else _windowed_attention
-        out = attend(query, key, qkv[:, :, 2], plan)
+        query, key, value = rotate(qkv[:, :, 0], angles), rotate(qkv[:, :, 1], angles), qkv[:, :, 2]
+        if self.full:
+            out = attention(query, key, value, plan.mask[:, None, None])
+        else:
+            out = _windowed_attention(query, key, value, plan)
         return Dense(x.shape[-1], **self.types, name="proj")(out.reshape(x.shape))
-
-
-def _full_attention(query: Heads, key: Heads, value: Heads, plan: VisionPlan) -> Heads:
-    return attention(query, key, value, plan.mask[:, None, None])
 
 
 def _windowed_attention(query: Heads, key: Heads, value: Heads, plan: VisionPlan) -> Heads:
@@ -154,18 +152,6 @@ def _take(x: Float[Array, "n i h e"], index: Any) -> Float[Array, "n o h e"]:
     return jnp.take_along_axis(x, index[:, :, None, None], axis=1)
 
 
-class MLP(TypedModule):
-    """SwiGLU with biases."""
-
-    config: QwenVisionConfig
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n p d"]) -> Float[Array, "n p d"]:
-        hidden = partial(Dense, self.config.intermediate_size, **self.types)
-        gate, up = (hidden(name=name)(x) for name in ("gate_proj", "up_proj"))
-        return Dense(x.shape[-1], **self.types, name="down_proj")(nn.silu(gate) * up)
-
-
 class VisionBlock(TypedModule):
     """A pre-norm transformer block."""
 
@@ -173,13 +159,12 @@ class VisionBlock(TypedModule):
     full: bool = False
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "n p d"], angles: Float[Array, "n p a"], plan: VisionPlan
-    ) -> Float[Array, "n p d"]:
+    def __call__(self, x: Patches, angles: Angles, plan: VisionPlan) -> Patches:
         norm = partial(RMSNorm, _EPSILON, **self.types)
         attend = VisionAttention(self.config, self.full, **self.types, name="attn")
         x = x + attend(norm(name="norm1")(x), angles, plan)
-        return x + MLP(self.config, **self.types, name="mlp")(norm(name="norm2")(x))
+        mlp = SwiGLU(self.config.intermediate_size, use_bias=True, **self.types, name="mlp")
+        return x + mlp(norm(name="norm2")(x))
 
 
 class PatchMerger(TypedModule):
@@ -188,7 +173,7 @@ class PatchMerger(TypedModule):
     config: QwenVisionConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n p d"]) -> Float[Array, "n f o"]:
+    def __call__(self, x: Patches) -> Float[Array, "n f o"]:
         width = self.config.spatial_merge_size**2 * x.shape[-1]
         # The patches of a merge block are adjacent (`vision_plan`), so that a reshape joins them.
         joined = RMSNorm(_EPSILON, **self.types, name="ln_q")(x).reshape(x.shape[0], -1, width)
@@ -207,8 +192,10 @@ class QwenVision(TypedModule):
         """Features in row-major order within each image, zero at padding. Images do not affect each other."""
         c, plan = self.config, jax.tree.map(jnp.asarray, plan)
         block = nn.remat(VisionBlock) if self.remat else VisionBlock
-        angles = self._angles(plan)
-        x = PatchEmbedding(c, **self.types, name="patch_embed")(patches)
+        # The first half of a head's pairs follows the row, the second half the column.
+        pairs = c.hidden_size // c.num_heads // 4
+        angles = jnp.concatenate([rotary_angles(at, pairs, _THETA) for at in (plan.rows, plan.columns)], axis=-1)
+        x = PatchEmbedding(c.hidden_size, **self.types, name="patch_embed")(patches)
         for i in range(c.depth):
             full = i in c.fullatt_block_indexes
             x = block(c, full, **self.types, name=f"blocks_{i}")(x, angles, plan)
@@ -217,13 +204,7 @@ class QwenVision(TypedModule):
         real = plan.mask[:, :: c.spatial_merge_size**2]
         return jnp.where(real[..., None], features, 0)
 
-    def _angles(self, plan: VisionPlan) -> Float[Array, "n p a"]:
-        """Rotary angles of patches: the first half of a head's pairs follows the row, the second half the column."""
-        pairs = self.config.hidden_size // self.config.num_heads // 4
-        return jnp.concatenate([rotary_angles(at, pairs, _THETA) for at in (plan.rows, plan.columns)], axis=-1)
-
     def example_inputs(self) -> tuple[Float[Array, "1 p c"], VisionPlan]:
-        """The smallest inputs that reach every parameter."""
         merge = self.config.spatial_merge_size
         plan = plan_images(np.array([[1, merge, merge]]), self.config)
         return jnp.zeros((1, merge**2, self.config.patch_values)), plan

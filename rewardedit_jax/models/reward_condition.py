@@ -2,21 +2,15 @@
 
 Multi-Reward as Condition (Gu et al., ICLR 2025, arXiv:2411.04713), sections 4.2 and 4.3. There are two layouts of the
 reward modules, one file each: `reward_released` has the modules of the published weights, `reward_paper` those of the
-paper's equations. Both are Linen modules with the same methods:
-
-- `condition(reward)`: what the other methods read, computed once per call;
-- `embed(temb, condition)`: the time embedding with the reward;
-- `encode(x, condition, deterministic)`: the first feature map with the reward, the paper's reward encoder (eq. 2);
-- `after_block(x, block, condition)`: the output of a U-Net block with the reward (eq. 3).
-
-Everything that they add is multiplied by `keep`, so that the U-Net without reward is the base editor, in both layouts
-and without further parameters.
+paper's equations. Both are Linen modules with the methods of `RewardModules`. Everything that they add is multiplied by
+`keep`, so that the U-Net without reward is the base editor, in both layouts and without further parameters.
 
 Axes: b batch, h w latent rows and columns, c channels, l text tokens, d text width, e time-embedding width.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
@@ -61,7 +55,7 @@ class RewardConditionConfig:
         return tuple(PERSPECTIVES.index(p) for p in self.perspectives)
 
 
-# For each layout, torch names that a checkpoint has exactly if its reward modules read a source or act at a place.
+# Torch names that a checkpoint has if and only if its reward modules read this source, or act at this place.
 _EVIDENCE = {
     "released": {
         "scores": ("add_embedding.linear_1.weight", "add_embedding2.linear_1.weight"),
@@ -79,31 +73,25 @@ _EVIDENCE = {
 
 
 def infer_reward_condition(tensor_shapes: Mapping[str, tuple[int, ...]]) -> RewardConditionConfig | None:
-    """The config of reward modules from their tensor names; None where there are none.
+    """The config of the reward modules in a checkpoint, from its tensor names; None if there are none.
 
-    Tensors do not tell the number of heads, the dropout rate and `score_channels`: these are the published ones.
-
-    Raises:
-      ValueError: if the width of the scores does not match all three perspectives.
+    The number of heads, the dropout rate and `score_channels` cannot be inferred: they are the published ones. Raises
+    ValueError if the width of the scores does not match all three perspectives.
     """
     for layout, evidence in _EVIDENCE.items():
         found = {part: [name for name in names if name in tensor_shapes] for part, names in evidence.items()}
         if any(found.values()):
             sources, paths = (tuple(x for x in known if found[x]) for known in (SOURCES, PATHS))
             config = RewardConditionConfig(layout, sources, paths)
-            for name in found["scores"]:
-                _check_score_width(tensor_shapes[name][1], config)
+            width = len(PERSPECTIVES) * config.score_channels
+            # A narrower input may be of any perspective; only a config.json can say which.
+            if other := [w for name in found["scores"] if (w := tensor_shapes[name][1]) != width]:
+                raise ValueError(
+                    f"the reward modules read scores of width {other[0]}: expected {len(PERSPECTIVES)} × "
+                    f'{config.score_channels}; name their perspectives under "reward_condition" in config.json'
+                )
             return config
     return None
-
-
-def _check_score_width(width: int, config: RewardConditionConfig) -> None:
-    # A narrower input may be of any perspective; only a config.json can tell which.
-    if width != len(PERSPECTIVES) * config.score_channels:
-        raise ValueError(
-            f"the reward modules read scores of width {width}: expected {len(PERSPECTIVES)} × {config.score_channels}; "
-            'name their perspectives under "reward_condition" in config.json'
-        )
 
 
 @flax.struct.dataclass
@@ -123,11 +111,7 @@ def encode_reward(
 ) -> EncodedReward | None:
     """The reward of a batch, with its scores encoded (PE in eq. 6); None if neither scores nor text are given.
 
-    Args:
-      config: of the U-Net's reward modules; None for a U-Net without.
-      keep: 1 where a sample has a reward, 0 where not; None: 1 everywhere.
-    Raises:
-      ValueError: if the arguments are not those that this config reads.
+    Raises ValueError if the arguments are not those that this config reads. `keep=None`: every sample has a reward.
     """
     if config is None:
         if any(given is not None for given in (scores, text, keep)):
@@ -154,14 +138,21 @@ def per_sample(keep: Float[Array, " b"], like: Float[Array, "b ..."]) -> Float[A
     return keep.reshape(-1, *(1,) * (like.ndim - 1)).astype(like.dtype)
 
 
-class NoReward:
-    """The methods of the reward layouts for a call without reward: the base editor."""
+class RewardModules:
+    """Base of the reward layouts. Its methods change nothing: they are those of the base editor."""
 
-    def embed(self, temb: TimeEmbedding, condition: None) -> TimeEmbedding:
+    def condition(self, reward: EncodedReward | None) -> Any:
+        """What the other methods read, computed once per call."""
+        return reward
+
+    def embed(self, temb: TimeEmbedding, condition: Any) -> TimeEmbedding:
+        """The time embedding with the reward."""
         return temb
 
-    def encode(self, x: FeatureMap, condition: None, deterministic: bool) -> FeatureMap:
+    def encode(self, x: FeatureMap, condition: Any, deterministic: bool) -> FeatureMap:
+        """The first feature map with the reward: the paper's reward encoder (eq. 2)."""
         return x
 
-    def after_block(self, x: FeatureMap, block: str, condition: None) -> FeatureMap:
+    def after_block(self, x: FeatureMap, block: str, condition: Any) -> FeatureMap:
+        """The output of a U-Net block with the reward (eq. 3)."""
         return x

@@ -25,7 +25,7 @@ from rewardedit_jax.models.reward_condition import (
     EncodedReward,
     FeatureMap,
     RewardConditionConfig,
-    TimeEmbedding,
+    RewardModules,
     per_sample,
 )
 
@@ -39,8 +39,8 @@ class PaperCondition:
     keep: Float[Array, " b"]
 
 
-class PaperReward(TypedModule):
-    """The reward modules of one U-Net; methods as in `reward_condition`."""
+class PaperReward(TypedModule, RewardModules):
+    """The reward modules of one U-Net."""
 
     config: RewardConditionConfig
     text_width: int
@@ -55,9 +55,6 @@ class PaperReward(TypedModule):
 
     def condition(self, reward: EncodedReward) -> PaperCondition:
         return self.reward_condition(reward)
-
-    def embed(self, temb: TimeEmbedding, condition: PaperCondition) -> TimeEmbedding:
-        return temb
 
     def encode(self, x: FeatureMap, condition: PaperCondition, deterministic: bool) -> FeatureMap:
         return self.reward_attention(x, condition) if "attention" in self.config.paths else x

@@ -21,37 +21,31 @@ from rewardedit_jax.models.reward_condition import (
     EncodedReward,
     FeatureMap,
     RewardConditionConfig,
+    RewardModules,
     TimeEmbedding,
     per_sample,
 )
 
 
-class ReleasedReward(TypedModule):
-    """The reward modules of one U-Net; methods as in `reward_condition`."""
+class ReleasedReward(TypedModule, RewardModules):
+    """The reward modules of one U-Net. Both paths encode the reward by modules of their own."""
 
     config: RewardConditionConfig
     time_width: int
     groups: int  # of the group normalisation
 
     def setup(self):
-        # Attribute names are parameter names, which `weights.unet` and checkpoints of users rely on.
+        # Attribute names are parameter names, which `weights.stable_diffusion` and checkpoints of users rely on.
         if "addition" in self.config.paths:
             self.reward_addition = ReleasedAddition(self.time_width, **self.types)
         if "attention" in self.config.paths:
             self.reward_attention = ReleasedAttention(self.config, self.groups, **self.types)
-
-    def condition(self, reward: EncodedReward) -> EncodedReward:
-        # Both paths encode the reward by modules of their own.
-        return reward
 
     def embed(self, temb: TimeEmbedding, reward: EncodedReward) -> TimeEmbedding:
         return temb + self.reward_addition(reward) if "addition" in self.config.paths else temb
 
     def encode(self, x: FeatureMap, reward: EncodedReward, deterministic: bool) -> FeatureMap:
         return self.reward_attention(x, reward, deterministic) if "attention" in self.config.paths else x
-
-    def after_block(self, x: FeatureMap, block: str, reward: EncodedReward) -> FeatureMap:
-        return x
 
 
 class ReleasedAddition(TypedModule):

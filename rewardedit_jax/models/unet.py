@@ -18,8 +18,8 @@ from jaxtyping import Array, Bool, Float, Num
 
 from rewardedit_jax.models.layers import Conv3x3, EmbeddingMLP, GroupNorm, TypedModule, sinusoid
 from rewardedit_jax.models.reward_condition import (
-    NoReward,
     RewardConditionConfig,
+    RewardModules,
     encode_reward,
     infer_reward_condition,
 )
@@ -47,33 +47,21 @@ _SINGLE_VALUED = ("cross_attention_dim", "layers_per_block", "norm_num_groups", 
 # Settings of diffusers' UNet2DConditionModel that change its output, with the values that this network has.
 _FIXED = {
     "act_fn": ("silu",),
-    "addition_embed_type": (None,),
-    "attention_type": ("default",),
-    "center_input_sample": (False,),
-    "class_embed_type": (None,),
-    "conv_in_kernel": (3,),
-    "conv_out_kernel": (3,),
-    "cross_attention_norm": (None,),
-    "downsample_padding": (1,),
-    "dropout": (0, 0.0),
-    "dual_cross_attention": (False,),
-    "encoder_hid_dim": (None,),
-    "encoder_hid_dim_type": (None,),
-    "mid_block_only_cross_attention": (None, False),
-    "mid_block_scale_factor": (1, 1.0),
     "mid_block_type": ("UNetMidBlock2DCrossAttn",),
-    "num_class_embeds": (None,),
-    "only_cross_attention": (False,),
-    "projection_class_embeddings_input_dim": (None,),
-    "resnet_out_scale_factor": (1, 1.0),
-    "resnet_skip_time_act": (False,),
-    "resnet_time_scale_shift": ("default",),
-    "time_cond_proj_dim": (None,),
-    "time_embedding_act_fn": (None,),
-    "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
+    "mid_block_only_cross_attention": (None, False),
+    "dropout": (0,),
+    **dict.fromkeys(("attention_type", "resnet_time_scale_shift"), ("default",)),
+    **dict.fromkeys(("conv_in_kernel", "conv_out_kernel"), (3,)),
+    **dict.fromkeys(("mid_block_scale_factor", "resnet_out_scale_factor"), (1,)),
+    **dict.fromkeys(("downsample_padding", "transformer_layers_per_block"), (1,)),
+    **dict.fromkeys(("center_input_sample", "resnet_skip_time_act"), (False,)),
+    **dict.fromkeys(("dual_cross_attention", "only_cross_attention"), (False,)),
+    # Class labels, and the further embeddings that SDXL and other pipelines add
+    **dict.fromkeys(("addition_embed_type", "class_embed_type", "cross_attention_norm", "encoder_hid_dim"), (None,)),
+    **dict.fromkeys(("encoder_hid_dim_type", "num_class_embeds", "projection_class_embeddings_input_dim"), (None,)),
+    **dict.fromkeys(("time_cond_proj_dim", "time_embedding_act_fn", "time_embedding_dim"), (None,)),
     "timestep_post_act": (None,),
-    "transformer_layers_per_block": (1,),
 }
 
 
@@ -122,20 +110,16 @@ class UNetConfig:
 
     @property
     def time_width(self) -> int:
-        """The width of the time embedding."""
         return 4 * self.block_out_channels[0]
 
     @classmethod
     def from_hf(
         cls, config: Mapping[str, Any], tensor_shapes: Mapping[str, tuple[int, ...]] | None = None
     ) -> "UNetConfig":
-        """The config in a diffusers config.json.
+        """The config in a diffusers config.json. Raises ValueError naming every unsupported setting.
 
         Args:
-          tensor_shapes: of the checkpoint's tensors, by name. Our config.json files describe the reward modules under
-            "reward_condition". Published ones do not mention them, so that they are inferred from the tensors.
-        Raises:
-          ValueError: naming every setting that this network does not support.
+          tensor_shapes: of the checkpoint's tensors, by name.
         """
         faults = [f"{k}={config[k]!r}" for k, values in _FIXED.items() if k in config and config[k] not in values]
         faults += [f"{k}={config[k]!r}" for k in _SINGLE_VALUED if isinstance(config.get(k), list | tuple)]
@@ -143,11 +127,10 @@ class UNetConfig:
             raise ValueError(f"this U-Net does not support {', '.join(faults)}")
         read = {f.name for f in fields(cls)} - {"reward"}
         own = {name: _hashable(value) for name, value in config.items() if name in read}
-        described = config.get("reward_condition")
-        if described is not None:
-            reward = RewardConditionConfig(**{name: _hashable(value) for name, value in described.items()})
-        else:
-            reward = infer_reward_condition(tensor_shapes or {})
+        # Our files describe the reward modules. Published files do not, but the tensors' names and shapes do.
+        if (described := config.get("reward_condition")) is None:
+            return cls(**own, reward=infer_reward_condition(tensor_shapes or {}))
+        reward = RewardConditionConfig(**{name: _hashable(value) for name, value in described.items()})
         return cls(**own, reward=reward)
 
     def to_hf(self) -> dict[str, Any]:
@@ -197,23 +180,22 @@ class UNet(TypedModule):
           reward_keep: 1 where a sample has a reward, 0 where not; None: 1 everywhere.
           residual: is added to the output of `conv_in`, before the reward encoder (the v' of SmartEdit).
           deterministic: False applies the dropout of the reward modules (rng "dropout").
-        Raises:
-          ValueError: for sizes that do not fit, or reward arguments that this U-Net does not read.
+
+        Raises ValueError for sizes that do not fit, or reward arguments that this U-Net does not read.
         """
         cfg, last = self.config, len(self.config.block_out_channels) - 1
         if any(side % 2**last for side in sample.shape[1:3]):
             raise ValueError(f"sample of {sample.shape[1]}×{sample.shape[2]}: expected sides divisible by {2**last}")
         reward = encode_reward(cfg.reward, reward_scores, reward_text, reward_keep)
-        modules = NoReward() if reward is None else self._reward_modules()
-        condition = None if reward is None else modules.condition(reward)
+        modules = RewardModules() if reward is None else self._reward_modules()
+        condition = modules.condition(reward)
 
         # Time embedding and context
         temb = modules.embed(self._time_embedding(timestep, sample.shape[0]), condition)
         context = context.astype(self.dtype)
 
         # Input: z' = conv_in([z_t, c_I]) + residual, then the reward encoder (Multi-Reward paper, eq. 2)
-        x = self._conv_in(sample, residual)
-        x = modules.encode(x, condition, deterministic)
+        x = modules.encode(self._conv_in(sample, residual), condition, deterministic)
 
         # Down
         skips = [x]
@@ -242,7 +224,6 @@ class UNet(TypedModule):
         return conv_out(nn.silu(x)).astype(jnp.float32)
 
     def example_inputs(self) -> tuple[Array | None, ...]:
-        """The smallest inputs that reach every parameter."""
         cfg, side = self.config, 2 ** (len(self.config.block_out_channels) - 1)
         plain = jnp.zeros((1, side, side, cfg.in_channels)), jnp.zeros(1), jnp.zeros((1, 1, cfg.cross_attention_dim))
         if cfg.reward is None:
@@ -252,13 +233,9 @@ class UNet(TypedModule):
         return *plain, scores, jnp.zeros(states) if "text" in cfg.reward.sources else None
 
     def _time_embedding(self, timestep: Num[Array, "*b"], batch: int) -> Float[Array, "b e"]:
-        cfg = self.config
-        angles = sinusoid(
-            jnp.broadcast_to(timestep, (batch,)),
-            cfg.block_out_channels[0],
-            flip_sin_to_cos=cfg.flip_sin_to_cos,
-            downscale_freq_shift=float(cfg.freq_shift),
-        )
+        cfg, times = self.config, jnp.broadcast_to(timestep, (batch,))
+        settings = {"flip_sin_to_cos": cfg.flip_sin_to_cos, "downscale_freq_shift": float(cfg.freq_shift)}
+        angles = sinusoid(times, cfg.block_out_channels[0], **settings)
         return EmbeddingMLP(cfg.time_width, **self.types, name="time_embedding")(angles)
 
     def _conv_in(self, sample: Array, residual: Array | None) -> Float[Array, "b h w c"]:

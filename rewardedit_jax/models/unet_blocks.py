@@ -15,6 +15,7 @@ from rewardedit_jax.models.attention import attention
 from rewardedit_jax.models.layers import Conv3x3, Dense, GroupNorm, LayerNorm, TypedModule
 
 FeatureMap = Float[Array, "b h w c"]
+Tokens = Float[Array, "b n c"]
 TimeEmbedding = Float[Array, "b t"]
 Context = Float[Array, "b l d"]
 
@@ -30,7 +31,6 @@ class ResnetBlock(TypedModule):
     def __call__(self, x: Float[Array, "b h w i"], temb: TimeEmbedding) -> Float[Array, "b h w o"]:
         norm = partial(GroupNorm, self.groups, epsilon=self.epsilon, **self.types)
         conv = partial(Conv3x3, self.features, **self.types)
-
         h = conv(name="conv1")(nn.silu(norm(name="norm1")(x)))
         h = h + Dense(self.features, **self.types, name="time_emb_proj")(nn.silu(temb))[:, None, None]
         h = conv(name="conv2")(nn.silu(norm(name="norm2")(h)))
@@ -46,7 +46,7 @@ class CrossAttention(TypedModule):
     heads: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n c"], context: Float[Array, "b m d"]) -> Float[Array, "b n c"]:
+    def __call__(self, x: Tokens, context: Float[Array, "b m d"]) -> Tokens:
         dense = partial(Dense, x.shape[-1], **self.types)
         # Self- and cross-attention differ only in where keys and values come from.
         query, key, value = (
@@ -62,7 +62,7 @@ class GEGLU(TypedModule):
     features: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n f"]:
+    def __call__(self, x: Tokens) -> Float[Array, "b n f"]:
         both = Dense(2 * self.features, **self.types, name="proj")(x)
         value, gate = jnp.split(both, 2, axis=-1)  # in this order in diffusers' GEGLU
         return value * jax.nn.gelu(gate, approximate=False)
@@ -72,7 +72,7 @@ class FeedForward(TypedModule):
     """GEGLU to four times the width, and a dense layer back to the width."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+    def __call__(self, x: Tokens) -> Tokens:
         hidden = GEGLU(4 * x.shape[-1], **self.types, name="net_0")(x)
         return Dense(x.shape[-1], **self.types, name="net_2")(hidden)
 
@@ -83,9 +83,8 @@ class TransformerBlock(TypedModule):
     heads: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n c"], context: Context) -> Float[Array, "b n c"]:
+    def __call__(self, x: Tokens, context: Context) -> Tokens:
         norm = partial(LayerNorm, 1e-5, **self.types)
-
         tokens = norm(name="norm1")(x)
         x = x + CrossAttention(self.heads, **self.types, name="attn1")(tokens, tokens)
         x = x + CrossAttention(self.heads, **self.types, name="attn2")(norm(name="norm2")(x), context)
@@ -127,24 +126,15 @@ class Upsample(TypedModule):
 
 
 class UNetBlock(TypedModule):
-    """Base of down, mid and up blocks: makes their residual blocks and transformers.
+    """Base of down, mid and up blocks: makes their residual blocks and transformers."""
 
-    Attributes:
-      features: channels of every feature map in the block.
-      layers: number of residual blocks.
-      heads: attention heads of the transformer behind each residual block; None: no transformers.
-      resample: whether a down block ends with a `Downsample`, an up block with an `Upsample`.
-      groups, epsilon: of the group normalisation in residual blocks.
-      remat: whether residual blocks and transformers are recomputed in the backward pass.
-    """
-
-    features: int
-    layers: int
-    heads: int | None
-    resample: bool
-    groups: int
+    features: int  # channels of every feature map in the block
+    layers: int  # residual blocks
+    heads: int | None  # of the transformer behind each residual block; None: no transformers
+    resample: bool  # whether a down block ends with a `Downsample`, an up block with an `Upsample`
+    groups: int  # of the group normalisation in residual blocks, as `epsilon`
     epsilon: float
-    remat: bool = False
+    remat: bool = False  # whether residual blocks and transformers are recomputed in the backward pass
 
     def resnet(self, j: int, x: Float[Array, "b h w i"], temb: TimeEmbedding) -> Float[Array, "b h w o"]:
         # Each unit is rematerialised by itself, so that the backward pass holds the activations of one at a time.

@@ -73,11 +73,7 @@ class AutoencoderConfig:
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "AutoencoderConfig":
-        """The config in a diffusers `config.json`.
-
-        Raises:
-          ValueError: naming the setting that this network does not support.
-        """
+        """The config in a diffusers `config.json`. Raises ValueError naming an unsupported setting."""
         settings = {name: value for name, value in config.items() if not name.startswith("_")}
         for name, only in _FIXED.items():
             if settings.pop(name, only) != only:
@@ -102,21 +98,17 @@ class AutoencoderConfig:
 
 @flax.struct.dataclass
 class Posterior:
-    """q(latents | image): independent normals, without scaling and shift.
+    """q(latents | image): independent normals, without scaling and shift."""
 
-    Leaves are `Any`, as `jax.eval_shape` fills them with shapes.
-    """
-
+    # `Any`, as `jax.eval_shape` fills leaves with shapes.
     mean: Any  # float32[b h w l]
     log_var: Any  # float32[b h w l], natural logarithm, within [-30, 20]
 
     @property
     def mode(self) -> Float[Array, "b h w l"]:
-        """The most probable latents."""
         return self.mean
 
     def sample(self, rng: PRNGKeyArray) -> Float[Array, "b h w l"]:
-        """Latents drawn from the posterior."""
         noise = jax.random.normal(rng, self.mean.shape, self.mean.dtype)
         return self.mean + jnp.exp(self.log_var / 2) * noise
 
@@ -257,7 +249,6 @@ class AutoencoderKL(TypedModule):
             self.post_quant_conv = Dense(config.latent_channels, **self.types)
 
     def example_inputs(self) -> tuple[Float[Array, "1 h w c"]]:
-        """The smallest inputs that reach every parameter."""
         side = self.config.spatial_factor
         return (jnp.zeros((1, side, side, self.config.in_channels)),)
 
@@ -266,11 +257,7 @@ class AutoencoderKL(TypedModule):
         return self.decode(self.encode(images).mode)
 
     def encode(self, images: Float[Array, "b h w c"]) -> Posterior:
-        """The posterior, in float32, of images in [-1, 1]; its grid is coarser by `spatial_factor`.
-
-        Raises:
-          ValueError: if height or width is not a multiple of the spatial factor.
-        """
+        """The posterior, in float32, of images in [-1, 1], whose height and width are multiples of `spatial_factor`."""
         factor = self.config.spatial_factor
         if any(side % factor for side in images.shape[1:3]):
             raise ValueError(f"images of {images.shape[1:3]} pixels: expected multiples of {factor}")

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 class VisionPlan:
     """Index arrays of a batch of images. Leaves are `Any`, as `jax.eval_shape` fills them with shapes.
 
-    Indices at padding are 0, which is a valid index: only the masks tell padding apart.
+    Indices at padding are 0, which is a valid index: only the masks distinguish padding.
     """
 
     rows: Any  # int32[n P], row of the patch in its image, 0..h-1
@@ -35,12 +35,14 @@ def plan_images(grids: Int[np.ndarray, "n 3"], config: Any, patches: int | None 
       config: a `QwenVisionConfig`.
       patches: the number that images are padded to; None: that of the largest image. It also determines the number
         of windows, except for extreme aspect ratios, so that equal `patches` give one compiled program.
-    Raises:
-      ValueError: for a video, a side that is not a positive multiple of the merge size, or too few patches.
+
+    Raises ValueError for a video, a side that is not a positive multiple of the merge size, or too few patches.
     """
     patches = padded_patches(grids, patches)
     merge, side = config.spatial_merge_size, config.window_blocks
-    _check_sides(grids, merge)
+    for grid in grids.tolist():
+        if any(length < merge or length % merge for length in grid[1:]):
+            raise ValueError(f"image grid {grid}: expected height and width in positive multiples of {merge} patches")
     counts = [-(-h // (merge * side)) * -(-w // (merge * side)) for _, h, w in grids.tolist()]
     if patches % merge**2:
         raise ValueError(f"patches={patches}: expected a multiple of {merge**2}, the patches of a merge block")
@@ -58,18 +60,16 @@ def _padded_windows(patches: int, size: int, needed: int) -> int:
 
 def _fill(grids: Int[np.ndarray, "n 3"], merge: int, side: int, patches: int, windows: int) -> VisionPlan:
     """The plan's arrays, image by image, with zeros at padding."""
-    n, size = len(grids), (side * merge) ** 2
+    n, shape = len(grids), (len(grids), windows, (side * merge) ** 2)
     rows, columns, slots = (np.zeros((n, patches), np.int32) for _ in range(3))
-    mask = np.zeros((n, patches), bool)
-    held, window_mask = np.zeros((n, windows * size), np.int32), np.zeros((n, windows * size), bool)
+    mask = np.arange(patches) < grids.prod(axis=1)[:, None]
+    window_patches, window_mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
     for i, (_, h, w) in enumerate(grids.tolist()):
-        count = h * w
-        rows[i, :count], columns[i, :count], slots[i, :count] = _image(h, w, merge, side)
-        mask[i, :count] = True
-        held[i, slots[i, :count]] = np.arange(count)
-        window_mask[i, slots[i, :count]] = True
-    shape = (n, windows, size)
-    return VisionPlan(rows, columns, mask, held.reshape(shape), window_mask.reshape(shape), slots)
+        rows[i, : h * w], columns[i, : h * w], at = _image(h, w, merge, side)
+        slots[i, : h * w] = at
+        # Slots are numbered over all windows of an image: `flat` has them on one axis.
+        window_patches[i].flat[at], window_mask[i].flat[at] = np.arange(h * w), True
+    return VisionPlan(rows, columns, mask, window_patches, window_mask, slots)
 
 
 def _image(h: int, w: int, merge: int, side: int) -> tuple[Int[np.ndarray, " p"], ...]:
@@ -82,15 +82,8 @@ def _image(h: int, w: int, merge: int, side: int) -> tuple[Int[np.ndarray, " p"]
     return rows, columns, window * span**2 + rows % span * span + columns % span
 
 
-def _check_sides(grids: Int[np.ndarray, "n 3"], merge: int) -> None:
-    """Raises ValueError if a height or width is not a positive multiple of `merge`."""
-    for grid in grids.tolist():
-        if grid[1] < merge or grid[2] < merge or grid[1] % merge or grid[2] % merge:
-            raise ValueError(f"image grid {grid}: expected height and width in positive multiples of {merge} patches")
-
-
 def padded_patches(grids: Int[np.ndarray, "n 3"], patches: int | None = None) -> int:
-    """`patches`, by default that of the largest image. Raises ValueError for no image, a video, or too few patches."""
+    """`patches`, by default that of the largest image. Raises ValueError for no image, a video, or too few."""
     if not len(grids):
         raise ValueError("image grids are empty: expected at least one image")
     if (grids[:, 0] != 1).any():
@@ -106,8 +99,7 @@ def pad_patches(
 ) -> Float[Array | np.ndarray, "n p c"]:
     """Concatenated patches of images → one row per image, padded with zeros.
 
-    Raises:
-      ValueError: if the grids do not add up to the number of patches, or as `padded_patches`.
+    Raises ValueError if the grids do not add up to the number of patches, or as `padded_patches` does.
     """
     patches, counts = padded_patches(grids, patches), grids.prod(axis=1)
     if len(pixel_values) != counts.sum():

@@ -1,19 +1,19 @@
-"""Torch tensors ⇄ parameter trees: one engine; each network brings a table of rules.
+"""Torch tensors ⇄ parameter trees: one engine; each network has a table of rules.
 
-A rule pairs two templates and a named transform:
+A rule pairs two templates and a transform:
 
     Rule("down_blocks.{i}.resnets.{j}.conv1.weight", "down_blocks_{i}/resnets_{j}/conv1/kernel", CONV)
 
-`{i}` stands for a number, `{proj:q|k|v}` for one of the words; listed once, they need not be repeated: `{proj}` will
-do. The same rule reads (torch name → path) and writes (path → torch name), so export is the inverse of import by
-construction. Both ways are strict: every tensor is taken by exactly one rule or by an `ignore` pattern, every parameter
-is filled, shapes agree; all faults come in one error.
+`{i}` matches a number, `{proj:q|k|v}` one of the words. The words are needed once per rule; elsewhere `{proj}` will do.
+The same rule reads (torch name → path) and writes (path → torch name), so that export is the inverse of import by
+construction. Both are strict: every tensor is taken by exactly one rule or by an `ignore` pattern, every parameter
+is filled, and shapes agree. All faults come in one error.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import jax
@@ -28,7 +28,7 @@ class WeightMismatch(ValueError):
 
 
 class Transform(NamedTuple):
-    """How one tensor is laid out on either side."""
+    """The layout of one tensor in JAX and in torch, as functions from one to the other."""
 
     to_jax: Callable[[np.ndarray], np.ndarray]
     to_torch: Callable[[np.ndarray], np.ndarray]
@@ -36,6 +36,7 @@ class Transform(NamedTuple):
 
 def _linear_to_jax(x: np.ndarray) -> np.ndarray:
     """[out, in], or the [out, in, 1, 1] of a 1×1 convolution, → [in, out]."""
+    # A tensor with other axes is left as it is, here and in CONV: its shape becomes a fault among the others.
     return x.reshape(x.shape[:2]).T if x.shape[2:] in ((), (1, 1)) else x
 
 
@@ -44,101 +45,85 @@ LINEAR = Transform(_linear_to_jax, lambda x: x.T)
 POINTWISE = Transform(_linear_to_jax, lambda x: x.T[:, :, None, None])  # a dense layer that torch keeps as 1×1 conv
 CONV = Transform(lambda x: x.transpose(2, 3, 1, 0) if x.ndim == 4 else x, lambda x: x.transpose(3, 2, 0, 1))
 
-
 _PLACEHOLDER = re.compile(r"\{(\w+)(?::([^}]*))?\}")
 
 
-class _Template:
-    """A name with placeholders, which matches names and can be filled in. `words`: what a placeholder may stand for."""
-
-    def __init__(self, text: str, words: Mapping[str, str]):
-        pattern, last, seen = "", 0, set()
-        for hit in _PLACEHOLDER.finditer(text):
-            name = hit[1]
-            group = f"(?P={name})" if name in seen else f"(?P<{name}>{words.get(name, '[0-9]+')})"
-            pattern += re.escape(text[last : hit.start()]) + group
-            last = hit.end()
-            seen.add(name)
-        self.regex = re.compile(pattern + re.escape(text[last:]))
-        self.blank = _PLACEHOLDER.sub(r"{\1}", text)
-
-    def match(self, name: str) -> dict[str, str] | None:
-        hit = self.regex.fullmatch(name)
-        return hit and hit.groupdict()
+def _regex(template: str, words: Mapping[str, str]) -> re.Pattern:
+    """The regex of the names that a template matches. `words`: alternatives for a placeholder; by default, numbers."""
+    first, *rest = _PLACEHOLDER.split(template)
+    pattern = re.escape(first)  # names contain dots, which must match dots only
+    for name, text in zip(rest[::3], rest[2::3], strict=True):
+        group = f"(?P<{name}>"
+        # A repeated placeholder must match the same text again.
+        pattern += f"(?P={name})" if group in pattern else f"{group}{words.get(name, '[0-9]+')})"
+        pattern += re.escape(text)
+    return re.compile(pattern)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of a table. `aliases` are further torch names that older files use; they are read, never written."""
+    """One line of a table. `aliases` are further torch names that older files have; they are read, never written."""
 
     torch: str
     path: str
     transform: Transform
     aliases: tuple[str, ...] = ()
 
-    @cached_property
-    def _words(self) -> dict[str, str]:
-        """The words of each placeholder, which need be listed in one of the templates only."""
-        listed = (hit for text in (self.torch, self.path, *self.aliases) for hit in _PLACEHOLDER.findall(text))
-        return {name: words for name, words in listed if words}
-
-    @cached_property
-    def _sources(self) -> list[_Template]:
-        return [_Template(text, self._words) for text in (self.torch, *self.aliases)]
-
-    @cached_property
-    def _path(self) -> _Template:
-        return _Template(self.path, self._words)
+    @cached_property  # compiled once: an import matches every tensor against every rule
+    def _templates(self) -> list[tuple[re.Pattern, str]]:
+        """(regex, format string) of the path, the torch name and each alias."""
+        texts = (self.path, self.torch, *self.aliases)
+        words = {name: words for text in texts for name, words in _PLACEHOLDER.findall(text) if words}
+        return [(_regex(text, words), _PLACEHOLDER.sub(r"{\1}", text)) for text in texts]
 
     def to_path(self, torch_name: str) -> str | None:
-        for template in self._sources:
-            if (groups := template.match(torch_name)) is not None:
-                return self._path.blank.format(**groups)
-        return None
+        """The parameter path of a torch name; None if the rule does not take it."""
+        (_, path), *sources = self._templates
+        hits = (regex.fullmatch(torch_name) for regex, _ in sources)
+        return next((path.format(**hit.groupdict()) for hit in hits if hit), None)
 
     def to_torch(self, path: str) -> str | None:
-        groups = self._path.match(path)
-        return None if groups is None else self._sources[0].blank.format(**groups)
+        """The torch name of a parameter path; None if the rule does not take it."""
+        (regex, _), (_, torch), *_ = self._templates
+        hit = regex.fullmatch(path)
+        return torch.format(**hit.groupdict()) if hit else None
 
 
-def linear(torch: str, path: str, aliases: tuple[str, ...] = (), transform: Transform = LINEAR) -> tuple[Rule, ...]:
-    """Rules of a dense layer: weight → kernel, and its bias if it has one."""
-    return (
-        Rule(f"{torch}.weight", f"{path}/kernel", transform, tuple(f"{a}.weight" for a in aliases)),
-        Rule(f"{torch}.bias", f"{path}/bias", COPY, tuple(f"{a}.bias" for a in aliases)),
-    )
+def linear(
+    torch: str, path: str, aliases: tuple[str, ...] = (), transform: Transform = LINEAR, weight: str = "kernel"
+) -> tuple[Rule, ...]:
+    """Rules of a layer, by default dense: its weight and its bias. A layer without bias may have both rules."""
+    pairs = (("weight", weight, transform), ("bias", "bias", COPY))
+    return tuple(Rule(f"{torch}.{t}", f"{path}/{p}", how, tuple(f"{a}.{t}" for a in aliases)) for t, p, how in pairs)
 
 
-def conv(torch: str, path: str, aliases: tuple[str, ...] = ()) -> tuple[Rule, ...]:
-    """Rules of a convolution: OIHW weight → HWIO kernel, and its bias."""
-    return linear(torch, path, aliases, CONV)
+conv = partial(linear, transform=CONV)  # OIHW weight → HWIO kernel
+norm = partial(linear, transform=COPY, weight="scale")  # Flax calls the weight of a normalisation its scale
 
 
-def norm(torch: str, path: str, aliases: tuple[str, ...] = ()) -> tuple[Rule, ...]:
-    """Rules of a normalisation: weight → scale, and its bias if it has one."""
-    return (
-        Rule(f"{torch}.weight", f"{path}/scale", COPY, tuple(f"{a}.weight" for a in aliases)),
-        Rule(f"{torch}.bias", f"{path}/bias", COPY, tuple(f"{a}.bias" for a in aliases)),
-    )
+def prefixed(rules: Iterable[Rule], prefix: str, alias: str) -> tuple[Rule, ...]:
+    """The rules with `prefix` before their torch names; the names with `alias` before them become aliases."""
+    return tuple(replace(rule, torch=prefix + rule.torch, aliases=(alias + rule.torch,)) for rule in rules)
 
 
-@dataclass(frozen=True)
-class WeightTable:
-    """All rules of one network, and regexes of torch names that carry no parameter (buffers)."""
+class WeightTable(NamedTuple):
+    """All rules of one network, and regexes of torch names that have no parameter here, such as buffers."""
 
     rules: tuple[Rule, ...]
     ignore: tuple[str, ...] = ()
-    _ignored: re.Pattern = field(init=False, repr=False)
 
-    def __post_init__(self):
-        object.__setattr__(self, "_ignored", re.compile("|".join(self.ignore) or r"(?!)"))
 
-    def assign(self, torch_names: Iterable[str]) -> Iterator[tuple[str, list[tuple[Rule, str]]]]:
-        """Each torch name with the rules that take it and the paths they give; ignored names are left out."""
-        for name in torch_names:
-            if not self._ignored.fullmatch(name):
-                hits = [(rule, rule.to_path(name)) for rule in self.rules]
-                yield name, [(rule, path) for rule, path in hits if path is not None]
+def _convert(
+    kind: str, names: Iterable[str], rules: Iterable[Rule], to: Callable[[Rule, str], str | None], faults: list[str]
+) -> Iterator[tuple[str, str, Transform]]:
+    """(name, converted name, transform) for each name that exactly one rule takes; other names add a fault."""
+    for name in names:
+        hits = [(name, new, rule.transform) for rule in rules if (new := to(rule, name)) is not None]
+        if len(hits) == 1:
+            yield hits[0]
+        else:
+            # Two rules for one name are an error of the table. The first must not win silently.
+            faults.append(f"{kind} {name}: {'two rules take it' if hits else 'no rule takes it'}")
 
 
 def import_tensors(
@@ -151,34 +136,34 @@ def import_tensors(
 
     Args:
       tensors: torch name → tensor; may read lazily, each tensor is asked for once.
-      abstract: nested dict of `jax.ShapeDtypeStruct`: what the network wants. Values are cast to its dtypes.
-      wanted: whether the parameter of a path is read; the tree then holds these alone. None: all.
+      abstract: the network's parameters as `jax.ShapeDtypeStruct` in a nested dict. Values are cast to its dtypes.
+      wanted: whether the parameter of a path is read; the tree then contains only these. None: all.
     Raises:
       WeightMismatch: listing every tensor without a rule or with two, every parameter unfilled or filled twice, and
         every shape that differs.
     """
-    shapes = flatten_dict(abstract, sep="/")
-    plan: dict[str, tuple[str, Transform]] = {}
-    faults = []
-    for name, hits in table.assign(tensors):
-        if len(hits) != 1:
-            faults.append(f"tensor {name}: " + ("no rule takes it" if not hits else "two rules take it"))
-        elif hits[0][1] in plan:
-            faults.append(f"parameter {hits[0][1]}: filled by both {plan[hits[0][1]][0]} and {name}")
-        elif hits[0][1] not in shapes:
-            faults.append(f"tensor {name}: the network has no parameter {hits[0][1]}")
+    shapes, faults, source = flatten_dict(abstract, sep="/"), [], {}
+    # `(?!)` matches nothing: without ignore patterns, no name is ignored.
+    ignored = re.compile("|".join(table.ignore) or "(?!)")
+    names = (name for name in tensors if not ignored.fullmatch(name))
+    for name, path, transform in _convert("tensor", names, table.rules, Rule.to_path, faults):
+        if path in source:
+            faults.append(f"parameter {path}: filled by both {source[path][0]} and {name}")
+        elif path not in shapes:
+            faults.append(f"tensor {name}: the network has no parameter {path}")
         else:
-            plan[hits[0][1]] = name, hits[0][0].transform
-    faults += [f"parameter {path}: no tensor fills it" for path in shapes if path not in plan]
+            source[path] = name, transform
+    faults += [f"parameter {path}: no tensor fills it" for path in shapes if path not in source]
 
     filled = {}
-    for path, (name, transform) in plan.items():
+    for path, (name, transform) in source.items():
         if wanted is not None and not wanted(path):
             continue
         value = transform.to_jax(np.asarray(tensors[name]))
         if value.shape != shapes[path].shape:
             faults.append(f"parameter {path}: {name} gives shape {value.shape}, the network wants {shapes[path].shape}")
-        if not faults:  # after one, the others are read for their shapes only
+        if not faults:  # after a fault, the other tensors are read for their shapes only, to save memory
+            # Contiguous: JAX would copy a transposed view at each transfer to a device.
             filled[path] = np.asarray(value, shapes[path].dtype, order="C")
     _raise_if(faults)
     return unflatten_dict(filled, sep="/")
@@ -190,17 +175,13 @@ def export_tensors(params: Params, table: WeightTable) -> dict[str, np.ndarray]:
     Raises:
       WeightMismatch: listing every parameter that has no rule, or two, or the torch name of another one.
     """
-    tensors, faults = {}, []
-    for path, value in flatten_dict(params, sep="/").items():
-        hits = [(rule, rule.to_torch(path)) for rule in table.rules]
-        hits = [(rule, name) for rule, name in hits if name is not None]
-        if len(hits) != 1:
-            faults.append(f"parameter {path}: " + ("no rule takes it" if not hits else "two rules take it"))
-        elif hits[0][1] in tensors:
-            faults.append(f"parameter {path}: another one is already written as {hits[0][1]}")
+    flat, tensors, faults = flatten_dict(params, sep="/"), {}, []
+    for path, name, transform in _convert("parameter", flat, table.rules, Rule.to_torch, faults):
+        if name in tensors:
+            faults.append(f"parameter {path}: another one is already written as {name}")
         else:
-            rule, name = hits[0]
-            tensors[name] = np.asarray(rule.transform.to_torch(np.asarray(jax.device_get(value))), order="C")
+            # safetensors writes the buffer of an array as it is, which must not be that of a transposed view.
+            tensors[name] = np.asarray(transform.to_torch(np.asarray(jax.device_get(flat[path]))), order="C")
     _raise_if(faults)
     return tensors
 
@@ -208,6 +189,5 @@ def export_tensors(params: Params, table: WeightTable) -> dict[str, np.ndarray]:
 def _raise_if(faults: list[str], most: int = 40) -> None:
     if faults:
         more = [f"... and {len(faults) - most} more"] if len(faults) > most else []
-        raise WeightMismatch(
-            "\n  ".join([f"weights and network do not fit ({len(faults)} faults):", *faults[:most], *more])
-        )
+        head = f"weights and network do not fit ({len(faults)} faults):"
+        raise WeightMismatch("\n  ".join([head, *faults[:most], *more]))

@@ -15,20 +15,11 @@ from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.params import Params, abstract_params
-from rewardedit_jax.weights.clip import text_table, vision_table
+from rewardedit_jax.weights import files
 from rewardedit_jax.weights.engine import WeightMismatch, WeightTable, export_tensors, import_tensors
-from rewardedit_jax.weights.files import (
-    STEMS,
-    TensorFiles,
-    WeightFileError,
-    read_json,
-    read_weights,
-    write_json,
-    write_weights,
-)
+from rewardedit_jax.weights.files import TensorFiles, WeightFileError, read_json, read_weights
 from rewardedit_jax.weights.qwen2_5_vl import edit_reward_table
-from rewardedit_jax.weights.unet import unet_table
-from rewardedit_jax.weights.vae import vae_table
+from rewardedit_jax.weights.stable_diffusion import text_table, unet_table, vae_table, vision_table
 
 
 class NetworkKind(NamedTuple):
@@ -38,16 +29,19 @@ class NetworkKind(NamedTuple):
     module: type[nn.Module]
     table: Callable[[Any], WeightTable]
     stem: str  # of its weight file
-    told_by_tensors: bool = False  # whether part of the config follows from the tensors' names and shapes
+    # Published config.json files mention neither reward modules nor reward heads; their tensors' names and shapes do.
+    infers_from_shapes: bool = False
 
 
-UNET = NetworkKind(UNetConfig, UNet, unet_table, STEMS[0], told_by_tensors=True)
-VAE = NetworkKind(AutoencoderConfig, AutoencoderKL, vae_table, STEMS[0])
-CLIP_TEXT = NetworkKind(CLIPTextConfig, CLIPTextModel, text_table, STEMS[1])
-CLIP_VISION = NetworkKind(CLIPVisionConfig, CLIPVisionModel, vision_table, STEMS[1])
-EDIT_REWARD = NetworkKind(EditRewardConfig, EditReward, edit_reward_table, STEMS[1], told_by_tensors=True)
+_DIFFUSERS, _TRANSFORMERS = files.STEMS
+UNET = NetworkKind(UNetConfig, UNet, unet_table, _DIFFUSERS, infers_from_shapes=True)
+VAE = NetworkKind(AutoencoderConfig, AutoencoderKL, vae_table, _DIFFUSERS)
+CLIP_TEXT = NetworkKind(CLIPTextConfig, CLIPTextModel, text_table, _TRANSFORMERS)
+CLIP_VISION = NetworkKind(CLIPVisionConfig, CLIPVisionModel, vision_table, _TRANSFORMERS)
+EDIT_REWARD = NetworkKind(EditRewardConfig, EditReward, edit_reward_table, _TRANSFORMERS, infers_from_shapes=True)
 
-# diffusers' `_class_name`, transformers' `architectures` or else `model_type`: what a config.json describes.
+# The kind of network that a config.json describes: by diffusers' `_class_name`, else by transformers' `architectures`,
+# else by `model_type`.
 _KINDS = {
     "UNet2DConditionModel": UNET,
     "AutoencoderKL": VAE,
@@ -55,26 +49,25 @@ _KINDS = {
     "CLIPTextModelWithProjection": CLIP_TEXT,
     "CLIPVisionModelWithProjection": CLIP_VISION,
     "Qwen2_5_VLForConditionalGeneration": EDIT_REWARD,
-    "qwen2_5_vl": EDIT_REWARD,  # reward models carry the names of classes that transformers does not have, or none
+    # `architectures` of reward models names classes that transformers does not have, or is missing.
+    "qwen2_5_vl": EDIT_REWARD,
 }
 
 
 @dataclass(frozen=True, eq=False)
 class PretrainedNetwork:
-    """A network whose weight files were opened, but not read: only their headers were."""
+    """A network whose weight files were opened; only their headers have been read."""
 
+    # Separate from reading, so that a training that resumes reads only the weights that its checkpoint lacks.
     module: nn.Module
     directory: Path
     tensors: TensorFiles
     table: WeightTable
 
     def read(self, wanted: Callable[[str], bool] | None = None) -> Params:
-        """The parameters, as NumPy arrays in a nested dict.
+        """The parameters, as NumPy arrays in a nested dict; `wanted` as of `import_tensors`.
 
-        Args:
-          wanted: whether the parameter of a path is read; the tree then holds these alone. None: all.
-        Raises:
-          WeightMismatch: tensors that do not fit the network, wanted or not.
+        Raises WeightMismatch if tensors do not fit the network, wanted or not.
         """
         try:
             return import_tensors(self.tensors, self.table, abstract_params(self.module), wanted)
@@ -85,24 +78,21 @@ class PretrainedNetwork:
 def open_pretrained(
     directory: str | Path, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32
 ) -> PretrainedNetwork:
-    """Open a diffusers or transformers component directory: which network it is, without reading its weights.
+    """Opens a diffusers or transformers component directory: finds its network, without reading the weights.
 
     Args:
       directory: a folder with config.json and safetensors (one file or shards, full precision or an fp16 variant).
       dtype: the type that the module computes in.
       param_dtype: the type that parameters are cast to.
     Raises:
-      WeightFileError: no such folder, missing or damaged files, pickles, a network or a setting that this package does
-        not have.
+      WeightFileError: no such folder, missing or damaged files, pickles, an unknown network or an unsupported setting.
     """
     directory = Path(directory).expanduser()
     config = _read_config(directory)
     kind = _kind_of(config, directory)
     tensors = read_weights(directory)
-    # Published config.json files mention neither reward modules nor reward heads. The names of their tensors do.
-    shapes = (tensors.shapes,) if kind.told_by_tensors else ()
     try:
-        network = kind.config.from_hf(config, *shapes)
+        network = kind.config.from_hf(config, *([tensors.shapes] if kind.infers_from_shapes else []))
     except ValueError as error:
         raise WeightFileError(f"{directory / 'config.json'}: {error}") from error
     module = kind.module(network, dtype=dtype, param_dtype=param_dtype)
@@ -110,9 +100,7 @@ def open_pretrained(
 
 
 def load_pretrained(
-    directory: str | Path,
-    dtype: DTypeLike = jnp.float32,
-    param_dtype: DTypeLike = jnp.float32,
+    directory: str | Path, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32
 ) -> tuple[nn.Module, Params]:
     """A network and its parameters from a diffusers or transformers component directory.
 
@@ -129,16 +117,17 @@ def load_pretrained(
 
 
 def default_dtype() -> DTypeLike:
-    """The type that models compute in unless another one is asked for: bfloat16 on accelerators, float32 on a CPU."""
+    """The type that models compute in by default: bfloat16 on accelerators, float32 on a CPU."""
+    # On CPUs, XLA computes most bfloat16 operations in float32 and only adds conversions.
     return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
 def save_pretrained(module: nn.Module, params: Params, directory: str | Path) -> None:
-    """Write a network as a component directory, which diffusers or transformers load too."""
-    kind = next(kind for kind in (UNET, VAE, CLIP_TEXT, CLIP_VISION, EDIT_REWARD) if isinstance(module, kind.module))
+    """Writes a network as a component directory, which diffusers or transformers load too."""
+    kind = next(kind for kind in _KINDS.values() if isinstance(module, kind.module))
     directory = Path(directory)
-    write_weights(export_tensors(params, kind.table(module.config)), directory, kind.stem)
-    write_json(module.config.to_hf(), directory / "config.json")
+    files.write_weights(export_tensors(params, kind.table(module.config)), directory, kind.stem)
+    files.write_json(module.config.to_hf(), directory / "config.json")
 
 
 def _read_config(directory: Path) -> dict:
@@ -154,8 +143,8 @@ def _read_config(directory: Path) -> dict:
 
 def _kind_of(config: dict, directory: Path) -> NetworkKind:
     names = [config.get("_class_name"), *(config.get("architectures") or []), config.get("model_type")]
-    known = [name for name in names if name in _KINDS]
-    if not known:
-        name = next(filter(None, names), "nothing")
-        raise WeightFileError(f"{directory / 'config.json'} describes {name}; known networks: {', '.join(_KINDS)}.")
-    return _KINDS[known[0]]
+    for name in names:
+        if name in _KINDS:
+            return _KINDS[name]
+    name = next(filter(None, names), "nothing")
+    raise WeightFileError(f"{directory / 'config.json'} describes {name}; known networks: {', '.join(_KINDS)}.")

@@ -15,7 +15,7 @@ from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.params import random_params
 from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 from rewardedit_jax.weights.hub import SHIPPED, ModelNotFound
-from rewardedit_jax.weights.unet import widen_conv_in
+from rewardedit_jax.weights.stable_diffusion import widen_conv_in
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from rewardedit_jax.data.clip_tokenizer import encode_texts, load_clip_tokenizer
 from rewardedit_jax.editing.objective import denoising_loss
 from rewardedit_jax.training.optimizer import make_optimizer
 from rewardedit_jax.weights.engine import export_tensors
-from rewardedit_jax.weights.unet import unet_table
+from rewardedit_jax.weights.stable_diffusion import unet_table
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from rewardedit_jax.models.clip import (
     end_of_text,
     quick_gelu,
 )
-from rewardedit_jax.weights.clip import text_table, vision_table
 from rewardedit_jax.weights.engine import WeightMismatch, export_tensors, import_tensors
+from rewardedit_jax.weights.stable_diffusion import text_table, vision_table
 
 FIXTURE = REFERENCES / "editor_a"
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}

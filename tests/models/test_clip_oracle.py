@@ -10,8 +10,8 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
-from rewardedit_jax.weights.clip import text_table, vision_table
 from rewardedit_jax.weights.engine import export_tensors, import_tensors
+from rewardedit_jax.weights.stable_diffusion import text_table, vision_table
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -79,7 +79,7 @@ def test_a_tensor_axis_divides_the_key_heads():
 
 def test_no_token_sees_a_later_one():
     module = Decoder(TINY)
-    positions, mask = jnp.arange(6)[None], causal_mask(6)
+    positions, mask = jnp.arange(6)[None], causal_mask(jnp.zeros((1, 6), jnp.int32))
     params = module.init(jax.random.key(0), jnp.zeros((1, 6, 16)), positions, mask)
     x = jax.random.normal(jax.random.key(1), (1, 6, 16))
     before, after = (module.apply(params, y, positions, mask) for y in (x, x.at[:, 4].add(1.0)))

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 
-from rewardedit_jax.models.edit_reward import visible
+from rewardedit_jax.models.decoder import causal_mask
 from rewardedit_jax.models.qwen2_5_vl import multimodal_positions
 
 
 def test_each_prompt_sees_what_is_shared_and_itself():
-    seen = visible(jnp.asarray([[0, 0, 1, 1, 2, -1]]))[0, 0].astype(int)
+    seen = causal_mask(jnp.asarray([[0, 0, 1, 1, 2, -1]]))[0, 0].astype(int)
     expected = [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -21,7 +21,7 @@ def test_each_prompt_sees_what_is_shared_and_itself():
 
 
 def test_a_single_prompt_is_causal():
-    np.testing.assert_array_equal(visible(jnp.zeros((2, 5), jnp.int32))[1, 0], np.tril(np.ones((5, 5), bool)))
+    np.testing.assert_array_equal(causal_mask(jnp.zeros((2, 5), jnp.int32))[1, 0], np.tril(np.ones((5, 5), bool)))
 
 
 def test_positions_on_three_axes_by_hand():

@@ -222,7 +222,7 @@ def test_a_plain_llama_is_the_same_module(tmp_path):
     module = Decoder(config)
     x = tensors["model.embed_tokens.weight"][ids]
     positions = jnp.broadcast_to(jnp.arange(9), (2, 9))
-    arguments = jnp.asarray(x), positions, jnp.broadcast_to(causal_mask(9), (2, 1, 9, 9))
+    arguments = jnp.asarray(x), positions, causal_mask(jnp.zeros((2, 9), jnp.int32))
     abstract = jax.eval_shape(lambda: module.init(jax.random.key(0), *arguments))["params"]
     wanted = {"decoder": {**abstract, "embed_tokens": {"embedding": jax.ShapeDtypeStruct((TOKENS, 32), np.float32)}}}
     params = import_tensors(tensors, rules, wanted)["decoder"]

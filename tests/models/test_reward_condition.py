@@ -37,7 +37,7 @@ from rewardedit_jax.models.reward_paper import ConditionModule
 from rewardedit_jax.models.reward_released import BertCrossAttention
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.weights.engine import export_tensors
-from rewardedit_jax.weights.unet import unet_table
+from rewardedit_jax.weights.stable_diffusion import unet_table
 
 SUBSETS = {names: [s for k in (1, 2, 3) for s in itertools.combinations(names, k)] for names in (SOURCES, PATHS)}
 ABLATIONS = list(itertools.product(LAYOUTS, SUBSETS[SOURCES], SUBSETS[PATHS]))

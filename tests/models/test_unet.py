@@ -30,7 +30,7 @@ from tiny_unets import (
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import PARTITION_RULES, UNet, UNetConfig
 from rewardedit_jax.weights.engine import WeightMismatch, export_tensors, import_tensors
-from rewardedit_jax.weights.unet import unet_table, widen_conv_in
+from rewardedit_jax.weights.stable_diffusion import unet_table, widen_conv_in
 
 SD15 = UNetConfig(in_channels=8, cross_attention_dim=768, sample_size=64)
 REWARDS = {

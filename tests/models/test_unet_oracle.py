@@ -13,7 +13,7 @@ from tiny_unets import SD1, SD2, abstract, call, inputs, random_params, reward_i
 
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.weights.engine import export_tensors, import_tensors
-from rewardedit_jax.weights.unet import unet_table
+from rewardedit_jax.weights.stable_diffusion import unet_table
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

@@ -14,7 +14,7 @@ from paths import REFERENCES
 
 from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, AutoencoderKL, DownBlock, Posterior
 from rewardedit_jax.weights.engine import WeightMismatch, export_tensors, import_tensors
-from rewardedit_jax.weights.vae import vae_table
+from rewardedit_jax.weights.stable_diffusion import vae_table
 
 FIXTURE = REFERENCES / "editor_a"
 TINY = AutoencoderConfig(block_out_channels=(8, 16), norm_num_groups=4)

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.weights.engine import export_tensors, import_tensors
-from rewardedit_jax.weights.vae import vae_table
+from rewardedit_jax.weights.stable_diffusion import vae_table
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
