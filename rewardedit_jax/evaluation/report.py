@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int, Num
+from jaxtyping import Int, Shaped
 
-from rewardedit_jax.evaluation.statistics import bootstrap_interval
+from rewardedit_jax.evaluation.statistics import bootstrap_interval, indices_by_value
 from rewardedit_jax.weights.files import write_json
 
 Note = tuple[list[str], dict[str, Any]]  # sentences below a report's table, and the entries of its JSON file
@@ -75,18 +75,13 @@ class Row:
 
 
 def sound_share(
-    measure: str,
-    right: Num[np.ndarray, " n"] | Bool[np.ndarray, " n"],
-    what: str,
-    seed: int,
-    counted: Int[np.ndarray, " n"] | None = None,
+    measure: str, right: Shaped[np.ndarray, " n"], what: str, seed: int, counted: Int[np.ndarray, " n"] | None = None
 ) -> Row:
     """The share of right items, with its bootstrap interval over items.
 
     Args:
       right: number or share of what is right in each item.
       what: plural noun for what is counted: "pairs".
-      seed: seed of the bootstrap.
       counted: number of things counted in each item, 1 by default. The pairs of a group are not independent: the
         bootstrap must resample groups, not pairs.
     """
@@ -99,18 +94,13 @@ def sound_share(
 
 @dataclass(frozen=True)
 class Report:
-    """The measures of one benchmark.
-
-    Attributes:
-      values: entries of the JSON file besides the rows.
-      percent: whether text shows values in percent (accuracies) or as they are (correlations).
-    """
+    """The measures of one benchmark."""
 
     title: str
     rows: Sequence[Row]
     notes: Sequence[str]
-    values: Mapping[str, Any]
-    percent: bool
+    values: Mapping[str, Any]  # further entries of the JSON file
+    percent: bool  # text shows values in percent (accuracies), not as they are (correlations)
 
     def with_notes(self, *notes: Note) -> "Report":
         """This report with further notes and their values."""
@@ -125,9 +115,6 @@ class Report:
 
     def to_text(self) -> str:
         return self.table().to_text()
-
-    def to_markdown(self) -> str:
-        return self.table().to_markdown()
 
     def to_json(self) -> dict[str, Any]:
         """`values` and the table as `rows`; undefined numbers become null, as JSON has no NaN."""
@@ -167,22 +154,21 @@ def _without_nan(value: Any) -> Any:
 
 
 def note_repeated(items: Sequence[Hashable], verdicts: Sequence[Hashable], what: str) -> Note:
-    """Note about items that people judged more than once, with the same verdict or with different ones.
+    """Note about equal items, which people judged more than once, with the same verdict or with different ones.
 
     Args:
-      items: what people judged; equal items were judged repeatedly.
-      verdicts: the verdict on each item.
       what: plural noun for the items: "pairs".
     """
-    indices: dict[Hashable, list[int]] = {}
-    for i, item in enumerate(items):
-        indices.setdefault(item, []).append(i)
     found: dict[str, list[list[int]]] = {"contradictory": [], "repeated": []}
-    for same in indices.values():
+    for same in indices_by_value(items).values():
         if len(same) > 1:
             found["contradictory" if len({verdicts[i] for i in same}) > 1 else "repeated"].append(same)
     values = {kind: {what: len(groups), "first": groups[:MOST_LISTED]} for kind, groups in found.items()}
-    notes = [f"{kind} {what}, {len(groups)}: items {_equal_items(groups)}." for kind, groups in found.items() if groups]
+    notes = [
+        f"{kind} {what}, {len(groups)}: items {listed((' = '.join(map(str, same)) for same in groups), '; ')}."
+        for kind, groups in found.items()
+        if groups
+    ]
     if notes:
         # They may be the votes of two people: removing one of them would favour the other.
         notes.append(
@@ -190,7 +176,3 @@ def note_repeated(items: Sequence[Hashable], verdicts: Sequence[Hashable], what:
             "100 % cannot be reached. Both protocols count every item."
         )
     return notes, values
-
-
-def _equal_items(groups: Sequence[Sequence[int]]) -> str:
-    return listed((" = ".join(map(str, same)) for same in groups), separator="; ")

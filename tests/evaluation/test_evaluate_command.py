@@ -213,7 +213,7 @@ def test_arguments_that_do_not_go_together(evaluate, arguments):
 
 def test_bad_input_is_a_short_error(evaluate, tmp_path, monkeypatch):
     monkeypatch.delenv("REWARDEDIT_TRACEBACK", raising=False)
-    with pytest.raises(SystemExit, match=r"error: .*none\.json does not exist"):
+    with pytest.raises(SystemExit, match=r"error: .*none\.json"):
         evaluate("genai_bench", "--answers", tmp_path / "none.json")
     with pytest.raises(SystemExit, match=r"error: .* has 0 files"):
         evaluate("imagenhub", "--ratings", tmp_path, "--answers", tmp_path)

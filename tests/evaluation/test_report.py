@@ -26,7 +26,7 @@ REPORT = Report("A benchmark", ROWS, ["A note."], {"seed": 3, "nested": {"r": [m
 
 
 def test_three_forms_have_the_same_content():
-    text, markdown, content = REPORT.to_text(), REPORT.to_markdown(), REPORT.to_json()
+    text, markdown, content = REPORT.to_text(), REPORT.table().to_markdown(), REPORT.to_json()
     for form in (text, markdown):
         assert all(
             part in form for part in ("A benchmark", "53.54", "[10.00, 50.00]", "undefined", "919 votes", "A note.")

@@ -13,31 +13,25 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+import msgspec
 import numpy as np
 from jaxtyping import Float
 
+from rewardedit_jax.data import json_files
 from rewardedit_jax.data.parquet import ParquetRows
 from rewardedit_jax.data.records import BadRecords, list_lines
 from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
 from rewardedit_jax.evaluation.reward_models.aurora import Pair
-from rewardedit_jax.evaluation.reward_models.edits import Edit, read_records
+from rewardedit_jax.evaluation.reward_models.edits import Edit, EmbeddedImage, NotBlank, Records
 
 FIRST, SECOND = DECIDED = "[[A>B]]", "[[B>A]]"  # A is the edit that is shown first
 UNKNOWN = "Unknown"  # an answer without a verdict
 # Human label → the judge's word for it.
 ANSWER_OF = {"leftvote": FIRST, "rightvote": SECOND, "tievote": "[[A=B=Good]]", "bothbad_vote": "[[A=B=Bad]]"}
-_ANSWERS = tuple(ANSWER_OF.values())
-_LAYOUT = 'a list of {"idx", "human_vote", "model_vote"}, as GenAI-Bench publishes <judge>/pairwise.json'
-
-_IMAGES = ("source_image", "left_output_image", "right_output_image")
+_MIRRORED = {FIRST: SECOND, SECOND: FIRST}  # a tie is its own mirror image
 _HUMAN = {"leftvote": 1, "rightvote": -1, "tievote": 0, "bothbad_vote": 0}  # a scorer has one kind of tie
-_HUB_LAYOUT = f"""expected:
-  <directory>/
-    *.parquet   columns instruct_prompt, vote_type ({" | ".join(_HUMAN)}),
-                {", ".join(_IMAGES)} (each {{bytes, path}})
-Hugging Face hub: TIGER-Lab/GenAI-Bench, folder image_edition."""
 
 
 # Votes of a judge, in one order of the edits or in both.
@@ -64,15 +58,14 @@ def align_swapped(
 ) -> Sequence[AnyVote | None]:
     """The swapped votes in the order of `votes`, with their verdicts mirrored back.
 
-    Args:
-      votes, swapped: the judge's answers for both orders of the edits; None for a failed answer. As a failed answer
-        does not say which comparison it was, it may be any that was answered in the other order only.
-      file: file of `swapped`, for errors.
-    Raises:
-      ValueError: if the comparisons are not the same, or the human votes do not change sides with the edits.
+    None is a failed answer. It does not say which comparison failed: any one that was answered in the other order only.
+    It is an error about `file`, that of `swapped`, if the comparisons are not the same in both orders, or if the human
+    votes do not change sides with the edits.
     """
     mirrored = {
-        vote.key: replace(vote, human=_mirrored(vote.human), judged=_mirrored(vote.judged))
+        vote.key: replace(
+            vote, human=_MIRRORED.get(vote.human, vote.human), judged=_MIRRORED.get(vote.judged, vote.judged)
+        )
         for vote in filter(None, swapped)
     }
     known = dict.fromkeys(vote.key for vote in filter(None, votes))
@@ -93,10 +86,6 @@ def align_swapped(
     return found
 
 
-def _mirrored(verdict: str) -> str:
-    return {FIRST: SECOND, SECOND: FIRST}.get(verdict, verdict)  # a tie is its own mirror image
-
-
 def mean_over_orders(orders: Sequence[Sequence[Vote | None]], right: Callable[[Vote], bool]) -> Float[np.ndarray, " n"]:
     """The share of orders in which each comparison is right; a failed answer is wrong."""
     return np.mean([[vote is not None and right(vote) for vote in order] for order in orders], axis=0)
@@ -113,24 +102,18 @@ def same_answer(votes: Sequence[Vote | None], other_order: Sequence[Vote | None]
 # Stored answers of a judge.
 
 
+class _VoteRecord(msgspec.Struct):
+    idx: Any
+    human_vote: Literal[tuple(ANSWER_OF)]
+    model_vote: Literal[tuple(ANSWER_OF.values())]
+
+
 def read_votes(file: Path) -> list[Vote]:
-    """The votes of a `pairwise.json`, in its order.
-
-    Raises:
-      FileNotFoundError, ValueError: naming the file and, if one is wrong, the item and its label.
-    """
-    records = read_records(file, ("idx", "human_vote", "model_vote"), _LAYOUT)
-    repeated = [key for key, count in Counter(str(r["idx"]) for r in records).items() if count > 1]
-    if repeated:
+    """The votes of a `pairwise.json`, in its order."""
+    records = json_files.read_json(file, Records[_VoteRecord])
+    if repeated := [idx for idx, count in Counter(str(r.idx) for r in records).items() if count > 1]:
         raise ValueError(f"{file}: idx {listed(repeated)} occurs more than once; expected one vote per idx")
-    return [_vote(record, file) for record in records]
-
-
-def _vote(record: dict[str, Any], file: Path) -> Vote:
-    for key, known in (("human_vote", tuple(ANSWER_OF)), ("model_vote", _ANSWERS)):
-        if record[key] not in known:
-            raise ValueError(f"{file}, item {record['idx']}: {key} is {record[key]!r}; expected {', '.join(known)}")
-    return Vote(f"idx {record['idx']}", ANSWER_OF[record["human_vote"]], record["model_vote"])
+    return [Vote(f"idx {r.idx}", ANSWER_OF[r.human_vote], r.model_vote) for r in records]
 
 
 def _right_with_three_labels(vote: Vote) -> bool:
@@ -157,13 +140,13 @@ def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = N
     if other_order is not None:
         rows.append(same_answer(votes, other_order, "votes", seed))
     label, count = Counter(vote.human for vote in votes).most_common(1)[0]
-    counts = Counter((vote.human, vote.judged) for vote in votes)
+    counts, labels = Counter((vote.human, vote.judged) for vote in votes), ANSWER_OF.values()
     values = {
         "accuracy": round(100 * right / len(votes), 2),
         "correct": right,
         "votes": len(votes),
         "seed": seed,
-        "counts": {human: {judged: counts[human, judged] for judged in _ANSWERS} for human in _ANSWERS},
+        "counts": {human: {judged: counts[human, judged] for judged in labels} for human in labels},
     }
     notes = [
         f"Baseline: the constant answer {label} is right in {100 * count / len(votes):.2f} % of the votes.",
@@ -176,31 +159,35 @@ def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = N
 # The hub's parquet files.
 
 
+class _HubRow(msgspec.Struct):
+    instruct_prompt: NotBlank
+    vote_type: Literal[tuple(_HUMAN)]
+    source_image: EmbeddedImage
+    left_output_image: EmbeddedImage
+    right_output_image: EmbeddedImage
+
+
+_HUB_LAYOUT = f"""expected:
+  <directory>/
+    *.parquet   columns instruct_prompt, vote_type ({" | ".join(_HUMAN)}),
+                source_image, left_output_image, right_output_image (each {{bytes, path}})
+Hugging Face hub: TIGER-Lab/GenAI-Bench, folder image_edition."""
+
+
 def read_hub_pairs(directory: Path) -> list[Pair]:
-    """The pairs of all parquet files under a directory; their encoded images are held in memory.
-
-    Raises:
-      FileNotFoundError: if there is no parquet file.
-      BadRecords: if a file has another layout, or listing all rows with an unknown vote, no instruction or no image.
-    """
-    rows = ParquetRows(directory, ("instruct_prompt", "vote_type", *_IMAGES), _HUB_LAYOUT)
-    found = [rows[i] for i in range(len(rows))]
+    """The pairs of all parquet files under a directory; their encoded images are held in memory."""
+    rows = ParquetRows(directory, _HubRow.__struct_fields__, _HUB_LAYOUT)
+    named = ((rows.name(i), rows[i]) for i in range(len(rows)))
+    entries, faults = json_files.validate(named, _HubRow)
     # No row is skipped: that would change the denominator of the accuracy.
-    if faults := [f"{rows.name(i)}: {fault}" for i, row in enumerate(found) if (fault := _fault(row))]:
-        raise BadRecords(list_lines(f"{directory}: {len(faults)} of {len(found)} rows cannot be evaluated:", faults))
-    return [_hub_pair(row, rows.name(i)) for i, row in enumerate(found)]
-
-
-def _fault(row: dict[str, Any]) -> str | None:
-    if row["vote_type"] not in _HUMAN:
-        return f"vote_type is {row['vote_type']!r}; expected {', '.join(_HUMAN)}"
-    if not isinstance(row["instruct_prompt"], str) or not row["instruct_prompt"].strip():
-        return "no instruct_prompt"
-    lacking = [name for name in _IMAGES if not (row[name] or {}).get("bytes")]
-    return f"no image in {', '.join(lacking)}" if lacking else None
-
-
-def _hub_pair(row: dict[str, Any], name: str) -> Pair:
-    source, *edited = _IMAGES
-    edits = (Edit(row[source]["bytes"], row[e]["bytes"], row["instruct_prompt"], f"{name}, {e}") for e in edited)
-    return Pair(*edits, _HUMAN[row["vote_type"]])
+    if faults:
+        heading = f"{directory}: {len(faults)} of {len(rows)} rows cannot be evaluated:"
+        raise BadRecords(f"{list_lines(heading, faults)}\n{_HUB_LAYOUT}")
+    pairs = []
+    for _, name, row in entries:
+        first, second = (
+            Edit(row.source_image.bytes, getattr(row, side).bytes, row.instruct_prompt, f"{name}, {side}")
+            for side in ("left_output_image", "right_output_image")
+        )
+        pairs.append(Pair(first, second, _HUMAN[row.vote_type]))
+    return pairs
