@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from jaxtyping import Int, Shaped
 
@@ -117,10 +118,11 @@ class Report:
         return self.table().to_text()
 
     def to_json(self) -> dict[str, Any]:
-        """`values` and the table as `rows`; undefined numbers become null, as JSON has no NaN."""
+        """`values` and the table as `rows`."""
         # The names of the fields of `Row` are keys of the file: renaming one breaks readers.
-        rows = [vars(row) for row in self.rows]
-        return _without_nan({**self.values, "title": self.title, "rows": rows, "notes": list(self.notes)})
+        content = {**self.values, "title": self.title, "rows": self.rows, "notes": self.notes}
+        # JSON has no NaN: msgspec writes null.
+        return msgspec.json.decode(msgspec.json.encode(content, enc_hook=np.generic.item))
 
     def write(self, json_file: Path | None, png_file: Path | None) -> None:
         """Writes the files that are given, and their directories where missing."""
@@ -145,20 +147,8 @@ class Report:
         return f"{100 * value:.2f}" if self.percent else f"{value:.4f}"
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def note_repeated(items: Sequence[Hashable], verdicts: Sequence[Hashable], what: str) -> Note:
-    """Note about equal items, which people judged more than once, with the same verdict or with different ones.
-
-    Args:
-      what: plural noun for the items: "pairs".
-    """
+    """Note about equal items, which people judged more than once. `what` is their plural noun, such as "pairs"."""
     found: dict[str, list[list[int]]] = {"contradictory": [], "repeated": []}
     for same in indices_by_value(items).values():
         if len(same) > 1:

@@ -22,22 +22,13 @@ class Sheet:
         columns: int,
         side: int,
         *,
-        gap: int = 10,
-        caption: int = 22,
-        heading: int = 0,
-        footer: int = 0,
-        text_width: int = 0,
+        gap: int = 10,  # between columns, and below the caption of a row
+        caption: int = 22,  # height of the space below each picture, `CAPTION_LINE` per line
+        heading: int = 0,  # height of the space above the first row
+        footer: int = 0,  # height of the space below the last row
+        text_width: int = 0,  # of the text column
     ):
-        """Makes an empty page.
-
-        Args:
-          side: width and height of a picture.
-          gap: space between columns, and below the caption of a row.
-          caption: height of the space below each picture, `CAPTION_LINE` per line.
-          heading: height of the space above the first row, 0 for a page without headings.
-          footer: height of the space below the last row, 0 for a page without a footer.
-          text_width: width of the text column, 0 for a page without one.
-        """
+        """Makes an empty page for pictures of width and height `side`, without the parts of size 0."""
         self.side, self._gap, self._heading = side, gap, heading
         self._pitch = side + caption + gap
         self._text = text_width + gap if text_width else 0

@@ -14,7 +14,6 @@ Human = Int[np.ndarray, " n"]  # of two edits, people prefer: 1 the first, -1 th
 Values = Float[np.ndarray, " n"]
 Margin = Float[np.ndarray, " n"]  # score of the first edit minus score of the second
 
-_RESAMPLES = 1000
 NO_TIES = -1.0  # a tie threshold that no |margin| reaches
 _BINS = 10
 _FOLDS = 5
@@ -30,15 +29,9 @@ def bootstrap_interval(statistic: Callable[[Int[np.ndarray, " n"]], float], n: i
     if n == 1:  # scipy refuses a single observation, although every resample of it is the same
         return (value := float(statistic(np.zeros(1, int)))), value
     # Not vectorized: statistics such as a mean of correlations take one resample at a time.
-    low, high = scipy.stats.bootstrap(
-        (np.arange(n),),
-        statistic,
-        n_resamples=_RESAMPLES,
-        confidence_level=0.95,
-        method="percentile",
-        vectorized=False,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    rng, options = np.random.default_rng(seed), {"n_resamples": 1000, "confidence_level": 0.95, "method": "percentile"}
+    resampled = scipy.stats.bootstrap((np.arange(n),), statistic, vectorized=False, rng=rng, **options)
+    low, high = resampled.confidence_interval
     return float(low), float(high)
 
 
@@ -125,7 +118,7 @@ def correct(human: Human, margin: Margin, threshold: float) -> Bool[np.ndarray, 
 
 
 def correct_without_ties(human: Human, margin: Margin) -> Bool[np.ndarray, " m"]:
-    """Whether the margin has the right sign, for the pairs that people decided: at least one. 0 is wrong."""
+    """Whether the margin has the right sign, for the pairs that people decided (at least one); 0 is wrong."""
     decided = human != 0
     if not decided.any():
         raise ValueError(f"all {len(human)} human verdicts are ties: accuracy without ties needs at least one decision")
@@ -187,9 +180,8 @@ def reliability_bins(stated: Values, observed: Values, low: float = 0.5) -> list
     """The non-empty bins of equal width between `low` and 1, in ascending order.
 
     Args:
-      stated: probabilities in low..1.
+      stated: probabilities in low..1; those of the preferred one of two edits are 1/2 at least.
       observed: 1 where the prediction came true, 0 where not, 1/2 where neither outcome is the right one.
-      low: smallest possible probability: 1/2 for the preferred one of two edits.
     """
     index = np.clip(((stated - low) / (1 - low) * _BINS).astype(int), 0, _BINS - 1)
     members = [index == i for i in range(_BINS) if (index == i).any()]

@@ -23,16 +23,8 @@ from jaxtyping import Float
 from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.evaluation import statistics
 from rewardedit_jax.evaluation.report import Report, Row, listed, note_repeated, sound_share
-from rewardedit_jax.evaluation.reward_models.edits import (
-    OVERALL,
-    Edit,
-    Number,
-    Records,
-    ScoreSource,
-    Text,
-    note_transparent,
-    score_edits,
-)
+from rewardedit_jax.evaluation.reward_models import edits
+from rewardedit_jax.evaluation.reward_models.edits import Edit, Number, ScoreSource, Text
 
 _TITLES = {"aurora": "AURORA points", "imagenhub": "ImagenHub points"}
 
@@ -58,7 +50,7 @@ class _PairRecord(msgspec.Struct):
 def read_pairs(file: Path, images: Path | None = None) -> list[Pair]:
     """The pairs of a JSON file, whose image paths are relative to `images`, by default the directory of the file."""
     images, pairs = images or file.parent, []
-    for i, record in enumerate(read_json(file, Records[_PairRecord])):
+    for i, record in enumerate(read_json(file, edits.Records[_PairRecord])):
         # The key of the image is part of the name: a scorer's error about one edit then says which of the two.
         first, second = (
             Edit(images / record.path_src, images / getattr(record, key), record.prompt, f"{file}, item {i}, {key}")
@@ -70,15 +62,14 @@ def read_pairs(file: Path, images: Path | None = None) -> list[Pair]:
 
 def evaluate_pairs(pairs: Sequence[Pair], source: ScoreSource, title: str, seed: int = 0) -> Report:
     """Accuracies of the overall score on human preferences, of at least two pairs."""
-    edits = [edit for pair in pairs for edit in (pair.first, pair.second)]
+    scored = [edit for pair in pairs for edit in (pair.first, pair.second)]
     # One list of first and second edits in turn: a scorer encodes the source they share only once.
-    scores = score_edits(source, edits)[:, OVERALL]
+    scores = edits.score_edits(source, scored)[:, edits.OVERALL]
     report = measure_pairs(np.array([pair.human for pair in pairs]), scores[::2] - scores[1::2], title, seed)
     # Two pairs are the same in either order of their edits.
     same = [frozenset((pair.first, pair.second)) for pair in pairs]
     preferred = [{1: pair.first, -1: pair.second}.get(pair.human) for pair in pairs]
-    repeated = note_repeated(same, preferred, "pairs")
-    return report.with_notes(repeated, note_transparent(source, edits))
+    return report.with_notes(note_repeated(same, preferred, "pairs"), edits.note_transparent(source, scored))
 
 
 def measure_pairs(human: statistics.Human, margin: statistics.Margin, title: str, seed: int = 0) -> Report:
@@ -115,6 +106,7 @@ class Point:
 
 
 def _point_record(**keys: str) -> type[msgspec.Struct]:
+    # The two lists differ in the names of their keys only.
     texts = [(name, Text) for name in ("instruction", "source", "edited", "model")]
     return msgspec.defstruct("_PointRecord", [*texts, ("score", Number)], rename=keys)
 
@@ -130,17 +122,17 @@ def read_points(file: Path, images: Path | None, benchmark: str) -> list[Point]:
     images = images or file.parent
     return [
         Point(Edit(images / r.source, images / r.edited, r.instruction, f"{file}, item {i}"), r.score, r.model)
-        for i, r in enumerate(read_json(file, Records[_POINT_RECORDS[benchmark]]))
+        for i, r in enumerate(read_json(file, edits.Records[_POINT_RECORDS[benchmark]]))
     ]
 
 
 def evaluate_points(points: Sequence[Point], source: ScoreSource, benchmark: str, seed: int = 0) -> Report:
     """Rank correlation of the overall score with human ratings."""
-    edits = [point.edit for point in points]
-    report = measure_points(points, score_edits(source, edits)[:, OVERALL], benchmark, seed)
+    scored = [point.edit for point in points]
+    report = measure_points(points, edits.score_edits(source, scored)[:, edits.OVERALL], benchmark, seed)
     # The same edit may be listed for two models: `Edit` compares by images and instruction.
-    repeated = note_repeated(edits, [point.human for point in points], "edits")
-    return report.with_notes(repeated, note_transparent(source, edits))
+    repeated = note_repeated(scored, [point.human for point in points], "edits")
+    return report.with_notes(repeated, edits.note_transparent(source, scored))
 
 
 def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], benchmark: str, seed: int = 0) -> Report:
@@ -153,15 +145,14 @@ def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], ben
     per_model = _per_model(human, scores, model)
     correlations = list(per_model.values())
     items = f"{len(per_model)} models, {len(points)} edits"
-    rows = [Row("mean of r", "published", float(np.mean(correlations)), items)]
+    published = {"mean of r": float(np.mean(correlations))}
     if benchmark == "imagenhub":
         # Table 2 has the tanh. The other two are EditReward's `imagenhub_bench_v2`, which returns the last one.
         prompts = [point.edit.instruction for point in points]
-        rows += [
-            Row("tanh of mean r", "published", statistics.published_mean(correlations), items),
-            Row("r within instructions", "published", statistics.per_prompt_spearman(human, scores, prompts), items),
-            Row("r of z-scores, v2", "published", statistics.z_scored_spearman(human, scores, prompts), items),
-        ]
+        published["tanh of mean r"] = statistics.published_mean(correlations)
+        published["r within instructions"] = statistics.per_prompt_spearman(human, scores, prompts)
+        published["r of z-scores, v2"] = statistics.z_scored_spearman(human, scores, prompts)
+    rows = [Row(measure, "published", value, items) for measure, value in published.items()]
 
     def resampled_mean(drawn: np.ndarray) -> float:
         # A model without any drawn edit is not part of this resample's mean.

@@ -126,12 +126,11 @@ def _editreward_bench(a: argparse.Namespace) -> Report:
 
 
 def _given(a: argparse.Namespace, *forms: str) -> str:
-    """The first argument of the form that was given, of forms such as "pairs model": arguments that go together."""
+    """The first argument of the form that was given. A form lists arguments that go together, such as "pairs model"."""
     arguments = [form.split() for form in forms]
     given = {name for form in arguments for name in form if getattr(a, name) is not None}
-    for form in arguments:
-        if given == set(form):
-            return form[0]
+    if found := next((form for form in arguments if given == {*form}), None):
+        return found[0]
     # argparse has exclusive groups of single arguments, but not of combinations.
     expected = ", or ".join(" and ".join(f"--{name}" for name in form) for form in arguments)
     raise ValueError(f"arguments do not go together; expected {expected}")

@@ -10,7 +10,7 @@ with `prompt`, `path_src`, `paths_generated` (two to four) and `human_vote` with
 the other layouts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from pathlib import Path
@@ -25,16 +25,8 @@ from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.records import BadRecords, count_noun, list_lines
 from rewardedit_jax.evaluation import statistics
 from rewardedit_jax.evaluation.report import MOST_LISTED, Report, Row, listed, sound_share
-from rewardedit_jax.evaluation.reward_models.edits import (
-    OVERALL,
-    Edit,
-    Records,
-    ScoreSource,
-    Text,
-    check_record,
-    note_transparent,
-    score_edits,
-)
+from rewardedit_jax.evaluation.reward_models import edits
+from rewardedit_jax.evaluation.reward_models.edits import Edit, ScoreSource, Text
 
 LETTERS = "ABCD"  # names of the edits of a group
 # Number of edits → ranking → their indices, best first; None for a tie. "A=B", which is a tie on the hub, is unknown
@@ -55,24 +47,14 @@ class Group:
     edits: tuple[Edit, ...]  # two, three or four
     order: tuple[int, ...] | None  # indices of the edits, best first; None for a tie of two
 
-    @property
-    def best_first(self) -> tuple[Edit, ...] | None:
-        return self.order and tuple(self.edits[i] for i in self.order)
-
 
 class ReadGroups(NamedTuple):
     groups: list[Group]
     left_out: list[str]  # keys of the groups that were left out on request
 
 
-def without_faulty(
-    groups: Sequence[Group], faults: Mapping[str, Sequence[str]], where: str, skip_bad: bool
-) -> ReadGroups:
-    """The groups without faults; these are listed in an error, or in the log with `skip_bad`.
-
-    Args:
-      faults: faults by the key of a group, or by the name of a row whose group is unknown.
-    """
+def without_faulty(groups: list[Group], faults: dict[str, list[str]], where: Path, skip_bad: bool) -> ReadGroups:
+    """The groups without faults. `faults` are by the key of a group, or by the name of a row whose group is unknown."""
     lines = [line for found in faults.values() for line in found]
     message = list_lines(f"{where}: {count_noun(len(lines), 'bad record')}", lines)
     if faults and not skip_bad:
@@ -111,10 +93,10 @@ def read_groups(file: Path, images: Path | None = None, *, skip_bad: bool = Fals
     """
     groups: list[Group] = []
     faults: dict[str, list[str]] = {}
-    for i, record in enumerate(read_json(file, Records[Any])):
+    for i, record in enumerate(read_json(file, edits.Records[Any])):
         key = f"{file.stem}, item {i}"
         try:
-            groups.append(_group(check_record(record, _GroupRecord, key), key, images or file.parent))
+            groups.append(_group(edits.check_record(record, _GroupRecord, key), key, images or file.parent))
         except ValueError as fault:
             faults[key] = [str(fault)]
     # The same edits in another order are the same group.
@@ -122,11 +104,11 @@ def read_groups(file: Path, images: Path | None = None, *, skip_bad: bool = Fals
     equal = [[groups[i] for i in same] for same in by_edits.values()]
     for found in equal:
         names = listed(group.key for group in found)
-        if len({group.best_first for group in found}) > 1:
+        if len({group.order and tuple(group.edits[i] for i in group.order) for group in found}) > 1:
             faults[found[0].key] = [f"{names}: the same group with contradictory rankings"]
         elif len(found) > 1:
             logging.warning("%s: the same group with the same ranking; it counts once.", names)
-    return without_faulty([found[0] for found in equal], faults, str(file), skip_bad)
+    return without_faulty([found[0] for found in equal], faults, file, skip_bad)
 
 
 def _group(record: _GroupRecord, key: str, images: Path) -> Group:
@@ -134,32 +116,27 @@ def _group(record: _GroupRecord, key: str, images: Path) -> Group:
     if ranking not in orders:
         size = len(record.paths_generated)
         raise ValueError(f"{key}: the ranking of {size} edits is {ranking!r}; expected {listed(orders)}")
-    edits = (
+    candidates = (
         Edit(images / record.path_src, images / path, record.prompt, f"{key}, edit {letter}")
         for letter, path in zip(LETTERS, record.paths_generated, strict=False)
     )
-    return Group(key, tuple(edits), orders[ranking])
+    return Group(key, tuple(candidates), orders[ranking])
 
 
 def evaluate_groups(
     groups: Sequence[Group], source: ScoreSource, seed: int = 0, left_out: Sequence[str] = ()
 ) -> Report:
-    """Accuracies of the overall score.
-
-    Args:
-      groups: at least one; if some have two edits, then at least two of these, to cross-validate the tie threshold.
-      left_out: keys of groups that were left out, for the report.
-    """
+    """Accuracies of the overall score; `left_out` are the keys of groups that the report counts as left out."""
     if not groups:
         raise ValueError("no groups: expected at least one group of edits")
-    edits = [edit for group in groups for edit in group.edits]
-    scores = score_edits(source, edits)[:, OVERALL]
+    scored = [edit for group in groups for edit in group.edits]
+    scores = edits.score_edits(source, scored)[:, edits.OVERALL]
     # All groups in one list, as a scorer sorts edits into batches of similar sizes.
     ends = np.cumsum([len(group.edits) for group in groups])
     report = measure_groups(groups, np.split(scores, ends[:-1]), seed)
     note = f"{len(left_out)} groups with faults are left out: {listed(left_out, '; ')}."
     values = {"left_out": {"count": len(left_out), "first": list(left_out[:MOST_LISTED])}}
-    return report.with_notes(([note] if left_out else [], values), note_transparent(source, edits))
+    return report.with_notes(([note] if left_out else [], values), edits.note_transparent(source, scored))
 
 
 def measure_groups(groups: Sequence[Group], scores: Sequence[Scores], seed: int = 0) -> Report:

@@ -81,10 +81,7 @@ class _HubRow(_GroupId):
     candidate_2: EmbeddedImage
 
 
-_HUB_LAYOUT = f"""expected:
-  <directory>/{{2pair,3pair,4pair}}/
-    *.parquet   columns {", ".join(_HubRow.__struct_fields__)}
-Hugging Face hub: TIGER-Lab/EditReward-Bench."""
+_HUB_LAYOUT = f"expected the hub's TIGER-Lab/EditReward-Bench, with columns {', '.join(_HubRow.__struct_fields__)}."
 
 
 def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> ReadGroups:
@@ -122,7 +119,7 @@ def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> ReadGroups:
             groups.append(_hub_group(key, members, members[0].size))
         except ValueError as fault:
             faults.setdefault(key, []).append(str(fault))
-    return without_faulty(groups, faults, str(directory), skip_bad)
+    return without_faulty(groups, faults, directory, skip_bad)
 
 
 def _hub_group(key: str, rows: Sequence[_HubRow], size: int) -> Group:
@@ -150,8 +147,7 @@ def _contents(rows: Sequence[_HubRow], size: int) -> tuple[dict[str, Any], set[s
     differing: set[str] = set()
     for row in rows:
         shown = {"source": row.source_image.bytes, "instruction": row.instruction}
-        edited = row.candidate_1.bytes, row.candidate_2.bytes
-        shown |= zip(_edit_names(row, size), edited, strict=True)
+        shown |= zip(_edit_names(row, size), (row.candidate_1.bytes, row.candidate_2.bytes), strict=True)
         differing |= {name for name, value in shown.items() if contents.setdefault(name, value) != value}
     return contents, differing
 
@@ -191,6 +187,9 @@ class Answer(genai_bench.Vote):
     winner: str | None  # name of the edit that people prefer; None for a tie
 
 
+Answers = Sequence[Answer | None]  # None: the judge failed
+
+
 class _Result(msgspec.Struct):
     id: str
     human_vote: str
@@ -215,8 +214,8 @@ def read_answers(file: Path, size: int) -> list[Answer | None]:
 def _answer(result: _Result, size: int, name: str) -> Answer:
     group = _group_key(result, size)
     name = f"{name}, {group}"
-    if not (letters := _compared_letters(result.comparison_type, size)):
-        shown = result.comparison_type
+    shown = result.comparison_type
+    if not (letters := _compared_letters(shown, size)):
         raise ValueError(f"{name}: unknown comparison_type {shown!r} of {size} edits; is --size right?")
     first, second = letters
     # The words of `genai_bench.Vote`, in which A is the edit shown first, whatever its letter.
@@ -235,7 +234,7 @@ def _answer(result: _Result, size: int, name: str) -> Answer:
     return Answer(pair, vote, judged[result.model_vote], group, winner)
 
 
-def _check_repeated(answers: Sequence[Answer | None], file: Path) -> None:
+def _check_repeated(answers: Answers, file: Path) -> None:
     lines = []
     for key, same in indices_by_value(answer and answer.key for answer in answers).items():
         if key is not None and len(same) > 1:
@@ -247,9 +246,7 @@ def _check_repeated(answers: Sequence[Answer | None], file: Path) -> None:
         raise BadRecords(list_lines(f"{file}: {len(lines)} pairs occur more than once; keep one of each:", lines))
 
 
-def evaluate_answers(
-    answers: Sequence[Answer | None], size: int, other_order: Sequence[Answer | None] | None = None, seed: int = 0
-) -> Report:
+def evaluate_answers(answers: Answers, size: int, other_order: Answers | None = None, seed: int = 0) -> Report:
     """Accuracies of a judge on groups of `size` edits, as `genai_bench.evaluate_votes` for votes.
 
     The published denominator is the number of groups with at least one answer. The sound one is the number of groups
@@ -275,9 +272,7 @@ def evaluate_answers(
     return Report(f"EditReward-Bench, K = {size}: a judge's answers (%)", rows, notes, values, percent=True)
 
 
-def _groups_right(
-    answers: Iterable[Answer | None], known: Iterable[Answer | None], pairs: int
-) -> Bool[np.ndarray, " groups"]:
+def _groups_right(answers: Answers, known: Iterable[Answer | None], pairs: int) -> Bool[np.ndarray, " groups"]:
     """Whether all pairs of each group of the known answers are answered and right."""
     right: dict[str, list[bool]] = {answer.group: [] for answer in known if answer}
     for answer in filter(None, answers):

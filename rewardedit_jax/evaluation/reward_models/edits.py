@@ -152,7 +152,7 @@ def _has_transparency(picture: Picture) -> bool:
         return is_transparent(image)
 
 
-# Types of records in the files of benchmarks.
+# Types of the records in the files of benchmarks. A list without records, or an empty text, is a fault.
 
 Record = TypeVar("Record")
 Records = Annotated[list[Record], msgspec.Meta(min_length=1)]
@@ -197,14 +197,14 @@ def read_scores(file: Path) -> StoredScores:
 
     A line is an object with `source`, `edited`, `instruction`, `overall` ({"mean": number}) and optionally `following`
     and `quality` in the same form; or with `error` instead of scores. Other keys are ignored. Relative paths are
-    relative to the working directory; edits are found by file, whatever the spelling of the path.
-    Two different scores of one edit are an error.
+    relative to the working directory; edits are found by file, whatever the spelling of the path. Two
+    different scores of one edit are an error.
     """
     scores: dict[_Key, _Triple] = {}
     errors: dict[_Key, str] = {}
     lines, faults = json_files.read_list(file, _ScoreLine)
     # Only `overall` is required: published benchmarks use nothing else, and other judges may have nothing else.
-    faults += [f"{name}: neither overall nor error" for _, name, e in lines if e.overall is None and e.error is None]
+    faults += [f"{name}: expected overall or error" for _, name, e in lines if e.overall is None and e.error is None]
     if faults:
         raise ValueError(f"{file}, {faults[0]}")
     for _, name, line in lines:

@@ -51,16 +51,16 @@ class Vote:
 
 
 AnyVote = TypeVar("AnyVote", bound=Vote)
+Votes = Sequence[AnyVote | None]  # None: the judge failed
 
 
-def align_swapped(
-    votes: Sequence[AnyVote | None], swapped: Sequence[AnyVote | None], file: Path
-) -> Sequence[AnyVote | None]:
+def align_swapped(votes: Votes[AnyVote], swapped: Votes[AnyVote], file: Path) -> Votes[AnyVote]:
     """The swapped votes in the order of `votes`, with their verdicts mirrored back.
 
-    None is a failed answer. It does not say which comparison failed: any one that was answered in the other order only.
-    It is an error about `file`, that of `swapped`, if the comparisons are not the same in both orders, or if the human
-    votes do not change sides with the edits.
+    A failed answer does not say which comparison it was: it may be any that was answered in the other order only.
+
+    Args:
+      file: file of `swapped`, for errors: both orders need the same comparisons, with human votes that change sides.
     """
     mirrored = {
         vote.key: replace(
@@ -79,23 +79,19 @@ def align_swapped(
     found = [mirrored.get(vote.key if vote else next(unassigned, "")) for vote in votes]
     # Human votes that stay on their side show that the file was not made with exchanged edits.
     if unlike := [a.key for a, b in zip(votes, found, strict=True) if a and b and a.human != b.human]:
-        raise ValueError(
-            f"{file}: {len(unlike)} human votes differ from the other order's with left and right exchanged: "
-            f"{listed(unlike)}"
-        )
+        raise ValueError(f"{file}: {len(unlike)} human votes do not change sides with the edits: {listed(unlike)}")
     return found
 
 
-def mean_over_orders(orders: Sequence[Sequence[Vote | None]], right: Callable[[Vote], bool]) -> Float[np.ndarray, " n"]:
+def mean_over_orders(orders: Sequence[Votes[Vote]], right: Callable[[Vote], bool]) -> Float[np.ndarray, " n"]:
     """The share of orders in which each comparison is right; a failed answer is wrong."""
     return np.mean([[vote is not None and right(vote) for vote in order] for order in orders], axis=0)
 
 
-def same_answer(votes: Sequence[Vote | None], other_order: Sequence[Vote | None], what: str, seed: int) -> Row:
+def same_answer(votes: Votes[Vote], other_order: Votes[Vote], what: str, seed: int) -> Row:
     """The share of comparisons that a judge answers alike in both orders: its position bias (EditReward, A.8)."""
     # Two failed or unknown answers do not count as agreement.
-    both = zip(votes, other_order, strict=True)
-    same = [bool(a and b and a.judged == b.judged != UNKNOWN) for a, b in both]
+    same = [bool(a and b and a.judged == b.judged != UNKNOWN) for a, b in zip(votes, other_order, strict=True)]
     return sound_share("same answer in both orders", np.array(same), what, seed)
 
 
@@ -116,25 +112,21 @@ def read_votes(file: Path) -> list[Vote]:
     return [Vote(f"idx {r.idx}", ANSWER_OF[r.human_vote], r.model_vote) for r in records]
 
 
-def _right_with_three_labels(vote: Vote) -> bool:
-    return vote.right or (vote.human not in DECIDED and vote.judged not in DECIDED)
-
-
 def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = None, seed: int = 0) -> Report:
     """Accuracies of a judge.
 
-    Args:
-      other_order: its answers for exchanged edits, from `align_swapped`. Sound measures then average over both orders,
-        and the report says how often the answers agree.
+    If its answers for exchanged edits are given, from `align_swapped`, sound measures average over both orders, and the
+    report says how often the answers agree.
     """
     orders = [votes] if other_order is None else [votes, other_order]
     four = mean_over_orders(orders, lambda vote: vote.right)
+    three = mean_over_orders(orders, lambda vote: vote.right or {vote.human, vote.judged}.isdisjoint(DECIDED))
     decided = four[[vote.human in DECIDED for vote in votes]]
     right = sum(vote.right for vote in votes)
     rows = [
         Row("four labels", "published", right / len(votes), f"{len(votes)} votes"),
         sound_share("four labels", four, "votes", seed),
-        sound_share("ties as one label", mean_over_orders(orders, _right_with_three_labels), "votes", seed),
+        sound_share("ties as one label", three, "votes", seed),
         *([sound_share("humans decided", decided, "votes", seed)] if len(decided) else []),
     ]
     if other_order is not None:
@@ -167,22 +159,19 @@ class _HubRow(msgspec.Struct):
     right_output_image: EmbeddedImage
 
 
-_HUB_LAYOUT = f"""expected:
-  <directory>/
-    *.parquet   columns instruct_prompt, vote_type ({" | ".join(_HUMAN)}),
-                source_image, left_output_image, right_output_image (each {{bytes, path}})
-Hugging Face hub: TIGER-Lab/GenAI-Bench, folder image_edition."""
+_HUB_COLUMNS = _HubRow.__struct_fields__
+_HUB_LAYOUT = f"expected the hub's TIGER-Lab/GenAI-Bench, folder image_edition: columns {', '.join(_HUB_COLUMNS)}"
 
 
 def read_hub_pairs(directory: Path) -> list[Pair]:
     """The pairs of all parquet files under a directory; their encoded images are held in memory."""
-    rows = ParquetRows(directory, _HubRow.__struct_fields__, _HUB_LAYOUT)
+    rows = ParquetRows(directory, _HUB_COLUMNS, _HUB_LAYOUT)
     named = ((rows.name(i), rows[i]) for i in range(len(rows)))
     entries, faults = json_files.validate(named, _HubRow)
     # No row is skipped: that would change the denominator of the accuracy.
     if faults:
-        heading = f"{directory}: {len(faults)} of {len(rows)} rows cannot be evaluated:"
-        raise BadRecords(f"{list_lines(heading, faults)}\n{_HUB_LAYOUT}")
+        heading = f"{directory}: {len(faults)} of {len(rows)} rows cannot be evaluated (votes: {', '.join(_HUMAN)}):"
+        raise BadRecords(list_lines(heading, faults))
     pairs = []
     for _, name, row in entries:
         first, second = (

@@ -39,8 +39,6 @@ _COLUMNS = {"overall": OVERALL, "semantic": 0, "perceptual": 1}
 _UNPUBLISHED = "Imagic"  # rated, but not part of VIEScore's and EditReward's figures
 _Level = Annotated[float, msgspec.Meta(ge=0, le=1, multiple_of=0.5)]
 _Score = Annotated[float, msgspec.Meta(ge=0, le=10)]
-# Means over raters that differ only by the order of summation must be ties, so they are rounded.
-_DECIMALS = 9
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +54,9 @@ class Ratings:
         """Mean rating of an aspect over the raters, without the rater `leave_out`."""
         # "overall" is the mean of the raters' overall ratings, not that of their mean SC and PQ.
         rated = ASPECTS[aspect](self.values)
-        return (rated if leave_out is None else np.delete(rated, leave_out, axis=0)).mean(0).round(_DECIMALS)
+        rated = rated if leave_out is None else np.delete(rated, leave_out, axis=0)
+        # Means that differ only by the order of summation must be ties, so they are rounded.
+        return rated.mean(0).round(9)
 
 
 def read_ratings(directory: Path) -> Ratings:
@@ -109,11 +109,6 @@ def _check_same(expected, found, file: Path, what: str) -> None:
 class _Answer(msgspec.Struct):
     score: _Score | Annotated[list[_Score], msgspec.Meta(min_length=1, max_length=2)]
 
-    @property
-    def lowest(self) -> float:
-        """VIEScore takes the minimum of a part's sub-scores."""
-        return min(self.score) if isinstance(self.score, list) else self.score
-
 
 def read_answers(directory: Path, ratings: Ratings) -> Float[np.ndarray, "models uids 2"]:
     """A judge's scores SC and PQ, 0..10, of the rated edits."""
@@ -127,7 +122,9 @@ def read_answers(directory: Path, ratings: Ratings) -> Float[np.ndarray, "models
 def _read_part(file: Path, uids: Sequence[str]) -> list[float]:
     answers = read_json(file, dict[str, Any])
     _check_same(uids, answers, file, "uids")
-    return [check_record(answers[uid], _Answer, f"{file}, {uid}").lowest for uid in uids]
+    scores = (check_record(answers[uid], _Answer, f"{file}, {uid}").score for uid in uids)
+    # VIEScore takes the minimum of a part's sub-scores.
+    return [min(score) if isinstance(score, list) else score for score in scores]
 
 
 def judged_aspects(answers: Float[np.ndarray, "models uids 2"]) -> dict[str, _Values]:
@@ -161,7 +158,7 @@ def scored_aspects(scores: Float[np.ndarray, "edits 3"], ratings: Ratings) -> di
 
 
 def note_unrated(directory: Path, ratings: Ratings, besides: Sequence[str] = ()) -> Note:
-    """Note about the models in a directory that nobody rated; `besides` and hidden subdirectories are no models."""
+    """Note about a directory's models that nobody rated; `besides` and hidden subdirectories are not models."""
     known = {*ratings.models, *ratings.left_out, *besides}
     names = sorted(path.name for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
     unrated = [name for name in names if name not in known]
