@@ -12,6 +12,7 @@ import numpy as np
 
 from rewardedit_jax.evaluation.report import Report
 from rewardedit_jax.evaluation.statistics import Bin
+from rewardedit_jax.weights.files import write_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,6 +73,14 @@ def draw_reliability(bins: Sequence[Bin], title: str) -> "Figure":
     axes.grid(color=_GRID)
     axes.set_title(title, loc="left", fontsize=10)
     return figure
+
+
+def save_report(report: Report, json_file: Path | None, png_file: Path | None) -> None:
+    """Writes the files that are given: every number, and the bar chart."""
+    if json_file:
+        write_json(report.to_json(), json_file)
+    if png_file:
+        save_figure(draw_bars(report), png_file)
 
 
 def save_reliability(bins: Sequence[Bin], title: str, file: Path) -> None:

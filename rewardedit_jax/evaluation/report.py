@@ -3,7 +3,6 @@
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,7 +10,6 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from rewardedit_jax.evaluation.statistics import bootstrap_interval, indices_by_value
-from rewardedit_jax.weights.files import write_json
 
 Note = tuple[list[str], dict[str, Any]]  # sentences below a report's table, and the entries of its JSON file
 
@@ -123,16 +121,6 @@ class Report:
         content = {**self.values, "title": self.title, "rows": self.rows, "notes": self.notes}
         # JSON has no NaN: msgspec writes null.
         return msgspec.json.decode(msgspec.json.encode(content, enc_hook=np.generic.item))
-
-    def write(self, json_file: Path | None, png_file: Path | None) -> None:
-        """Writes the files that are given, and their directories where missing."""
-        if json_file:
-            write_json(self.to_json(), json_file)
-        if png_file:
-            # Imported here: charts need matplotlib, an optional dependency.
-            from rewardedit_jax.evaluation.charts import draw_bars, save_figure
-
-            save_figure(draw_bars(self), png_file)
 
     def label(self, row: Row) -> str:
         """The value of a row and its interval, as text."""

@@ -43,11 +43,7 @@ class Sheet:
             self._draw.line((_MARGIN, self._top(0) - 9, width - _MARGIN, self._top(0) - 9), RULE)
 
     def picture(self, row: int, column: int, picture: Image.Image, caption: Sequence[str] = (), color=FAINT) -> None:
-        """Pastes a picture, scaled to the cell and aligned with its bottom, and writes the lines of its caption.
-
-        Args:
-          color: RGB color of the caption.
-        """
+        """Pastes a picture, scaled to the cell and aligned with its bottom, and writes its caption in the color."""
         left, top = self._left(column), self._top(row)
         # A picture that is enlarged at least twofold keeps its pixels visible: smoothing would invent detail.
         small = 2 * max(picture.size) <= self.side

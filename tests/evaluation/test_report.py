@@ -4,7 +4,6 @@ import json
 import math
 
 import numpy as np
-import pytest
 
 from rewardedit_jax.evaluation.report import (
     Report,
@@ -93,13 +92,3 @@ def test_repeated_items():
     assert values == {"contradictory": {"pairs": 1, "first": [[1, 4]]}, "repeated": {"pairs": 1, "first": [[0, 3]]}}
     assert "items 1 = 4" in notes[0]
     assert note_repeated("ab", [1, 1], "pairs")[0] == []
-
-
-def test_files_are_written_where_asked(tmp_path):
-    json_file, png_file = tmp_path / "new" / "out.json", tmp_path / "new" / "out.png"
-    REPORT.write(json_file, None)
-    assert not png_file.exists()
-    assert json.loads(json_file.read_text())["title"] == "A benchmark"
-    pytest.importorskip("matplotlib")
-    REPORT.write(None, png_file)
-    assert png_file.stat().st_size > 0
