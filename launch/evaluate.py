@@ -22,7 +22,7 @@ import argparse
 from pathlib import Path
 
 from rewardedit_jax.command_line import complain_clearly, png_file
-from rewardedit_jax.evaluation.charts import require_matplotlib
+from rewardedit_jax.evaluation.charts import require_matplotlib, save_report
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
 from rewardedit_jax.shapes.scorer_benchmark import add_scorer_benchmarks
@@ -51,7 +51,7 @@ def main() -> None:
             require_matplotlib()  # now, not after an hour of scoring
         if report := a.run(a):
             print(report.to_text())
-            report.write(a.json, a.png)
+            save_report(report, a.json, a.png)
 
 
 if __name__ == "__main__":

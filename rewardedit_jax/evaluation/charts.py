@@ -12,6 +12,7 @@ import numpy as np
 
 from rewardedit_jax.evaluation.report import Report
 from rewardedit_jax.evaluation.statistics import Bin
+from rewardedit_jax.weights.files import write_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,27 +55,32 @@ def draw_bars(report: Report) -> "Figure":
     return figure
 
 
-def draw_reliability(bins: Sequence[Bin], title: str, low: float = 0.5) -> "Figure":
-    """A reliability diagram: observed share over stated probability, beside the diagonal of perfect calibration.
+def draw_reliability(bins: Sequence[Bin], title: str) -> "Figure":
+    """A reliability diagram: observed share over stated probability 0.5..1, beside the diagonal of perfect calibration.
 
-    The area of a dot is proportional to the number of items in its bin.
-
-    Args:
-      low: smallest possible probability, as in `statistics.reliability_bins`.
+    The area of a dot grows with the number of items in its bin.
     """
     figure, axes = _new_figure(5.0, 5.0)
     stated, observed, count = (np.array(values, float) for values in zip(*bins, strict=True))
-    axes.plot([low, 1], [low, 1], color=_FAINT, linewidth=1, linestyle="--")
+    axes.plot([0.5, 1], [0.5, 1], color=_FAINT, linewidth=1, linestyle="--")
     axes.plot(stated, observed, color=_COLORS["sound"], linewidth=1.6)
     # Drawn over the frame: the most important bin often lies in the corner at (1, 1).
     axes.scatter(stated, observed, s=20 + 180 * count / count.max(), color=_COLORS["sound"], zorder=3, clip_on=False)
-    axes.set_xlim(low, 1)
+    axes.set_xlim(0.5, 1)
     axes.set_ylim(0, 1)
     axes.set_xlabel("stated probability")
     axes.set_ylabel("share that came true")
     axes.grid(color=_GRID)
     axes.set_title(title, loc="left", fontsize=10)
     return figure
+
+
+def save_report(report: Report, json_file: Path | None, png_file: Path | None) -> None:
+    """Writes the files that are given: every number, and the bar chart."""
+    if json_file:
+        write_json(report.to_json(), json_file)
+    if png_file:
+        save_figure(draw_bars(report), png_file)
 
 
 def save_reliability(bins: Sequence[Bin], title: str, file: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from rewardedit_jax.data.images import read_image
-from rewardedit_jax.evaluation.report import TextTable, plus_minus
+from rewardedit_jax.evaluation.report import aligned, plus_minus
 from rewardedit_jax.evaluation.sheets import CAPTION_LINE, INK, Sheet
 from rewardedit_jax.scoring.edit_score import EditScore, Gaussian, Unscorable
 from rewardedit_jax.scoring.files import ScoreJob, to_json
@@ -27,13 +27,7 @@ _LETTERS = 30  # that fit in a caption line of width _SIDE
 def report_scores(
     outcomes: Sequence[tuple[ScoreJob, EditScore | Unscorable]], json_file: Path | None, png_file: Path | None
 ) -> list[str]:
-    """Prints the table and writes the files that are given.
-
-    Args:
-      outcomes: the score of each edit or the reason why it has none, in the order of the JSON file.
-    Returns:
-      A sentence for each edit without a score.
-    """
+    """Prints the table, writes the files that are given, and returns a sentence for each edit without a score."""
     if json_file:
         write_json([to_json(*outcome) for outcome in outcomes], json_file)
     ranked = best_first((job, outcome) for job, outcome in outcomes if isinstance(outcome, EditScore))
@@ -56,13 +50,13 @@ def ranking_text(ranked: Sequence[Scored]) -> str:
     beats_next = [f"{Scorer.prefer(a, b):.0%}" for (_, a), (_, b) in pairwise(ranked)] + [""]
     rows = [[job.edited, *_cells(score), share] for (job, score), share in zip(ranked, beats_next, strict=True)]
     references = dict.fromkeys(score.calibration for _, score in ranked if score.calibration is not None)
-    composited = [
+    notes = [f"calibrated: share of {reference} with a lower score." for reference in references]
+    notes += [
         f"{job.edited}: transparent parts of {' and '.join(score.composited)} were composited on white."
         for job, score in ranked
         if score.composited
     ]
-    lines = [f"calibrated: share of {reference} with a lower score." for reference in references]
-    return "\n".join([TextTable(_HEADING, rows).to_text(), *lines, *composited])
+    return "\n".join([*aligned(_HEADING, rows), *notes])
 
 
 def _cells(score: EditScore) -> list[str]:

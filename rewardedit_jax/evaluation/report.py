@@ -3,14 +3,13 @@
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-from jaxtyping import Bool, Int, Num
+from jaxtyping import Int, Shaped
 
-from rewardedit_jax.evaluation.statistics import bootstrap_interval
-from rewardedit_jax.weights.files import write_json
+from rewardedit_jax.evaluation.statistics import bootstrap_interval, indices_by_value
 
 Note = tuple[list[str], dict[str, Any]]  # sentences below a report's table, and the entries of its JSON file
 
@@ -75,18 +74,13 @@ class Row:
 
 
 def sound_share(
-    measure: str,
-    right: Num[np.ndarray, " n"] | Bool[np.ndarray, " n"],
-    what: str,
-    seed: int,
-    counted: Int[np.ndarray, " n"] | None = None,
+    measure: str, right: Shaped[np.ndarray, " n"], what: str, seed: int, counted: Int[np.ndarray, " n"] | None = None
 ) -> Row:
     """The share of right items, with its bootstrap interval over items.
 
     Args:
       right: number or share of what is right in each item.
       what: plural noun for what is counted: "pairs".
-      seed: seed of the bootstrap.
       counted: number of things counted in each item, 1 by default. The pairs of a group are not independent: the
         bootstrap must resample groups, not pairs.
     """
@@ -99,18 +93,13 @@ def sound_share(
 
 @dataclass(frozen=True)
 class Report:
-    """The measures of one benchmark.
-
-    Attributes:
-      values: entries of the JSON file besides the rows.
-      percent: whether text shows values in percent (accuracies) or as they are (correlations).
-    """
+    """The measures of one benchmark."""
 
     title: str
     rows: Sequence[Row]
     notes: Sequence[str]
-    values: Mapping[str, Any]
-    percent: bool
+    values: Mapping[str, Any]  # further entries of the JSON file
+    percent: bool  # text shows values in percent (accuracies), not as they are (correlations)
 
     def with_notes(self, *notes: Note) -> "Report":
         """This report with further notes and their values."""
@@ -126,24 +115,12 @@ class Report:
     def to_text(self) -> str:
         return self.table().to_text()
 
-    def to_markdown(self) -> str:
-        return self.table().to_markdown()
-
     def to_json(self) -> dict[str, Any]:
-        """`values` and the table as `rows`; undefined numbers become null, as JSON has no NaN."""
+        """`values` and the table as `rows`."""
         # The names of the fields of `Row` are keys of the file: renaming one breaks readers.
-        rows = [vars(row) for row in self.rows]
-        return _without_nan({**self.values, "title": self.title, "rows": rows, "notes": list(self.notes)})
-
-    def write(self, json_file: Path | None, png_file: Path | None) -> None:
-        """Writes the files that are given, and their directories where missing."""
-        if json_file:
-            write_json(self.to_json(), json_file)
-        if png_file:
-            # Imported here: charts need matplotlib, an optional dependency.
-            from rewardedit_jax.evaluation.charts import draw_bars, save_figure
-
-            save_figure(draw_bars(self), png_file)
+        content = {**self.values, "title": self.title, "rows": self.rows, "notes": self.notes}
+        # JSON has no NaN: msgspec writes null.
+        return msgspec.json.decode(msgspec.json.encode(content, enc_hook=np.generic.item))
 
     def label(self, row: Row) -> str:
         """The value of a row and its interval, as text."""
@@ -158,31 +135,18 @@ class Report:
         return f"{100 * value:.2f}" if self.percent else f"{value:.4f}"
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def note_repeated(items: Sequence[Hashable], verdicts: Sequence[Hashable], what: str) -> Note:
-    """Note about items that people judged more than once, with the same verdict or with different ones.
-
-    Args:
-      items: what people judged; equal items were judged repeatedly.
-      verdicts: the verdict on each item.
-      what: plural noun for the items: "pairs".
-    """
-    indices: dict[Hashable, list[int]] = {}
-    for i, item in enumerate(items):
-        indices.setdefault(item, []).append(i)
+    """Note about equal items, which people judged more than once. `what` is their plural noun, such as "pairs"."""
     found: dict[str, list[list[int]]] = {"contradictory": [], "repeated": []}
-    for same in indices.values():
+    for same in indices_by_value(items).values():
         if len(same) > 1:
             found["contradictory" if len({verdicts[i] for i in same}) > 1 else "repeated"].append(same)
     values = {kind: {what: len(groups), "first": groups[:MOST_LISTED]} for kind, groups in found.items()}
-    notes = [f"{kind} {what}, {len(groups)}: items {_equal_items(groups)}." for kind, groups in found.items() if groups]
+    notes = [
+        f"{kind} {what}, {len(groups)}: items {listed((' = '.join(map(str, same)) for same in groups), '; ')}."
+        for kind, groups in found.items()
+        if groups
+    ]
     if notes:
         # They may be the votes of two people: removing one of them would favour the other.
         notes.append(
@@ -190,7 +154,3 @@ def note_repeated(items: Sequence[Hashable], verdicts: Sequence[Hashable], what:
             "100 % cannot be reached. Both protocols count every item."
         )
     return notes, values
-
-
-def _equal_items(groups: Sequence[Sequence[int]]) -> str:
-    return listed((" = ".join(map(str, same)) for same in groups), separator="; ")

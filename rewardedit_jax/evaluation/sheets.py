@@ -22,22 +22,13 @@ class Sheet:
         columns: int,
         side: int,
         *,
-        gap: int = 10,
-        caption: int = 22,
-        heading: int = 0,
-        footer: int = 0,
-        text_width: int = 0,
+        gap: int = 10,  # between columns, and below the caption of a row
+        caption: int = 22,  # height of the space below each picture, `CAPTION_LINE` per line
+        heading: int = 0,  # height of the space above the first row
+        footer: int = 0,  # height of the space below the last row
+        text_width: int = 0,  # of the text column
     ):
-        """Makes an empty page.
-
-        Args:
-          side: width and height of a picture.
-          gap: space between columns, and below the caption of a row.
-          caption: height of the space below each picture, `CAPTION_LINE` per line.
-          heading: height of the space above the first row, 0 for a page without headings.
-          footer: height of the space below the last row, 0 for a page without a footer.
-          text_width: width of the text column, 0 for a page without one.
-        """
+        """Makes an empty page for pictures of width and height `side`, without the parts of size 0."""
         self.side, self._gap, self._heading = side, gap, heading
         self._pitch = side + caption + gap
         self._text = text_width + gap if text_width else 0
@@ -52,11 +43,7 @@ class Sheet:
             self._draw.line((_MARGIN, self._top(0) - 9, width - _MARGIN, self._top(0) - 9), RULE)
 
     def picture(self, row: int, column: int, picture: Image.Image, caption: Sequence[str] = (), color=FAINT) -> None:
-        """Pastes a picture, scaled to the cell and aligned with its bottom, and writes the lines of its caption.
-
-        Args:
-          color: RGB color of the caption.
-        """
+        """Pastes a picture, scaled to the cell and aligned with its bottom, and writes its caption in the color."""
         left, top = self._left(column), self._top(row)
         # A picture that is enlarged at least twofold keeps its pixels visible: smoothing would invent detail.
         small = 2 * max(picture.size) <= self.side

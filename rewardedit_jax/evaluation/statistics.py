@@ -4,46 +4,34 @@ Functions named `published_*` reproduce how a paper's own code computes its figu
 that numbers can be compared with the printed ones. The other functions are the ones to trust.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 Human = Int[np.ndarray, " n"]  # of two edits, people prefer: 1 the first, -1 the second, 0 neither
+Values = Float[np.ndarray, " n"]
 Margin = Float[np.ndarray, " n"]  # score of the first edit minus score of the second
 
-RESAMPLES = 1000
-CONFIDENCE = 0.95
 NO_TIES = -1.0  # a tie threshold that no |margin| reaches
-BINS = 10
+_BINS = 10
 _FOLDS = 5
 _ALMOST_ONE = 1 - 1e-6  # arctanh(1) is infinite
 _CONSTANT = 1e-6  # EditReward's `imagenhub_bench_v2` treats scores with a smaller standard deviation as constant
 
 
 def bootstrap_interval(statistic: Callable[[Int[np.ndarray, " n"]], float], n: int, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of a statistic over items resampled with replacement.
-
-    Args:
-      statistic: function of the indices (0..n-1, with repetitions) of the resampled items.
-      n: number of items.
-    """
+    """95 % percentile interval of a statistic of n items resampled with replacement, given by their indices."""
     # Imported here: scipy.stats takes a second, which commands without a bootstrap need not wait for.
     import scipy.stats
 
     if n == 1:  # scipy refuses a single observation, although every resample of it is the same
         return (value := float(statistic(np.zeros(1, int)))), value
     # Not vectorized: statistics such as a mean of correlations take one resample at a time.
-    low, high = scipy.stats.bootstrap(
-        (np.arange(n),),
-        statistic,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        vectorized=False,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    rng, options = np.random.default_rng(seed), {"n_resamples": 1000, "confidence_level": 0.95, "method": "percentile"}
+    resampled = scipy.stats.bootstrap((np.arange(n),), statistic, vectorized=False, rng=rng, **options)
+    low, high = resampled.confidence_interval
     return float(low), float(high)
 
 
@@ -83,9 +71,7 @@ def published_mean(correlations: Sequence[float] | np.ndarray) -> float:
     return float(np.tanh(np.mean(correlations)))
 
 
-def per_prompt_spearman(
-    human: Float[np.ndarray, " n"], scores: Float[np.ndarray, " n"], prompts: Sequence[Hashable]
-) -> float:
+def per_prompt_spearman(human: Values, scores: Values, prompts: Sequence[Hashable]) -> float:
     """Mean over prompts of the correlation between their edits; the first number of EditReward's `imagenhub_bench_v2`.
 
     Prompts with a single edit or an undefined correlation are left out; 0 if none remains.
@@ -94,9 +80,7 @@ def per_prompt_spearman(
     return float(np.mean(defined)) if (defined := [r for r in per_prompt if not np.isnan(r)]) else 0.0
 
 
-def z_scored_spearman(
-    human: Float[np.ndarray, " n"], scores: Float[np.ndarray, " n"], prompts: Sequence[Hashable]
-) -> float:
+def z_scored_spearman(human: Values, scores: Values, prompts: Sequence[Hashable]) -> float:
     """Correlation over all edits of scores standardized per prompt; the result of EditReward's `imagenhub_bench_v2`."""
     if not (groups := _prompt_groups(prompts)):
         return 0.0
@@ -104,17 +88,22 @@ def z_scored_spearman(
     return float(np.nan_to_num(spearman(np.concatenate(z_scores), human[np.concatenate(groups)])))
 
 
-def _standardized(scores: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def _standardized(scores: Values) -> Values:
     std = scores.std()
     return (scores - scores.mean()) / std if std > _CONSTANT else np.zeros_like(scores)
 
 
 def _prompt_groups(prompts: Sequence[Hashable]) -> list[np.ndarray]:
     """Indices of the items of each prompt that has at least two."""
-    groups: dict[Hashable, list[int]] = {}
-    for i, prompt in enumerate(prompts):
-        groups.setdefault(prompt, []).append(i)
-    return [np.asarray(group) for group in groups.values() if len(group) > 1]
+    return [np.asarray(group) for group in indices_by_value(prompts).values() if len(group) > 1]
+
+
+def indices_by_value(values: Iterable[Hashable]) -> dict[Any, list[int]]:
+    """The indices of equal values, by value, in the order of their first occurrence."""
+    indices: dict[Any, list[int]] = {}
+    for i, value in enumerate(values):
+        indices.setdefault(value, []).append(i)
+    return indices
 
 
 # Agreement of score margins with human preferences between two edits.
@@ -129,11 +118,7 @@ def correct(human: Human, margin: Margin, threshold: float) -> Bool[np.ndarray, 
 
 
 def correct_without_ties(human: Human, margin: Margin) -> Bool[np.ndarray, " m"]:
-    """Whether the margin has the right sign, for the pairs that people decided; a margin of 0 is wrong.
-
-    Raises:
-      ValueError: if people decided no pair.
-    """
+    """Whether the margin has the right sign, for the pairs that people decided (at least one); 0 is wrong."""
     decided = human != 0
     if not decided.any():
         raise ValueError(f"all {len(human)} human verdicts are ties: accuracy without ties needs at least one decision")
@@ -146,11 +131,7 @@ def best_threshold(human: Human, margin: Margin, thresholds: Sequence[float] | n
 
 
 def cross_validated(human: Human, margin: Margin, seed: int) -> Bool[np.ndarray, " n"]:
-    """Whether each pair is correct under a tie threshold that is chosen on the other four fifths of the pairs.
-
-    Raises:
-      ValueError: for fewer than two pairs.
-    """
+    """Whether each of at least two pairs is correct under a tie threshold chosen on the other four fifths of them."""
     if len(human) < 2:
         raise ValueError(f"{len(human)} judged pair(s): cross-validation of the tie threshold needs at least 2")
     fold = np.random.default_rng(seed).permutation(len(human)) % _FOLDS
@@ -195,20 +176,19 @@ class Bin(NamedTuple):
     count: int
 
 
-def reliability_bins(stated: Float[np.ndarray, " n"], observed: Float[np.ndarray, " n"], low: float = 0.5) -> list[Bin]:
+def reliability_bins(stated: Values, observed: Values, low: float = 0.5) -> list[Bin]:
     """The non-empty bins of equal width between `low` and 1, in ascending order.
 
     Args:
-      stated: probabilities in low..1.
+      stated: probabilities in low..1; those of the preferred one of two edits are 1/2 at least.
       observed: 1 where the prediction came true, 0 where not, 1/2 where neither outcome is the right one.
-      low: smallest possible probability: 1/2 for the preferred one of two edits.
     """
-    index = np.clip(((stated - low) / (1 - low) * BINS).astype(int), 0, BINS - 1)
-    members = [index == i for i in range(BINS) if (index == i).any()]
+    index = np.clip(((stated - low) / (1 - low) * _BINS).astype(int), 0, _BINS - 1)
+    members = [index == i for i in range(_BINS) if (index == i).any()]
     return [Bin(float(stated[m].mean()), float(observed[m].mean()), int(m.sum())) for m in members]
 
 
-def expected_calibration_error(stated: Float[np.ndarray, " n"], observed: Float[np.ndarray, " n"]) -> float:
+def expected_calibration_error(stated: Values, observed: Values) -> float:
     """Mean |stated - observed| over the bins, weighted by their sizes (Guo et al. 2017, arXiv:1706.04599, eq. 3)."""
     bins = reliability_bins(stated, observed)
     return sum(abs(bin.stated - bin.observed) * bin.count for bin in bins) / len(stated)

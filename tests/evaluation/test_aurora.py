@@ -145,14 +145,14 @@ def test_the_published_file_of_pairs(shared_data):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model2_dim1_score", None, "model2_dim1_score is None"),
-        ("path1", "", "path1 is ''"),
-        ("prompt", 3, "prompt is 3"),
+        ("model2_dim1_score", None, "model2_dim1_score=None"),
+        ("path1", "", "path1=''"),
+        ("prompt", 3, "prompt=3"),
     ],
 )
 def test_faults_of_pairs_name_item_and_key(tmp_path, grey, key, value, message):
     file = write(tmp_path, [pair(grey, 1, 2, 4, 2), {**pair(grey, 1, 2, 4, 2), key: value}])
-    with pytest.raises(ValueError, match=f"item 1: {message}"):
+    with pytest.raises(ValueError, match=rf"items\.json: \[1\]\.{message}"):
         read_pairs(file, tmp_path)
 
 

@@ -2,13 +2,20 @@
 
 import importlib.util
 import io
+import json
 import math
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rewardedit_jax.evaluation.charts import draw_bars, draw_reliability, require_matplotlib, save_reliability
+from rewardedit_jax.evaluation.charts import (
+    draw_bars,
+    draw_reliability,
+    require_matplotlib,
+    save_reliability,
+    save_report,
+)
 from rewardedit_jax.evaluation.report import Report, Row
 from rewardedit_jax.evaluation.statistics import Bin
 
@@ -77,3 +84,12 @@ def test_a_missing_matplotlib_is_named_with_its_extra(monkeypatch):
         require_matplotlib()
     with pytest.raises(ImportError, match=r"rewardedit_jax\[plots\]"):
         draw_bars(REPORT)
+
+
+def test_files_are_written_where_asked(tmp_path):
+    json_file, png_file = tmp_path / "new" / "out.json", tmp_path / "new" / "out.png"
+    save_report(REPORT, json_file, None)
+    assert not png_file.exists()
+    assert json.loads(json_file.read_text())["title"] == "A benchmark"
+    save_report(REPORT, None, png_file)
+    assert png_file.stat().st_size > 0

@@ -5,13 +5,13 @@ import json
 import runpy
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 from PIL import Image
 from tiny_scorers import shapes_scorer
 
-EVALUATE = str(Path(__file__).parents[2] / "launch" / "evaluate.py")
+EVALUATE = str(ROOT / "launch" / "evaluate.py")
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_stored_scores_give_the_numbers_of_their_scorer(evaluate, scorer, write,
     edits.write_text("\n".join(map(json.dumps, lines)))
     out, stored = tmp_path / "out.json", tmp_path / "scores.jsonl"
     monkeypatch.setattr(sys, "argv", ["score.py", *map(str, ("--model", scorer, "--list", edits, "--output", stored))])
-    runpy.run_path(str(Path(EVALUATE).with_name("score.py")), run_name="__main__")
+    runpy.run_path(str(ROOT / "launch" / "score.py"), run_name="__main__")
     measured = []
     for judge in (("--model", scorer), ("--scores", stored)):
         evaluate("aurora", *judge, "--pairs", pairs, "--json", out)
@@ -213,7 +213,7 @@ def test_arguments_that_do_not_go_together(evaluate, arguments):
 
 def test_bad_input_is_a_short_error(evaluate, tmp_path, monkeypatch):
     monkeypatch.delenv("REWARDEDIT_TRACEBACK", raising=False)
-    with pytest.raises(SystemExit, match=r"error: .*none\.json does not exist"):
+    with pytest.raises(SystemExit, match=r"error: .*none\.json"):
         evaluate("genai_bench", "--answers", tmp_path / "none.json")
     with pytest.raises(SystemExit, match=r"error: .* has 0 files"):
         evaluate("imagenhub", "--ratings", tmp_path, "--answers", tmp_path)

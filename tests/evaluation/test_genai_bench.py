@@ -76,15 +76,15 @@ def test_the_other_order_must_be_of_the_same_votes(tmp_path):
 @pytest.mark.parametrize(
     ("human", "judged", "message"),
     [
-        ("left_vote", "[[A>B]]", "item 1: human_vote is 'left_vote'"),
-        ("leftvote", "A>B", "item 1: model_vote is 'A>B'"),
-        ("leftvote", None, "item 1: model_vote is None"),
-        ("leftvote", ["[[A>B]]"], "item 1: model_vote is "),
+        ("left_vote", "[[A>B]]", "[1].human_vote='left_vote'"),
+        ("leftvote", "A>B", "[1].model_vote='A>B'"),
+        ("leftvote", None, "[1].model_vote=None"),
+        ("leftvote", ["[[A>B]]"], "[1].model_vote=['[[A>B]]']"),
     ],
 )
 def test_unknown_labels_are_named(tmp_path, human, judged, message):
     file = write(tmp_path, [("leftvote", "[[A>B]]"), (human, judged)])
-    with pytest.raises(ValueError, match=re.escape(f"{file}, {message}")):
+    with pytest.raises(ValueError, match=re.escape(f"{file}: {message}")):
         read_votes(file)
 
 
@@ -97,7 +97,12 @@ def test_a_vote_counts_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is not JSON"), ("{}", "is not a list"), ("[]", "is not a list"), ('[{"idx": 0}]', "item 0: no human_vote")],
+    [
+        ("{", "line 1: not JSON"),
+        ("{}", "expected `array`"),
+        ("[]", "expected `array` of length >= 1"),
+        ('[{"idx": 0}]', r"\[0\]={'idx': 0}: .*`human_vote`"),
+    ],
 )
 def test_other_files_are_refused(tmp_path, content, message):
     file = tmp_path / "pairwise.json"
@@ -107,5 +112,5 @@ def test_other_files_are_refused(tmp_path, content, message):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.json does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
         read_votes(tmp_path / "none.json")

@@ -133,7 +133,7 @@ def test_uids_that_disagree_are_counted_and_listed(folders):
 @pytest.mark.parametrize("score", [[], [11], [-1, 3], [1, 2, 3], ["7"], [None], "n/a", True, [float("nan")]])
 def test_invalid_scores(folders, score):
     rewrite(folders[1] / "One" / "SC.json", lambda answers: answers["c.jpg"].update(score=score))
-    with pytest.raises(ValueError, match=r"One/SC\.json, c\.jpg: the score is"):
+    with pytest.raises(ValueError, match=r"One/SC\.json, c\.jpg: score"):
         evaluate(*folders)
 
 
@@ -189,12 +189,12 @@ def test_only_line_ends_end_lines(folders, end):
 def test_missing_folders_and_files(folders, tmp_path):
     ratings, answers = folders
     (answers / "One" / "PQ.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"One/PQ\.json does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"One/PQ\.json"):
         evaluate(ratings, answers)
     shutil.rmtree(answers / "Two")
     with pytest.raises(FileNotFoundError, match="no directory for Two"):
         evaluate(ratings, answers)
-    with pytest.raises(FileNotFoundError, match="is not a directory"):
+    with pytest.raises(FileNotFoundError, match="no directory for One, Two"):
         evaluate(ratings, tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="has 0 files"):
         read_ratings(answers)

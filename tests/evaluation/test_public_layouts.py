@@ -69,7 +69,11 @@ def test_no_row_of_the_hub_is_left_out_silently(hub):
     bad[2]["left_output_image"] = {"bytes": None, "path": "lost.png"}
     with pytest.raises(BadRecords, match="3 of 4 rows") as measured:
         read_hub_pairs(hub(vote("leftvote", 1, 2), *bad))
-    for fault in ("row 1 of all: vote_type is 'upvote'", "row 2 of all: no instruct_prompt", "no image in left_"):
+    for fault in (
+        "row 1 of all: vote_type='upvote'",
+        "row 2 of all: instruct_prompt=' '",
+        "row 3 of all: left_output_image.bytes=None",
+    ):
         assert fault in str(measured.value)
 
 
@@ -129,7 +133,7 @@ def test_a_scorer_is_measured_on_the_edits_themselves(museum):
     ("lookup", "message"),
     [
         ({UIDS[0]: {"instruction": "x"}}, rf"no instruction for 3 of 4 rated uids: {UIDS[1]}"),
-        ([], "no instruction for 4 of 4 rated uids"),
+        ([], r"dataset_lookup\.json: expected `object`"),
         ({uid: {"instruction": ""} for uid in UIDS}, "no instruction for 4 of 4"),
     ],
 )

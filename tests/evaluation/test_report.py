@@ -4,7 +4,6 @@ import json
 import math
 
 import numpy as np
-import pytest
 
 from rewardedit_jax.evaluation.report import (
     Report,
@@ -26,7 +25,7 @@ REPORT = Report("A benchmark", ROWS, ["A note."], {"seed": 3, "nested": {"r": [m
 
 
 def test_three_forms_have_the_same_content():
-    text, markdown, content = REPORT.to_text(), REPORT.to_markdown(), REPORT.to_json()
+    text, markdown, content = REPORT.to_text(), REPORT.table().to_markdown(), REPORT.to_json()
     for form in (text, markdown):
         assert all(
             part in form for part in ("A benchmark", "53.54", "[10.00, 50.00]", "undefined", "919 votes", "A note.")
@@ -93,13 +92,3 @@ def test_repeated_items():
     assert values == {"contradictory": {"pairs": 1, "first": [[1, 4]]}, "repeated": {"pairs": 1, "first": [[0, 3]]}}
     assert "items 1 = 4" in notes[0]
     assert note_repeated("ab", [1, 1], "pairs")[0] == []
-
-
-def test_files_are_written_where_asked(tmp_path):
-    json_file, png_file = tmp_path / "new" / "out.json", tmp_path / "new" / "out.png"
-    REPORT.write(json_file, None)
-    assert not png_file.exists()
-    assert json.loads(json_file.read_text())["title"] == "A benchmark"
-    pytest.importorskip("matplotlib")
-    REPORT.write(None, png_file)
-    assert png_file.stat().st_size > 0

@@ -42,12 +42,12 @@ def test_the_same_score_twice_is_no_contradiction(write):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"source": "a.png", "instruction": "x"}, r"line 1 is not a score .*KeyError\('edited'\)"),
-        (["a.png"], "line 1 is not a score"),
-        (line(overall="good"), "overall is {'mean': 'good'}"),
-        (line(overall=float("nan")), "overall is"),
-        (line(following={"mean": "a"}), "line 1: following is {'mean': 'a'}"),
-        ({**line(), "instruction": ["x"]}, "line 1 is not a score .*instruction is not a string"),
+        ({"source": "a.png", "instruction": "x"}, "line 1: .*`edited`"),
+        (["a.png"], "line 1: expected `object`"),
+        (line(overall="good"), "line 1: overall.mean='good'"),
+        (line(overall=float("nan")), "line 1: overall.mean=nan"),
+        (line(following={"mean": "a"}), "line 1: following.mean='a'"),
+        ({**line(), "instruction": ["x"]}, r"line 1: instruction=\['x'\]"),
     ],
 )
 def test_an_invalid_line_is_named(write, entry, message):
@@ -60,7 +60,7 @@ def test_a_file_may_begin_with_a_byte_order_mark_but_is_utf_8(tmp_path):
     file.write_text(json.dumps(line()), "utf-8-sig")
     assert len(read_scores(file).scores) == 1
     file.write_bytes("café".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"scores\.jsonl is no UTF-8 text"):
+    with pytest.raises(ValueError, match=r"scores\.jsonl: not UTF-8"):
         read_scores(file)
 
 

@@ -225,7 +225,7 @@ def test_report_of_scorers(make_comparison, monkeypatch, capsys):
     outputs = np.random.default_rng(0).normal(size=(8, 4, 2)).astype(np.float32)
     scores = [[EditScore(np.stack([output, output]), output) for output in group] for group in outputs]
     report = evaluate_scorer(scores, groups)
-    monkeypatch.setattr(module, "run_processes", fake_run(lambda job: report.write(job.result, None)))
+    monkeypatch.setattr(module, "run_processes", fake_run(lambda job: module.write_json(report.to_json(), job.result)))
     files = compare(make_comparison(config=SCORER))
     assert [file.name for file in files] == ["table.txt", "table.json", "reliability.png"]
     assert capsys.readouterr().out.endswith(files[0].read_text())

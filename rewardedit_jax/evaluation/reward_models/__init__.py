@@ -11,5 +11,6 @@ cross-validated thresholds, Fisher's transform, every item in the denominator, a
   editreward_bench   rankings of two, three or four edits, for any scorer
   editreward_pairs   the same from the hub's parquet files, and a judge's stored answers
 
-Scores come from a `Scorer`, from a callable, or from a file: see `edits.ScoreSource`.
+Scores come from a `Scorer`, from a callable, or from a file: see `edits.ScoreSource`. Readers of files raise
+`FileNotFoundError`, or a `ValueError` that names the file and the item.
 """

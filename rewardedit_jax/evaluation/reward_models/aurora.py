@@ -12,31 +12,20 @@ Points are objects with the human `score`, the `model` that made the edit, and i
 `output_path` in ImagenHub (`valid_imagenhub_processed.json`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 from jaxtyping import Float
 
+from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.evaluation import statistics
 from rewardedit_jax.evaluation.report import Report, Row, listed, note_repeated, sound_share
-from rewardedit_jax.evaluation.reward_models.edits import (
-    OVERALL,
-    Edit,
-    ScoreSource,
-    is_number,
-    note_transparent,
-    read_records,
-    score_edits,
-)
+from rewardedit_jax.evaluation.reward_models import edits
+from rewardedit_jax.evaluation.reward_models.edits import Edit, Number, ScoreSource, Text
 
-# Keys of a pair.
-_PATHS = ("path_src", "path1", "path2")
-_SCORES = ("model1_dim1_score", "model2_dim1_score")
-# Benchmark → keys of instruction, source and edited.
-_POINT_KEYS = {"aurora": ("prompt", "input", "gen"), "imagenhub": ("instruction", "input_path", "output_path")}
 _TITLES = {"aurora": "AURORA points", "imagenhub": "ImagenHub points"}
 
 
@@ -48,54 +37,39 @@ class Pair:
     second: Edit
     human: int
 
-    @property
-    def preferred(self) -> Edit | None:
-        return {1: self.first, -1: self.second}.get(self.human)
+
+class _PairRecord(msgspec.Struct):
+    prompt: Text
+    path_src: Text
+    path1: Text
+    path2: Text
+    model1_dim1_score: Number
+    model2_dim1_score: Number
 
 
-def read_pairs(file: Path, images: Path) -> list[Pair]:
-    """The pairs of a JSON file, whose image paths are relative to the directory `images`.
-
-    Raises:
-      FileNotFoundError, ValueError: naming the file and, if one is wrong, the item and its key.
-    """
-    layout = "preference pairs as EditReward lists them for GenAI-Bench and AURORA"
-    records = read_records(file, ("prompt", *_PATHS, *_SCORES), layout)
-    return [_pair(record, f"{file}, item {i}", images) for i, record in enumerate(records)]
-
-
-def _pair(record: dict[str, Any], name: str, images: Path) -> Pair:
-    _check_values(record, _SCORES, ("prompt", *_PATHS), name)
-    source, first, second = (images / record[key] for key in _PATHS)
-    # The key of the image is part of the name: a scorer's error about one edit then says which of the two.
-    named = zip((first, second), _PATHS[1:], strict=True)
-    edits = (Edit(source, edited, record["prompt"], f"{name}, {key}") for edited, key in named)
-    return Pair(*edits, int(np.sign(record[_SCORES[0]] - record[_SCORES[1]])))
-
-
-def _check_values(record: dict[str, Any], numbers: Iterable[str], texts: Iterable[str], name: str) -> None:
-    for key in numbers:
-        if not is_number(record[key]):
-            raise ValueError(f"{name}: {key} is {record[key]!r}; expected a number")
-    for key in texts:
-        if not isinstance(record[key], str) or not record[key]:
-            raise ValueError(f"{name}: {key} is {record[key]!r}; expected a text")
+def read_pairs(file: Path, images: Path | None = None) -> list[Pair]:
+    """The pairs of a JSON file, whose image paths are relative to `images`, by default the directory of the file."""
+    images, pairs = images or file.parent, []
+    for i, record in enumerate(read_json(file, edits.Records[_PairRecord])):
+        # The key of the image is part of the name: a scorer's error about one edit then says which of the two.
+        first, second = (
+            Edit(images / record.path_src, images / getattr(record, key), record.prompt, f"{file}, item {i}, {key}")
+            for key in ("path1", "path2")
+        )
+        pairs.append(Pair(first, second, int(np.sign(record.model1_dim1_score - record.model2_dim1_score))))
+    return pairs
 
 
 def evaluate_pairs(pairs: Sequence[Pair], source: ScoreSource, title: str, seed: int = 0) -> Report:
-    """Accuracies of the overall score on human preferences.
-
-    Raises:
-      ValueError: for fewer than two pairs, and with the other errors of `edits.score_edits`.
-    """
-    edits = [edit for pair in pairs for edit in (pair.first, pair.second)]
+    """Accuracies of the overall score on human preferences, of at least two pairs."""
+    scored = [edit for pair in pairs for edit in (pair.first, pair.second)]
     # One list of first and second edits in turn: a scorer encodes the source they share only once.
-    scores = score_edits(source, edits)[:, OVERALL]
+    scores = edits.score_edits(source, scored)[:, edits.OVERALL]
     report = measure_pairs(np.array([pair.human for pair in pairs]), scores[::2] - scores[1::2], title, seed)
     # Two pairs are the same in either order of their edits.
     same = [frozenset((pair.first, pair.second)) for pair in pairs]
-    repeated = note_repeated(same, [pair.preferred for pair in pairs], "pairs")
-    return report.with_notes(repeated, note_transparent(source, edits))
+    preferred = [{1: pair.first, -1: pair.second}.get(pair.human) for pair in pairs]
+    return report.with_notes(note_repeated(same, preferred, "pairs"), edits.note_transparent(source, scored))
 
 
 def measure_pairs(human: statistics.Human, margin: statistics.Margin, title: str, seed: int = 0) -> Report:
@@ -131,32 +105,34 @@ class Point:
     model: str
 
 
-def read_points(file: Path, images: Path, benchmark: str) -> list[Point]:
-    """The points of a JSON file, whose image paths are relative to the directory `images`.
-
-    Args:
-      benchmark: "aurora" or "imagenhub".
-    Raises:
-      FileNotFoundError, ValueError: naming the file and, if one is wrong, the item and its key.
-    """
-    keys = _POINT_KEYS[benchmark]
-    records = read_records(file, (*keys, "score", "model"), f"{_TITLES[benchmark]} as EditReward lists them")
-    return [_point(record, keys, f"{file}, item {i}", images) for i, record in enumerate(records)]
+def _point_record(**keys: str) -> type[msgspec.Struct]:
+    # The two lists differ in the names of their keys only.
+    texts = [(name, Text) for name in ("instruction", "source", "edited", "model")]
+    return msgspec.defstruct("_PointRecord", [*texts, ("score", Number)], rename=keys)
 
 
-def _point(record: dict[str, Any], keys: tuple[str, str, str], name: str, images: Path) -> Point:
-    _check_values(record, ("score",), (*keys, "model"), name)
-    instruction, source, edited = (record[key] for key in keys)
-    return Point(Edit(images / source, images / edited, instruction, name), float(record["score"]), record["model"])
+_POINT_RECORDS = {
+    "aurora": _point_record(instruction="prompt", source="input", edited="gen"),
+    "imagenhub": _point_record(source="input_path", edited="output_path"),
+}
+
+
+def read_points(file: Path, images: Path | None, benchmark: str) -> list[Point]:
+    """The points of "aurora" or "imagenhub" in a JSON file, whose image paths are relative as in `read_pairs`."""
+    images = images or file.parent
+    return [
+        Point(Edit(images / r.source, images / r.edited, r.instruction, f"{file}, item {i}"), r.score, r.model)
+        for i, r in enumerate(read_json(file, edits.Records[_POINT_RECORDS[benchmark]]))
+    ]
 
 
 def evaluate_points(points: Sequence[Point], source: ScoreSource, benchmark: str, seed: int = 0) -> Report:
-    """Rank correlation of the overall score with human ratings. Raises the errors of `edits.score_edits`."""
-    edits = [point.edit for point in points]
-    report = measure_points(points, score_edits(source, edits)[:, OVERALL], benchmark, seed)
+    """Rank correlation of the overall score with human ratings."""
+    scored = [point.edit for point in points]
+    report = measure_points(points, edits.score_edits(source, scored)[:, edits.OVERALL], benchmark, seed)
     # The same edit may be listed for two models: `Edit` compares by images and instruction.
-    repeated = note_repeated(edits, [point.human for point in points], "edits")
-    return report.with_notes(repeated, note_transparent(source, edits))
+    repeated = note_repeated(scored, [point.human for point in points], "edits")
+    return report.with_notes(repeated, edits.note_transparent(source, scored))
 
 
 def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], benchmark: str, seed: int = 0) -> Report:
@@ -169,15 +145,14 @@ def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], ben
     per_model = _per_model(human, scores, model)
     correlations = list(per_model.values())
     items = f"{len(per_model)} models, {len(points)} edits"
-    rows = [Row("mean of r", "published", float(np.mean(correlations)), items)]
+    published = {"mean of r": float(np.mean(correlations))}
     if benchmark == "imagenhub":
         # Table 2 has the tanh. The other two are EditReward's `imagenhub_bench_v2`, which returns the last one.
         prompts = [point.edit.instruction for point in points]
-        rows += [
-            Row("tanh of mean r", "published", statistics.published_mean(correlations), items),
-            Row("r within instructions", "published", statistics.per_prompt_spearman(human, scores, prompts), items),
-            Row("r of z-scores, v2", "published", statistics.z_scored_spearman(human, scores, prompts), items),
-        ]
+        published["tanh of mean r"] = statistics.published_mean(correlations)
+        published["r within instructions"] = statistics.per_prompt_spearman(human, scores, prompts)
+        published["r of z-scores, v2"] = statistics.z_scored_spearman(human, scores, prompts)
+    rows = [Row(measure, "published", value, items) for measure, value in published.items()]
 
     def resampled_mean(drawn: np.ndarray) -> float:
         # A model without any drawn edit is not part of this resample's mean.

@@ -7,6 +7,7 @@ in the benchmark's own layout (`--answers`). Invalid combinations of arguments a
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rewardedit_jax.evaluation.report import Report
 from rewardedit_jax.evaluation.reward_models import (
@@ -48,14 +49,9 @@ def add_reward_benchmarks(benchmarks: _Subparsers) -> None:
     _file(groups, "--answers", "a judge's answers, as written by inference_<K>pair_hf.py")
     _file(groups, "--swapped", _SWAPPED)
     groups.add_argument("--size", type=int, choices=(2, 3, 4), help="with --answers: K, the edits in a group")
-    groups.add_argument(
-        "--groups", type=Path, nargs="+", metavar="PATH",
-        help="for scores: EditReward_Bench_<K>pair.json, or the hub's directory",
-    )  # fmt: skip
-    groups.add_argument(
-        "--skip-bad", action="store_true",
-        help="leave out --groups with faults (contradictory, incomplete or unknown rankings); the report counts them",
-    )  # fmt: skip
+    _file(groups, "--groups", "for scores: EditReward_Bench_<K>pair.json, or the hub's directory", "PATH", nargs="+")
+    skip = "leave out --groups with faults (contradictory, incomplete or unknown rankings); the report counts them"
+    groups.add_argument("--skip-bad", action="store_true", help=skip)
     _images(groups)
 
 
@@ -73,8 +69,8 @@ def _benchmark(
     return parser
 
 
-def _file(parser: argparse.ArgumentParser, name: str, about: str, kind: str = "FILE") -> None:
-    parser.add_argument(name, type=Path, metavar=kind, help=about)
+def _file(parser: argparse.ArgumentParser, name: str, about: str, kind: str = "FILE", **more: Any) -> None:
+    parser.add_argument(name, type=Path, metavar=kind, help=about, **more)
 
 
 def _images(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +82,7 @@ def _genai_bench(a: argparse.Namespace) -> Report:
         # The hub publishes parquet files, EditReward a JSON list.
         hub = a.pairs.is_dir() or a.pairs.suffix == ".parquet"
         _refuse_scores(a, hub)
-        pairs = genai_bench.read_hub_pairs(a.pairs) if hub else _listed_pairs(a)
+        pairs = genai_bench.read_hub_pairs(a.pairs) if hub else aurora.read_pairs(a.pairs, a.images)
         return aurora.evaluate_pairs(pairs, _score_source(a), "GenAI-Bench", a.seed)
     votes = genai_bench.read_votes(a.answers)
     other = genai_bench.align_swapped(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
@@ -95,7 +91,7 @@ def _genai_bench(a: argparse.Namespace) -> Report:
 
 def _aurora(a: argparse.Namespace) -> Report:
     if _given(a, "pairs model", "pairs scores", "points model", "points scores") == "pairs":
-        return aurora.evaluate_pairs(_listed_pairs(a), _score_source(a), "AURORA", a.seed)
+        return aurora.evaluate_pairs(aurora.read_pairs(a.pairs, a.images), _score_source(a), "AURORA", a.seed)
     return _evaluate_points(a, "aurora")
 
 
@@ -105,15 +101,16 @@ def _imagenhub(a: argparse.Namespace) -> Report:
     if form == "points":
         return _evaluate_points(a, "imagenhub")
     ratings = imagenhub.read_ratings(a.ratings)
-    if form == "results":
+    if form == "answers":
+        scores = imagenhub.judged_aspects(imagenhub.read_answers(a.answers, ratings))
+        notes = [imagenhub.note_unrated(a.answers, ratings)]
+    else:
         rated, source = imagenhub.rated_edits(a.results, ratings), _score_source(a)
         scores = imagenhub.scored_aspects(edits.score_edits(source, rated), ratings)
         # The directory of results may have models that were added after the ratings.
         unrated = imagenhub.note_unrated(a.results, ratings, besides=(imagenhub.SOURCES,))
-        report = imagenhub.evaluate_ratings(ratings, scores, a.seed)
-        return report.with_notes(unrated, edits.note_transparent(source, rated))
-    scores = imagenhub.judged_aspects(imagenhub.read_answers(a.answers, ratings))
-    return imagenhub.evaluate_ratings(ratings, scores, a.seed).with_notes(imagenhub.note_unrated(a.answers, ratings))
+        notes = [unrated, edits.note_transparent(source, rated)]
+    return imagenhub.evaluate_ratings(ratings, scores, a.seed).with_notes(*notes)
 
 
 def _editreward_bench(a: argparse.Namespace) -> Report:
@@ -129,34 +126,25 @@ def _editreward_bench(a: argparse.Namespace) -> Report:
 
 
 def _given(a: argparse.Namespace, *forms: str) -> str:
-    """The first argument of the form that was given. Raises ValueError, listing the forms, if it is none of them.
-
-    Args:
-      forms: the arguments that are given together, such as "pairs model".
-    """
+    """The first argument of the form that was given. A form lists arguments that go together, such as "pairs model"."""
     arguments = [form.split() for form in forms]
     given = {name for form in arguments for name in form if getattr(a, name) is not None}
-    for form in arguments:
-        if given == set(form):
-            return form[0]
+    if found := next((form for form in arguments if given == {*form}), None):
+        return found[0]
     # argparse has exclusive groups of single arguments, but not of combinations.
     expected = ", or ".join(" and ".join(f"--{name}" for name in form) for form in arguments)
     raise ValueError(f"arguments do not go together; expected {expected}")
 
 
-def _listed_pairs(a: argparse.Namespace) -> list[aurora.Pair]:
-    return aurora.read_pairs(a.pairs, a.images or a.pairs.parent)
-
-
 def _evaluate_points(a: argparse.Namespace, benchmark: str) -> Report:
-    points = aurora.read_points(a.points, a.images or a.points.parent, benchmark)
+    points = aurora.read_points(a.points, a.images, benchmark)
     return aurora.evaluate_points(points, _score_source(a), benchmark, a.seed)
 
 
 def _read_groups(path: Path, a: argparse.Namespace) -> editreward_bench.ReadGroups:
     if path.is_dir():
         return editreward_pairs.read_hub_groups(path, skip_bad=a.skip_bad)
-    return editreward_bench.read_groups(path, a.images or path.parent, skip_bad=a.skip_bad)
+    return editreward_bench.read_groups(path, a.images, skip_bad=a.skip_bad)
 
 
 def _refuse_scores(a: argparse.Namespace, inside_parquet: bool) -> None:

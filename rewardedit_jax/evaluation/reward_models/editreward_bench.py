@@ -10,31 +10,31 @@ with `prompt`, `path_src`, `paths_generated` (two to four) and `human_vote` with
 the other layouts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import numpy as np
 from absl import logging
 from jaxtyping import Bool, Float, Int
 
+from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.records import BadRecords, count_noun, list_lines
 from rewardedit_jax.evaluation import statistics
-from rewardedit_jax.evaluation.report import MOST_LISTED, Note, Report, Row, listed, sound_share
-from rewardedit_jax.evaluation.reward_models.edits import (
-    OVERALL,
-    Edit,
-    ScoreSource,
-    note_transparent,
-    read_records,
-    score_edits,
-)
+from rewardedit_jax.evaluation.report import MOST_LISTED, Report, Row, listed, sound_share
+from rewardedit_jax.evaluation.reward_models import edits
+from rewardedit_jax.evaluation.reward_models.edits import Edit, ScoreSource, Text
 
 LETTERS = "ABCD"  # names of the edits of a group
-_RANKINGS_OF_TWO = {"A>B": (0, 1), "B>A": (1, 0), "A<B": (1, 0), "A=B=Good": None, "A=B=Bad": None}
-_KEYS = ("prompt", "path_src", "paths_generated", "human_vote")
+# Number of edits → ranking → their indices, best first; None for a tie. "A=B", which is a tie on the hub, is unknown
+# here: EditReward's code reads it as "A>B" in these files.
+_ORDERS: dict[int, dict[str, tuple[int, ...] | None]] = {
+    2: {"A>B": (0, 1), "B>A": (1, 0), "A<B": (1, 0), "A=B=Good": None, "A=B=Bad": None},
+    **{k: {">".join(LETTERS[i] for i in order): order for order in permutations(range(k))} for k in (3, 4)},
+}
 
 Scores = Float[np.ndarray, "_"]  # overall scores of the edits of one group
 
@@ -47,29 +47,14 @@ class Group:
     edits: tuple[Edit, ...]  # two, three or four
     order: tuple[int, ...] | None  # indices of the edits, best first; None for a tie of two
 
-    @property
-    def best_first(self) -> tuple[Edit, ...] | None:
-        return None if self.order is None else tuple(self.edits[i] for i in self.order)
 
-
-@dataclass(frozen=True)
-class ReadGroups:
-    """Groups that were read, and the keys of those that were left out on request."""
-
+class ReadGroups(NamedTuple):
     groups: list[Group]
-    left_out: list[str]
+    left_out: list[str]  # keys of the groups that were left out on request
 
 
-def without_faulty(
-    groups: Sequence[Group], faults: Mapping[str, Sequence[str]], where: str, skip_bad: bool
-) -> ReadGroups:
-    """The groups without faults.
-
-    Args:
-      faults: faults by the key of a group, or by the name of a row whose group is unknown.
-    Raises:
-      BadRecords: listing all faults, unless `skip_bad`: then they are logged.
-    """
+def without_faulty(groups: list[Group], faults: dict[str, list[str]], where: Path, skip_bad: bool) -> ReadGroups:
+    """The groups without faults. `faults` are by the key of a group, or by the name of a row whose group is unknown."""
     lines = [line for found in faults.values() for line in found]
     message = list_lines(f"{where}: {count_noun(len(lines), 'bad record')}", lines)
     if faults and not skip_bad:
@@ -89,84 +74,69 @@ def join_groups(parts: Sequence[ReadGroups]) -> ReadGroups:
     return ReadGroups(groups, left_out)
 
 
-def read_groups(file: Path, images: Path, *, skip_bad: bool = False) -> ReadGroups:
-    """The groups of a JSON file, whose image paths are relative to the directory `images`.
+class _HumanVote(msgspec.Struct):
+    ranking: str | None = None
 
-    Repetitions with the same ranking are logged and count once.
 
-    Raises:
-      FileNotFoundError, ValueError: if the file is missing or of another layout.
-      BadRecords: listing unknown rankings, and groups with contradictory rankings. With `skip_bad` they are left out.
+class _GroupRecord(msgspec.Struct):
+    prompt: Text
+    path_src: Text
+    paths_generated: Annotated[list[Text], msgspec.Meta(min_length=2, max_length=len(LETTERS))]
+    human_vote: _HumanVote
+
+
+def read_groups(file: Path, images: Path | None = None, *, skip_bad: bool = False) -> ReadGroups:
+    """The groups of a JSON file, whose image paths are relative to `images`, by default the directory of the file.
+
+    Groups with unknown or contradictory rankings are errors, or left out with `skip_bad`. Repetitions with the same
+    ranking are logged and count once.
     """
     groups: list[Group] = []
     faults: dict[str, list[str]] = {}
-    for i, record in enumerate(read_records(file, _KEYS, f"groups of EditReward-Bench with {', '.join(_KEYS)}")):
+    for i, record in enumerate(read_json(file, edits.Records[Any])):
         key = f"{file.stem}, item {i}"
         try:
-            groups.append(_group(record, key, images))
+            groups.append(_group(edits.check_record(record, _GroupRecord, key), key, images or file.parent))
         except ValueError as fault:
             faults[key] = [str(fault)]
     # The same edits in another order are the same group.
-    equal: dict[frozenset[Edit], list[Group]] = {}
-    for group in groups:
-        equal.setdefault(frozenset(group.edits), []).append(group)
-    for found in equal.values():
+    by_edits = statistics.indices_by_value(frozenset(group.edits) for group in groups)
+    equal = [[groups[i] for i in same] for same in by_edits.values()]
+    for found in equal:
         names = listed(group.key for group in found)
-        if len({group.best_first for group in found}) > 1:
+        if len({group.order and tuple(group.edits[i] for i in group.order) for group in found}) > 1:
             faults[found[0].key] = [f"{names}: the same group with contradictory rankings"]
         elif len(found) > 1:
             logging.warning("%s: the same group with the same ranking; it counts once.", names)
-    return without_faulty([found[0] for found in equal.values()], faults, str(file), skip_bad)
+    return without_faulty([found[0] for found in equal], faults, file, skip_bad)
 
 
-def _group(record: dict[str, Any], name: str, images: Path) -> Group:
-    prompt, path, paths, vote = (record[key] for key in _KEYS)
-    if not isinstance(paths, list) or not 2 <= len(paths) <= len(LETTERS):
-        raise ValueError(f"{name}: paths_generated is {paths!r}; expected a list of 2 to 4 paths")
-    if not all(isinstance(text, str) and text for text in (prompt, path, *paths)):
-        raise ValueError(f"{name}: prompt, path_src or one of paths_generated is empty or not a text")
-    # `human_vote` has further entries, which the evaluation does not use.
-    order = _order(vote.get("ranking") if isinstance(vote, dict) else None, len(paths), name)
-    named = zip(LETTERS, paths, strict=False)
-    edits = [Edit(images / path, images / edited, prompt, f"{name}, edit {letter}") for letter, edited in named]
-    return Group(name, tuple(edits), order)
-
-
-def _order(ranking: Any, size: int, name: str) -> tuple[int, ...] | None:
-    if size == 2 and ranking in _RANKINGS_OF_TWO:
-        return _RANKINGS_OF_TWO[ranking]
-    letters = ranking.split(">") if isinstance(ranking, str) else []
-    if size > 2 and sorted(letters) == list(LETTERS[:size]):
-        return tuple(map(LETTERS.index, letters))
-    # The hub writes a tie as "A=B". EditReward's code reads it as "A>B" in this file, so it is refused here.
-    known = ", ".join(_RANKINGS_OF_TWO) if size == 2 else f"{'>'.join(LETTERS[:size])} in any order"
-    raise ValueError(f"{name}: the ranking of {size} edits is {ranking!r}; expected {known}")
+def _group(record: _GroupRecord, key: str, images: Path) -> Group:
+    ranking, orders = record.human_vote.ranking, _ORDERS[len(record.paths_generated)]
+    if ranking not in orders:
+        size = len(record.paths_generated)
+        raise ValueError(f"{key}: the ranking of {size} edits is {ranking!r}; expected {listed(orders)}")
+    candidates = (
+        Edit(images / record.path_src, images / path, record.prompt, f"{key}, edit {letter}")
+        for letter, path in zip(LETTERS, record.paths_generated, strict=False)
+    )
+    return Group(key, tuple(candidates), orders[ranking])
 
 
 def evaluate_groups(
     groups: Sequence[Group], source: ScoreSource, seed: int = 0, left_out: Sequence[str] = ()
 ) -> Report:
-    """Accuracies of the overall score.
-
-    Args:
-      left_out: keys of groups that were left out, for the report.
-    Raises:
-      ValueError: for no group, for a single group of two (its tie threshold cannot be cross-validated), and with the
-        other errors of `edits.score_edits`.
-    """
+    """Accuracies of the overall score; `left_out` are the keys of groups that the report counts as left out."""
     if not groups:
         raise ValueError("no groups: expected at least one group of edits")
-    edits = [edit for group in groups for edit in group.edits]
-    scores = score_edits(source, edits)[:, OVERALL]
+    scored = [edit for group in groups for edit in group.edits]
+    scores = edits.score_edits(source, scored)[:, edits.OVERALL]
     # All groups in one list, as a scorer sorts edits into batches of similar sizes.
     ends = np.cumsum([len(group.edits) for group in groups])
     report = measure_groups(groups, np.split(scores, ends[:-1]), seed)
-    return report.with_notes(_note_left_out(left_out), note_transparent(source, edits))
-
-
-def _note_left_out(keys: Sequence[str]) -> Note:
-    note = f"{len(keys)} groups with faults are left out: {listed(keys, '; ')}."
-    return [note] if keys else [], {"left_out": {"count": len(keys), "first": list(keys[:MOST_LISTED])}}
+    note = f"{len(left_out)} groups with faults are left out: {listed(left_out, '; ')}."
+    values = {"left_out": {"count": len(left_out), "first": list(left_out[:MOST_LISTED])}}
+    return report.with_notes(([note] if left_out else [], values), edits.note_transparent(source, scored))
 
 
 def measure_groups(groups: Sequence[Group], scores: Sequence[Scores], seed: int = 0) -> Report:
@@ -177,13 +147,7 @@ def measure_groups(groups: Sequence[Group], scores: Sequence[Scores], seed: int 
     # Sizes that no file has are left out; "overall" is of those that are there.
     named = {**{f"K = {k}": by_size[k] for k in sizes}, "overall": _overall(list(by_size.values()), scored)}
     rows = [row for name, found in named.items() for row in _rows(name, found, seed)]
-    counts = {
-        name: {
-            "groups": len(found.strict),
-            "strictly_right": {"published": int(found.strict_published.sum()), "sound": int(found.strict.sum())},
-        }
-        for name, found in named.items()
-    }
+    counts = {name: found.counts() for name, found in named.items()}
     notes = [
         "Published: the tie threshold is tuned on these groups and applied to human ties only. Sound: it is tuned on "
         "other groups and applied to all groups of two.",
@@ -203,15 +167,19 @@ class _Correct:
     pairwise: Int[np.ndarray, " groups"]  # correct pairs of each group
     pairs: Int[np.ndarray, " groups"]  # pairs of each group
 
+    def counts(self) -> dict[str, Any]:
+        right = {"published": int(self.strict_published.sum()), "sound": int(self.strict.sum())}
+        return {"groups": len(self.strict), "strictly_right": right}
+
 
 def _measure(scored: Sequence[tuple[Group, Scores]], seed: int) -> _Correct:
     """Measures groups of one size."""
     human, margin = pair_labels(scored)
-    # The order of a tie is None and equals no order.
-    ordered = np.array([group.order == published_order(scores) for group, scores in scored])
+    # As in EditReward's code, the later one of two equal scores counts as better. A tie (None) equals no order.
+    ordered = np.array([group.order == tuple(np.argsort(scores)[::-1].tolist()) for group, scores in scored])
     pairs = np.full(len(scored), len(human) // len(scored))
     if len(scored[0][0].edits) > 2:  # people give no ties in these groups, and no ties are predicted
-        strict = np.array([group.order == _strict_order(scores) for group, scores in scored])
+        strict = ordered & [len(np.unique(scores)) == len(scores) for _, scores in scored]
         pairwise = statistics.correct_without_ties(human, margin)
         return _Correct(ordered, strict, float(pairwise.mean()), pairwise.reshape(len(scored), -1).sum(1), pairs)
     threshold = statistics.published_threshold(human, margin)
@@ -251,13 +219,3 @@ def pair_labels(scored: Sequence[tuple[Group, Scores]]) -> tuple[statistics.Huma
             human.append(0 if group.order is None else 1 if group.order.index(i) < group.order.index(j) else -1)
             margin.append(scores[i] - scores[j])
     return np.asarray(human), np.asarray(margin, np.float64)
-
-
-def published_order(scores: Scores) -> tuple[int, ...]:
-    """Indices by descending score. As in EditReward's code, the later one of two equal scores counts as better."""
-    return tuple(np.argsort(scores)[::-1].tolist())
-
-
-def _strict_order(scores: Scores) -> tuple[int, ...] | None:
-    """Indices by descending score; None if two scores are equal, which is not an order."""
-    return published_order(scores) if len(np.unique(scores)) == len(scores) else None

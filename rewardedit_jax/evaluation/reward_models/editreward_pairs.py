@@ -14,95 +14,119 @@ or concern other edits than the two shown, `B>C`. These are the rows of the VLMs
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations, permutations
+from itertools import chain, permutations
+from math import comb
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from absl import logging
 from jaxtyping import Bool
 
+from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.parquet import ParquetRows
 from rewardedit_jax.data.records import BadRecords, list_lines
 from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
 from rewardedit_jax.evaluation.reward_models import genai_bench
 from rewardedit_jax.evaluation.reward_models.editreward_bench import LETTERS, Group, ReadGroups, without_faulty
-from rewardedit_jax.evaluation.reward_models.edits import Edit, read_json
-
-_IMAGES = ("source_image", "candidate_1", "candidate_2")
-_TEXTS = ("id", "dataset", "instruction", "ranking", "comparison_type", "model_1", "model_2")
-_SIZES = {"2pair": 2, "3pair": 3, "4pair": 4}
-_HUB_LAYOUT = f"""expected:
-  <directory>/{{{",".join(_SIZES)}}}/
-    *.parquet   columns {", ".join((*_TEXTS, *_IMAGES))}
-Hugging Face hub: TIGER-Lab/EditReward-Bench."""
-_ANSWER_KEYS = ("id", "human_vote", "model_vote", "model_1", "model_2")
-_TIE = "[[A=B]]"
-
+from rewardedit_jax.evaluation.reward_models.edits import Edit, EmbeddedImage, Records, Text, check_record
+from rewardedit_jax.evaluation.statistics import indices_by_value
 
 # Names that both layouts share.
 
 
-def _compared_letters(row: dict[str, Any], size: int) -> tuple[str, ...]:
-    """The letters in a row's `comparison_type` such as `AvsC`; () if they are not two edits of a group of this size."""
+def _compared_letters(shown: str | None, size: int) -> tuple[str, ...]:
+    """The letters in a `comparison_type` such as `AvsC`; () if they are not two edits of a group of this size."""
     # Groups of two have a single pair, so a judge's answers may omit its name.
-    shown = "AvsB" if row.get("comparison_type") is None else str(row["comparison_type"])
+    shown = "AvsB" if shown is None and size == 2 else str(shown)
     known = LETTERS[:size]
     return tuple(shown.split("vs")) if re.fullmatch(rf"([{known}])vs(?!\1)[{known}]", shown) else ()
 
 
-def _edit_names(row: dict[str, Any], size: int) -> tuple[str, ...]:
+def _edit_names(row: "_HubRow | _Result", size: int) -> tuple[str, ...]:
     """Names of a row's two edits that do not depend on their order: models in groups of two, letters otherwise."""
-    models = row["model_1"], row["model_2"]
-    return models if size == 2 and models[0] != models[1] else _compared_letters(row, size)
+    by_model = size == 2 and row.model_1 != row.model_2
+    return (row.model_1, row.model_2) if by_model else _compared_letters(row.comparison_type, size)
 
 
-def _group_key(row: dict[str, Any]) -> str:
+def _group_key(row: "_GroupId | _Result", size: int) -> str:
     """The key of a row's group: its data set and the part of its `id` before "_", else the first ten letters."""
-    before, underscore, _ = row["id"].partition("_")
-    key = f"{row['dataset']} {before if underscore else row['id'][:10]}"
+    before, underscore, _ = row.id.partition("_")
+    key = f"{size}pair {before if underscore else row.id[:10]}"
     # An id occurs in several groups of two, which differ by their models.
-    return f"{key} ({', '.join(sorted((row['model_1'], row['model_2'])))})" if row["dataset"] == "2pair" else key
+    return f"{key} ({', '.join(sorted((row.model_1, row.model_2)))})" if size == 2 else key
 
 
 # The hub's parquet files.
 
 
+class _GroupId(msgspec.Struct):
+    id: Text
+    dataset: Literal["2pair", "3pair", "4pair"]
+    model_1: Text
+    model_2: Text
+
+    @property
+    def size(self) -> int:
+        return int(self.dataset[0])
+
+
+class _HubRow(_GroupId):
+    comparison_type: Text
+    instruction: Text
+    ranking: Text
+    source_image: EmbeddedImage
+    candidate_1: EmbeddedImage
+    candidate_2: EmbeddedImage
+
+
+_HUB_LAYOUT = f"expected the hub's TIGER-Lab/EditReward-Bench, with columns {', '.join(_HubRow.__struct_fields__)}."
+
+
 def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> ReadGroups:
     """The groups of all parquet files under a directory; their encoded images are held in memory.
 
-    Raises:
-      FileNotFoundError: if there is no parquet file.
-      BadRecords: for a file of another layout, or listing the faults of groups by key: contradictory rankings, missing
-        pairs, unknown rankings, pairs without a consistent order. With `skip_bad` these groups are left out.
+    Groups with contradictory or unknown rankings, missing pairs, or pairs without a consistent order are errors, or
+    left out with `skip_bad`.
     """
-    rows = ParquetRows(directory, (*_TEXTS, *_IMAGES), _HUB_LAYOUT)
-    rows_of: dict[str, list[dict[str, Any]]] = {}
+    rows = ParquetRows(directory, _HubRow.__struct_fields__, _HUB_LAYOUT)
+    rows_of: dict[str, list[_HubRow]] = {}
     groups: list[Group] = []
     faults: dict[str, list[str]] = {}
-    unique: dict[bytes, bytes] = {}
+    images: dict[bytes, EmbeddedImage] = {}
     for i in range(len(rows)):
-        row = rows[i]
-        if fault := _row_fault(row):
-            faults.setdefault(_key_or_name(row, rows.name(i)), []).append(f"{rows.name(i)}: {fault}")
+        content = rows[i]
+        key = name = rows.name(i)
+        try:
+            row = check_record(content, _GroupId, name)
+            # From here on, a fault leaves out the whole group: its order would have a gap without this row.
+            key = _group_key(row, row.size)
+            row = check_record(content, _HubRow, name)
+            if not _compared_letters(row.comparison_type, row.size):
+                raise ValueError(f"{name}: unknown comparison_type {row.comparison_type!r}")
+        except ValueError as fault:
+            faults.setdefault(key, []).append(str(fault))
             continue
-        for column in _IMAGES:  # The rows of a group repeat its images: equal ones share their memory.
-            row[column] = unique.setdefault(row[column]["bytes"], row[column]["bytes"])
-        rows_of.setdefault(_group_key(row), []).append(row)  # rows of a group need not be adjacent
+        for column in ("source_image", "candidate_1", "candidate_2"):
+            # The rows of a group repeat its images: equal ones share their memory.
+            image = getattr(row, column)
+            setattr(row, column, images.setdefault(image.bytes, image))
+        rows_of.setdefault(key, []).append(row)  # rows of a group need not be adjacent
     # Faults of all groups are collected, so that a file is repaired in one go.
     for key, members in rows_of.items():
         try:
-            groups.append(_hub_group(key, members, _SIZES[members[0]["dataset"]]))
+            groups.append(_hub_group(key, members, members[0].size))
         except ValueError as fault:
             faults.setdefault(key, []).append(str(fault))
-    return without_faulty(groups, faults, str(directory), skip_bad)
+    return without_faulty(groups, faults, directory, skip_bad)
 
 
-def _hub_group(key: str, rows: Sequence[dict[str, Any]], size: int) -> Group:
+def _hub_group(key: str, rows: Sequence[_HubRow], size: int) -> Group:
     """The group of these rows. Raises ValueError, listing the faults, if they do not make one."""
+    names = _edit_names(rows[0], size) if size == 2 else tuple(LETTERS[:size])
     contents, differing = _contents(rows, size)
     winner, faults = _winners(rows, size)
-    names = [name for name in contents if name not in ("source", "instruction")] if size == 2 else [*LETTERS[:size]]
     if faults := faults or _order_faults(winner, names):
         raise ValueError(f"{key}: {'; '.join(faults)}")
     if repeated := len(rows) - len(winner):
@@ -117,60 +141,39 @@ def _hub_group(key: str, rows: Sequence[dict[str, Any]], size: int) -> Group:
     return Group(key, edits, None if None in wins else tuple(map(names.index, best_first)))
 
 
-def _contents(rows: Sequence[dict[str, Any]], size: int) -> tuple[dict[str, Any], set[str]]:
+def _contents(rows: Sequence[_HubRow], size: int) -> tuple[dict[str, Any], set[str]]:
     """Source image, instruction and edits by name, from the first row that has them; the names of differing ones."""
     contents: dict[str, Any] = {}
     differing: set[str] = set()
     for row in rows:
-        source, *edited = (row[column] for column in _IMAGES)
-        shown = {"source": source, "instruction": row["instruction"]}
-        shown |= dict(zip(_edit_names(row, size), edited, strict=True))
+        shown = {"source": row.source_image.bytes, "instruction": row.instruction}
+        shown |= zip(_edit_names(row, size), (row.candidate_1.bytes, row.candidate_2.bytes), strict=True)
         differing |= {name for name, value in shown.items() if contents.setdefault(name, value) != value}
     return contents, differing
 
 
-def _winners(rows: Sequence[dict[str, Any]], size: int) -> tuple[dict[frozenset[str], str | None], list[str]]:
+def _winners(rows: Sequence[_HubRow], size: int) -> tuple[dict[frozenset[str], str | None], list[str]]:
     """The name of the better edit of each pair (None for a tie), and the faults of the rankings."""
     winner: dict[frozenset[str], str | None] = {}
     faults = []
     for row in rows:
-        (first, second), names = _compared_letters(row, size), _edit_names(row, size)
+        (first, second), names = _compared_letters(row.comparison_type, size), _edit_names(row, size)
         rankings = {f"{first}>{second}": names[0], f"{second}>{first}": names[1]}
         # Only groups of two may be ties.
         rankings |= {f"{first}={second}": None} if size == 2 else {}
-        if row["ranking"] not in rankings:
-            faults.append(f"unknown ranking {row['ranking']!r} of {row['comparison_type']}")
-        elif winner.setdefault(frozenset(names), better := rankings[row["ranking"]]) != better:
-            faults.append(f"contradictory rankings of {row['model_1']} and {row['model_2']}")
+        if row.ranking not in rankings:
+            faults.append(f"unknown ranking {row.ranking!r} of {row.comparison_type}")
+        elif winner.setdefault(frozenset(names), better := rankings[row.ranking]) != better:
+            faults.append(f"contradictory rankings of {row.model_1} and {row.model_2}")
     return winner, faults
 
 
 def _order_faults(winner: dict[frozenset[str], str | None], names: Sequence[str]) -> list[str]:
-    pairs = {frozenset(pair) for pair in combinations(names, 2)}
-    if pairs != winner.keys():
-        return [f"has {len(winner)} of the {len(pairs)} pairs of {len(names)} edits"]
+    if len(winner) < (pairs := comb(len(names), 2)):
+        return [f"has {len(winner)} of the {pairs} pairs of {len(names)} edits"]
     wins = list(winner.values())
     consistent = None in wins or sorted(map(wins.count, names)) == list(range(len(names)))
     return [] if consistent else ["its pairs make no order"]
-
-
-def _row_fault(row: dict[str, Any]) -> str | None:
-    wrong = [name for name in _TEXTS if not isinstance(row[name], str) or not row[name]]
-    wrong += [name for name in _IMAGES if not isinstance(row[name], dict) or not row[name].get("bytes")]
-    if wrong:
-        return f"no {listed(wrong)}"
-    if row["dataset"] not in _SIZES:
-        return f"dataset is {row['dataset']!r}; expected {', '.join(_SIZES)}"
-    if not _compared_letters(row, _SIZES[row["dataset"]]):
-        return f"unknown comparison_type {row['comparison_type']!r}"
-    return None
-
-
-def _key_or_name(row: dict[str, Any], name: str) -> str:
-    """The key of a faulty row's group, or the name of the row if it does not identify a group."""
-    # Then all rows of that group are left out, not only the faulty one, which would leave a gap in its order.
-    complete = all(isinstance(row[key], str) and row[key] for key in ("id", "dataset", "model_1", "model_2"))
-    return _group_key(row) if complete and row["dataset"] in _SIZES else name
 
 
 # Stored answers of a judge.
@@ -181,89 +184,80 @@ class Answer(genai_bench.Vote):
     """A judge's vote on one pair of a group."""
 
     group: str  # key of the group
+    winner: str | None  # name of the edit that people prefer; None for a tie
+
+
+Answers = Sequence[Answer | None]  # None: the judge failed
+
+
+class _Result(msgspec.Struct):
+    id: str
+    human_vote: str
+    model_vote: str
+    model_1: str
+    model_2: str
+    comparison_type: str | None = None
+
+
+class _Results(msgspec.Struct):
+    results: Records[_Result | None]
 
 
 def read_answers(file: Path, size: int) -> list[Answer | None]:
-    """The answers about the pairs of groups of `size` edits; None where the judge failed.
-
-    Raises:
-      FileNotFoundError, ValueError: if the file is missing or of another layout, naming the wrong result and its group.
-      BadRecords: listing the pairs that occur more than once.
-    """
-    layout = 'a judge\'s answers, {"results": [...]}, with an object or null per pair'
-    content = read_json(file, layout)
-    results = content.get("results") if isinstance(content, dict) else None
-    if not isinstance(results, list) or not results:
-        raise ValueError(f"{file} has no results; expected {layout}")
-    answers = [None if r is None else _answer(r, size, f"{file}, result {i}") for i, r in enumerate(results)]
-    _check_repeated(answers, results, size, file)
+    """The answers about the pairs of groups of `size` edits, each pair once; None where the judge failed."""
+    results = read_json(file, _Results).results
+    answers = [result and _answer(result, size, f"{file}, result {i}") for i, result in enumerate(results)]
+    _check_repeated(answers, file)
     return answers
 
 
-def _answer(result: Any, size: int, name: str) -> Answer:
-    keys = (*_ANSWER_KEYS, "comparison_type") if size > 2 else _ANSWER_KEYS
-    if lacking := [key for key in keys if not isinstance(result, dict) or not isinstance(result.get(key), str)]:
-        raise ValueError(f"{name}: no {', '.join(lacking)}")
-    group = _group_key({**result, "dataset": f"{size}pair"})
+def _answer(result: _Result, size: int, name: str) -> Answer:
+    group = _group_key(result, size)
     name = f"{name}, {group}"
-    if not (letters := _compared_letters(result, size)):
-        shown = str(result["comparison_type"])
+    shown = result.comparison_type
+    if not (letters := _compared_letters(shown, size)):
         raise ValueError(f"{name}: unknown comparison_type {shown!r} of {size} edits; is --size right?")
     first, second = letters
     # The words of `genai_bench.Vote`, in which A is the edit shown first, whatever its letter.
     human = {f"{first}>{second}": genai_bench.FIRST, f"{second}>{first}": genai_bench.SECOND}
-    human |= {"A=B": _TIE} if size == 2 else {}
+    human |= {"A=B": "[[A=B]]"} if size == 2 else {}
     # A vote about other edits than the two shown is an answer, but a wrong one.
-    elsewhere = [">".join(pair) for pair in permutations(LETTERS[:size], 2)]
-    judged = human | {label: genai_bench.UNKNOWN for label in (*elsewhere, genai_bench.UNKNOWN) if label not in human}
+    elsewhere = map(">".join, permutations(LETTERS[:size], 2))
+    judged = dict.fromkeys((*human, *elsewhere, genai_bench.UNKNOWN), genai_bench.UNKNOWN) | human
     for key, known in (("human_vote", human), ("model_vote", judged)):
-        if result[key] not in known:
-            raise ValueError(f"{name}: {key} about {first}vs{second} is {result[key]!r}; expected {', '.join(known)}")
+        if (vote := getattr(result, key)) not in known:
+            raise ValueError(f"{name}: {key} about {first}vs{second} is {vote!r}; expected {', '.join(known)}")
     # The same key in both orders of the edits.
     pair = group if size == 2 else f"{group} {'vs'.join(sorted(letters))}"
-    return Answer(pair, human[result["human_vote"]], judged[result["model_vote"]], group)
+    vote = human[result.human_vote]
+    winner = dict(zip((genai_bench.FIRST, genai_bench.SECOND), _edit_names(result, size), strict=True)).get(vote)
+    return Answer(pair, vote, judged[result.model_vote], group, winner)
 
 
-def _check_repeated(answers: Sequence[Answer | None], results: Sequence[Any], size: int, file: Path) -> None:
-    indices: dict[str, list[int]] = {}
-    for i, answer in enumerate(answers):
-        if answer:
-            indices.setdefault(answer.key, []).append(i)
+def _check_repeated(answers: Answers, file: Path) -> None:
     lines = []
-    for key, same in indices.items():
-        # The edits may stand in the other order in a repetition, so winners are compared, not votes.
-        winners = {_winner(answers[i], results[i], size) for i in same}
-        votes = "contradictory human votes" if len(winners) > 1 else "the same human vote"
-        if len(same) > 1:
+    for key, same in indices_by_value(answer and answer.key for answer in answers).items():
+        if key is not None and len(same) > 1:
+            # The edits may be in the other order in a repetition, so winners are compared, not votes.
+            contradictory = len({answers[i].winner for i in same}) > 1
+            votes = "contradictory human votes" if contradictory else "the same human vote"
             lines.append(f"{key}: results {listed(same)}, with {votes}")
     if lines:
         raise BadRecords(list_lines(f"{file}: {len(lines)} pairs occur more than once; keep one of each:", lines))
 
 
-def _winner(answer: Answer, result: dict[str, Any], size: int) -> str | None:
-    """The name of the edit that people prefer; None for a tie."""
-    return dict(zip((genai_bench.FIRST, genai_bench.SECOND), _edit_names(result, size), strict=True)).get(answer.human)
-
-
-def evaluate_answers(
-    answers: Sequence[Answer | None], size: int, other_order: Sequence[Answer | None] | None = None, seed: int = 0
-) -> Report:
-    """Accuracies of a judge on groups of `size` edits.
+def evaluate_answers(answers: Answers, size: int, other_order: Answers | None = None, seed: int = 0) -> Report:
+    """Accuracies of a judge on groups of `size` edits, as `genai_bench.evaluate_votes` for votes.
 
     The published denominator is the number of groups with at least one answer. The sound one is the number of groups
     that all pairs make up, answered or not.
-
-    Args:
-      other_order: the judge's answers for exchanged edits, from `genai_bench.align_swapped`. Sound measures then
-        average over both orders, and the report says how often the answers agree.
     """
     orders = [answers] if other_order is None else [answers, other_order]
-    pairs = size * (size - 1) // 2
-    published = _groups_right(answers, _groups(answers), pairs)
-    groups = _groups(chain(*orders))
+    pairs = comb(size, 2)
+    published = _groups_right(answers, answers, pairs)
+    strict = np.mean([_groups_right(order, chain(*orders), pairs) for order in orders], axis=0)
     # A failed answer does not say which group it belongs to; enough of them hide whole groups, which count as wrong.
-    unseen = max(0, -(-len(answers) // pairs) - len(groups))
-    strict = np.mean([_groups_right(order, groups, pairs) for order in orders], axis=0)
+    unseen = max(0, -(-len(answers) // pairs) - len(strict))
     failed = {name: order.count(None) for name, order in zip(("failed", "failed_swapped"), orders, strict=False)}
     rows = [
         *([Row("strict", "published", float(published.mean()), f"{len(published)} groups")] if len(published) else []),
@@ -278,13 +272,9 @@ def evaluate_answers(
     return Report(f"EditReward-Bench, K = {size}: a judge's answers (%)", rows, notes, values, percent=True)
 
 
-def _groups(answers: Iterable[Answer | None]) -> list[str]:
-    return list(dict.fromkeys(answer.group for answer in answers if answer))
-
-
-def _groups_right(answers: Sequence[Answer | None], groups: Sequence[str], pairs: int) -> Bool[np.ndarray, " groups"]:
-    """Whether all pairs of each group are answered and right."""
-    right: dict[str, list[bool]] = {group: [] for group in groups}
+def _groups_right(answers: Answers, known: Iterable[Answer | None], pairs: int) -> Bool[np.ndarray, " groups"]:
+    """Whether all pairs of each group of the known answers are answered and right."""
+    right: dict[str, list[bool]] = {answer.group: [] for answer in known if answer}
     for answer in filter(None, answers):
         right[answer.group].append(answer.right)
     return np.array([len(found) == pairs and all(found) for found in right.values()], bool)

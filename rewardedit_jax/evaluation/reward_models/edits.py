@@ -1,12 +1,11 @@
 """Edits to be scored, the sources of their scores (a `Scorer`, a callable, a file), and their JSON lists."""
 
 import io
-import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,6 +24,10 @@ from rewardedit_jax.scoring.packing import ScorerItem
 from rewardedit_jax.scoring.scorer import Scorer
 
 Picture = Path | bytes  # an image file, or an encoded image
+# Scores edits, as an alternative to a `Scorer`. It receives upright RGB images of sources and edits (transparent parts
+# composited on white) and instructions, all of one length, and returns the scores of following, of quality, and
+# overall. Only their order and differences matter. No position bias is averaged out: edits are scored one by one.
+ScoreEdits = Callable[[Sequence[Image.Image], Sequence[Image.Image], Sequence[str]], Float[np.ndarray, "n 3"]]
 
 OVERALL = 2  # the column of scores that the published benchmarks use
 INSIDE_PARQUET = (
@@ -46,20 +49,6 @@ class Edit:
     name: str = field(default="", compare=False)  # its place in the benchmark, for errors; not part of its identity
 
 
-@runtime_checkable
-class ScoreEdits(Protocol):
-    """A callable that scores edits, as an alternative to a `Scorer`.
-
-    It receives upright RGB images (transparent parts composited on white) and instructions, all of one length, and
-    returns float64[n, 3]: the scores of following, of quality, and overall. Only their order and differences matter.
-    Edits are scored one by one, so there is no position bias to average out.
-    """
-
-    def __call__(
-        self, sources: Sequence[Image.Image], edited: Sequence[Image.Image], instructions: Sequence[str]
-    ) -> Float[np.ndarray, "n 3"]: ...
-
-
 _Key = tuple[Path, Path, str]  # absolute source, absolute edited, instruction
 _Triple = tuple[float, float, float]  # following, quality, overall
 
@@ -70,20 +59,21 @@ class StoredScores:
 
     file: Path
     scores: Mapping[_Key, _Triple]
-    errors: Mapping[_Key, str] = field(default_factory=dict)  # reasons why an edit has no score
+    errors: Mapping[_Key, str]  # edits that could not be scored, by name and with the reason
 
     def of(self, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
         """The scores of the edits. Raises ValueError with the number and names of those that have none."""
         keys = [_key_of(edit) for edit in edits]
         # An error, not a smaller denominator: an accuracy over the edits that happen to be there compares with nothing.
-        if missing := [self._name(key) for key in keys if key not in self.scores]:
-            raise ValueError(
-                f"{self.file}: {len(missing)} of {len(keys)} edits have no score: {listed(missing, separator='; ')}"
-            )
+        if missing := [self.errors.get(key, key[1]) for key in keys if key not in self.scores]:
+            raise ValueError(f"{self.file}: {len(missing)} of {len(keys)} edits have no score: {listed(missing, '; ')}")
         return np.array([self.scores[key] for key in keys], np.float64).reshape(-1, 3)
 
-    def _name(self, key: _Key) -> str:
-        return f"{key[1]} was not scored ({self.errors[key]})" if key in self.errors else str(key[1])
+
+def _key_of(edit: Edit) -> _Key:
+    if isinstance(edit.source, Path) and isinstance(edit.edited, Path):
+        return edit.source.resolve(), edit.edited.resolve(), edit.instruction
+    raise ValueError(INSIDE_PARQUET)
 
 
 ScoreSource = Scorer | ScoreEdits | StoredScores
@@ -92,31 +82,19 @@ ScoreSource = Scorer | ScoreEdits | StoredScores
 def score_edits(source: ScoreSource, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
     """The scores of all edits, in their order; shows a progress bar while a scorer computes them.
 
-    Raises:
-      FileNotFoundError: if image files are missing, before any edit is scored.
-      ImageError: naming an image that cannot be decoded for a callable.
-      ValueError: naming an edit that a `Scorer` cannot score, or edits whose scores are not finite or not in the file;
-        if a callable raises it, naming the first edit of that call; or if a callable returns another shape.
+    Errors name the edits without a finite score. Missing image files are found before any edit is scored.
     """
     if isinstance(source, StoredScores):
         return source.of(edits)
     _check_files(edits)
     edits = [edit if edit.name else replace(edit, name=f"edit {i}") for i, edit in enumerate(edits)]
     scores = _from_scorer(source, edits) if isinstance(source, Scorer) else _from_callable(source, edits)
-    bad = [edits[i].name for i in np.flatnonzero(~np.isfinite(scores).all(1))]
-    if bad:
+    if bad := [edits[i].name for i in np.flatnonzero(~np.isfinite(scores).all(1))]:
         raise ValueError(f"{len(bad)} of {len(edits)} edits have scores that are not finite: {listed(bad, '; ')}")
     return scores
 
 
 def _from_scorer(scorer: Scorer, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
-    scores = scorer.stream(_prepared(scorer, edits), batch_size=_BATCH, improvement=False)
-    return matrix(list(tqdm(scores, total=len(edits), unit="edit", disable=len(edits) <= _CALL)))
-
-
-def _prepared(scorer: Scorer, edits: Sequence[Edit]) -> Iterator[ScorerItem]:
-    """The scorer's inputs, prepared by threads. `Scorer.score` would name a faulty edit by its index only."""
-
     def prepare(edit: Edit) -> ScorerItem:
         try:
             source, edited = (
@@ -124,11 +102,12 @@ def _prepared(scorer: Scorer, edits: Sequence[Edit]) -> Iterator[ScorerItem]:
                 for role, picture in (("source", edit.source), ("edited", edit.edited))
             )
             return scorer.prepare(source, edited, edit.instruction)
-        except ValueError as error:
+        except ValueError as error:  # `Scorer.score` would name the edit by its index only
             raise ValueError(f"{edit.name}: {error}") from error
 
-    for item in prefetch_map(prepare, zip(edits, strict=True), _BATCH * CHUNK_BATCHES):
-        yield item.result()
+    items = (item.result() for item in prefetch_map(prepare, zip(edits, strict=True), _BATCH * CHUNK_BATCHES))
+    scores = scorer.stream(items, batch_size=_BATCH, improvement=False)
+    return matrix(list(tqdm(scores, total=len(edits), unit="edit", disable=len(edits) <= _CALL)))
 
 
 def _from_callable(scorer: ScoreEdits, edits: Sequence[Edit]) -> Float[np.ndarray, "n 3"]:
@@ -163,10 +142,9 @@ def note_transparent(source: ScoreSource, edits: Sequence[Edit]) -> Note:
     if isinstance(source, StoredScores):  # no image was read
         return [], {}
     pictures = {picture for edit in edits for picture in (edit.source, edit.edited)}
-    if not (transparent := sum(map(_has_transparency, pictures))):
-        return [], {}
-    note = f"{transparent} of {len(pictures)} images have transparent parts, which were composited on white."
-    return [note], {"composited": {"pictures": transparent, "of": len(pictures)}}
+    count = sum(map(_has_transparency, pictures))
+    note = f"{count} of {len(pictures)} images have transparent parts, which were composited on white."
+    return ([note], {"composited": {"pictures": count, "of": len(pictures)}}) if count else ([], {})
 
 
 def _has_transparency(picture: Picture) -> bool:
@@ -174,43 +152,37 @@ def _has_transparency(picture: Picture) -> bool:
         return is_transparent(image)
 
 
-def read_scores(file: Path) -> StoredScores:
-    """The scores of a .jsonl file, as written by launch/score.py --output or in that form.
+# Types of the records in the files of benchmarks. A list without records, or an empty text, is a fault.
 
-    A line is an object with `source`, `edited`, `instruction`, `overall` ({"mean": number}) and optionally `following`
-    and `quality` in the same form; or with `error` instead of scores. Other keys are ignored. Relative paths are
-    relative to the working directory; edits are found by file, whatever the spelling of the path.
+Record = TypeVar("Record")
+Records = Annotated[list[Record], msgspec.Meta(min_length=1)]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+NotBlank = Annotated[str, msgspec.Meta(pattern=r"\S")]
+Number = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]  # finite
 
-    Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: naming the line that is not such an object, or that contradicts an earlier one.
-    """
-    scores: dict[_Key, _Triple] = {}
-    errors: dict[_Key, str] = {}
-    lines, faults = json_files.read_list(file, _ScoreLine)
+
+class EmbeddedImage(msgspec.Struct):
+    """A cell of a parquet file."""
+
+    bytes: Annotated[bytes, msgspec.Meta(min_length=1)]
+
+
+def check_record(value: Any, type_: type[Record], name: str) -> Record:
+    """The value as `type_`. Raises `BadRecords`, naming the value and its field, if it is not of that type."""
+    entries, faults = json_files.validate([(name, value)], type_)
     if faults:
-        raise ValueError(f"{file}, {faults[0]}; expected {_SCORE_EXAMPLE}")
-    for _, name, line in lines:
-        key = Path(line.source).resolve(), Path(line.edited).resolve(), line.instruction
-        if line.error is not None:  # matters only if the edit has no score in another line and a benchmark asks for it
-            errors[key] = f"{name}: {line.error}"
-            continue
-        # Only `overall` is required: published benchmarks use nothing else, and other judges may have nothing else.
-        if line.overall is None:
-            raise ValueError(f"{file}, {name}: it has neither overall nor error; expected {_SCORE_EXAMPLE}")
-        means = tuple((part or line.overall).mean for part in (line.following, line.quality, line.overall))
-        if scores.setdefault(key, means) != means:
-            raise ValueError(f"{file}, {name}: {key[1]} has a different score in an earlier line; keep one of them")
-    return StoredScores(file, scores, errors)
+        raise BadRecords(faults[0])
+    return entries[0].value
+
+
+# Stored scores.
 
 
 class _Mean(msgspec.Struct):
-    mean: Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]  # finite
+    mean: Number
 
 
 class _ScoreLine(msgspec.Struct):
-    """A line of stored scores."""
-
     source: str
     edited: str
     instruction: str
@@ -220,49 +192,27 @@ class _ScoreLine(msgspec.Struct):
     error: str | None = None
 
 
-_SCORE_EXAMPLE = '{"source": "a.png", "edited": "b.png", "instruction": "make it snow", "overall": {"mean": 0.5}}'
+def read_scores(file: Path) -> StoredScores:
+    """The scores of a .jsonl file, as written by launch/score.py --output or in that form.
 
-
-def _key_of(edit: Edit) -> _Key:
-    if isinstance(edit.source, Path) and isinstance(edit.edited, Path):
-        return edit.source.resolve(), edit.edited.resolve(), edit.instruction
-    raise ValueError(INSIDE_PARQUET)
-
-
-# The JSON files of benchmarks.
-
-
-def read_json(file: Path, layout: str) -> Any:
-    """The content of a JSON file.
-
-    Args:
-      layout: the expected content, for errors.
-    Raises:
-      FileNotFoundError, ValueError: if it is missing or not JSON.
+    A line is an object with `source`, `edited`, `instruction`, `overall` ({"mean": number}) and optionally `following`
+    and `quality` in the same form; or with `error` instead of scores. Other keys are ignored. Relative paths are
+    relative to the working directory; edits are found by file, whatever the spelling of the path. Two
+    different scores of one edit are an error.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist; expected {layout}")
-    try:
-        return json_files.read_json(file)
-    except BadRecords as error:
-        raise BadRecords(f"{error}; expected {layout}") from error
-
-
-def read_records(file: Path, keys: Iterable[str], layout: str) -> list[dict[str, Any]]:
-    """The objects of a JSON list, each of which has all the keys.
-
-    Raises:
-      FileNotFoundError, ValueError: if the file is missing, not a list, empty, or an item lacks a key.
-    """
-    records = read_json(file, layout)
-    if not isinstance(records, list) or not records:
-        raise ValueError(f"{file} is not a list of objects with the keys {', '.join(keys)}; expected {layout}")
-    for i, record in enumerate(records):
-        if lacking := [key for key in keys if not isinstance(record, dict) or key not in record]:
-            raise ValueError(f"{file}, item {i}: no {', '.join(lacking)}; expected {layout}")
-    return records
-
-
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number. Python counts true and false as integers; this does not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    scores: dict[_Key, _Triple] = {}
+    errors: dict[_Key, str] = {}
+    lines, faults = json_files.read_list(file, _ScoreLine)
+    # Only `overall` is required: published benchmarks use nothing else, and other judges may have nothing else.
+    faults += [f"{name}: expected overall or error" for _, name, e in lines if e.overall is None and e.error is None]
+    if faults:
+        raise ValueError(f"{file}, {faults[0]}")
+    for _, name, line in lines:
+        key = Path(line.source).resolve(), Path(line.edited).resolve(), line.instruction
+        if line.error is not None:  # matters only if the edit has no score in another line and a benchmark asks for it
+            errors[key] = f"{key[1]} was not scored ({name}: {line.error})"
+            continue
+        means = tuple((part or line.overall).mean for part in (line.following, line.quality, line.overall))
+        if scores.setdefault(key, means) != means:
+            raise ValueError(f"{file}, {name}: {key[1]} has a different score in an earlier line; keep one of them")
+    return StoredScores(file, scores, errors)

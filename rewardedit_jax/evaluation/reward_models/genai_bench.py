@@ -13,31 +13,25 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+import msgspec
 import numpy as np
 from jaxtyping import Float
 
+from rewardedit_jax.data import json_files
 from rewardedit_jax.data.parquet import ParquetRows
 from rewardedit_jax.data.records import BadRecords, list_lines
 from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
 from rewardedit_jax.evaluation.reward_models.aurora import Pair
-from rewardedit_jax.evaluation.reward_models.edits import Edit, read_records
+from rewardedit_jax.evaluation.reward_models.edits import Edit, EmbeddedImage, NotBlank, Records
 
 FIRST, SECOND = DECIDED = "[[A>B]]", "[[B>A]]"  # A is the edit that is shown first
 UNKNOWN = "Unknown"  # an answer without a verdict
 # Human label → the judge's word for it.
 ANSWER_OF = {"leftvote": FIRST, "rightvote": SECOND, "tievote": "[[A=B=Good]]", "bothbad_vote": "[[A=B=Bad]]"}
-_ANSWERS = tuple(ANSWER_OF.values())
-_LAYOUT = 'a list of {"idx", "human_vote", "model_vote"}, as GenAI-Bench publishes <judge>/pairwise.json'
-
-_IMAGES = ("source_image", "left_output_image", "right_output_image")
+_MIRRORED = {FIRST: SECOND, SECOND: FIRST}  # a tie is its own mirror image
 _HUMAN = {"leftvote": 1, "rightvote": -1, "tievote": 0, "bothbad_vote": 0}  # a scorer has one kind of tie
-_HUB_LAYOUT = f"""expected:
-  <directory>/
-    *.parquet   columns instruct_prompt, vote_type ({" | ".join(_HUMAN)}),
-                {", ".join(_IMAGES)} (each {{bytes, path}})
-Hugging Face hub: TIGER-Lab/GenAI-Bench, folder image_edition."""
 
 
 # Votes of a judge, in one order of the edits or in both.
@@ -57,22 +51,21 @@ class Vote:
 
 
 AnyVote = TypeVar("AnyVote", bound=Vote)
+Votes = Sequence[AnyVote | None]  # None: the judge failed
 
 
-def align_swapped(
-    votes: Sequence[AnyVote | None], swapped: Sequence[AnyVote | None], file: Path
-) -> Sequence[AnyVote | None]:
+def align_swapped(votes: Votes[AnyVote], swapped: Votes[AnyVote], file: Path) -> Votes[AnyVote]:
     """The swapped votes in the order of `votes`, with their verdicts mirrored back.
 
+    A failed answer does not say which comparison it was: it may be any that was answered in the other order only.
+
     Args:
-      votes, swapped: the judge's answers for both orders of the edits; None for a failed answer. As a failed answer
-        does not say which comparison it was, it may be any that was answered in the other order only.
-      file: file of `swapped`, for errors.
-    Raises:
-      ValueError: if the comparisons are not the same, or the human votes do not change sides with the edits.
+      file: file of `swapped`, for errors: both orders need the same comparisons, with human votes that change sides.
     """
     mirrored = {
-        vote.key: replace(vote, human=_mirrored(vote.human), judged=_mirrored(vote.judged))
+        vote.key: replace(
+            vote, human=_MIRRORED.get(vote.human, vote.human), judged=_MIRRORED.get(vote.judged, vote.judged)
+        )
         for vote in filter(None, swapped)
     }
     known = dict.fromkeys(vote.key for vote in filter(None, votes))
@@ -86,84 +79,66 @@ def align_swapped(
     found = [mirrored.get(vote.key if vote else next(unassigned, "")) for vote in votes]
     # Human votes that stay on their side show that the file was not made with exchanged edits.
     if unlike := [a.key for a, b in zip(votes, found, strict=True) if a and b and a.human != b.human]:
-        raise ValueError(
-            f"{file}: {len(unlike)} human votes differ from the other order's with left and right exchanged: "
-            f"{listed(unlike)}"
-        )
+        raise ValueError(f"{file}: {len(unlike)} human votes do not change sides with the edits: {listed(unlike)}")
     return found
 
 
-def _mirrored(verdict: str) -> str:
-    return {FIRST: SECOND, SECOND: FIRST}.get(verdict, verdict)  # a tie is its own mirror image
-
-
-def mean_over_orders(orders: Sequence[Sequence[Vote | None]], right: Callable[[Vote], bool]) -> Float[np.ndarray, " n"]:
+def mean_over_orders(orders: Sequence[Votes[Vote]], right: Callable[[Vote], bool]) -> Float[np.ndarray, " n"]:
     """The share of orders in which each comparison is right; a failed answer is wrong."""
     return np.mean([[vote is not None and right(vote) for vote in order] for order in orders], axis=0)
 
 
-def same_answer(votes: Sequence[Vote | None], other_order: Sequence[Vote | None], what: str, seed: int) -> Row:
+def same_answer(votes: Votes[Vote], other_order: Votes[Vote], what: str, seed: int) -> Row:
     """The share of comparisons that a judge answers alike in both orders: its position bias (EditReward, A.8)."""
     # Two failed or unknown answers do not count as agreement.
-    both = zip(votes, other_order, strict=True)
-    same = [bool(a and b and a.judged == b.judged != UNKNOWN) for a, b in both]
+    same = [bool(a and b and a.judged == b.judged != UNKNOWN) for a, b in zip(votes, other_order, strict=True)]
     return sound_share("same answer in both orders", np.array(same), what, seed)
 
 
 # Stored answers of a judge.
 
 
+class _VoteRecord(msgspec.Struct):
+    idx: Any
+    human_vote: Literal[tuple(ANSWER_OF)]
+    model_vote: Literal[tuple(ANSWER_OF.values())]
+
+
 def read_votes(file: Path) -> list[Vote]:
-    """The votes of a `pairwise.json`, in its order.
-
-    Raises:
-      FileNotFoundError, ValueError: naming the file and, if one is wrong, the item and its label.
-    """
-    records = read_records(file, ("idx", "human_vote", "model_vote"), _LAYOUT)
-    repeated = [key for key, count in Counter(str(r["idx"]) for r in records).items() if count > 1]
-    if repeated:
+    """The votes of a `pairwise.json`, in its order."""
+    records = json_files.read_json(file, Records[_VoteRecord])
+    if repeated := [idx for idx, count in Counter(str(r.idx) for r in records).items() if count > 1]:
         raise ValueError(f"{file}: idx {listed(repeated)} occurs more than once; expected one vote per idx")
-    return [_vote(record, file) for record in records]
-
-
-def _vote(record: dict[str, Any], file: Path) -> Vote:
-    for key, known in (("human_vote", tuple(ANSWER_OF)), ("model_vote", _ANSWERS)):
-        if record[key] not in known:
-            raise ValueError(f"{file}, item {record['idx']}: {key} is {record[key]!r}; expected {', '.join(known)}")
-    return Vote(f"idx {record['idx']}", ANSWER_OF[record["human_vote"]], record["model_vote"])
-
-
-def _right_with_three_labels(vote: Vote) -> bool:
-    return vote.right or (vote.human not in DECIDED and vote.judged not in DECIDED)
+    return [Vote(f"idx {r.idx}", ANSWER_OF[r.human_vote], r.model_vote) for r in records]
 
 
 def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = None, seed: int = 0) -> Report:
     """Accuracies of a judge.
 
-    Args:
-      other_order: its answers for exchanged edits, from `align_swapped`. Sound measures then average over both orders,
-        and the report says how often the answers agree.
+    If its answers for exchanged edits are given, from `align_swapped`, sound measures average over both orders, and the
+    report says how often the answers agree.
     """
     orders = [votes] if other_order is None else [votes, other_order]
     four = mean_over_orders(orders, lambda vote: vote.right)
+    three = mean_over_orders(orders, lambda vote: vote.right or {vote.human, vote.judged}.isdisjoint(DECIDED))
     decided = four[[vote.human in DECIDED for vote in votes]]
     right = sum(vote.right for vote in votes)
     rows = [
         Row("four labels", "published", right / len(votes), f"{len(votes)} votes"),
         sound_share("four labels", four, "votes", seed),
-        sound_share("ties as one label", mean_over_orders(orders, _right_with_three_labels), "votes", seed),
+        sound_share("ties as one label", three, "votes", seed),
         *([sound_share("humans decided", decided, "votes", seed)] if len(decided) else []),
     ]
     if other_order is not None:
         rows.append(same_answer(votes, other_order, "votes", seed))
     label, count = Counter(vote.human for vote in votes).most_common(1)[0]
-    counts = Counter((vote.human, vote.judged) for vote in votes)
+    counts, labels = Counter((vote.human, vote.judged) for vote in votes), ANSWER_OF.values()
     values = {
         "accuracy": round(100 * right / len(votes), 2),
         "correct": right,
         "votes": len(votes),
         "seed": seed,
-        "counts": {human: {judged: counts[human, judged] for judged in _ANSWERS} for human in _ANSWERS},
+        "counts": {human: {judged: counts[human, judged] for judged in labels} for human in labels},
     }
     notes = [
         f"Baseline: the constant answer {label} is right in {100 * count / len(votes):.2f} % of the votes.",
@@ -176,31 +151,32 @@ def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = N
 # The hub's parquet files.
 
 
+class _HubRow(msgspec.Struct):
+    instruct_prompt: NotBlank
+    vote_type: Literal[tuple(_HUMAN)]
+    source_image: EmbeddedImage
+    left_output_image: EmbeddedImage
+    right_output_image: EmbeddedImage
+
+
+_HUB_COLUMNS = _HubRow.__struct_fields__
+_HUB_LAYOUT = f"expected the hub's TIGER-Lab/GenAI-Bench, folder image_edition: columns {', '.join(_HUB_COLUMNS)}"
+
+
 def read_hub_pairs(directory: Path) -> list[Pair]:
-    """The pairs of all parquet files under a directory; their encoded images are held in memory.
-
-    Raises:
-      FileNotFoundError: if there is no parquet file.
-      BadRecords: if a file has another layout, or listing all rows with an unknown vote, no instruction or no image.
-    """
-    rows = ParquetRows(directory, ("instruct_prompt", "vote_type", *_IMAGES), _HUB_LAYOUT)
-    found = [rows[i] for i in range(len(rows))]
+    """The pairs of all parquet files under a directory; their encoded images are held in memory."""
+    rows = ParquetRows(directory, _HUB_COLUMNS, _HUB_LAYOUT)
+    named = ((rows.name(i), rows[i]) for i in range(len(rows)))
+    entries, faults = json_files.validate(named, _HubRow)
     # No row is skipped: that would change the denominator of the accuracy.
-    if faults := [f"{rows.name(i)}: {fault}" for i, row in enumerate(found) if (fault := _fault(row))]:
-        raise BadRecords(list_lines(f"{directory}: {len(faults)} of {len(found)} rows cannot be evaluated:", faults))
-    return [_hub_pair(row, rows.name(i)) for i, row in enumerate(found)]
-
-
-def _fault(row: dict[str, Any]) -> str | None:
-    if row["vote_type"] not in _HUMAN:
-        return f"vote_type is {row['vote_type']!r}; expected {', '.join(_HUMAN)}"
-    if not isinstance(row["instruct_prompt"], str) or not row["instruct_prompt"].strip():
-        return "no instruct_prompt"
-    lacking = [name for name in _IMAGES if not (row[name] or {}).get("bytes")]
-    return f"no image in {', '.join(lacking)}" if lacking else None
-
-
-def _hub_pair(row: dict[str, Any], name: str) -> Pair:
-    source, *edited = _IMAGES
-    edits = (Edit(row[source]["bytes"], row[e]["bytes"], row["instruct_prompt"], f"{name}, {e}") for e in edited)
-    return Pair(*edits, _HUMAN[row["vote_type"]])
+    if faults:
+        heading = f"{directory}: {len(faults)} of {len(rows)} rows cannot be evaluated (votes: {', '.join(_HUMAN)}):"
+        raise BadRecords(list_lines(heading, faults))
+    pairs = []
+    for _, name, row in entries:
+        first, second = (
+            Edit(row.source_image.bytes, getattr(row, side).bytes, row.instruct_prompt, f"{name}, {side}")
+            for side in ("left_output_image", "right_output_image")
+        )
+        pairs.append(Pair(first, second, _HUMAN[row.vote_type]))
+    return pairs

@@ -11,21 +11,23 @@ Three public directories are read:
 Spearman's correlation is computed per model over its edits. Table 2 prints 38.21 for GPT-4o and 41.84 between humans.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from jaxtyping import Float, Int
 
+from rewardedit_jax.data.json_files import read_json, validate
 from rewardedit_jax.evaluation.report import Note, Report, Row, listed
-from rewardedit_jax.evaluation.reward_models.edits import OVERALL, Edit, is_number, read_json
+from rewardedit_jax.evaluation.reward_models.edits import OVERALL, Edit, NotBlank, check_record
 from rewardedit_jax.evaluation.statistics import bootstrap_interval, fisher_mean, published_mean, spearman
 
 _Drawn = Int[np.ndarray, " n"] | slice  # indices of the uids in a resample
 _Parts = Float[np.ndarray, "*batch 2"]  # SC, PQ
+_Values = Float[np.ndarray, "models uids"]
 ASPECTS: dict[str, Callable[[_Parts], Float[np.ndarray, "*batch"]]] = {
     "overall": lambda parts: np.sqrt(parts.prod(-1)),  # VIEScore's geometric mean
     "semantic": lambda parts: parts[..., 0],
@@ -35,10 +37,8 @@ SOURCES = "input"  # the directory of results that does not belong to a model
 # Aspect → column of a scorer's scores: semantic consistency is following.
 _COLUMNS = {"overall": OVERALL, "semantic": 0, "perceptual": 1}
 _UNPUBLISHED = "Imagic"  # rated, but not part of VIEScore's and EditReward's figures
-_PARTS = ("SC", "PQ")
-_LEVELS = (0, 0.5, 1)
-# Means over raters that differ only by the order of summation must be ties, so they are rounded.
-_DECIMALS = 9
+_Level = Annotated[float, msgspec.Meta(ge=0, le=1, multiple_of=0.5)]
+_Score = Annotated[float, msgspec.Meta(ge=0, le=10)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,20 +50,17 @@ class Ratings:
     values: Float[np.ndarray, "raters models uids 2"]  # SC, PQ: 0, 0.5 or 1
     left_out: tuple[str, ...]  # rated models that published results leave out
 
-    def mean(self, aspect: str, leave_out: int | None = None) -> Float[np.ndarray, "models uids"]:
+    def mean(self, aspect: str, leave_out: int | None = None) -> _Values:
         """Mean rating of an aspect over the raters, without the rater `leave_out`."""
         # "overall" is the mean of the raters' overall ratings, not that of their mean SC and PQ.
         rated = ASPECTS[aspect](self.values)
-        return (rated if leave_out is None else np.delete(rated, leave_out, axis=0)).mean(0).round(_DECIMALS)
+        rated = rated if leave_out is None else np.delete(rated, leave_out, axis=0)
+        # Means that differ only by the order of summation must be ties, so they are rounded.
+        return rated.mean(0).round(9)
 
 
 def read_ratings(directory: Path) -> Ratings:
-    """The ratings of all `*_rater*.tsv` in a directory, without the model that published results leave out.
-
-    Raises:
-      FileNotFoundError, ValueError: if there are fewer than two files, their models or uids differ, or a rating is
-        invalid.
-    """
+    """The ratings of all `*_rater*.tsv` in a directory, without the model that published results leave out."""
     # Two raters at least: the human ceiling compares each with the mean of the others.
     files = sorted(directory.glob("*_rater*.tsv"))
     if len(files) < 2:
@@ -74,13 +71,13 @@ def read_ratings(directory: Path) -> Ratings:
     for file, rater in zip(files, raters, strict=True):
         _check_same(first.keys(), rater.keys(), file, "uids")
         _check_same(first[next(iter(first))], rater[next(iter(rater))], file, "models")
-    rated = tuple(next(iter(first.values())))
+    rated = next(iter(first.values()))
     models = tuple(model for model in rated if model != _UNPUBLISHED)
     values = [[[rater[uid][model] for uid in first] for model in models] for rater in raters]
-    return Ratings(models, tuple(first), np.asarray(values, np.float64), tuple(set(rated) - set(models)))
+    return Ratings(models, tuple(first), np.asarray(values, np.float64), tuple(rated.keys() - set(models)))
 
 
-def _read_rater(file: Path) -> dict[str, dict[str, list[float]]]:
+def _read_rater(file: Path) -> dict[str, dict[str, tuple[float, float]]]:
     """uid → model → [SC, PQ]."""
     # read_text turns "\r\n" into "\n"; splitlines() would also split cells at U+2028, U+0085 and others.
     lines = [line.split("\t") for line in file.read_text("utf-8").split("\n") if line.strip()]
@@ -95,102 +92,73 @@ def _read_rater(file: Path) -> dict[str, dict[str, list[float]]]:
     return rater
 
 
-def _cell(text: str, name: str) -> list[float]:
+def _cell(text: str, name: str) -> tuple[float, float]:
     try:
-        parts = json.loads(text)
-    except ValueError:
-        parts = None
-    if not isinstance(parts, list) or len(parts) != 2 or not all(is_number(v) and v in _LEVELS for v in parts):
-        raise ValueError(f"{name}: the rating is {text!r}; expected [SC, PQ], each 0, 0.5 or 1")
-    return [float(value) for value in parts]
+        return msgspec.json.decode(text, type=tuple[_Level, _Level])
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{name}: the rating is {text!r}; expected [SC, PQ], each 0, 0.5 or 1") from error
 
 
 def _check_same(expected, found, file: Path, what: str) -> None:
     """Raises a ValueError that counts and lists what `found` lacks or has beyond `expected`."""
-    missing, unknown = [k for k in expected if k not in found], [k for k in found if k not in expected]
-    if missing or unknown:
-        faults = [f"{len(missing)} are missing ({listed(missing)})"] if missing else []
-        faults += [f"{len(unknown)} are not rated ({listed(unknown)})"] if unknown else []
+    keys = {"missing": [k for k in expected if k not in found], "not rated": [k for k in found if k not in expected]}
+    if faults := [f"{len(of)} are {fault} ({listed(of)})" for fault, of in keys.items() if of]:
         raise ValueError(f"{file}: of {len(expected)} {what}, {'; '.join(faults)}")
 
 
-def read_answers(directory: Path, ratings: Ratings) -> Float[np.ndarray, "models uids 2"]:
-    """A judge's scores SC and PQ, 0..10, of the rated edits.
+class _Answer(msgspec.Struct):
+    score: _Score | Annotated[list[_Score], msgspec.Meta(min_length=1, max_length=2)]
 
-    Raises:
-      FileNotFoundError, ValueError: if a model's directory or file is missing, its uids are not the rated ones, or a
-        score is invalid.
-    """
-    if not directory.is_dir():
-        raise FileNotFoundError(f"{directory} is not a directory; expected <model>/SC.json and PQ.json in it")
+
+def read_answers(directory: Path, ratings: Ratings) -> Float[np.ndarray, "models uids 2"]:
+    """A judge's scores SC and PQ, 0..10, of the rated edits."""
     if missing := [model for model in ratings.models if not (directory / model).is_dir()]:
-        raise FileNotFoundError(f"{directory} has no directory for {listed(missing)}; expected every rated model")
-    answers = [
-        [_read_part(directory / model / f"{part}.json", ratings.uids) for part in _PARTS] for model in ratings.models
-    ]
+        raise FileNotFoundError(f"{directory} has no directory for {listed(missing)}; expected <model>/{{SC,PQ}}.json")
+    files = [[directory / model / f"{part}.json" for part in ("SC", "PQ")] for model in ratings.models]
+    answers = [[_read_part(file, ratings.uids) for file in of_model] for of_model in files]
     return np.moveaxis(np.asarray(answers, np.float64), 1, -1)
 
 
 def _read_part(file: Path, uids: Sequence[str]) -> list[float]:
-    layout = 'an object uid → {"score": [0..10, ...]}'
-    answers = read_json(file, layout)
-    if not isinstance(answers, dict):
-        raise ValueError(f"{file} is not an object; expected {layout}")
+    answers = read_json(file, dict[str, Any])
     _check_same(uids, answers, file, "uids")
-    return [_smaller_score(answers[uid], f"{file}, {uid}") for uid in uids]
+    scores = (check_record(answers[uid], _Answer, f"{file}, {uid}").score for uid in uids)
+    # VIEScore takes the minimum of a part's sub-scores.
+    return [min(score) if isinstance(score, list) else score for score in scores]
 
 
-def _smaller_score(answer: Any, name: str) -> float:
-    score = answer.get("score") if isinstance(answer, dict) else None
-    scores = score if isinstance(score, list) else [score]
-    if len(scores) not in (1, 2) or not all(is_number(value) and 0 <= value <= 10 for value in scores):
-        raise ValueError(f"{name}: the score is {score!r}; expected one or two numbers in 0..10")
-    return float(min(scores))  # VIEScore takes the minimum of a part's sub-scores
-
-
-def judged_aspects(answers: Float[np.ndarray, "models uids 2"]) -> dict[str, Float[np.ndarray, "models uids"]]:
+def judged_aspects(answers: Float[np.ndarray, "models uids 2"]) -> dict[str, _Values]:
     """A judge's answers by aspect."""
     return {aspect: combine(answers) for aspect, combine in ASPECTS.items()}
 
 
-def rated_edits(results: Path, ratings: Ratings) -> list[Edit]:
-    """The rated edits in the directory of results, model by model, in the order of the ratings.
+class _Lookup(msgspec.Struct):
+    instruction: NotBlank
 
-    Raises:
-      FileNotFoundError, ValueError: if the lookup is missing, or lacks the instruction of rated uids.
-    """
-    file, layout = results / "dataset_lookup.json", 'uid → {"instruction": text}'
-    lookup = read_json(file, layout)
-    instructions = {uid: _instruction(lookup.get(uid)) for uid in ratings.uids} if isinstance(lookup, dict) else {}
-    if missing := [uid for uid in ratings.uids if not instructions.get(uid)]:
-        count = f"{len(missing)} of {len(ratings.uids)} rated uids"
-        raise ValueError(f"{file} has no instruction for {count}: {listed(missing)}; expected {layout}")
+
+def rated_edits(results: Path, ratings: Ratings) -> list[Edit]:
+    """The rated edits in the directory of results, model by model, in the order of the ratings."""
+    file = results / "dataset_lookup.json"
+    lookup = read_json(file, dict[str, Any])
+    entries, faults = validate([(uid, lookup.get(uid)) for uid in ratings.uids], _Lookup)
+    if faults:
+        count = f"{len(faults)} of {len(ratings.uids)} rated uids"
+        raise ValueError(f"{file} has no instruction for {count}: {listed(faults, '; ')}")
     return [
-        Edit(results / SOURCES / uid, results / model / uid, instructions[uid], f"{model}, {uid}")
+        Edit(results / SOURCES / uid, results / model / uid, entry.instruction, f"{model}, {uid}")
         for model in ratings.models
-        for uid in ratings.uids
+        for _, uid, entry in entries
     ]
 
 
-def _instruction(entry: Any) -> str | None:
-    text = entry.get("instruction") if isinstance(entry, dict) else None
-    return text if isinstance(text, str) and text.strip() else None
-
-
-def scored_aspects(
-    scores: Float[np.ndarray, "edits 3"], ratings: Ratings
-) -> dict[str, Float[np.ndarray, "models uids"]]:
+def scored_aspects(scores: Float[np.ndarray, "edits 3"], ratings: Ratings) -> dict[str, _Values]:
     """The scores of `rated_edits` by aspect."""
     shape = len(ratings.models), len(ratings.uids)
     return {aspect: scores[:, column].reshape(shape) for aspect, column in _COLUMNS.items()}
 
 
 def note_unrated(directory: Path, ratings: Ratings, besides: Sequence[str] = ()) -> Note:
-    """Note about the models in a directory that nobody rated. Empty if there are none.
-
-    Args:
-      besides: subdirectories that do not belong to a model; hidden ones never do.
-    """
+    """Note about a directory's models that nobody rated; `besides` and hidden subdirectories are not models."""
     known = {*ratings.models, *ratings.left_out, *besides}
     names = sorted(path.name for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
     unrated = [name for name in names if name not in known]
@@ -198,12 +166,8 @@ def note_unrated(directory: Path, ratings: Ratings, besides: Sequence[str] = ())
     return ([note], {"unrated": unrated}) if unrated else ([], {})
 
 
-def evaluate_ratings(ratings: Ratings, scores: Mapping[str, Float[np.ndarray, "models uids"]], seed: int = 0) -> Report:
-    """Correlations of scores with the mean rater, and of each rater with the mean of the others.
-
-    Args:
-      scores: aspect → score of every edit, from `judged_aspects` or `scored_aspects`.
-    """
+def evaluate_ratings(ratings: Ratings, scores: Mapping[str, _Values], seed: int = 0) -> Report:
+    """Correlations of scores, by aspect, with the mean rater, and of each rater with the mean of the others."""
     values: dict[str, Any] = {aspect: _measure(ratings, aspect, of, seed) for aspect, of in scores.items()}
     items = f"{len(ratings.models)} models × {len(ratings.uids)} edits"
     rows = [row for aspect, found in values.items() for row in _rows(aspect, found, items)]
@@ -230,7 +194,7 @@ def _rows(aspect: str, found: Mapping[str, Any], items: str) -> list[Row]:
     ]
 
 
-def _measure(ratings: Ratings, aspect: str, scores: Float[np.ndarray, "models uids"], seed: int) -> dict[str, Any]:
+def _measure(ratings: Ratings, aspect: str, scores: _Values, seed: int) -> dict[str, Any]:
     human = ratings.mean(aspect)
     per_model = dict(zip(ratings.models, _correlations(scores, human), strict=True))
 
@@ -249,9 +213,7 @@ def _measure(ratings: Ratings, aspect: str, scores: Float[np.ndarray, "models ui
     }
 
 
-def _correlations(
-    a: Float[np.ndarray, "models uids"], b: Float[np.ndarray, "models uids"], drawn: _Drawn = slice(None)
-) -> list[float]:
+def _correlations(a: _Values, b: _Values, drawn: _Drawn = slice(None)) -> list[float]:
     """Spearman's correlation of each model over the drawn uids."""
     return [spearman(x[drawn], y[drawn]) for x, y in zip(a, b, strict=True)]
 
