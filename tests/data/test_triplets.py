@@ -1,9 +1,8 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import SHARED_DATA
+from paths import ROOT, SHARED_DATA
 from PIL import Image
 
 from rewardedit_jax.data.records import BadRecords
@@ -101,7 +100,7 @@ class TestTripletFile:
             TripletFile(tmp_path / "nowhere.json")
 
     def test_the_example_of_the_docs_is_one(self, folder):
-        page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+        page = (ROOT / "docs" / "data.md").read_text("utf-8")
         (line,) = [line for line in page.splitlines() if line.startswith('{"input"')]
         for name in ("1.png", "1_snow.png"):
             _grey(10).save(folder / "images" / name)
