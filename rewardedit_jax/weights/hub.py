@@ -107,20 +107,18 @@ def _no_model_in(path: Path, components: Sequence[str]) -> str:
 
 def _download(repo: str, prefix: str, components: Sequence[str], weights: bool) -> Path:
     if components:
-        folders, names = (*components, "tokenizer", "scheduler"), ("model_index.json", "tokenizer/*", "scheduler/*")
-        names += tuple(f"{component}/config.json" for component in components)
+        small = ["model_index.json", "tokenizer/*", "scheduler/*", *(f"{name}/config.json" for name in components)]
+        wanted = ["model_index.json", *(f"{name}/" for name in (*components, "tokenizer", "scheduler"))]
     else:
-        folders, names = (), ("*.json", "*.jinja")
-    small = [f"{prefix}{name}" for name in names]
+        small, wanted = ["*.json", "*.jinja"], ["config.json", "*.safetensors"]
+    further = partial(_weight_files, prefix, components) if weights else lambda _: ()
     try:
         # An earlier download must have the small files only: its weights may be of any variant.
-        further = partial(_weight_files, prefix, components)
-        directory = _snapshot(repo, small, further if weights else lambda _: ()) / prefix
+        directory = _snapshot(repo, [prefix + name for name in small], further) / prefix
     except _OutOfReach as error:
-        files = [_entry(components), *(f"{folder}/" for folder in folders), *([] if components else ["*.safetensors"])]
         raise ModelNotFound(
             f"there is no local directory {repo}/{prefix}, and the Hugging Face hub did not give it ({error}). Wanted: "
-            f"{', '.join(prefix + file for file in files)}. Without network, copy that folder here by other means and "
+            f"{', '.join(prefix + name for name in wanted)}. Without network, copy that folder here by other means and "
             "give its path instead of the id."
         ) from error
     if not (directory / _entry(components)).is_file():
