@@ -22,7 +22,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped, UInt8
 from ml_collections import ConfigDict
 
 from rewardedit_jax.diffusion.process import NoiseProcess, process_from_config
@@ -65,31 +65,25 @@ class Base(Protocol):
     @property
     def partition_rules(self) -> tuple[tuple[str, PartitionSpec], ...]:
         """(path regex, mesh axes) for every parameter of all components."""
-        ...
 
     @property
     def dtype(self) -> DTypeLike:
         """The type that the denoiser computes in."""
-        ...
 
     @property
     def has_reward(self) -> bool:
         """Whether the networks take a reward."""
-        ...
 
     @property
     def size_multiple(self) -> int:
         """Image sides must be multiples of this."""
-        ...
 
     @property
     def native_resolution(self) -> int | None:
         """The image size that the networks were trained at, in pixels; None if their files do not say it."""
-        ...
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(h, w, c) of the latents of an image."""
-        ...
 
     # On the host
 
@@ -101,33 +95,26 @@ class Base(Protocol):
         report_cut: ReportCut,
     ) -> Any:
         """The inputs of some requests: a struct of arrays with a leading batch axis."""
-        ...
 
     def guide(self, text: float, image: float, reward: float) -> Guidance:
         """Branches and weights of the three guidance scales. A scale that the base does not have is a ValueError."""
-        ...
 
     # Traced
 
     def encode(self, params: Params, images: Float[Array, "b H W 3"]) -> Any:
         """What the autoencoder makes of images in [-1, 1]: a struct of arrays with a leading batch axis."""
-        ...
 
     def latents(self, encoded: Any, rng: PRNGKeyArray) -> Float[Array, "b h w c"]:
         """Clean latents, drawn from the encoding, as the noise process takes them."""
-        ...
 
     def decode(self, params: Params, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
         """Images in 0..1 of clean latents."""
-        ...
 
     def draw_keep(self, rng: PRNGKeyArray, batch: int, dropout: Dropout) -> Keep:
         """Which conditions each training example keeps, by the name of the condition."""
-        ...
 
     def condition(self, params: Params, source: Any, inputs: Any, keep: Keep) -> Any:
         """The conditions of training examples, from the encoded source images and the inputs of their requests."""
-        ...
 
     def condition_branches(self, params: Params, source: Any, inputs: Any, low: Any, branches: tuple[str, ...]) -> Any:
         """The conditions of all guidance branches, branch after branch: leaves [k·b, ...].
@@ -135,7 +122,6 @@ class Base(Protocol):
         Args:
           low: inputs of the same requests with the reward that guidance leads away from.
         """
-        ...
 
     def denoise(
         self,
@@ -150,23 +136,19 @@ class Base(Protocol):
         Args:
           rng: for dropout layers in training; None in evaluation.
         """
-        ...
 
     # Files
 
     @classmethod
     def open(cls, directory: Path, dtype: DTypeLike) -> "Start":
         """The base in a pipeline directory; reads configs and tokenizers, no weights."""
-        ...
 
     @classmethod
     def start(cls, config: ConfigDict) -> "Start":
         """The base that a recipe trains; reads no weights."""
-        ...
 
     def save(self, params: Params, directory: Path) -> None:
         """Write a pipeline directory that `open` reads."""
-        ...
 
 
 class Component(NamedTuple):
@@ -216,6 +198,11 @@ def _init_component(
     if part.origin is not None:
         params = random_params(part.module, added_rng, part.fit(params), wanted)
     return params
+
+
+def halves(tree: PyTree) -> tuple[PyTree, PyTree]:
+    """The two structs of a struct of arrays over two batches, one after the other."""
+    return tuple(jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], tree) for i in range(2))
 
 
 def open_component(directory: Path, name: str, kind: NetworkKind, dtype: DTypeLike) -> PretrainedNetwork:

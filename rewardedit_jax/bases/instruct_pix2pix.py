@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
-from rewardedit_jax.bases.base import Dropout, Guidance, Keep, ReportCut
+from rewardedit_jax.bases.base import Dropout, Guidance, Keep, ReportCut, halves
 from rewardedit_jax.bases.stable_diffusion import StableDiffusionFiles
 from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, encode_texts
 from rewardedit_jax.diffusion.process import NoiseProcess
@@ -177,7 +177,7 @@ class InstructPix2Pix(StableDiffusionFiles):
             return Conditions(image, self._text_states(params, ids).last_hidden, None)
         # One pass of the text encoder for both texts.
         states = self._text_states(params, jnp.concatenate([ids, inputs.reward_ids]))
-        instruction, feedback = _halves(states)
+        instruction, feedback = halves(states)
         reward = self._reward_states(feedback, inputs.scores, inputs.keep * keep["reward"])
         return Conditions(image, instruction.last_hidden, reward)
 
@@ -243,11 +243,6 @@ class InstructPix2Pix(StableDiffusionFiles):
 def _per_sample(keep: Array, ndim: int) -> Array:
     """[b] → [b, 1, ...] with `ndim` axes."""
     return keep.reshape(-1, *[1] * (ndim - 1))
-
-
-def _halves(tree: PyTree) -> tuple[PyTree, PyTree]:
-    """The two structs of a struct of arrays over two batches, one after the other."""
-    return tuple(jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], tree) for i in range(2))
 
 
 def _stack(keep: Sequence[bool], kept: PyTree, dropped: PyTree) -> PyTree:

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Num, PRNGKeyArray
 
-from rewardedit_jax.bases.base import Base, Dropout
+from rewardedit_jax.bases.base import Base, Dropout, halves
 from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.data.pipeline import EditBatch
 from rewardedit_jax.params import Params
@@ -24,7 +24,7 @@ def editing_loss(
     posterior_rng, drop_rng, time_rng, noise_rng, net_rng = jax.random.split(rng, 5)
     # Both images of each pair go through the autoencoder in one pass.
     images = to_unit(jnp.concatenate([batch.edited, batch.source]))
-    edited, source = _halves(base.encode(params, images))
+    edited, source = halves(base.encode(params, images))
     clean = base.latents(edited, posterior_rng)
     keep = base.draw_keep(drop_rng, len(clean), dropout)
     # Conditions are dropped before the text encoder runs: dropping a text means encoding the empty one.
@@ -49,8 +49,3 @@ def denoising_loss(
     # In float32, because squares of bfloat16 differences lose most of their digits.
     error = output.astype(jnp.float32) - base.process.target(clean, noise, times)
     return jnp.mean(error**2, axis=(1, 2, 3))
-
-
-def _halves(tree: PyTree) -> tuple[PyTree, PyTree]:
-    """The two structs of a struct of arrays over two batches, one after the other."""
-    return tuple(jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], tree) for i in range(2))

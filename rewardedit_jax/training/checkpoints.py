@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
-from jax.sharding import NamedSharding
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from rewardedit_jax.training.step import TrainState
@@ -51,21 +51,11 @@ def record_config(workdir: Path, config: ConfigDict) -> None:
     text = json.dumps(config.to_dict(), indent=2, default=str)
     if file.exists():
         # A warning, not an error: resuming with another learning rate or batch size may be intended.
-        before, now = _leaves(json.loads(file.read_text())), _leaves(json.loads(text))
+        before, now = (flatten_dict(json.loads(one), sep=".") for one in (file.read_text(), text))
         for field in sorted((before.keys() | now.keys()) - {"steps"}):
             if before.get(field) != now.get(field):
                 logging.warning("config.%s was %s, is now %s", field, before.get(field), now.get(field))
     file.write_text(text + "\n")
-
-
-def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {
-        path: leaf
-        for key, value in tree.items()
-        for path, leaf in _leaves(value, f"{prefix}.{key}" if prefix else key).items()
-    }
 
 
 class Checkpoints:
@@ -83,7 +73,6 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # Waits for a checkpoint that is still being written.
         self._manager.close()  # waits for what is still being written
 
     def latest(self) -> int | None:
@@ -137,8 +126,4 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 def with_shardings(abstract: Any, shardings: Any) -> Any:
     """`ShapeDtypeStruct`s with the sharding of each array."""
-
-    def add(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    return jax.tree.map(add, abstract, shardings)
+    return jax.tree.map(lambda leaf, sharding: leaf.update(sharding=sharding), abstract, shardings)

@@ -33,7 +33,6 @@ class Task(Protocol):
 
     def abstract_params(self) -> Params:
         """Shapes and dtypes (`jax.ShapeDtypeStruct`) of the complete tree; nothing is read or computed."""
-        ...
 
     def init(self, rng: Key[Array, ""], wanted: Callable[[str], bool] | None = None) -> Params:
         """The parameters before the first step, on the host or a device.
@@ -44,11 +43,9 @@ class Task(Protocol):
           wanted: which parameters to read or draw, by their path; the tree then holds these alone. A resumed run asks
             for the frozen ones. None: all.
         """
-        ...
 
     def loss(self, params: Params, batch: Batch, rng: Key[Array, ""]) -> tuple[Float[Array, " b"], Mapping[str, Array]]:
         """Loss per example, and metrics: scalars, or one number per example. Pure: it is traced."""
-        ...
 
     def batches(self, start: int) -> Iterator[Batch]:
         """This host's part of the batches of the optimizer steps start, start + 1, ..., without end.
@@ -56,12 +53,9 @@ class Task(Protocol):
         A batch is a pytree of arrays whose leading axis is batch_size · accumulate / hosts. The batch of step n depends
         on n alone, never on `start`: a resumed run equals one that never stopped.
         """
-        ...
 
     def evaluators(self) -> Mapping[str, Evaluator]:
         """What measures the model while it trains, by the name that its metrics get. May be empty."""
-        ...
 
     def export(self, params: Params, directory: Path) -> None:
         """Write the complete tree as the model directory that users load."""
-        ...
