@@ -74,11 +74,8 @@ def paper() -> ConfigDict:
     config.optimizer.mu_dtype = "float32"
 
     config.compute = {"dtype": "bfloat16", "remat": True}
-    config.mesh = {
-        "data": 1,
-        "fsdp": -1,
-        "tensor": 1,
-    }  # devices per axis; -1: all. 7 B parameters with their moments need several
+    # Devices per axis; -1: all. 7 B parameters with their moments need several.
+    config.mesh = {"data": 1, "fsdp": -1, "tensor": 1}
 
     config.log_every = 10  # steps, as the next two
     config.checkpoint_every = 1000

@@ -121,7 +121,7 @@ class Editor:
         requests = make_requests(image, instruction, rewards, partial(self.prepare, resolution=resolution))
         start = StartingNoise(self.base, len(requests), steps, seed, latents, noise)
         process = self.base.process
-        guidance = self.base.guide(text_guidance, image_guidance, reward_guidance)
+        guidance = self.base.guide(float(text_guidance), float(image_guidance), float(reward_guidance))
         edited = {}
         for chosen in in_batches(range(len(requests)), lambda i: requests[i].source.shape, batch_size):
             batch = [requests[i] for i in chosen]
