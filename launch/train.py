@@ -44,6 +44,8 @@ def main(argv: list[str]) -> None:
     with complain_clearly():
         if argv[1:]:
             raise ValueError(f"unknown argument {' '.join(argv[1:])}: settings have the form --config.steps=100")
+        if config.task not in _TASKS:
+            raise ValueError(f"task={config.task!r}: expected one of {', '.join(_TASKS)}")
         if _DISTRIBUTED.value:
             jax.distributed.initialize()  # finds the other hosts by itself on TPU pods and under Slurm
         check_workdir(workdir, _RESUME.value)  # before models and data are read

@@ -42,9 +42,9 @@ def complain_clearly(*more: type[Exception]) -> Iterator[None]:
 
 def _message(error: Exception) -> str:
     text = str(error)
-    # The message of a KeyError, and of ml_collections for an unknown field, is the bare name.
+    # ml_collections reports an unknown field by its bare name.
     if (name := text.strip("\"'")).isidentifier():
-        return f"there is no {name}"
+        return f"the recipe has no field {name!r}: see its file in configs/"
     # ml_collections reports an error in a recipe as the text of its traceback, whose last line is the message.
     return text.strip().splitlines()[-1] if "Traceback (most recent call last)" in text else text
 
