@@ -142,6 +142,7 @@ def test_a_loss_that_is_no_number_stops_the_run(place, four_steps):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (["--config.task=edit"], "task='edit': expected one of editing, "),
         (["--config.stepz=3"], 'Did you mean "steps" instead of "stepz"?'),
         (["--config.steps=three"], "--config.steps=three: invalid literal"),
         (["config.steps=3"], "config.steps=3"),
