@@ -86,10 +86,7 @@ class BadRecords(ValueError):
 def open_named(layouts: Mapping[str, Callable[[Any], Any]], data: Any) -> Any:
     """The source of the layout `data.name`, opened with the settings `data` of a recipe."""
     if data.name not in layouts:
-        raise ValueError(
-            f"data.name={data.name!r}: expected one of {', '.join(layouts)}. The shapes world is the data of the "
-            "recipe variants ':shapes' and ':debug'."
-        )
+        raise ValueError(f"data.name={data.name!r}: expected one of {', '.join(layouts)}.")
     return layouts[data.name](data)
 
 
