@@ -109,5 +109,5 @@ def test_schedules():
 
 
 def test_unknown_schedule_is_named():
-    with pytest.raises(ValueError, match="'constant' or 'cosine', not 'linear'"):
+    with pytest.raises(ValueError, match="schedule='linear': expected 'constant' or 'cosine'"):
         make_schedule(optimizer_config(schedule="linear"), 10)
