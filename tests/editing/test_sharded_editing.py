@@ -61,7 +61,7 @@ for name, sizes in meshes.items():
     config.reward.layout = layout
     config.trainable = ((r"(unet|text_encoder)/.*", True), (r"vae/.*", False))
     config.steps, config.batch_size, config.checkpoint_every, config.optimizer.warmup_steps = 2, 8, 0, 0
-    config.data.update(root=f"{place}/data", train=16, test=8)
+    config.data.update(root=f"{place}/shapes-data", train=16, test=8)
     config.mesh = dict(zip(("data", "fsdp", "tensor"), sizes))
     train(ShapesEditingTask(config), config, Path(place) / name)
 """
