@@ -58,6 +58,11 @@ class Editor:
         """Whether the editor is reward-conditioned."""
         return self.base.has_reward
 
+    def requested(self, reward: Asked) -> Reward | None:
+        """The reward that an argument of `edit` stands for: "best" is 5/5/5, and nothing without reward modules."""
+        best = Reward() if self.has_reward else None
+        return best if reward == BEST else reward
+
     def prepare(self, image: Any, resolution: int | Literal["native"] | None = NATIVE) -> Image.Image:
         """The image as `edit` sees it with the same `resolution`: upright RGB, resized and cropped."""
         if resolution == NATIVE:
@@ -117,7 +122,9 @@ class Editor:
         """
         # Everything that the arguments alone can tell is refused before an image is read.
         self._check(reward, reward_guidance, output, batch_size)
-        rewards = [_resolved(one) for one in reward] if isinstance(reward, (list, tuple)) else _resolved(reward)
+        rewards = (
+            [self.requested(one) for one in reward] if isinstance(reward, (list, tuple)) else self.requested(reward)
+        )
         requests = make_requests(image, instruction, rewards, partial(self.prepare, resolution=resolution))
         start = StartingNoise(self.base, len(requests), steps, seed, latents, noise)
         process = self.base.process
@@ -170,10 +177,6 @@ class Editor:
             latents=start.latents(chosen, images.shape),
             noise=start.noise(chosen, images.shape) if stochastic else None,
         )
-
-
-def _resolved(reward: Asked) -> Reward | None:
-    return Reward() if reward == BEST else reward
 
 
 def _is_one(image: Any, instruction: str | Sequence[str]) -> bool:

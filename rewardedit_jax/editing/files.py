@@ -151,6 +151,8 @@ def edit_to_files(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, A
     due = [job for job in jobs if not job.output.exists()]
     if len(due) < len(jobs):
         logging.info("%d of %d outputs exist already.", len(jobs) - len(due), len(jobs))
+    # The PNGs name the sampler, even where the model chooses it.
+    settings = {**settings, "sampler": settings.get("sampler") or editor.base.process.default_sampler}
     failed: dict[EditJob, Failed] = {}
 
     def prepared() -> Iterator[tuple[EditJob, Image.Image]]:
@@ -181,11 +183,10 @@ def _edit(
     )
     # Repetitions of the last job pad a batch (`in_batches`); the dictionary keeps one of them.
     for job, picture in {job: picture for (job, _), picture in zip(batch, edited, strict=True)}.items():
-        _write(picture, job, settings)
+        _write(picture, job, editor.requested(job.reward), settings)
 
 
-def _write(picture: Image.Image, job: EditJob, settings: dict[str, Any]) -> None:
-    reward = None if job.reward is None else asdict(job.reward)
+def _write(picture: Image.Image, job: EditJob, reward: Reward | None, settings: dict[str, Any]) -> None:
     made_from = {"image": str(job.image), "instruction": job.instruction, "reward": reward, "seed": job.seed}
     # International text (iTXt): instructions may have any characters.
     info = PngInfo()

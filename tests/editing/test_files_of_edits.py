@@ -143,6 +143,16 @@ def test_pngs_carry_what_made_them(editor, photos, tmp_path):
     np.testing.assert_array_equal(pixels(tmp_path / "x.png"), np.asarray(again))
 
 
+@pytest.mark.parametrize(("modules", "scores"), [({"layout": "released"}, [5, 5, 5]), ({}, None)])
+def test_pngs_carry_what_the_model_chose(photos, tmp_path, modules, scores):
+    jobs = plan_edits(photos / "a.png", SNOW, "best", tmp_path / "x.png", seed=0)
+    assert edit_to_files(tiny_editor(**modules), jobs, {**SETTINGS, "sampler": None}, batch_size=1) == []
+    meta = settings_of(tmp_path / "x.png")
+    assert meta["sampler"] == "euler_ancestral"
+    asked = meta["reward"] and [meta["reward"][name] for name in ("following", "preserving", "quality")]
+    assert asked == scores
+
+
 def test_a_stopped_run_goes_on_with_the_same_seeds(editor, photos, tmp_path):
     jobs = plan_edits(photos, SNOW, Reward(), tmp_path / "all", seed=3)
     edit_to_files(editor, jobs, SETTINGS, batch_size=1)
