@@ -103,10 +103,10 @@ def full_size_base(config: ConfigDict) -> InstructPix2Pix:
 def measure(base: InstructPix2Pix, config: ConfigDict) -> Measured:
     """Two steps, the first of which compiles; placed, sharded and donated as the trainer does it."""
     task, mesh = RandomEditing(base, config), make_mesh(**config.mesh)
-    tell("drawing weights")
+    show("drawing weights")
     trained, frozen = initial_params(task, config, mesh)
     sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (trained, frozen)]
-    tell(f"{sizes[0] / 1e6:.1f} M parameters train, {sizes[1] / 1e6:.1f} M are frozen; making the optimizer's state")
+    show(f"{sizes[0] / 1e6:.1f} M parameters train, {sizes[1] / 1e6:.1f} M are frozen; making the optimizer's state")
     optimizer = make_optimizer(config.optimizer, config.steps)
     create = partial(create_state, optimizer=optimizer, ema=True)
     shardings = infer_shardings(jax.eval_shape(create, trained), task.partition_rules, mesh)
@@ -114,9 +114,9 @@ def measure(base: InstructPix2Pix, config: ConfigDict) -> Measured:
     del trained  # taken over by the state
     step = compile_step(task, config, optimizer, mesh, shardings, frozen)
     seconds, batches = [], task.batches(0)
-    for told in ("first step, with compilation", "second step"):
+    for phase in ("first step, with compilation", "second step"):
         batch = global_batch(next(batches), mesh)
-        tell(told)
+        show(phase)
         begin = time.perf_counter()
         state, metrics = jax.block_until_ready(step(state, frozen, batch))
         seconds.append(time.perf_counter() - begin)
@@ -129,7 +129,7 @@ def peak_gib() -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def tell(text: str) -> None:
+def show(text: str) -> None:
     print(f"{peak_gib():5.1f} GiB  {text} ...", flush=True)
 
 

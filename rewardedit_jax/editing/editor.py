@@ -140,7 +140,8 @@ class Editor:
                 images = edit_batch(self.base, self.params, inputs, table, guidance.weights, guidance.branches)
             # Batches are formed by size, so edits come out in another order than they were asked for.
             edited |= zip(chosen, np.asarray(images), strict=True)
-        return _as_output([edited[i] for i in range(len(requests))], output, single=_is_one(image, instruction))
+        single = isinstance(instruction, str) and not isinstance(image, (list, tuple))
+        return _as_output([edited[i] for i in range(len(requests))], output, single)
 
     def _check(self, reward: Any, reward_guidance: float | int, output: str, batch_size: int) -> None:
         asked = reward if isinstance(reward, (list, tuple)) else [reward]
@@ -177,10 +178,6 @@ class Editor:
             latents=start.latents(chosen, images.shape),
             noise=start.noise(chosen, images.shape) if stochastic else None,
         )
-
-
-def _is_one(image: Any, instruction: str | Sequence[str]) -> bool:
-    return isinstance(instruction, str) and not isinstance(image, (list, tuple))
 
 
 def _as_output(

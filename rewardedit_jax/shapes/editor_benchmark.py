@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from rewardedit_jax.data.runs import atomic_write
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.reward import PERSPECTIVES, Reward
 from rewardedit_jax.shapes.editor_report import Column, EditorTable, choose_rows, draw_grid, make_table
@@ -50,10 +51,9 @@ class Result:
         scores = {asked: [[round(float(s), 4) for s in row] for row in rows] for asked, rows in self.scores.items()}
         scenes = len(next(iter(self.scores.values())))
         fields = {**about, "scenes": scenes, "perspectives": list(PERSPECTIVES), "scores": scores}
-        # Written last and renamed at once, because the presence of result.json marks an evaluation as done.
-        unfinished = directory / "result.tmp"
-        write_json(fields, unfinished)
-        unfinished.replace(directory / RESULT)
+        # Written last, because the presence of result.json marks an evaluation as done.
+        with atomic_write(directory / RESULT) as unfinished:
+            write_json(fields, unfinished)
 
     @classmethod
     def load(cls, directory: Path) -> "Result":

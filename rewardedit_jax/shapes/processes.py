@@ -15,6 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from rewardedit_jax.training.checkpoints import has_checkpoint
+
 _EVALUATION_SHARE = 0.2  # of its training's steps: progress of an evaluation, about its share of time
 _POLL_SECONDS = 0.5
 _SHOWN_LOG_LINES = 20
@@ -58,9 +60,7 @@ class Job:
             return None
         if self.trained:
             return [sys.executable, *self.evaluate]
-        # A directory of digits is a complete checkpoint; orbax adds a suffix while it writes one.
-        has_checkpoint = any(entry.name.isdigit() for entry in self.workdir.glob("checkpoints/*"))
-        return [sys.executable, *self.train, *(["--resume"] if has_checkpoint else [])]
+        return [sys.executable, *self.train, *(["--resume"] if has_checkpoint(self.workdir) else [])]
 
     def progress(self) -> float:
         """Work done, in training steps."""

@@ -25,13 +25,18 @@ def check_workdir(workdir: Path, resume: bool) -> None:
     workdir = Path(workdir).absolute()
     if jax.process_index():  # the first host may already write here when the others start
         return
-    # orbax names a complete checkpoint by its step; an unfinished one has a suffix.
-    if resume and not any(entry.name.isdigit() for entry in workdir.glob("checkpoints/*")):
+    if resume and not has_checkpoint(workdir):
         raise FileNotFoundError(f"{workdir} holds no checkpoint to resume from: start without --resume")
     if not resume and workdir.exists() and any(workdir.iterdir()):
         raise FileExistsError(
             f"{workdir} is not empty: continue from its last checkpoint with --resume, or give another directory"
         )
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether a run in this directory can be resumed."""
+    # orbax names a complete checkpoint by its step; an unfinished one has a suffix.
+    return any(entry.name.isdigit() for entry in workdir.glob("checkpoints/*"))
 
 
 def open_workdir(workdir: Path, resume: bool) -> Path:

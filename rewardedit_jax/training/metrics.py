@@ -14,6 +14,8 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from rewardedit_jax.data.runs import atomic_write
+
 
 class MetricWriter:
     """Writes the metrics of each logged step on the first host; on the others it does nothing.
@@ -81,6 +83,5 @@ def _drop_after(step: int, file: Path) -> None:
     # A record is one line of ASCII, so that splitlines cannot break within it.
     lines = file.read_text().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    shorter = file.with_suffix(".tmp")  # replaced atomically: a second kill loses nothing
-    shorter.write_text("".join(kept))
-    shorter.replace(file)
+    with atomic_write(file) as shorter:  # a second kill loses nothing
+        shorter.write_text("".join(kept))

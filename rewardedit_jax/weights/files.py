@@ -10,10 +10,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from rewardedit_jax.data import json_files
+from rewardedit_jax.data.records import BadRecords
 
 STEMS = ("diffusion_pytorch_model", "model")
 VARIANTS = ("", ".fp16", ".bf16")  # in order of preference
@@ -123,16 +127,13 @@ def write_weights(tensors: Mapping[str, np.ndarray], directory: Path, stem: str)
 
 
 def read_json(file: Path) -> dict:
-    """The object in a JSON file, or an error that names the file."""
+    """The object in a JSON file of a model directory. WeightFileError names a file that is missing or damaged."""
     try:
-        value = json.loads(file.read_text("utf-8"))
+        return json_files.read_json(file, dict[str, Any])
     except FileNotFoundError as error:
         raise WeightFileError(f"{file} is not there: the model directory is not complete. Copy it too.") from error
-    except ValueError as error:  # not JSON, or not text in UTF-8
-        raise WeightFileError(f"{file} is not valid JSON: {error}. Copy or download it again.") from error
-    if not isinstance(value, dict):
-        raise WeightFileError(f"{file} contains a {type(value).__name__}: expected an object.")
-    return value
+    except BadRecords as error:
+        raise WeightFileError(f"{error}. Copy or download the file again.") from error
 
 
 def write_json(value: Mapping | Sequence, file: Path) -> None:

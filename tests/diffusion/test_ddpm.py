@@ -6,22 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from paths import REFERENCES
+from scheduler_files import STABLE_DIFFUSION
 
 from rewardedit_jax.diffusion.ddpm import DDPM
 
 EDITOR_A = REFERENCES / "editor_a"
-STABLE_DIFFUSION = {
-    "_class_name": "PNDMScheduler",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "trained_betas": None,
-}
 
 
 def samples(count: int = 4) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -5,6 +5,7 @@ import inspect
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scheduler_files import STABLE_DIFFUSION
 
 from rewardedit_jax.diffusion.ddpm import DDPM
 from rewardedit_jax.diffusion.samplers import sample
@@ -19,19 +20,6 @@ CLASSES = {
     "euler": "EulerDiscreteScheduler",
     "euler_ancestral": "EulerAncestralDiscreteScheduler",
     "dpmpp_2m": "DPMSolverMultistepScheduler",
-}
-# The file of Stable Diffusion 1.5. It was written for PNDM and does not set `timestep_spacing`.
-STABLE_DIFFUSION = {
-    "_class_name": "PNDMScheduler",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "trained_betas": None,
 }
 SHAPE = (2, 4, 4, 4)
 

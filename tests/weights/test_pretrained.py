@@ -124,7 +124,7 @@ def test_a_missing_config(tmp_path):
 def test_a_damaged_config(tmp_path):
     save(NETWORKS["vae"], tmp_path)
     (tmp_path / "config.json").write_text('{"_class_name": "Autoenc')
-    with pytest.raises(WeightFileError, match=r"config\.json is not valid JSON"):
+    with pytest.raises(WeightFileError, match=r"config\.json: line 1: not JSON"):
         load_pretrained(tmp_path)
 
 
