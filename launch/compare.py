@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from rewardedit_jax.command_line import complain_clearly
-from rewardedit_jax.shapes.experiment import EDITORS, SCORERS, Comparison, JobsFailed, compare
+from rewardedit_jax.shapes.arms import EDITORS, SCORERS
+from rewardedit_jax.shapes.experiment import Comparison, JobsFailed, compare
 
 
 def parse() -> Comparison:

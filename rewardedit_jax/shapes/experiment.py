@@ -1,12 +1,8 @@
-"""Experiments of the shapes world: arms × seeds of one recipe, trained, evaluated and compared in one table.
-
-An experiment is data: arms, the directories of their files, the benchmark that evaluates a trained model, and the
-function that turns results into a table. `EDITORS` and `SCORERS` are the two; `Comparison` is a run of one.
-"""
+"""Runs of experiments: arms × seeds of one recipe, trained, evaluated and compared in one table."""
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -15,96 +11,16 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL, RESULT, report_editors
-from rewardedit_jax.shapes.examples import prepare_shapes
-from rewardedit_jax.shapes.preferences import prepare_shapes_preferences
+from rewardedit_jax.shapes.arms import EXPERIMENTS, PREFIX, Experiment
+from rewardedit_jax.shapes.editor_benchmark import RESULT
 from rewardedit_jax.shapes.processes import Job, available_slots, last_lines, run_processes
-from rewardedit_jax.shapes.scorer_benchmark import report_scorers
 from rewardedit_jax.weights.files import write_json
 
-_PREFIX = "--config."
 _RECORD = "comparison.json"
 
 
 class JobsFailed(RuntimeError):
     """Trainings or evaluations failed; the message holds the last lines of their logs."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One variant of a recipe. Overrides have the form "--config.field=value"."""
-
-    overrides: tuple[str, ...] = ()  # what defines the arm; they win over the overrides of the comparison
-    defaults: tuple[str, ...] = ()  # the overrides of the comparison win over these
-    starts_from: str | None = None  # the arm whose model of the same seed is `config.init`
-    title: str = ""  # name in the table; empty: the arm's name
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What is trained and how it is evaluated. Paths are relative to the workdir and contain {arm} and {seed}."""
-
-    arms: Mapping[str, Arm]
-    training: str  # working directory of train.py
-    model: str  # the file that train.py writes last, below `training`
-    evaluation: str  # directory of result.json, which evaluate.py writes
-    log: str
-    benchmark: tuple[str, ...]  # arguments of evaluate.py, with {training}, {evaluation} and {result} for paths
-    count_field: str  # field of result.json with the number of scenes or groups
-    prepare_data: Callable[[str, int, int], Path]  # (root, train, test) → directory
-    # (workdir, title → result.json of each seed, count) → files written
-    report: Callable[[Path, Mapping[str, Sequence[Path]], int], list[Path]]
-
-
-# The ablations of Multi-Reward as Condition: table 4 (scores, feedback) and table 5 (attention, addition). The recipe
-# itself uses both sources and both paths.
-EDITORS = Experiment(
-    arms={
-        BASELINE: Arm((f"{_PREFIX}reward.layout=",)),
-        "scores": Arm((f"{_PREFIX}reward.sources=('scores',)",)),
-        "feedback": Arm((f"{_PREFIX}reward.sources=('text',)",)),
-        "attention": Arm((f"{_PREFIX}reward.paths=('attention',)",)),
-        "addition": Arm((f"{_PREFIX}reward.paths=('addition',)",)),
-        FULL: Arm(),
-    },
-    training="{arm}/seed{seed}/training",
-    model="model/model_index.json",
-    evaluation="{arm}/seed{seed}/evaluation",
-    log="{arm}/seed{seed}/log.txt",
-    benchmark=("shapes", "--model", "{training}", "--output", "{evaluation}"),
-    count_field="scenes",
-    prepare_data=prepare_shapes,
-    report=report_editors,
-)
-
-
-def _ranking(title: str, objective: str, ties: str) -> Arm:
-    """An arm that fine-tunes the scorer of the arm `ratings` on preferences."""
-    overrides = (f"{_PREFIX}objective.name={objective}", f"{_PREFIX}data.ties={ties}")
-    # A scorer that starts from ratings needs a tenth of the learning rate and a twentieth of the steps of the recipe.
-    return Arm(overrides, (f"{_PREFIX}steps=1000", f"{_PREFIX}optimizer.learning_rate=1e-4"), "ratings", title)
-
-
-# EditReward, section 3.3 (ties) and eq. 4 (-log P): all rankings start from the same regression of ratings.
-SCORERS = Experiment(
-    arms={
-        "ratings": Arm(),
-        "strict": _ranking("ranking, strict pairs", "uncertainty", "strict only"),
-        "ties": _ranking("ranking, ties disentangled", "uncertainty", "disentangle"),
-        "probability": _ranking("the same by -log P", "negative_log_probability", "disentangle"),
-        "thurstone": _ranking("the same by Thurstone", "thurstone", "disentangle"),
-    },
-    training="{arm}-{seed}",
-    model="model/tokenizer.json",
-    evaluation="{arm}-{seed}/evaluation",
-    log="{arm}-{seed}.log",  # not in the training's directory, which has to be empty at its start
-    benchmark=("shapes_scorer", "--model", "{training}", "--json", "{result}"),
-    count_field="groups",
-    prepare_data=prepare_shapes_preferences,
-    report=report_scorers,
-)
-
-EXPERIMENTS = {"shapes_editing": EDITORS, "shapes_scoring": SCORERS}  # by `config.task`
 
 
 @dataclass(frozen=True)
@@ -154,8 +70,8 @@ class Comparison:
             self.workdir / pattern.format(arm=name.replace(" ", "-"), seed=seed)
             for pattern in (experiment.training, experiment.evaluation, experiment.log)
         )
-        init = (f"{_PREFIX}init={start.workdir}",) if start else ()
-        words = (*arm.defaults, *self.overrides, *arm.overrides, *init, f"{_PREFIX}seed={seed}")
+        init = (f"{PREFIX}init={start.workdir}",) if start else ()
+        words = (*arm.defaults, *self.overrides, *arm.overrides, *init, f"{PREFIX}seed={seed}")
         paths = {"training": training, "evaluation": evaluation, "result": evaluation / RESULT}
         benchmark = [word.format(**paths) for word in experiment.benchmark]
         return Job(
@@ -211,8 +127,8 @@ def recipe(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
     file = config.partition(":")[0]
     if not Path(file).is_file():
         raise FileNotFoundError(f"there is no recipe {file}")
-    if malformed := [word for word in overrides if not word.startswith(_PREFIX) or "=" not in word]:
-        raise ValueError(f"expected {_PREFIX}field=value: {' '.join(malformed)}")
+    if malformed := [word for word in overrides if not word.startswith(PREFIX) or "=" not in word]:
+        raise ValueError(f"expected {PREFIX}field=value: {' '.join(malformed)}")
     # Separate flag values: absl's global flags belong to the launcher.
     values = flags.FlagValues()
     words = ["recipe", f"--config={config}", *overrides]

@@ -13,6 +13,7 @@ from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.params import abstract_params
 from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.shapes import experiment as module
+from rewardedit_jax.shapes.arms import EDITORS, SCORERS
 from rewardedit_jax.shapes.editor_benchmark import (
     BASELINE,
     FULL,
@@ -22,7 +23,7 @@ from rewardedit_jax.shapes.editor_benchmark import (
     score,
     table_of,
 )
-from rewardedit_jax.shapes.experiment import EDITORS, SCORERS, Comparison, JobsFailed, compare, recipe
+from rewardedit_jax.shapes.experiment import Comparison, JobsFailed, compare, recipe
 from rewardedit_jax.shapes.scorer_benchmark import evaluate_scorer, held_out_groups
 
 CONFIGS = ROOT / "configs"
