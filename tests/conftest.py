@@ -1,11 +1,21 @@
-"""The reference editor as a model directory, and third-party data that may be absent."""
+"""What all tests share: compiled programs, the reference editor as a model directory, data that may be absent."""
 
 import json
+import os
 import runpy
 from pathlib import Path
 
 import pytest
-from paths import REFERENCES, SHARED_DATA
+from paths import REFERENCES, ROOT, SHARED_DATA
+
+# Compiling takes most of the time of the tests, and many of them run the same programs. Set before JAX is imported;
+# worker processes and commands inherit it. The size makes JAX lock the folder: without a limit, two processes may read
+# a program that a third one is still writing.
+os.environ |= {
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled"),
+    "JAX_COMPILATION_CACHE_MAX_SIZE": str(4 << 30),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+}
 
 
 @pytest.fixture(scope="session")

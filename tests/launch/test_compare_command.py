@@ -1,4 +1,4 @@
-"""launch/compare.py as a user runs it, at the smallest size: a few steps of each arm, a few scenes."""
+"""launch/compare.py as a user runs it, at the smallest size: tiny networks, a few steps of each arm, a few scenes."""
 
 import json
 import os
@@ -7,25 +7,28 @@ import sys
 
 import pytest
 from PIL import Image
-from tiny_models import ROOT
+from tiny_models import ROOT, tiny_editor
 
 from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL
 
 pytestmark = pytest.mark.slow
 COUNT = 4
+INIT = "--config.init=start"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("compare_command")
+    """A folder to work in, with a start editor that compiles in seconds."""
+    folder = tmp_path_factory.mktemp("compare_command")
+    tiny_editor().save(folder / "start")
+    return folder
 
 
 def compare(folder, recipe, workdir, *arguments):
-    """(exit status, stdout, stderr); all processes share compiled programs."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    """(exit status, stdout, stderr)"""
     command = [sys.executable, str(ROOT / "launch" / "compare.py"), "--config", f"{ROOT}/configs/{recipe}:debug",
                "--count", str(COUNT), "--workdir", workdir, *arguments]  # fmt: skip
-    environment = {**os.environ, **cache, "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
     return done.returncode, done.stdout, done.stderr
 
@@ -33,7 +36,7 @@ def compare(folder, recipe, workdir, *arguments):
 @pytest.fixture(scope="module")
 def half_done(folder):
     """A comparison of one arm: the workdir."""
-    status, _, err = compare(folder, "reward_ip2p.py", "editors", "--arms", BASELINE)
+    status, _, err = compare(folder, "reward_ip2p.py", "editors", "--arms", BASELINE, INIT)
     assert status == 0, err
     return folder / "editors"
 
@@ -46,7 +49,7 @@ def test_a_half_done_comparison_of_editors_is_completed(folder, half_done):
     alone = (half_done / "table.txt").read_text()
     width = Image.open(half_done / "grid.png").width
 
-    status, out, err = compare(folder, "reward_ip2p.py", "editors", "--arms", BASELINE, FULL)
+    status, out, err = compare(folder, "reward_ip2p.py", "editors", "--arms", BASELINE, FULL, INIT)
     assert status == 0, err
     assert [file.stat().st_mtime_ns for file in finished] == before
     table = (half_done / "table.txt").read_text()

@@ -29,9 +29,8 @@ def place(tmp_path_factory):
 
 
 def start(place, *arguments, recipe=f"{RECIPE}:debug", **environment):
-    """The command, begun; its programs are compiled once for all tests."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(place / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    environment = {**os.environ, **cache, "JAX_PLATFORMS": "cpu", **environment}
+    """The command, begun."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
     command = [sys.executable, str(ROOT / "launch" / "train.py"), "--config", recipe, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=place, env=environment, **pipes)
