@@ -9,7 +9,6 @@ scheduler classes whose noise comes from betas.
 import json
 import math
 import reprlib
-import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 from msgspec import Meta
 
@@ -59,10 +59,6 @@ _CHOICES = {
 }
 
 
-class UnknownSettingWarning(UserWarning):
-    """A scheduler file has a setting that no scheduler class of its noise process has."""
-
-
 def read_settings(
     process: type, config: Mapping[str, Any], classes: tuple[str, ...], others: Collection[str]
 ) -> dict[str, Any]:
@@ -74,7 +70,7 @@ def read_settings(
       classes: scheduler classes whose configs `process` can represent.
       others: further settings of these classes. Any other setting gives a warning.
     Raises:
-      ValueError: for another scheduler class.
+      ValueError: for another scheduler class, or a setting of another type or out of range.
     """
     given = _given_settings(config)
     class_name = given.pop("_class_name", classes[0])
@@ -85,13 +81,13 @@ def read_settings(
     if class_name != classes[0]:
         given["_class_name"] = class_name  # kept among `unread`; `write_settings` adds the first class by itself
 
-    names = {field.name for field in fields(process)} - {"unread"}
-    settings = {name: value for name, value in given.items() if name in names and value is not None}
-    unread = {name: value for name, value in given.items() if name not in names}
+    types = {field.name: field.type for field in fields(process) if field.name != "unread"}
+    known = {name: value for name, value in given.items() if name in types and value is not None}
+    settings = {name: _converted(name, value, types[name]) for name, value in known.items()}
+    unread = {name: value for name, value in given.items() if name not in types}
     unknown = [f"`{name}`" for name in unread if name not in others and not name.startswith("_")]
     if unknown:
-        text = f"scheduler_config.json has settings that are unknown and change nothing: {', '.join(unknown)}"
-        warnings.warn(text, UnknownSettingWarning, stacklevel=2)
+        logging.warning("scheduler_config.json: unknown settings, which change nothing: %s", ", ".join(unknown))
     # Sorted keys: two files with the same settings give equal processes, whatever their order.
     return {**settings, "unread": json.dumps(unread, sort_keys=True)}
 
@@ -128,21 +124,24 @@ def _given_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def convert_fields(process: Any) -> None:
-    """Give each field of a frozen dataclass its annotated type: JSON has lists for tuples, and may write 3.0 as 3.
+    """Give each field of a frozen dataclass its annotated type, e.g. whole numbers of NumPy Python's.
 
     Raises:
-      ValueError: for a value of another type, or outside of the annotated range, which NaN always is.
+      ValueError: for a value of another type or out of range.
     """
     for field in fields(process):
-        value = getattr(process, field.name)
-        try:
-            # NumPy's scalars and arrays as Python's.
-            plain = msgspec.to_builtins(value, enc_hook=lambda x: x.tolist())
-            object.__setattr__(process, field.name, msgspec.convert(plain, field.type))
-        except msgspec.ValidationError as error:
-            reason = str(error)
-            shown = reprlib.repr(value)  # `trained_betas` has a thousand values
-            raise ValueError(f"`{field.name}={shown}`: {reason[0].lower()}{reason[1:]}") from error
+        value = _converted(field.name, getattr(process, field.name), field.type)
+        object.__setattr__(process, field.name, value)
+
+
+def _converted(name: str, value: Any, type_: Any) -> Any:
+    """The value as `type_`: JSON has lists for tuples, and may write 3.0 as 3. NaN is outside of every range."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(value, enc_hook=lambda array: array.tolist()), type_)
+    except msgspec.ValidationError as error:
+        reason = str(error)
+        # Shortened: `trained_betas` has a thousand values.
+        raise ValueError(f"`{name}={reprlib.repr(value)}`: {reason[0].lower()}{reason[1:]}") from error
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ class BetaSchedule:
         """The schedule that a diffusers `scheduler_config.json` describes.
 
         Raises:
-          ValueError: for a scheduler class without betas, or a setting of another type or outside of its range.
+          ValueError: for a scheduler class without betas, or a setting of another type or out of range.
         """
         return cls(**read_settings(cls, config, CLASSES, (*DDPM_SETTINGS, *OTHER_METHODS)))
 
