@@ -66,7 +66,7 @@ class DDPM(BetaSchedule):
         return alpha * noise - sigma * clean
 
     def check_sampler(self, sampler: Any, steps: Any) -> None:
-        """Raise the errors of `sampler_table` that the settings tell, and warn of settings that `sampler` ignores."""
+        """Raise the errors of `sampler_table` but for those of the timesteps; warn of settings that are ignored."""
         check_sampler(sampler, self.samplers, steps, self.num_train_timesteps)
         check_settings(self, DDPM_SETTINGS, sampler)
         warn_ignored(self, DDPM_SETTINGS, sampler)
@@ -80,7 +80,8 @@ class DDPM(BetaSchedule):
         """
         check_sampler(sampler, self.samplers, steps, self.num_train_timesteps)
         check_settings(self, DDPM_SETTINGS, sampler)
-        return _TABLES[sampler](self, steps)
+        with np.errstate(divide="ignore", invalid="ignore"):  # `make_table` refuses what is not finite
+            return _TABLES[sampler](self, steps)
 
     def _alpha_sigma(self, times: Int[Array, " b"], ndim: int) -> tuple[Array, Array]:
         """alpha_t and sigma_t, float32, both [b, 1, ...] with `ndim` axes."""
@@ -117,7 +118,7 @@ def _euler(process: DDPM, steps: int) -> SamplerTable:
     sigma = _interpolated(timesteps, training_sigmas(process))
     if is_respaced(process):
         training = training_sigmas(process, np.float32)
-        first, last = _interpolated(timesteps[[0, -1]], training)
+        first, last = _interpolated(timesteps[[0, -1]], training).tolist()
         sigma = respaced(process, process.sigma_max or first, process.sigma_min or last, steps)
         timesteps = timesteps_at(sigma, training)
     if process.timestep_type == "continuous" and process.prediction_type == "v_prediction":
@@ -179,7 +180,8 @@ def _dpm_levels(process: DDPM, steps: int) -> tuple[Float[np.ndarray, " steps"],
     if lu:
         sigma = exponential(*np.exp(np.log(training[[-1, 0]]).astype(np.float64)), steps)
     else:
-        sigma = respaced(process, process.sigma_max or training[-1], process.sigma_min or training[0], steps)
+        lowest, *_, highest = training.tolist()
+        sigma = respaced(process, process.sigma_max or highest, process.sigma_min or lowest, steps)
     timesteps = timesteps_at(sigma, training)
     rounded = (lu or process.use_karras_sigmas) and process.beta_schedule != "squaredcos_cap_v2"
     return (timesteps.round() if rounded else np.floor(timesteps)), sigma

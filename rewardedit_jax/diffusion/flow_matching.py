@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from msgspec import Meta
 
 from rewardedit_jax.diffusion.noise_levels import is_respaced, respaced
-from rewardedit_jax.diffusion.sampler_settings import FLOW_SETTINGS, check_settings, warn_ignored
+from rewardedit_jax.diffusion.sampler_settings import FLOW_SETTINGS, check_settings
 from rewardedit_jax.diffusion.samplers import SamplerTable, check_sampler, make_table
 from rewardedit_jax.diffusion.scheduler_config import (
     Positive,
@@ -132,10 +132,9 @@ class FlowMatching:
         return noise - clean
 
     def check_sampler(self, sampler: Any, steps: Any) -> None:
-        """Raise the errors of `sampler_table` that the settings tell, and warn of settings that `sampler` ignores."""
+        """Raise the errors of `sampler_table` that do not depend on the resolution."""
         check_sampler(sampler, self.samplers, steps, self.num_train_timesteps)
         check_settings(self, FLOW_SETTINGS, sampler)
-        warn_ignored(self, FLOW_SETTINGS, sampler)
 
     def sampler_table(self, sampler: str, steps: int, shape: tuple[int, ...] | None = None) -> SamplerTable:
         """The table of Euler's method for `steps` steps, from sigma 1 to 0.
@@ -147,14 +146,13 @@ class FlowMatching:
           ValueError: for another sampler, an impossible number of steps, a setting that is not implemented, or a
             missing shape.
         """
-        check_sampler(sampler, self.samplers, steps, self.num_train_timesteps)
-        check_settings(self, FLOW_SETTINGS, sampler)
+        self.check_sampler(sampler, steps)
         sigma = self._sigmas(steps, self._shift_of(shape))
         sigma_to = np.append(sigma[1:], 0.0)
-        times, x0 = self.num_train_timesteps * sigma, (np.ones(steps), -sigma)  # x0 = x - sigma velocity
+        denoised = self.num_train_timesteps * sigma, np.ones(steps), -sigma  # x0 = x - sigma velocity
         if self.stochastic_sampling:
-            return make_table(times, *x0, new=1 - sigma_to, noise=sigma_to, stochastic=True)
-        return make_table(times, *x0, keep=1.0, output=sigma_to - sigma)
+            return make_table(*denoised, new=1 - sigma_to, noise=sigma_to, stochastic=True)
+        return make_table(*denoised, keep=1.0, output=sigma_to - sigma)
 
     def _sigmas(self, steps: int, shift: float) -> Float[np.ndarray, " {steps}"]:
         """Decreasing noise levels at which the steps start (FlowMatchEulerDiscreteScheduler.set_timesteps)."""

@@ -38,7 +38,10 @@ def spaced_timesteps(
     timesteps = timesteps[:steps]  # the rounded strides of "trailing" may leave one point too many
     timesteps = timesteps.round() if whole else timesteps
     if len(timesteps) < steps or timesteps[0] > every - 1 or (np.diff(timesteps) >= 0).any():
-        raise ValueError(f"{spacing!r} spacing cannot lay {steps} distinct timesteps below {total}: use fewer steps")
+        clipped = " (`lambda_min_clipped`)" if total < every else ""
+        raise ValueError(
+            f"{spacing!r} spacing cannot lay {steps} distinct timesteps below {total}{clipped}: use fewer steps"
+        )
     return timesteps
 
 
@@ -89,6 +92,9 @@ def respaced(settings: object, first: float, last: float, steps: int) -> Float[n
     asked = [name for name in _RESPACINGS if getattr(settings, name)]
     if len(asked) > 1:
         raise ValueError(f"scheduler_config.json sets {' and '.join(f'`{name}`' for name in asked)}: expected one")
-    if steps > 1 and not first > last:
-        raise ValueError(f"`sigma_max={first:g}` and `sigma_min={last:g}`: noise levels must decrease")
+    if not (first > last > 0 or steps == 1):
+        raise ValueError(
+            f"noise levels from {first:g} to {last:g} do not decrease to a positive number: check `sigma_max` and "
+            "`sigma_min` in scheduler_config.json"
+        )
     return _RESPACINGS[asked[0]](first, last, steps)

@@ -34,7 +34,7 @@ class NoiseProcess(Protocol):
         """What the network learns to predict from x_t."""
 
     def check_sampler(self, sampler: Any, steps: Any) -> None:
-        """Raise the errors of `sampler_table` that the settings tell, and warn of settings that `sampler` ignores."""
+        """Raise the errors of `sampler_table` that do not depend on `shape`, and warn of settings that are ignored."""
 
     def sampler_table(self, sampler: str, steps: int, shape: tuple[int, ...] | None = None) -> SamplerTable:
         """The table of a sampler for `samplers.sample`.

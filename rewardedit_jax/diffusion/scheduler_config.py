@@ -193,8 +193,11 @@ class BetaSchedule:
                 f"`num_train_timesteps={self.num_train_timesteps}`"
             )
         # The cosine schedule and `trained_betas` do not use the two.
-        if self.trained_betas is None and "linear" in self.beta_schedule and not self.beta_start <= self.beta_end > 0:
-            raise ValueError(f"`beta_end={self.beta_end}`: expected more than 0 and `beta_start={self.beta_start}`")
+        unused = self.trained_betas is not None or self.beta_schedule == "squaredcos_cap_v2"
+        if not (unused or self.beta_start <= self.beta_end > 0):
+            raise ValueError(
+                f"`beta_end={self.beta_end}`: expected more than 0, and at least `beta_start={self.beta_start}`"
+            )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "BetaSchedule":

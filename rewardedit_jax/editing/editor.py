@@ -123,7 +123,7 @@ class Editor:
         # Everything that the arguments alone can tell is refused before an image is read.
         self._check(reward, reward_guidance, output, batch_size)
         process = self.base.process
-        sampler = process.default_sampler if sampler is None else sampler
+        sampler = sampler or process.default_sampler
         process.check_sampler(sampler, steps)
         rewards = (
             [self.requested(one) for one in reward] if isinstance(reward, (list, tuple)) else self.requested(reward)
