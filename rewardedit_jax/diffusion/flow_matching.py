@@ -90,8 +90,7 @@ class FlowMatching:
         check_choices(vars(self), _CHOICES)
         if self.base_image_seq_len == self.max_image_seq_len:
             raise ValueError(
-                f"`base_image_seq_len` and `max_image_seq_len` are both {self.base_image_seq_len}: expected two "
-                "different numbers"
+                f"`max_image_seq_len={self.max_image_seq_len}`: expected another number than `base_image_seq_len`"
             )
 
     @classmethod

@@ -20,7 +20,7 @@ CLASSES = {
     "euler": "EulerDiscreteScheduler",
     "dpmpp_2m": "DPMSolverMultistepScheduler",
 }
-STEPS = (1, 2, 5, 14, 15, 20, 50)
+STEPS = (1, 4, 15, 50)
 SPACINGS = ("leading", "trailing", "linspace")
 TOLERANCE = 1e-5  # of the largest latent: diffusers computes alpha_bar in float32
 SHAPE = (2, 4, 4, 4)
@@ -112,7 +112,7 @@ def test_noise_levels_of_other_schedules_follow_diffusers(settings, name, levels
     ids=str,
 )
 def test_settings_of_dpm_solver_follow_diffusers(settings):
-    for spacing, final, steps in product(("leading", "linspace"), ("zero", "sigma_min"), STEPS):
+    for spacing, final, steps in product(("leading", "linspace"), ("zero", "sigma_min"), (1, 2, 14, 15, 20)):
         if steps < 15 or "use_karras_sigmas" not in settings:  # there diffusers divides 0 by 0 in the last step
             compare("dpmpp_2m", {**settings, "timestep_spacing": spacing, "final_sigmas_type": final}, steps)
 
