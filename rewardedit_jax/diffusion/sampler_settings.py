@@ -73,21 +73,9 @@ FLOW_SETTINGS = {"invert_sigmas": SamplerSetting(("euler",), _OFF, _OFF)}
 
 # Settings of other scheduler classes for methods that no sampler here has. SD 1.5's file has `skip_prk_steps`.
 OTHER_METHODS = (
-    "corrector_order",
-    "disable_corrector",
-    "eta",
-    "flow_shift",
-    "noise_sampler_seed",
-    "original_inference_steps",
-    "predict_x0",
-    "predictor_order",
-    "shift_terminal",
-    "skip_prk_steps",
-    "solver_p",
-    "tau_func",
-    "time_shift_type",
-    "timestep_scaling",
-    "use_dynamic_shifting",
+    *("corrector_order", "disable_corrector", "eta", "flow_shift", "noise_sampler_seed", "original_inference_steps"),
+    *("predict_x0", "predictor_order", "shift_terminal", "skip_prk_steps", "solver_p", "tau_func", "time_shift_type"),
+    *("timestep_scaling", "use_dynamic_shifting"),
 )
 
 
