@@ -152,7 +152,7 @@ def _dpmpp_2m(process: DDPM, steps: int) -> SamplerTable:
     new, second = alpha_to * (1 - ratio), np.zeros(steps)
     if process.solver_order > 1:
         # The first step has no predecessor, and in the last one h is infinite if it ends at sigma 0.
-        few = process.lower_order_final and steps < _FEW_STEPS
+        few = process.lower_order_final is not False and steps < _FEW_STEPS
         end = steps - 1 if sigma_to[-1] == 0 or few or process.euler_at_final else steps
         second[1:end] = _second_order(process.solver_type, ratio[:end])
     return make_table(
@@ -187,7 +187,7 @@ def _dpm_levels(process: DDPM, steps: int) -> tuple[Float[np.ndarray, " steps"],
     return (timesteps.round() if rounded else np.floor(timesteps)), sigma
 
 
-def _second_order(solver_type: str, ratio: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " rest"]:
+def _second_order(solver_type: str | None, ratio: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " rest"]:
     """The weight of x0_i - x0_{i-1} relative to that of x0_i, in every step after the first."""
     h = np.log(ratio)
     if solver_type != "heun":

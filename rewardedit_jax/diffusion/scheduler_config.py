@@ -178,8 +178,8 @@ class BetaSchedule:
     sigma_max: Positive | None = None
     timestep_type: str = "discrete"  # "continuous": with v, the network's time is log(sigma) / 4
     solver_order: int = 2
-    solver_type: str = "midpoint"
-    lower_order_final: bool = True  # the last of less than 15 steps is of the first order
+    solver_type: str | None = None  # "midpoint" | "heun"; None: midpoint
+    lower_order_final: bool | None = None  # the last of less than 15 steps is of the first order; None: yes
     euler_at_final: bool = False  # the last step is of the first order
     lambda_min_clipped: Annotated[float, Meta(le=100)] = -math.inf  # the lowest log(alpha / sigma) of a timestep
     unread: str = "{}"  # JSON text of the other settings of the file, written back by `to_config`
