@@ -223,7 +223,7 @@ def open_component(directory: Path, name: str, kind: NetworkKind, dtype: DTypeLi
 
 def read_process(directory: Path) -> NoiseProcess:
     """The noise process of a pipeline directory."""
-    return process_from_config(read_json(directory / "scheduler" / "scheduler_config.json"))
+    return _process(read_json(_scheduler_file(directory)), str(_scheduler_file(directory)))
 
 
 def recipe_process(config: ConfigDict, directory: Path | None) -> NoiseProcess:
@@ -232,5 +232,20 @@ def recipe_process(config: ConfigDict, directory: Path | None) -> NoiseProcess:
     A recipe that names a `beta_schedule` describes all of it, and nothing is read.
     """
     described = config.schedule.to_dict()
-    read = {} if "beta_schedule" in described else read_json(directory / "scheduler" / "scheduler_config.json")
-    return process_from_config({**read, **described})
+    if "beta_schedule" in described:
+        return _process(described, "config.schedule")
+    if not described:
+        return read_process(directory)
+    file = _scheduler_file(directory)
+    return _process({**read_json(file), **described}, f"{file} with the changes of config.schedule")
+
+
+def _scheduler_file(directory: Path) -> Path:
+    return directory / "scheduler" / "scheduler_config.json"
+
+
+def _process(settings: Mapping[str, Any], origin: str) -> NoiseProcess:
+    try:
+        return process_from_config(settings)
+    except ValueError as error:
+        raise WeightFileError(f"{origin}: {error}") from error

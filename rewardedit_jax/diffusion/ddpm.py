@@ -11,20 +11,25 @@ in the scale of the latents, and in the special cases of the first and the last 
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from rewardedit_jax.diffusion.noise_levels import (
+    exponential,
+    is_respaced,
+    respaced,
+    spaced_timesteps,
+    timesteps_at,
+    training_sigmas,
+)
+from rewardedit_jax.diffusion.sampler_settings import DDPM_SETTINGS, check_settings, warn_ignored
 from rewardedit_jax.diffusion.samplers import SamplerTable, check_sampler, make_table
 from rewardedit_jax.diffusion.scheduler_config import BetaSchedule
 
-# At zero terminal SNR, Euler and DPM-Solver++ use this alpha_bar instead of 0, which keeps their sigma finite
-# (diffusers' EulerDiscreteScheduler.__init__).
-_LAST_ALPHA_BAR = 2.0**-24
 # DPM-Solver++ takes its last step at first order if it has fewer steps than this (DPMSolverMultistepScheduler.step).
 _FEW_STEPS = 15
 
@@ -60,14 +65,23 @@ class DDPM(BetaSchedule):
         alpha, sigma = self._alpha_sigma(times, clean.ndim)
         return alpha * noise - sigma * clean
 
+    def check_sampler(self, sampler: Any, steps: Any) -> None:
+        """Raise the errors of `sampler_table` but for those of the timesteps; warn of settings that are ignored."""
+        check_sampler(sampler, self.samplers, steps, self.num_train_timesteps)
+        check_settings(self, DDPM_SETTINGS, sampler)
+        warn_ignored(self, DDPM_SETTINGS, sampler)
+
     def sampler_table(self, sampler: str, steps: int, shape: tuple[int, ...] | None = None) -> SamplerTable:
         """The table of `sampler`, one of `samplers`, for `steps` steps. `shape` makes no difference.
 
         Raises:
-          ValueError: for an unknown sampler, or more steps than there are distinct timesteps.
+          ValueError: for an unknown sampler, a setting that it reads but does not implement, or more steps than there
+            are distinct timesteps.
         """
         check_sampler(sampler, self.samplers, steps, self.num_train_timesteps)
-        return _TABLES[sampler](self, steps)
+        check_settings(self, DDPM_SETTINGS, sampler)
+        with np.errstate(divide="ignore", invalid="ignore"):  # `make_table` refuses what is not finite
+            return _TABLES[sampler](self, steps)
 
     def _alpha_sigma(self, times: Int[Array, " b"], ndim: int) -> tuple[Array, Array]:
         """alpha_t and sigma_t, float32, both [b, 1, ...] with `ndim` axes."""
@@ -78,7 +92,7 @@ class DDPM(BetaSchedule):
 
 
 def _ddim(process: DDPM, steps: int) -> SamplerTable:
-    timesteps = _timesteps(process, process.timestep_spacing or "leading", steps).astype(int)
+    timesteps = spaced_timesteps(process, process.timestep_spacing or "leading", steps).astype(int)
     # One full stride back. With "linspace" and "trailing" this need not be the next timestep of the list.
     before = timesteps - process.num_train_timesteps // steps
     last = process.alphas_cumprod[0] if process.set_alpha_to_one is False else 1.0
@@ -87,101 +101,139 @@ def _ddim(process: DDPM, steps: int) -> SamplerTable:
     alpha, sigma, sigma_to = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), np.sqrt(1 - alpha_bar_to)
     # eps is computed from the network's output, not from x0: clipping x0 does not change it.
     eps_from_x, eps_from_output = (0, 1) if process.prediction_type == "epsilon" else (sigma, alpha)
+    clip = process.clip_sample_range if process.clip_sample is not False else math.inf
     return make_table(
         timesteps,
         *_denoise(process, alpha, sigma),
-        clip=process.clip_sample_range if process.clip_sample is not False else math.inf,
+        **_thresholding(process) or {"clip": clip},
         keep=sigma_to * eps_from_x,
         output=sigma_to * eps_from_output,
         new=np.sqrt(alpha_bar_to),
     )
 
 
-def _euler(process: DDPM, steps: int, *, ancestral: bool = False) -> SamplerTable:
+def _euler(process: DDPM, steps: int) -> SamplerTable:
     """Euler steps in x = x0 + sigma eps, whose standard deviation is sqrt(sigma² + 1)."""
-    spacing = process.timestep_spacing or "linspace"
-    timesteps = _timesteps(process, spacing, steps, whole=False)
-    sigma, sigma_to = _sigmas(process, timesteps, "zero" if ancestral else process.final_sigmas_type)
-    alpha, ratio = 1 / np.sqrt(sigma**2 + 1), sigma_to / sigma
-    x0_from_scaled, x0_from_output = _denoise(process, alpha, sigma * alpha)
-    # An ancestral step goes down to sigma_to² / sigma; its noise brings the level back up to sigma_to.
-    keep = ratio**2 if ancestral else ratio
+    timesteps = spaced_timesteps(process, process.timestep_spacing or "linspace", steps, whole=False)
+    sigma = _interpolated(timesteps, training_sigmas(process))
+    if is_respaced(process):
+        training = training_sigmas(process, np.float32)
+        first, last = _interpolated(timesteps[[0, -1]], training).tolist()
+        sigma = respaced(process, process.sigma_max or first, process.sigma_min or last, steps)
+        timesteps = timesteps_at(sigma, training)
+    if process.timestep_type == "continuous" and process.prediction_type == "v_prediction":
+        timesteps = np.log(sigma) / 4
+    sigma_to = _ends(process, sigma, process.final_sigmas_type)
+    ratio = sigma_to / sigma
+    return make_table(timesteps, **_in_sigma_space(process, sigma), keep=ratio, new=1 - ratio)
+
+
+def _euler_ancestral(process: DDPM, steps: int) -> SamplerTable:
+    timesteps = spaced_timesteps(process, process.timestep_spacing or "linspace", steps, whole=False)
+    sigma = _interpolated(timesteps, training_sigmas(process))
+    sigma_to = _ends(process, sigma, "zero")
+    ratio = sigma_to / sigma
     return make_table(
         timesteps,
-        x0_from_scaled * alpha,
-        x0_from_output,
-        # sqrt(sigma² + 1) for "leading", sigma for the other spacings (EulerDiscreteScheduler.init_noise_sigma).
-        initial_scale=math.hypot(sigma[0], spacing == "leading"),
-        input_scale=alpha,
-        keep=keep,
-        new=1 - keep,
-        noise=sigma_to * np.sqrt(1 - ratio**2) if ancestral else 0.0,
-        stochastic=ancestral,
+        **_in_sigma_space(process, sigma),
+        # A step goes down to sigma_to² / sigma; its noise brings the level back up to sigma_to.
+        keep=ratio**2,
+        new=1 - ratio**2,
+        noise=sigma_to * np.sqrt(1 - ratio**2),
+        stochastic=True,
     )
 
 
 def _dpmpp_2m(process: DDPM, steps: int) -> SamplerTable:
-    """DPM-Solver++(2M), midpoint. With lambda = -log(sigma / alpha), exp(-h) is the ratio of two sigmas."""
-    spacing = process.timestep_spacing or "linspace"
-    # With "leading" and "linspace", diffusers lays one point more, which stands for the sample itself.
-    timesteps = _timesteps(process, spacing, steps, beyond=0 if spacing == "trailing" else 1)
-    sigma, sigma_to = _sigmas(process, timesteps, process.final_sigmas_type)
+    """DPM-Solver++(2M). With lambda = -log(sigma / alpha), exp(-h) is the ratio of two sigmas."""
+    timesteps, sigma = _dpm_levels(process, steps)
+    sigma_to = _ends(process, sigma, process.final_sigmas_type)
     alpha, alpha_to, ratio = 1 / np.sqrt(sigma**2 + 1), 1 / np.sqrt(sigma_to**2 + 1), sigma_to / sigma
-    new = alpha_to * (1 - ratio)
-    # h_i / (2 h_{i-1}), the weight of the second-order term. It is 0 in the first step, which has no predecessor,
-    # and in the last step if that ends at sigma 0, where h is infinite, or if there are few steps.
-    second = np.zeros(steps)
-    end = steps - 1 if sigma_to[-1] == 0 or steps < _FEW_STEPS else steps
-    second[1:end] = 0.5 * np.log(ratio[1:end]) / np.log(ratio[: end - 1]) if end > 1 else 0.0
+    new, second = alpha_to * (1 - ratio), np.zeros(steps)
+    if process.solver_order > 1:
+        # The first step has no predecessor, and in the last one h is infinite if it ends at sigma 0.
+        few = process.lower_order_final is not False and steps < _FEW_STEPS
+        end = steps - 1 if sigma_to[-1] == 0 or few or process.euler_at_final else steps
+        second[1:end] = _second_order(process.solver_type, ratio[:end])
     return make_table(
         timesteps,
         *_denoise(process, alpha, sigma * alpha),
+        **_thresholding(process),
         keep=ratio * alpha_to / alpha,
         new=new * (1 + second),
         previous=-new * second,
     )
 
 
+def _dpm_levels(process: DDPM, steps: int) -> tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]:
+    """Timesteps and noise levels (DPMSolverMultistepScheduler.set_timesteps)."""
+    if not (process.use_lu_lambdas or is_respaced(process)):
+        training, spacing = training_sigmas(process), process.timestep_spacing or "linspace"
+        kept = int((-np.log(training) >= process.lambda_min_clipped).sum())
+        # With "leading" and "linspace", diffusers lays one point more, which stands for the sample itself.
+        beyond = 0 if spacing == "trailing" else 1
+        timesteps = spaced_timesteps(process, spacing, steps, beyond=beyond, total=kept)
+        return timesteps, _interpolated(timesteps, training)
+    # float32 as in diffusers, because rounding decides which timestep stands for a noise level.
+    training = training_sigmas(process, np.float32)
+    lu = process.use_lu_lambdas and not process.use_karras_sigmas
+    if lu:
+        sigma = exponential(*np.exp(np.log(training[[-1, 0]]).astype(np.float64)), steps)
+    else:
+        lowest, *_, highest = training.tolist()
+        sigma = respaced(process, process.sigma_max or highest, process.sigma_min or lowest, steps)
+    timesteps = timesteps_at(sigma, training)
+    rounded = (lu or process.use_karras_sigmas) and process.beta_schedule != "squaredcos_cap_v2"
+    return (timesteps.round() if rounded else np.floor(timesteps)), sigma
+
+
+def _second_order(solver_type: str | None, ratio: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " rest"]:
+    """The weight of x0_i - x0_{i-1} relative to that of x0_i, in every step after the first."""
+    h = np.log(ratio)
+    if solver_type != "heun":
+        return 0.5 * h[1:] / h[:-1]
+    # Where h is 0, the weight of x0_i is 0.
+    return (-h[1:] / np.where(h[1:] < 0, 1 - ratio[1:], 1) - 1) / -h[:-1]
+
+
 _TABLES = {
     "ddim": _ddim,
     "euler": _euler,
-    "euler_ancestral": partial(_euler, ancestral=True),
+    "euler_ancestral": _euler_ancestral,
     "dpmpp_2m": _dpmpp_2m,
 }
 
 
-def _timesteps(
-    process: DDPM, spacing: str, steps: int, *, whole: bool = True, beyond: int = 0
-) -> Float[np.ndarray, " {steps}"]:
-    """The first `steps` of `steps + beyond` decreasing timesteps (Lin et al. 2023, table 2), rounded if `whole`.
-
-    Raises:
-      ValueError: if they are not distinct, or exceed the last timestep.
-    """
-    total, points = process.num_train_timesteps, steps + beyond
-    if spacing == "linspace":
-        timesteps = np.linspace(0, total - 1, points)[::-1]
-    elif spacing == "leading":
-        timesteps = np.arange(points)[::-1] * float(total // points) + process.steps_offset
-    else:
-        timesteps = np.arange(total, 0, -total / points).round() - 1
-    timesteps = timesteps[:steps]  # the rounded strides of "trailing" may leave one point too many
-    timesteps = timesteps.round() if whole else timesteps
-    if timesteps[0] > total - 1 or (np.diff(timesteps) >= 0).any():
-        raise ValueError(f"{spacing!r} spacing has no {steps} distinct timesteps below {total}: use fewer steps")
-    return timesteps
+def _interpolated(
+    timesteps: Float[np.ndarray, " steps"], training: Float[np.ndarray, " T"]
+) -> Float[np.ndarray, " steps"]:
+    """sigma_t / alpha_t, interpolated between whole timesteps."""
+    return np.interp(timesteps, np.arange(len(training)), training)
 
 
-def _sigmas(
-    process: DDPM, timesteps: Float[np.ndarray, " steps"], final: str
-) -> tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]:
-    """sigma_t / alpha_t at the start and at the end of every step, interpolated between whole timesteps."""
-    alpha_bar = process.alphas_cumprod.copy()
-    if process.rescale_betas_zero_snr:
-        alpha_bar[-1] = _LAST_ALPHA_BAR
-    sigmas = np.sqrt((1 - alpha_bar) / alpha_bar)
-    sigma = np.interp(timesteps, np.arange(len(sigmas)), sigmas)
-    return sigma, np.append(sigma[1:], 0.0 if final == "zero" else sigmas[0])
+def _ends(process: DDPM, sigma: Float[np.ndarray, " steps"], final: str) -> Float[np.ndarray, " steps"]:
+    """The noise levels at which the steps end."""
+    return np.append(sigma[1:], 0.0 if final == "zero" else training_sigmas(process)[0])
+
+
+def _in_sigma_space(process: DDPM, sigma: Float[np.ndarray, " steps"]) -> dict[str, Any]:
+    """The columns that both of Euler's samplers have."""
+    alpha = 1 / np.sqrt(sigma**2 + 1)
+    x0_from_scaled, x0_from_output = _denoise(process, alpha, sigma * alpha)
+    # sqrt(sigma² + 1) for "leading", sigma for the other spacings (EulerDiscreteScheduler.init_noise_sigma).
+    scale = math.hypot(sigma[0], process.timestep_spacing == "leading")
+    return {
+        "x0_from_x": x0_from_scaled * alpha,
+        "x0_from_output": x0_from_output,
+        "initial_scale": scale,
+        "input_scale": alpha,
+    }
+
+
+def _thresholding(process: DDPM) -> dict[str, float]:
+    if not process.thresholding:
+        return {}
+    return {"clip": process.sample_max_value, "quantile": process.dynamic_thresholding_ratio}
 
 
 def _denoise(

@@ -33,6 +33,9 @@ class NoiseProcess(Protocol):
     def target(self, clean: Array, noise: Array, times: Array) -> Float[Array, "b *shape"]:
         """What the network learns to predict from x_t."""
 
+    def check_sampler(self, sampler: Any, steps: Any) -> None:
+        """Raise the errors of `sampler_table` that do not depend on `shape`, and warn of settings that are ignored."""
+
     def sampler_table(self, sampler: str, steps: int, shape: tuple[int, ...] | None = None) -> SamplerTable:
         """The table of a sampler for `samplers.sample`.
 
@@ -41,7 +44,8 @@ class NoiseProcess(Protocol):
           steps: number of evaluations of the network.
           shape: (b, h, w, c) of the latents. Only processes whose steps depend on the resolution need it.
         Raises:
-          ValueError: for a sampler that is not among `samplers`, or an impossible number of steps.
+          ValueError: for a sampler that is not among `samplers`, an impossible number of steps, or a setting that the
+            sampler reads but does not implement.
         """
 
     @classmethod
@@ -58,7 +62,8 @@ def process_from_config(config: Mapping[str, Any]) -> NoiseProcess:
     A config without `_class_name`, such as a recipe's own, describes a `DDPM`.
 
     Raises:
-      ValueError: for a scheduler class of another process, e.g. EDMEulerScheduler, or an unsupported setting.
+      ValueError: for a scheduler class of another process, e.g. EDMEulerScheduler, or a setting of another type or
+        out of range.
     """
     process = FlowMatching if config.get("_class_name") == FLOW_MATCHING_CLASS else DDPM
     return process.from_config(config)

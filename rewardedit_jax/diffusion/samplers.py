@@ -42,13 +42,15 @@ class Step:
 class SamplerTable:
     """A sampler for one noise process and one number of steps.
 
-    Everything except `stochastic` is an array, so tables with equally many steps share one compilation.
+    All numbers of the steps are arrays, so tables with equally many steps share one compilation.
     """
 
     steps: Step
     initial_scale: Any  # float32[]: factor of the standard-normal latents at the start
     clip: Any  # float32[]: x0 is clipped to ± this value; infinity disables clipping
     stochastic: bool = struct.field(pytree_node=False)  # whether the steps add noise
+    # With dynamic thresholding, x0 is clipped to this quantile of its magnitude, at least 1 and at most `clip`.
+    quantile: float | None = struct.field(pytree_node=False, default=None)
 
 
 def make_table(
@@ -59,22 +61,32 @@ def make_table(
     initial_scale: float = 1.0,
     clip: float = math.inf,
     stochastic: bool = False,
+    quantile: float | None = None,
     **columns: Any,
 ) -> SamplerTable:
-    """The table in float32. Columns that are not given are 0, except `input_scale`, which is 1."""
+    """The table in float32. Columns that are not given are 0, except `input_scale`, which is 1.
+
+    Raises:
+      ValueError: if a coefficient is not finite.
+    """
     columns |= {"timestep": timesteps, "x0_from_x": x0_from_x, "x0_from_output": x0_from_output}
     defaults = {"input_scale": 1.0, "keep": 0.0, "output": 0.0, "new": 0.0, "previous": 0.0, "noise": 0.0}
     columns = defaults | columns
     columns = {k: np.broadcast_to(v, timesteps.shape).astype(np.float32) for k, v in columns.items()}
-    return SamplerTable(Step(**columns), np.float32(initial_scale), np.float32(clip), stochastic)
+    if not all(np.isfinite(column).all() for column in columns.values()):
+        raise ValueError(
+            "the settings in scheduler_config.json give coefficients that are NaN or infinite, e.g. by a beta of 0 or 1"
+        )
+    return SamplerTable(Step(**columns), np.float32(initial_scale), np.float32(clip), stochastic, quantile)
 
 
-def check_sampler(sampler: str, samplers: tuple[str, ...], steps: int, max_steps: int) -> None:
+def check_sampler(sampler: Any, samplers: tuple[str, ...], steps: Any, max_steps: int) -> None:
     """Raise ValueError for a sampler that is not among a process's `samplers`, or for an impossible number of steps."""
     if sampler not in samplers:
         raise ValueError(f"sampler {sampler!r} does not fit this noise process: expected {', '.join(samplers)}")
-    if not 1 <= steps <= max_steps:
-        raise ValueError(f"cannot sample in {steps} steps: expected 1 to {max_steps}")
+    # bool is a subclass of int.
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= max_steps:
+        raise ValueError(f"`steps={steps!r}`: expected a whole number from 1 to {max_steps}")
 
 
 def sample(
@@ -107,7 +119,7 @@ def sample(
         x, x0_before = carry
         step, i, z = inputs
         out = predict(step.input_scale * x, step.timestep).astype(jnp.float32)
-        x0 = jnp.clip(step.x0_from_x * x + step.x0_from_output * out, -table.clip, table.clip)
+        x0 = _clipped(step.x0_from_x * x + step.x0_from_output * out, table)
         x = step.keep * x + step.output * out + step.new * x0 + step.previous * x0_before
         if table.stochastic:
             z = jax.random.normal(jax.random.fold_in(rng, i), x.shape) if z is None else z
@@ -119,3 +131,12 @@ def sample(
     # The first step has no x0 before it: its coefficient `previous` is 0.
     (x, _), trajectory = jax.lax.scan(advance, (x, jnp.zeros_like(x)), inputs)
     return (x, trajectory) if keep_trajectory else x
+
+
+def _clipped(x0: Float[Array, "*shape"], table: SamplerTable) -> Float[Array, "*shape"]:
+    if table.quantile is None:
+        return jnp.clip(x0, -table.clip, table.clip)
+    # Dynamic thresholding (Saharia et al. 2022, section 2.3): each sample of the batch is brought back to ±1.
+    magnitude = jnp.quantile(jnp.abs(x0).reshape(len(x0), -1), table.quantile, axis=1)
+    bound = jnp.clip(magnitude, 1, table.clip).reshape(-1, *[1] * (x0.ndim - 1))
+    return jnp.clip(x0, -bound, bound) / bound

@@ -122,19 +122,21 @@ class Editor:
         """
         # Everything that the arguments alone can tell is refused before an image is read.
         self._check(reward, reward_guidance, output, batch_size)
+        process = self.base.process
+        sampler = sampler or process.default_sampler
+        process.check_sampler(sampler, steps)
         rewards = (
             [self.requested(one) for one in reward] if isinstance(reward, (list, tuple)) else self.requested(reward)
         )
         requests = make_requests(image, instruction, rewards, partial(self.prepare, resolution=resolution))
         start = StartingNoise(self.base, len(requests), steps, seed, latents, noise)
-        process = self.base.process
         guidance = self.base.guide(float(text_guidance), float(image_guidance), float(reward_guidance))
         edited = {}
         for chosen in in_batches(range(len(requests)), lambda i: requests[i].source.shape, batch_size):
             batch = [requests[i] for i in chosen]
             # The table may depend on the size: flow matching shifts its noise levels with the resolution.
             shape = (len(batch), *self.base.latent_shape(*batch[0].source.shape[:2]))
-            table = process.sampler_table(sampler or process.default_sampler, steps, shape)
+            table = process.sampler_table(sampler, steps, shape)
             inputs = self._inputs(batch, chosen, low_reward, start, table.stochastic)
             with jax.default_matmul_precision(self._precision):
                 images = edit_batch(self.base, self.params, inputs, table, guidance.weights, guidance.branches)

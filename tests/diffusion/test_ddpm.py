@@ -128,21 +128,36 @@ def test_defaults_that_another_class_filled_in_are_ignored():
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("thresholding", True),
-        ("use_karras_sigmas", True),
         ("prediction_type", "sample"),
         ("beta_schedule", "sigmoid"),
-        ("timestep_spacing", "quadratic"),
-        ("algorithm_type", "sde-dpmsolver++"),
-        ("solver_order", 3),
-        ("variance_type", "learned_range"),
+        ("beta_start", "0.1"),
+        ("beta_start", float("nan")),
+        ("beta_start", -0.1),
+        ("beta_end", 1.5),
+        ("beta_end", 5e-05),  # below `beta_start`
+        ("num_train_timesteps", 0),
+        ("num_train_timesteps", 1000.0),
+        ("num_train_timesteps", 2**24 + 1),
+        ("steps_offset", -1),
+        ("clip_sample", "no"),
+        ("clip_sample_range", float("inf")),
+        ("use_karras_sigmas", 1),
+        ("sigma_min", 0),
+        ("solver_order", "3"),
+        ("lambda_min_clipped", float("nan")),
+        ("_class_name", 5),
         ("_class_name", "FlowMatchEulerDiscreteScheduler"),
         ("_class_name", "CogVideoXDDIMScheduler"),
     ],
 )
-def test_unsupported_settings_are_named(setting, value):
+def test_bad_settings_are_named(setting, value):
     with pytest.raises(ValueError, match=re.escape(f"{setting}={value!r}")):
         DDPM.from_config({setting: value})
+
+
+def test_what_replaces_the_betas_may_come_with_any_of_them():
+    for replacement in ({"beta_schedule": "squaredcos_cap_v2"}, {"trained_betas": [0.1], "num_train_timesteps": 1}):
+        DDPM.from_config({"beta_start": 0.1, "beta_end": 0.01, **replacement})
 
 
 def test_trained_betas_need_one_value_for_each_timestep():

@@ -179,22 +179,37 @@ def test_a_resolution_dependent_shift_needs_the_shape():
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("use_karras_sigmas", True),
-        ("use_exponential_sigmas", True),
-        ("use_beta_sigmas", True),
-        ("invert_sigmas", True),
-        ("stochastic_sampling", True),
+        ("use_karras_sigmas", "yes"),
         ("time_shift_type", "quadratic"),
         ("sigma_spacing", "leading"),
         ("time_sampling", "mode"),
         ("shift", 0.0),
+        ("shift", "3"),
+        ("shift", float("inf")),
+        ("base_shift", float("nan")),
+        ("shift_terminal", 1.0),
+        ("max_image_seq_len", 256),  # that of `base_image_seq_len`
         ("patch_size", 0),
         ("_class_name", "FlowMatchHeunDiscreteScheduler"),
     ],
 )
-def test_unsupported_settings_are_named(setting, value):
+def test_bad_settings_are_named(setting, value):
     with pytest.raises(ValueError, match=f"{setting}={value!r}"):
         FlowMatching.from_config({setting: value})
+
+
+def test_inverted_sigmas_are_refused_at_sampling():
+    process = FlowMatching.from_config({"invert_sigmas": True})
+    for method in (process.check_sampler, process.sampler_table):
+        with pytest.raises(ValueError, match=r"invert_sigmas=True.*'euler'"):
+            method("euler", 5)
+
+
+def test_a_shift_out_of_range_is_refused_with_its_settings():
+    for settings in ({"time_shift_type": "linear", "base_shift": -1.0}, {"base_shift": 90.0, "max_shift": 99.0}):
+        process = FlowMatching(use_dynamic_shifting=True, **settings)
+        with pytest.raises(ValueError, match=r"base_shift.*max_shift.*tokens"):
+            process.sampler_table("euler", 5, (1, 512, 512, 4) if "time_shift_type" not in settings else SHAPE)
 
 
 def test_settings_of_stable_diffusion_3():

@@ -74,6 +74,29 @@ def test_equal_configs_give_equal_processes_and_no_second_compilation(config):
     assert process_from_config(config | {"unknown_setting": [1, {"a": 2}]}) != process
 
 
+def test_unknown_settings_are_logged(config, monkeypatch):
+    lines = []
+    monkeypatch.setattr("absl.logging.warning", lambda text, *values: lines.append(text % values))
+    process_from_config(config)
+    assert not lines
+    process_from_config(config | {"use_karras_sigma": True, "_diffusers_version": "0.36.0"})
+    assert len(lines) == 1
+    assert "`use_karras_sigma`" in lines[0]
+
+
+def test_settings_of_samplers_do_not_change_training(config):
+    process = process_from_config(config)
+    settings = {"use_karras_sigmas": True, "invert_sigmas": True, "algorithm_type": "sde-dpmsolver++"}
+    other = process_from_config(config | settings)
+    rng = jax.random.key(0)
+    times = process.sample_times(rng, SHAPE)
+    np.testing.assert_array_equal(other.sample_times(rng, SHAPE), times)
+    clean, noise = jax.random.normal(rng, (2, *SHAPE))
+    for method in ("add_noise", "target"):
+        theirs, ours = (getattr(p, method)(clean, noise, times) for p in (process, other))
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_configs_round_trip(config):
     config = config | {"unknown_setting": [1, {"a": 2}]}
     process = process_from_config(config)

@@ -172,15 +172,30 @@ def test_unknown_samplers_and_impossible_step_counts_are_refused():
     process = stable_diffusion()
     with pytest.raises(ValueError, match=rf"heun.*{', '.join(SAMPLERS)}"):
         process.sampler_table("heun", 5)
-    for steps in (0, -1, 1001):
-        with pytest.raises(ValueError, match=rf"{steps} steps.*1 to 1000"):
-            process.sampler_table("ddim", steps)
+    for steps in (0, -1, 1001, 3.0, "3", True, None, float("nan")):
+        with pytest.raises(ValueError, match=rf"steps={steps!r}.*1 to 1000"):
+            process.check_sampler("ddim", steps)
+    with pytest.raises(ValueError, match=r"steps=1001.*1 to 1000"):
+        process.sampler_table("ddim", 1001)
     # 1000 steps with an offset of 1 would start at timestep 1000, which does not exist.
     with pytest.raises(ValueError, match=r"leading.*1000"):
         process.sampler_table("ddim", 1000)
     zero_snr = DDPM(rescale_betas_zero_snr=True, timestep_spacing="trailing")
     with pytest.raises(ValueError, match="v_prediction"):
         zero_snr.sampler_table("ddim", 5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"beta_start": 0.0},  # no noise at the first timestep
+        {"num_train_timesteps": 5, "trained_betas": (0.1, 0.2, 0.3, 0.4, 1.0), "prediction_type": "v_prediction"},
+    ],
+    ids=["no_noise", "no_signal"],
+)
+def test_coefficients_that_are_not_finite_are_refused(settings):
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        DDPM(**settings).sampler_table("euler", 5)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
