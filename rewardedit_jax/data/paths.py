@@ -25,26 +25,27 @@ _MAX_NAMED = 5  # files that a warning names
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images directly in a folder, sorted by name. A warning counts and names the other entries.
-
-    An image is a file whose suffix is that of an image format, or whose content is in a format that Pillow identifies
-    by its first bytes. Hidden files, such as macOS's `._a.png` and `.DS_Store`, are no images, whatever they hold.
-
-    Raises:
-      ValueError: the folder has no images.
-    """
-    with os.scandir(folder) as entries:
-        is_image = {entry.name: _is_image(entry) for entry in entries}
-    images = sorted(Path(folder, name) for name, found in is_image.items() if found)
-    others = sorted(name for name, found in is_image.items() if not found)
+    """The images of `find_images`. Raises ValueError if there are none; a warning counts and names what is no image."""
+    images, others = find_images(folder)
     named = ", ".join(others[:_MAX_NAMED]) + (", ..." if len(others) > _MAX_NAMED else "")
     if not images:
         raise ValueError(f"no images in {folder}: {f'found only {named}' if others else 'it is empty'}.")
     if others:
-        logging.warning(
-            "%d of %d entries of %s are no images and are left out: %s", len(others), len(is_image), folder, named
-        )
+        total = len(images) + len(others)
+        logging.warning("%d of %d entries of %s are no images and are left out: %s", len(others), total, folder, named)
     return images
+
+
+def find_images(folder: Path) -> tuple[list[Path], list[str]]:
+    """The images directly in a folder, and the names of the other entries, both sorted.
+
+    An image is a file whose suffix is that of an image format, or whose content is in a format that Pillow identifies
+    by its first bytes. Hidden files, such as macOS's `._a.png` and `.DS_Store`, are no images, whatever they hold.
+    """
+    with os.scandir(folder) as entries:
+        is_image = {entry.name: _is_image(entry) for entry in entries}
+    names = sorted(is_image)
+    return [Path(folder, name) for name in names if is_image[name]], [name for name in names if not is_image[name]]
 
 
 def _is_image(entry: os.DirEntry) -> bool:

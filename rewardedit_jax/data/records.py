@@ -14,6 +14,7 @@ from rewardedit_jax.reward import BEST, WORST
 
 # In files: checked by `json_files.validate`. True and NaN are not numbers there.
 Score = Annotated[float, msgspec.Meta(ge=WORST, le=BEST)]
+Instruction = Annotated[str, msgspec.Meta(pattern=r"\S")]  # not blank
 Rating = Annotated[float, msgspec.Meta(ge=1, le=4)]
 Ratings = tuple[int | float, int | float]  # following and quality; means of several raters need not be whole
 

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 from absl import logging
 
 from rewardedit_jax.data import json_files
+from rewardedit_jax.data.records import list_lines
 
 Item = TypeVar("Item", bound=Hashable)
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _MAX_NAMED = 5  # items that an error names
 
 
@@ -66,35 +66,27 @@ class Shard:
         return list(dict.fromkeys(items))[self.index - 1 :: self.count]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The images of a folder (by their suffixes), sorted by name. Raises ValueError if there are none."""
-    if not (files := sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)):
-        raise ValueError(f"no images in {folder}: expected files that end in {', '.join(IMAGE_SUFFIXES)}.")
-    return files
-
-
-def read_list(listing: Path, line_type: Any, parse: Callable[[int, Any], Sequence[Item]], example: str) -> list[Item]:
+def read_list(
+    listing: Path, line_type: Any, parse: Callable[[int, Any], Sequence[Item]], example: str
+) -> tuple[list[Item], list[str]]:
     """The items of a .jsonl file with one object per line (or of a .json file with a list of them).
 
     Args:
       line_type: a `msgspec.Struct` with the fields of an object.
       parse: number of the object (from 0) and object → items. It may raise ValueError.
       example: a valid line, for errors.
+    Returns:
+      The items, and for each line that is bad a sentence with the name of the file and the line.
     Raises:
-      ValueError: the file has no lines, or lines are invalid; names the first.
+      ValueError: the file has no lines, or all of them are bad; or it cannot be read as a whole (`BadRecords`).
     """
     entries, faults = json_files.read_list(listing, line_type)
-    if faults:
-        raise ValueError(f"{listing}, {faults[0]}; expected a line such as {example}.")
-    if not entries:
-        raise ValueError(f"{listing} is empty: expected lines such as {example}.")
-    items: list[Item] = []
-    for entry in entries:
-        try:
-            items += parse(entry.number, entry.value)
-        except ValueError as error:
-            raise ValueError(f"{listing}, {entry.name}: {error}; expected a line such as {example}.") from error
-    return items
+    parsed, more = json_files.convert(entries, lambda entry: parse(entry.number, entry.value))
+    items, faults = [item for entry in parsed for item in entry.value], faults + more
+    if not items:
+        heading = f"{listing}: all lines are bad" if faults else f"{listing} is empty"
+        raise ValueError(list_lines(f"{heading}; expected lines such as {example}.", faults))
+    return items, [f"{listing}, {fault}" for fault in faults]
 
 
 @contextmanager
