@@ -14,13 +14,12 @@ cannot be scored are printed at the end, stored with their error, and tried agai
 no edit of the list is missing or doubled.
 """
 
-import sys
 from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from absl import logging
 
-from rewardedit_jax.command_line import complain_clearly, png_file
+from rewardedit_jax.command_line import complain_clearly, png_file, report_bad
 from rewardedit_jax.evaluation.ranking import report_scores
 from rewardedit_jax.scoring.files import add_list_arguments, merge_scores, score_jobs, score_to_file, selected_jobs
 from rewardedit_jax.scoring.scorer import Scorer
@@ -43,17 +42,17 @@ def parser() -> ArgumentParser:
 def main() -> None:
     logging.set_verbosity(logging.INFO)
     with complain_clearly():
-        a, jobs = selected_jobs(parser())
+        a, jobs, faults = selected_jobs(parser())
+        total = len(jobs) + len(faults)
         if a.merge:
-            faults = merge_scores(jobs, a.merge, a.output)
+            faults += merge_scores(jobs, a.merge, a.output)
         else:
             scorer, settings = Scorer.load(a.model, a.base, a.dtype, a.tensor), (a.batch_size, a.improvement)
             if a.output:
-                faults = score_to_file(scorer, jobs, a.output, *settings)
+                faults += score_to_file(scorer, jobs, a.output, *settings)
             else:
-                faults = report_scores(list(score_jobs(scorer, jobs, *settings)), a.json, a.png)
-    if faults:
-        sys.exit("\n".join([f"error: {len(faults)} of {len(jobs)} edits were not scored:", *faults]))
+                faults += report_scores(list(score_jobs(scorer, jobs, *settings)), a.json, a.png)
+    report_bad(faults, total, "edits were not scored", a.skip_bad)
 
 
 if __name__ == "__main__":

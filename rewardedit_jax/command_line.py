@@ -75,6 +75,11 @@ def png_file(name: str) -> Path:
     return Path(name)
 
 
+def add_allow_outside(parser: argparse.ArgumentParser, what: str = "a list may name images outside its folder") -> None:
+    """Add the flag `--allow-outside` (`data.paths.inside`)."""
+    parser.add_argument("--allow-outside", action="store_true", help=what)
+
+
 def add_skip_bad(parser: argparse.ArgumentParser, what: str = "items that cannot be read or scored") -> None:
     """Add the argument `--skip-bad N`."""
     help_text = f"allow up to N {what}; they are listed (default: 0)"
@@ -95,6 +100,13 @@ def report_bad(faults: Sequence[str], total: int, done: str, skip_bad: int) -> N
     if len(faults) > skip_bad:
         sys.exit(f"error: {lines}")
     print(f"warning: {lines}", file=sys.stderr)
+
+
+def not_blank(text: str) -> str:
+    """An argparse type: a text with a visible character."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a text that is not blank")
+    return text
 
 
 def _count(text: str) -> int:

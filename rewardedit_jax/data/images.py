@@ -1,4 +1,9 @@
-"""Reading images, and resizing them to the size that a network takes."""
+"""Reading images, and resizing them to the size that a network takes.
+
+Sizes are bounded, so that one image of a folder cannot take all memory: an image of more pixels than Pillow's
+`Image.MAX_IMAGE_PIXELS` (89,478,485 unless you change it) is not decoded, and no side of an edited image is longer than
+`MAX_SIDE`. Of an animation or a file of several pages, the first picture is read.
+"""
 
 import io
 import math
@@ -9,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_SIDE = 4096  # pixels, of an edited image
 
 
 class ImageError(ValueError):
@@ -35,7 +42,10 @@ def load_image(path: str | Path) -> Image.Image:
 
 def _load(data: bytes) -> Image.Image:
     with _decoder_errors(), Image.open(io.BytesIO(data)) as image:
-        # Image.open() reads the header only: pixels that are missing show here.
+        # Image.open() has read the header only. Beyond this number it warns, and beyond twice the number it raises.
+        if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError
+        # Pixels that are missing show here.
         image.load()
         return image
 
@@ -47,6 +57,9 @@ def _decoder_errors() -> Iterator[None]:
         yield
     except UnidentifiedImageError as error:
         raise ImageError("it is not in an image format that Pillow reads") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        bound = f"{Image.MAX_IMAGE_PIXELS:,} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
+        raise ImageError(f"it has more than {bound}; make it smaller") from error
     # Decoders are foreign code. On broken bytes AVIF's raises RuntimeError, DDS's NotImplementedError, others raise
     # AssertionError, struct.error or IndexError: no list of types is complete.
     except Exception as error:
@@ -134,9 +147,23 @@ def fit_size(width: int, height: int, resolution: int, multiple: int) -> tuple[i
 
 
 def fit(image: Image.Image, resolution: int, multiple: int) -> Image.Image:
-    """The image scaled (Lanczos) and cropped around its centre to `fit_size`: for editing and evaluation."""
+    """The image scaled (Lanczos) and cropped around its centre to `fit_size`: for editing and evaluation.
+
+    Raises:
+      ValueError: the resolution is larger than `MAX_SIDE`.
+      ImageError: the image is so narrow that its longer side would be: the shorter one has at least `multiple` pixels.
+    """
+    if resolution > MAX_SIDE:
+        raise ValueError(f"resolution={resolution}: expected at most {MAX_SIDE} pixels.")
     size = fit_size(*image.size, resolution, multiple)
+    check_sides(*size, f"{image.width}×{image.height} pixels, which would be edited at ")
     return ImageOps.fit(image, size, method=Image.Resampling.LANCZOS)
+
+
+def check_sides(width: int, height: int, what: str = "") -> None:
+    """Raises `ImageError`, whose message begins with `what`, if a side is longer than `MAX_SIDE`."""
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"{what}{width}×{height}: expected sides of at most {MAX_SIDE} pixels; crop or shrink it")
 
 
 def to_unit(image: UInt8[Array | np.ndarray, "*shape"]) -> Float[Array | np.ndarray, "*shape"]:

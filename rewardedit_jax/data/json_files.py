@@ -54,7 +54,7 @@ def read_list(path: str | Path, type_: Any) -> tuple[list[Entry], list[str]]:
       The valid entries in the order of the file, and one line for each of the others that says what is wrong with it.
       A file that as a whole is not UTF-8 or not a JSON list is `BadRecords`.
     """
-    if Path(path).suffix == ".jsonl":
+    if Path(path).suffix.lower() == ".jsonl":
         # Not splitlines(): strings in JSON may contain U+2028 and other characters that it splits at.
         # A mark may begin any line, where files with marks were joined.
         lines = [line.removeprefix("\ufeff") for line in _read_text(path).split("\n")]

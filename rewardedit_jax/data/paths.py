@@ -13,6 +13,8 @@ from pathlib import Path, PureWindowsPath
 from absl import logging
 from PIL import Image, UnidentifiedImageError
 
+from rewardedit_jax.data.records import list_names
+
 # A file with one of these is listed without a look into it, so that a folder of 100,000 images is listed in a second,
 # and a damaged image fails by its name. The content decides about other files.
 _SUFFIXES = (
@@ -21,13 +23,12 @@ _SUFFIXES = (
 )
 # Pillow identifies these formats, but needs other programs to decode them.
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-_MAX_NAMED = 5  # files that a warning names
 
 
 def image_files(folder: Path) -> list[Path]:
     """The images of `find_images`. Raises ValueError if there are none; a warning counts and names what is no image."""
     images, others = find_images(folder)
-    named = ", ".join(others[:_MAX_NAMED]) + (", ..." if len(others) > _MAX_NAMED else "")
+    named = list_names(others)
     if not images:
         raise ValueError(f"no images in {folder}: {f'found only {named}' if others else 'it is empty'}.")
     if others:
@@ -81,10 +82,10 @@ def inside(root: str | Path, name: str, *, allow_outside: bool = False) -> Path:
 
     Raises:
       ValueError: the path leads out of `root` by "..", as an absolute path or by a drive of Windows, and
-        `allow_outside` is false; or it contains a zero byte.
+        `allow_outside` is false; or no file can have this name.
     """
-    if "\0" in name:
-        raise ValueError(f"{name!r}: expected a path without zero bytes.")
+    if not _can_be_a_file(name):
+        raise ValueError(f"{name!r}: expected a path without zero bytes and lone surrogates")
     if allow_outside:
         return Path(root, name)
     if _leaves(root, name):
@@ -96,9 +97,17 @@ def inside(root: str | Path, name: str, *, allow_outside: bool = False) -> Path:
 def output_inside(root: str | Path, name: str, *, allow_outside: bool = False) -> Path:
     """As `inside`, for a file to write: symbolic links must not lead out of `root` either."""
     path = inside(root, name, allow_outside=allow_outside)
-    if not allow_outside and not _is_below(os.path.realpath(path.parent), os.path.realpath(root)):
+    folder = Path(root, os.path.dirname(os.path.normpath(name)))  # not path.parent: of "." that is above the root
+    if not allow_outside and not _is_below(os.path.realpath(folder), os.path.realpath(root)):
         raise _outside(root, name)
     return path
+
+
+def _can_be_a_file(name: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
 
 
 def _leaves(root: str | Path, name: str) -> bool:

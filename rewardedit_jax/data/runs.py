@@ -7,6 +7,7 @@ reason, and the next run tries them again. Results that are files of their own, 
 `atomic_write`: a file that exists is complete.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -18,11 +19,9 @@ from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 from absl import logging
 
 from rewardedit_jax.data import json_files
-from rewardedit_jax.data.records import list_lines
+from rewardedit_jax.data.records import list_lines, list_names
 
 Item = TypeVar("Item", bound=Hashable)
-
-_MAX_NAMED = 5  # items that an error names
 
 
 @runtime_checkable
@@ -93,13 +92,28 @@ def read_list(
 def atomic_write(file: Path) -> Iterator[Path]:
     """The path of a temporary file beside `file`, which replaces `file` when the block ends without an error."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder: renaming is atomic within a file system only.
-    unfinished = file.with_name(f".{file.name}.part")
+    unfinished = _unfinished(file)
     try:
         yield unfinished
         unfinished.replace(file)
     finally:
         unfinished.unlink(missing_ok=True)  # only after an error
+
+
+def unwritable(file: Path) -> str | None:
+    """Why a file of this name cannot be written by `atomic_write`, such as its length; None if the name is fine."""
+    try:
+        os.lstat(_unfinished(file))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return "it is a folder" if file.is_dir() else None
+
+
+def _unfinished(file: Path) -> Path:
+    # In the same folder: renaming is atomic within a file system only.
+    return file.with_name(f".{file.name}.part")
 
 
 @dataclass(frozen=True)
@@ -245,5 +259,4 @@ class ResultFile:
 
 def _listed(name: str, keys: Sequence[tuple[Any, ...]]) -> str:
     """`3 missing: a b c`: the number of keys and the first of them."""
-    shown = "; ".join(" ".join(map(str, key)) for key in keys[:_MAX_NAMED])
-    return f"{len(keys)} {name}: {shown}{', ...' if len(keys) > _MAX_NAMED else ''}"
+    return f"{len(keys)} {name}: {list_names([' '.join(map(str, key)) for key in keys], '; ')}"
