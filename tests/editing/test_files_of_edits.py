@@ -9,8 +9,10 @@ from PIL import Image
 from tiny_editors import SIDE, picture, tiny_editor
 
 from rewardedit_jax import Editor, Reward
+from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.data.runs import Shard
 from rewardedit_jax.editing.files import METADATA, EditJob, edit_to_files, plan_edits
+from rewardedit_jax.editing.requests import prepare_image
 
 SETTINGS = {"steps": 2, "sampler": "ddim", "resolution": "native"}
 SNOW = "make it snow"
@@ -259,6 +261,12 @@ def test_images_that_cannot_be_read_do_not_stop_the_others(editor, photos, tmp_p
     assert re.search(r"d\.png: 1×20000 .*4096", narrow)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
     assert settings_of(tmp_path / "out" / "c.png")["seed"] == 5
+
+
+def test_sides_are_bounded_where_images_keep_their_size():
+    with pytest.raises(ImageError, match=r"4160×64: .*4096 pixels"):
+        prepare_image(Image.new("RGB", (4160, 64)), None, 64)
+    assert prepare_image(Image.new("RGB", (4096, 64)), None, 64).size == (4096, 64)
 
 
 def test_each_size_is_compiled_once_or_twice(editor, tmp_path, monkeypatch):
