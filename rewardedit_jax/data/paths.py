@@ -7,7 +7,6 @@ unless the user allows other places (`--allow-outside`, in a recipe `data.allow_
 import ntpath
 import os
 import warnings
-from functools import cache
 from pathlib import Path, PureWindowsPath
 
 from absl import logging
@@ -15,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from rewardedit_jax.data.records import list_names
 
-# A file with one of these is listed without a look into it, so that a folder of 100,000 images is listed in a second,
+# A file with one of these is listed without a look into it, so that a folder of 100,000 images is listed in seconds,
 # and a damaged image fails by its name. The content decides about other files.
 _SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic"),
@@ -50,10 +49,14 @@ def find_images(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _is_image(entry: os.DirEntry) -> bool:
-    # Neither folders nor pipes, which would block. A broken link is listed, and fails by its name.
-    if entry.name.startswith(".") or not (entry.is_file() or (entry.is_symlink() and not entry.is_dir())):
+    if entry.name.startswith("."):
         return False
-    return Path(entry.name).suffix.lower() in _SUFFIXES or _has_image_header(entry.path)
+    # Neither a folder nor a pipe, which would block. A broken link is listed, and fails by its name.
+    if entry.is_symlink():
+        is_file = os.path.isfile(entry.path) or not os.path.exists(entry.path)
+    else:
+        is_file = entry.is_file()
+    return is_file and (Path(entry.name).suffix.lower() in _SUFFIXES or _has_image_header(entry.path))
 
 
 def _has_image_header(path: str) -> bool:
@@ -67,7 +70,6 @@ def _has_image_header(path: str) -> bool:
         return True
 
 
-@cache
 def _identified_formats() -> tuple[str, ...]:
     """Pillow's formats that have a signature. Without one, almost any file could be a TGA."""
     Image.init()
@@ -125,6 +127,6 @@ def _is_below(path: str, root: str) -> bool:
 
 def _outside(root: str | Path, name: str) -> ValueError:
     return ValueError(
-        f"{name!r} lies outside the folder {root}: move it there, or allow it by --allow-outside (in a recipe "
-        "data.allow_outside=True)"
+        f"{name!r} lies outside the folder {root}: give a path below it, or allow it by --allow-outside (in a "
+        "recipe data.allow_outside=True)"
     )

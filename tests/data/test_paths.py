@@ -54,12 +54,15 @@ class TestImageFiles:
         for name, content in (("cut.png", b"\x89PNG"), ("empty.jpg", b""), ("text.gif", b"text"), ("a.heic", b"heic")):
             (tmp_path / name).write_bytes(content)
         (tmp_path / "link.png").symlink_to(tmp_path / "gone")
-        assert names(tmp_path) == ["a.heic", "cut.png", "empty.jpg", "link.png", "text.gif"]
+        (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+        assert names(tmp_path) == ["a.heic", "cut.png", "empty.jpg", "link.png", "loop.png", "text.gif"]
 
     def test_a_pipe_is_not_waited_for(self, tmp_path):
         picture(tmp_path / "a.png")
         for name in ("pipe.png", "pipe"):
             os.mkfifo(tmp_path / name)
+        (tmp_path / "link.png").symlink_to(tmp_path / "pipe")
+        (tmp_path / "folder.png").symlink_to(tmp_path)
         assert names(tmp_path) == ["a.png"]
 
     def test_a_folder_without_images_is_an_error(self, tmp_path):
