@@ -6,12 +6,12 @@
   python launch/score.py --model DIR --list edits.jsonl --shard 1/2 --output part1.jsonl   # 2/2 on another machine
   python launch/score.py --list edits.jsonl --merge part1.jsonl part2.jsonl --output out.jsonl
 
-A line of a list: {"source": "a.png", "edited": "b.png", "instruction": "make it snow"}; paths are relative to the list,
-"edited" may be a list of paths. With two folders, an edit has the name of its source. Scores have no unit: higher is
-better, ± is the scorer's uncertainty; "improvement" is the difference to the unchanged source, "calibrated" the share
-of the scorer's reference edits that the edit beats. The same command resumes a stopped run of --output. Edits that
-cannot be scored are printed at the end, stored with their error, and tried again by the next run. --merge checks that
-no edit of the list is missing or doubled.
+A line of a list: {"source": "a.png", "edited": "b.png", "instruction": "make it snow"}. Paths are relative to the list
+and stay below its folder unless --allow-outside is given; "edited" may be a list of paths. With two folders, an edit
+has the name of its source. Scores have no unit: higher is better, ± is the scorer's uncertainty; "improvement" is the
+difference to the unchanged source, "calibrated" the share of the scorer's reference edits that the edit beats. The same
+command resumes a stopped run of --output. Edits that cannot be scored are printed at the end, stored with their error,
+and tried again by the next run. --merge checks that no edit of the list is missing or doubled.
 """
 
 from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter

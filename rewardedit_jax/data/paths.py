@@ -49,14 +49,16 @@ def find_images(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _is_image(entry: os.DirEntry) -> bool:
-    if entry.name.startswith("."):
+    if entry.name.startswith(".") or not _is_file(entry):
         return False
-    # Neither a folder nor a pipe, which would block. A broken link is listed, and fails by its name.
+    return Path(entry.name).suffix.lower() in _SUFFIXES or _has_image_header(entry.path)
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    """Neither a folder nor a pipe, which would block. A broken link counts, so that it fails by its name."""
     if entry.is_symlink():
-        is_file = os.path.isfile(entry.path) or not os.path.exists(entry.path)
-    else:
-        is_file = entry.is_file()
-    return is_file and (Path(entry.name).suffix.lower() in _SUFFIXES or _has_image_header(entry.path))
+        return os.path.isfile(entry.path) or not os.path.exists(entry.path)
+    return entry.is_file()
 
 
 def _has_image_header(path: str) -> bool:
