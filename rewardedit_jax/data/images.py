@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_SIDE = 4096  # pixels, of an edited image
+_MAX_BYTES = 2**30  # of an encoded image: more than one of as many pixels as Pillow decodes needs
 
 
 class ImageError(ValueError):
@@ -37,6 +38,8 @@ def decode_image(data: bytes, name: str) -> Image.Image:
 def load_image(path: str | Path) -> Image.Image:
     """The image as it is in the file: in any mode, not turned upright. Raises `ImageError` as `read_image`."""
     with image_errors(str(path)):
+        if (size := Path(path).stat().st_size) > _MAX_BYTES:
+            raise ImageError(f"it has {size:,} bytes, expected at most {_MAX_BYTES:,}")
         return _load(Path(path).read_bytes())
 
 

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import warnings
 from unittest.mock import Mock
@@ -152,6 +153,13 @@ def test_pixels_without_a_white_are_refused(tmp_path):
     Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(ImageError, match=r"a\.tiff.*mode F"):
         read_image(tmp_path / "a.tiff")
+
+
+def test_a_huge_file_is_not_read_into_memory(tmp_path):
+    (tmp_path / "a.png").touch()
+    os.truncate(tmp_path / "a.png", 2**40)  # sparse: it takes no space on the disk
+    with pytest.raises(ImageError, match=r"a\.png .*1,099,511,627,776 bytes"):
+        read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
