@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 from absl import logging
 
 from rewardedit_jax.data import json_files
-from rewardedit_jax.data.records import list_lines, list_names
+from rewardedit_jax.data.records import count_noun, list_lines, list_names
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -209,11 +209,13 @@ class ResultFile:
         self, items: Sequence[Item], fingerprint: str, is_complete: Callable[[Mapping[str, Any]], bool]
     ) -> list[Item]:
         """The items without a complete result. Lines of failed or incomplete results are removed from the file."""
-        lines, is_cut = self._read(self.path, fingerprint) if self.path.is_file() else ([], False)
+        lines, unread, is_cut = self._read(self.path, fingerprint) if self.path.is_file() else ([], [], False)
         kept = [line for line in lines if "error" not in line and is_complete(line)]
+        if unread:
+            self._set_aside(unread)
         # A half-written last line must go, because the next result would be appended to it.
-        if is_cut or len(kept) < len(lines):
-            logging.info("%s: %d items are tried again.", self.path, len(lines) - len(kept) + is_cut)
+        if again := len(lines) - len(kept) + len(unread) + is_cut:
+            logging.info("%s: %d items are tried again.", self.path, again)
             self._write(kept)
         done = set(map(self._key_of_line, kept))
         due = [item for item in dict.fromkeys(items) if self._key(item) not in done]
@@ -221,17 +223,28 @@ class ResultFile:
             logging.info("%s has %d items; %d are to do.", self.path, len(done), len(due))
         return due
 
-    def _read(self, path: Path, fingerprint: str | None) -> tuple[list[dict[str, Any]], bool]:
-        """The complete lines of a result file, checked, and whether a half-written line follows them."""
+    def _set_aside(self, lines: Sequence[bytes]) -> None:
+        damaged = self.path.with_name(f"{self.path.name}.damaged")
+        with damaged.open("ab") as file:
+            file.writelines(line + b"\n" for line in lines)
+        logging.warning("%s has %s, kept in %s.", self.path, count_noun(len(lines), "damaged line"), damaged)
+
+    def _read(self, path: Path, fingerprint: str | None) -> tuple[list[dict[str, Any]], list[bytes], bool]:
+        """The complete lines of a result file, checked; those that are not JSON; whether a half-written one follows."""
         # As bytes: a line may be cut within a character, which then is not valid UTF-8.
         complete, _, rest = path.read_bytes().rpartition(b"\n")
-        numbered = enumerate(complete.split(b"\n"), 1)
-        lines = [self._parse(line, f"line {n} of {path}", fingerprint) for n, line in numbered if line.strip()]
-        return lines, bool(rest)
+        named = ((f"line {n} of {path}", line) for n, line in enumerate(complete.split(b"\n"), 1) if line.strip())
+        parsed = [(name, line, json_files.parse_json(line)) for name, line in named]
+        unread = [line for _, line, entry in parsed if isinstance(entry, json_files.NotJson)]
+        # A file without any JSON was not written by a run: it is refused like other foreign lines.
+        if len(unread) == len(parsed):
+            unread = []
+        entries = ((name, entry) for name, line, entry in parsed if line not in unread)
+        return [self._check(entry, name, fingerprint) for name, entry in entries], unread, bool(rest)
 
-    def _parse(self, line: bytes, where: str, fingerprint: str | None) -> dict[str, Any]:
-        """The result in a line. Raises ValueError unless it is one, with this fingerprint (None: any)."""
-        entry, required = json_files.parse_json(line), (*self.key_fields, self.maker)
+    def _check(self, entry: Any, where: str, fingerprint: str | None) -> dict[str, Any]:
+        """The result of a line. Raises ValueError unless it is one, with this fingerprint (None: any)."""
+        required = (*self.key_fields, self.maker)
         # Only scalars can be keys; a list of scores may have the same field names with lists in them.
         if not (
             isinstance(entry, dict)

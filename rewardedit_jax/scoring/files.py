@@ -105,18 +105,19 @@ def plan_scores(source: Path, edited: Sequence[Path], instruction: str | None) -
 def _paired(source_folder: Path, edited_folder: Path, instruction: str) -> tuple[list[ScoreJob], list[str]]:
     """Edits and sources of one name, from two folders."""
     # By stem: editors often write PNGs for JPEG sources.
-    edits, sources = image_files(edited_folder), defaultdict[str, list[Path]](list)
-    for file in image_files(source_folder):
-        sources[file.stem].append(file)
+    edits, sources = image_files(edited_folder), image_files(source_folder)
+    by_stem = defaultdict[str, list[Path]](list)
+    for file in sources:
+        by_stem[file.stem].append(file)
     stems = {file.stem for file in edits}
     # Not an error: a run over a part of the sources or the edits is common.
-    _warn_unmatched("edits", [file.name for file in edits if file.stem not in sources], len(edits), source_folder)
-    _warn_unmatched("sources", sorted(sources.keys() - stems), len(sources), edited_folder)
-    if not stems & sources.keys():
+    _warn_unmatched("edits", [file.name for file in edits if file.stem not in by_stem], len(edits), source_folder)
+    _warn_unmatched("sources", [file.name for file in sources if file.stem not in stems], len(sources), edited_folder)
+    if not stems & by_stem.keys():
         raise ValueError(f"no edit in {edited_folder} has the name of a source in {source_folder}.")
     jobs, faults = [], []
     for file in edits:
-        found = sources.get(file.stem, [])
+        found = by_stem.get(file.stem, [])
         # The source with the same name, else the only one with another suffix.
         same = [source for source in found if source.name == file.name] or found
         if len(same) > 1:

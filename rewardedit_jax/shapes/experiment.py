@@ -4,6 +4,7 @@ An experiment is data: arms, the directories of their files, the benchmark that 
 function that turns results into a table. `EDITORS` and `SCORERS` are the two; `Comparison` is a run of one.
 """
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL, RESULT, report_editors
 from rewardedit_jax.shapes.examples import prepare_shapes
 from rewardedit_jax.shapes.preferences import prepare_shapes_preferences
@@ -195,7 +195,7 @@ def _record(comparison: Comparison) -> None:
     """Writes the recipe to comparison.json; refuses a directory that holds results of another recipe."""
     file = comparison.workdir / _RECORD
     now = {"config": comparison.config, "overrides": list(comparison.overrides)}
-    if file.exists() and (before := read_json(file)) != now:
+    if file.exists() and (before := json.loads(file.read_text())) != now:
         raise ValueError(f"{comparison.workdir} holds a comparison of {before}, not of {now}: give another directory")
     write_json(now, file)
 

@@ -77,6 +77,19 @@ def test_a_half_written_last_line_is_repaired(tmp_path, cut):
     assert file.read_bytes() == text
 
 
+@pytest.mark.parametrize("damage", [bytes(40), b'{"name": "b", "val', b'{"name": "\xff"}'])
+def test_a_damaged_line_is_set_aside_and_its_item_tried_again(tmp_path, damage, caplog):
+    file, work = tmp_path / "out.jsonl", Work()
+    results(file).run(NUMBERS, Work(), "f1")
+    first, _, *rest = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([first, damage + b"\n", *rest]))
+    results(file).run(NUMBERS, work, "f1")
+    assert work.calls == [1]
+    assert sorted(line["value"] for line in lines(file)) == [0, 1, 2, 3, 4]
+    assert (tmp_path / "out.jsonl.damaged").read_bytes() == damage + b"\n"
+    assert "1 damaged line" in caplog.text
+
+
 def test_items_in_progress_are_all_that_a_stopped_run_loses(tmp_path):
     file = tmp_path / "out.jsonl"
 

@@ -129,7 +129,7 @@ def test_images_without_a_partner_are_left_out_and_named(folder, caplog):
     (job,), faults = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     assert (job.edited, faults) == (str(folder / "edits" / "0.png"), [])
     assert re.search(r"1 of 2 edits have no partner in .*sources and are left out: 1\.png", caplog.text)
-    assert re.search(r"1 of 2 sources have no partner in .*edits and are left out: 2", caplog.text)
+    assert re.search(r"1 of 2 sources have no partner in .*edits and are left out: 2\.png", caplog.text)
     assert caplog.text.count("1 of 3 entries") == 2
 
 
