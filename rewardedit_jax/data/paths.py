@@ -6,7 +6,6 @@ unless the user allows other places (`--allow-outside`, in a recipe `data.allow_
 
 import ntpath
 import os
-import warnings
 from pathlib import Path, PureWindowsPath
 
 from absl import logging
@@ -63,12 +62,11 @@ def _is_file(entry: os.DirEntry) -> bool:
 
 def _has_image_header(path: str) -> bool:
     try:
-        # A warning about the number of pixels belongs to reading the image.
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_identified_formats()):
+        with Image.open(path, formats=_identified_formats()):
             return True
     except UnidentifiedImageError:
         return False
-    except Exception:  # of a decoder, or of a file without permission: reading the image names the reason
+    except Exception:  # too many pixels, a file without permission: reading the image names the reason
         return True
 
 
