@@ -56,6 +56,7 @@ def paper() -> ConfigDict:
     # Rows of text and images are padded to these sizes, larger ones to the next multiple, so that few programs compile.
     config.data.row_tokens = 1536
     config.data.image_patches = 1152
+    config.data.allow_outside = False  # whether paths in a preference file may lead out of its folder
     config.data.skip_bad = False  # False: an unreadable image stops the run; True: it is counted and replaced
     config.data.threads = 8
 

@@ -57,6 +57,7 @@ def full() -> ConfigDict:
     config.data.rewards = ""  # reward file; none without reward
     config.data.resolution = 256  # pixels
     config.data.flip = True  # random horizontal flips of source and edited image together
+    config.data.allow_outside = False  # whether paths in a triplet file may lead out of its folder
     config.data.skip_bad = False  # False: an unreadable image stops the run; True: it is counted and replaced
     config.data.threads = 8
 

@@ -5,16 +5,17 @@
   python launch/edit.py --model runs/reward --image edits.jsonl --output edited/ --shard 1/2   # 2/2 on another machine
 
 A line of a .jsonl file: {"image": "a.png", "instruction": "make it snow", "reward": [5, 5, 5], "output": "b.png"}; only
-the image is required, flags give the defaults of the others. The same command resumes a stopped run, because outputs
-that exist are not made again. Each PNG has its settings in its text chunk "rewardedit_jax".
+the image is required, flags give the defaults of the others. Paths are relative to the list and to --output, and stay
+below them unless --allow-outside is given. The same command resumes a stopped run, because outputs that exist are not
+made again. What cannot be edited is listed at the end, and is an error beyond --skip-bad N. Each PNG has its settings
+in its text chunk "rewardedit_jax".
 """
 
 import argparse
-import sys
 
 from absl import logging
 
-from rewardedit_jax.command_line import complain_clearly
+from rewardedit_jax.command_line import complain_clearly, report_bad
 from rewardedit_jax.diffusion.samplers import SAMPLERS
 from rewardedit_jax.editing.editor import NATIVE, Editor
 from rewardedit_jax.editing.files import SCORES, add_list_arguments, edit_to_files, selected_jobs
@@ -43,14 +44,14 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     logging.set_verbosity(logging.INFO)
     with complain_clearly():
-        a, jobs = selected_jobs(parser())
+        a, jobs, faults = selected_jobs(parser())
         settings = {name: getattr(a, name) for name in _SETTINGS}
         settings["resolution"] = NATIVE if a.resolution is None else a.resolution
         settings["low_reward"] = Reward(*a.low_reward) if a.low_reward else None
         editor = Editor.load(a.model, a.dtype)
-        faults = edit_to_files(editor, jobs, settings, a.batch_size)
-    if faults:
-        sys.exit("\n".join([f"error: {len(faults)} of {len(jobs)} images were not edited:", *faults]))
+        total = len(jobs) + len(faults)
+        faults += edit_to_files(editor, jobs, settings, a.batch_size)
+    report_bad(faults, total, "images were not edited", a.skip_bad)
 
 
 if __name__ == "__main__":

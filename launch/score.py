@@ -6,21 +6,20 @@
   python launch/score.py --model DIR --list edits.jsonl --shard 1/2 --output part1.jsonl   # 2/2 on another machine
   python launch/score.py --list edits.jsonl --merge part1.jsonl part2.jsonl --output out.jsonl
 
-A line of a list: {"source": "a.png", "edited": "b.png", "instruction": "make it snow"}; paths are relative to the list,
-"edited" may be a list of paths. With two folders, an edit has the name of its source. Scores have no unit: higher is
-better, ± is the scorer's uncertainty; "improvement" is the difference to the unchanged source, "calibrated" the share
-of the scorer's reference edits that the edit beats. The same command resumes a stopped run of --output. Edits that
-cannot be scored are printed at the end, stored with their error, and tried again by the next run. --merge checks that
-no edit of the list is missing or doubled.
+A line of a list: {"source": "a.png", "edited": "b.png", "instruction": "make it snow"}. Paths are relative to the list
+and stay below its folder unless --allow-outside is given; "edited" may be a list of paths. With two folders, an edit
+has the name of its source. Scores have no unit: higher is better, ± is the scorer's uncertainty; "improvement" is the
+difference to the unchanged source, "calibrated" the share of the scorer's reference edits that the edit beats. The same
+command resumes a stopped run of --output. Edits that cannot be scored are printed at the end, stored with their error,
+and tried again by the next run. --merge checks that no edit of the list is missing or doubled.
 """
 
-import sys
 from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from absl import logging
 
-from rewardedit_jax.command_line import complain_clearly, png_file
+from rewardedit_jax.command_line import complain_clearly, png_file, report_bad
 from rewardedit_jax.evaluation.ranking import report_scores
 from rewardedit_jax.scoring.files import add_list_arguments, merge_scores, score_jobs, score_to_file, selected_jobs
 from rewardedit_jax.scoring.scorer import Scorer
@@ -43,17 +42,17 @@ def parser() -> ArgumentParser:
 def main() -> None:
     logging.set_verbosity(logging.INFO)
     with complain_clearly():
-        a, jobs = selected_jobs(parser())
+        a, jobs, faults = selected_jobs(parser())
+        total = len(jobs) + len(faults)
         if a.merge:
-            faults = merge_scores(jobs, a.merge, a.output)
+            faults += merge_scores(jobs, a.merge, a.output)
         else:
             scorer, settings = Scorer.load(a.model, a.base, a.dtype, a.tensor), (a.batch_size, a.improvement)
             if a.output:
-                faults = score_to_file(scorer, jobs, a.output, *settings)
+                faults += score_to_file(scorer, jobs, a.output, *settings)
             else:
-                faults = report_scores(list(score_jobs(scorer, jobs, *settings)), a.json, a.png)
-    if faults:
-        sys.exit("\n".join([f"error: {len(faults)} of {len(jobs)} edits were not scored:", *faults]))
+                faults += report_scores(list(score_jobs(scorer, jobs, *settings)), a.json, a.png)
+    report_bad(faults, total, "edits were not scored", a.skip_bad)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the commands in launch/ share: one-sentence errors, and logs without the advice of other packages."""
+"""What the commands in launch/ share: one-sentence errors, bad items, and logs without other packages' advice."""
 
 import argparse
 import logging
@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,3 +73,44 @@ def png_file(name: str) -> Path:
     if not name.lower().endswith(".png"):
         raise argparse.ArgumentTypeError(f"{name}: expected a name that ends in .png")
     return Path(name)
+
+
+def add_allow_outside(parser: argparse.ArgumentParser, what: str = "a list may name images outside its folder") -> None:
+    """Add the flag `--allow-outside` (`data.paths.inside`)."""
+    parser.add_argument("--allow-outside", action="store_true", help=what)
+
+
+def add_skip_bad(parser: argparse.ArgumentParser, what: str = "items that cannot be read or scored") -> None:
+    """Add the argument `--skip-bad N`."""
+    help_text = f"allow up to N {what}; they are listed (default: 0)"
+    parser.add_argument("--skip-bad", type=_count, default=0, metavar="N", help=help_text)
+
+
+def report_bad(faults: Sequence[str], total: int, done: str, skip_bad: int) -> None:
+    """List the bad items of a run on stderr. More than `skip_bad` of them end the process with exit status 1.
+
+    Args:
+      faults: a sentence for each bad item.
+      total: the number of all items.
+      done: what did not happen to the bad ones, such as "images were not edited".
+    """
+    if not faults:
+        return
+    lines = "\n".join([f"{len(faults)} of {total} {done}:", *faults])
+    if len(faults) > skip_bad:
+        sys.exit(f"error: {lines}")
+    print(f"warning: {lines}", file=sys.stderr)
+
+
+def not_blank(text: str) -> str:
+    """An argparse type: a text with a visible character."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a text that is not blank")
+    return text
+
+
+def _count(text: str) -> int:
+    """An argparse type: a number that is not negative."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or more")
+    return int(text)

@@ -1,4 +1,9 @@
-"""Reading images, and resizing them to the size that a network takes."""
+"""Reading images, and resizing them to the size that a network takes.
+
+Sizes are bounded, so that one image of a folder cannot take all memory: an image of more pixels than Pillow's
+`Image.MAX_IMAGE_PIXELS` (89,478,485 unless you change it) is not decoded, and no side of an edited image is longer than
+`MAX_SIDE`. Of an animation or a file of several pages, the first picture is read.
+"""
 
 import io
 import math
@@ -9,6 +14,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_SIDE = 4096  # pixels, of an edited image
+_MAX_BYTES = 2**30  # of an encoded image: more than one of as many pixels as Pillow decodes needs
 
 
 class ImageError(ValueError):
@@ -30,12 +38,17 @@ def decode_image(data: bytes, name: str) -> Image.Image:
 def load_image(path: str | Path) -> Image.Image:
     """The image as it is in the file: in any mode, not turned upright. Raises `ImageError` as `read_image`."""
     with image_errors(str(path)):
+        if (size := Path(path).stat().st_size) > _MAX_BYTES:
+            raise ImageError(f"it has {size:,} bytes, expected at most {_MAX_BYTES:,}")
         return _load(Path(path).read_bytes())
 
 
 def _load(data: bytes) -> Image.Image:
     with _decoder_errors(), Image.open(io.BytesIO(data)) as image:
-        # Image.open() reads the header only: pixels that are missing show here.
+        # Image.open() has read the header only. Beyond this number it warns, and beyond twice the number it raises.
+        if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError
+        # Pixels that are missing show here.
         image.load()
         return image
 
@@ -47,6 +60,9 @@ def _decoder_errors() -> Iterator[None]:
         yield
     except UnidentifiedImageError as error:
         raise ImageError("it is not in an image format that Pillow reads") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        bound = f"{Image.MAX_IMAGE_PIXELS:,} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
+        raise ImageError(f"it has more than {bound}; make it smaller") from error
     # Decoders are foreign code. On broken bytes AVIF's raises RuntimeError, DDS's NotImplementedError, others raise
     # AssertionError, struct.error or IndexError: no list of types is complete.
     except Exception as error:
@@ -134,9 +150,23 @@ def fit_size(width: int, height: int, resolution: int, multiple: int) -> tuple[i
 
 
 def fit(image: Image.Image, resolution: int, multiple: int) -> Image.Image:
-    """The image scaled (Lanczos) and cropped around its centre to `fit_size`: for editing and evaluation."""
+    """The image scaled (Lanczos) and cropped around its centre to `fit_size`: for editing and evaluation.
+
+    Raises:
+      ValueError: the resolution is larger than `MAX_SIDE`.
+      ImageError: the image is so narrow that its longer side would be: the shorter one has at least `multiple` pixels.
+    """
+    if resolution > MAX_SIDE:
+        raise ValueError(f"resolution={resolution}: expected at most {MAX_SIDE} pixels.")
     size = fit_size(*image.size, resolution, multiple)
+    check_sides(*size, f"{image.width}×{image.height} pixels, which would be edited at ")
     return ImageOps.fit(image, size, method=Image.Resampling.LANCZOS)
+
+
+def check_sides(width: int, height: int, what: str = "") -> None:
+    """Raises `ImageError`, whose message begins with `what`, if a side is longer than `MAX_SIDE`."""
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"{what}{width}×{height}: expected sides of at most {MAX_SIDE} pixels; crop or shrink it")
 
 
 def to_unit(image: UInt8[Array | np.ndarray, "*shape"]) -> Float[Array | np.ndarray, "*shape"]:

@@ -3,6 +3,7 @@
 RewardEdit-20K: Multi-Reward as Condition (Gu et al., ICLR 2025, arXiv:2411.04713), section 4.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,16 +13,17 @@ import numpy as np
 from absl import logging
 
 from rewardedit_jax.data.images import read_image
-from rewardedit_jax.data.json_files import read_json, validate
+from rewardedit_jax.data.json_files import convert, read_json, validate
 from rewardedit_jax.data.parquet import ParquetRows, embedded_image
-from rewardedit_jax.data.records import BadRecords, EditRecord, Score, raise_or_log
+from rewardedit_jax.data.paths import find_images
+from rewardedit_jax.data.records import BadRecords, EditRecord, Instruction, Score, raise_or_log
 
 _FOLDERS = """expected:
   <root>/
     seeds.json          [["0000002", ["1234567", ...]], ...]  (not read for RewardEdit)
     0000002/
       prompt.json       {"edit": "make it snow"}
-      1234567_0.jpg     source
+      1234567_0.jpg     source (or with the suffix of another image format)
       1234567_1.jpg     edited
   RewardEdit_20K.json   {"0000002": [{"Score": 4, "Negative Prompt": "..."}, ×3], ...}  (RewardEdit only)
 Hugging Face hub: Gstar666/RewardEdit; timbrooks/instructpix2pix-clip-filtered (the pairs, as parquet)."""
@@ -38,7 +40,7 @@ _Seeds = tuple[str, Annotated[list[str | int], msgspec.Meta(min_length=1)]]
 class _Prompt(msgspec.Struct):
     """prompt.json of a folder."""
 
-    edit: str | Annotated[list[str], msgspec.Meta(min_length=1)]
+    edit: Instruction | Annotated[list[Instruction], msgspec.Meta(min_length=1)]
 
 
 class _Judgement(msgspec.Struct):
@@ -70,11 +72,9 @@ class InstructPix2PixFolder:
         # Entries are validated one by one below, so that all faults come in one error.
         seeds = _read_index(index, list[Any])
         entries, faults = validate([(f"entry {i}", entry) for i, entry in enumerate(seeds)], _Seeds)
-        absent = [entry for entry in entries if entry.value[0] not in present]
-        faults += [f"{entry.name} ({entry.value[0]}): no such folder" for entry in absent]
-        raise_or_log(faults, str(index), skip_bad)
-        good = (entry.value for entry in entries if entry.value[0] in present)
-        self._pairs = [(name, str(seed)) for name, seeds in good for seed in seeds]
+        good, bad = convert(entries, lambda entry: _seeds_of_folder(*entry.value, present))
+        raise_or_log(faults + bad, str(index), skip_bad)
+        self._pairs = [pair for entry in good for pair in entry.value]
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -120,7 +120,8 @@ class RewardEditFolder:
 
     def _seed(self, name: str) -> str:
         # Sorted: the order of a directory depends on the file system.
-        seeds = sorted(path.name.removesuffix("_0.jpg") for path in (self.root / name).glob("*_0.jpg"))
+        stems = {image.stem for image in find_images(self.root / name)[0]}
+        seeds = sorted(stem.removesuffix("_0") for stem in stems if stem.endswith("_0"))
         if not seeds:
             raise BadRecords(f"{self.root / name}: no <seed>_0.jpg.")
         if len(seeds) > 1:
@@ -146,8 +147,8 @@ class InstructPix2PixParquet:
     def __getitem__(self, index: int) -> EditRecord:
         index = range(len(self))[index]  # negative numbers count from the end; IndexError beyond
         row, name = self._rows[index], self._rows.name(index)
-        if not isinstance(row["edit_prompt"], str):
-            raise BadRecords(f"{name}: edit_prompt={row['edit_prompt']!r}: expected a text.")
+        if not isinstance(row["edit_prompt"], str) or not row["edit_prompt"].strip():
+            raise BadRecords(f"{name}: edit_prompt={row['edit_prompt']!r}: expected a text that is not blank.")
         source, edited = (embedded_image(row[column], f"{column} of {name}") for column in _COLUMNS[::2])
         return EditRecord(f"{index:06d}", row["edit_prompt"], source, edited, scores=None, feedback=None)
 
@@ -156,7 +157,18 @@ def _list_folders(root: Path) -> set[str]:
     # One listing instead of a check per name: there are tens of thousands, often on a network file system.
     if not root.is_dir():
         raise FileNotFoundError(f"no directory {root}; {_FOLDERS}")
-    return {entry.name for entry in root.iterdir()}
+    with os.scandir(root) as entries:
+        return {entry.name for entry in entries if entry.is_dir()}
+
+
+def _seeds_of_folder(name: str, seeds: Sequence[str | int], present: set[str]) -> list[tuple[str, str]]:
+    """The (name, seed) of each pair. Raises ValueError unless they are files of that folder."""
+    if name not in present:
+        raise ValueError(f"{name}: no such folder")
+    # A seed with a slash would be a path that may lead anywhere.
+    if bad := [seed for seed in map(str, seeds) if set(seed) & set("/\\\0")]:
+        raise ValueError(f"seed {bad[0]!r} of {name}: expected a part of a file name, without slashes")
+    return [(name, str(seed)) for seed in seeds]
 
 
 def _read_index(path: Path, type_: Any) -> Any:
@@ -167,9 +179,17 @@ def _read_index(path: Path, type_: Any) -> Any:
 
 def _read_pair(folder: Path, seed: str, number: int) -> tuple[str, np.ndarray, np.ndarray]:
     """Instruction, source and edited image; of several texts, text `number` modulo their number."""
-    source, edited = (np.asarray(read_image(folder / f"{seed}_{i}.jpg")) for i in (0, 1))
+    source, edited = (np.asarray(read_image(_image_file(folder, f"{seed}_{i}"))) for i in (0, 1))
     try:
         edit = read_json(folder / "prompt.json", _Prompt).edit
     except OSError as error:
         raise BadRecords(f"{folder / 'prompt.json'} cannot be read: {error.strerror}") from error
     return edit if isinstance(edit, str) else edit[number % len(edit)], source, edited
+
+
+def _image_file(folder: Path, stem: str) -> Path:
+    """The .jpg file of this name, as published, or else an image with another suffix."""
+    published = folder / f"{stem}.jpg"
+    if published.is_file():
+        return published
+    return next((image for image in find_images(folder)[0] if image.stem == stem), published)

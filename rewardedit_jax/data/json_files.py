@@ -1,11 +1,12 @@
 """JSON files: one reader for .json and .jsonl, the validation of entries against msgspec types, and lines to write.
 
-The text is UTF-8, with or without a byte order mark. Keys that a type does not name are ignored.
+The text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one. Keys that a type does not name are
+ignored.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from rewardedit_jax.data.records import BadRecords
 # msgspec appends the place of the fault to its messages: "Expected `str`, got `int` - at `$.scores[1]`".
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 _STEPS = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
+_NOT_BLANK = r"`str` matching regex '\\S'"  # what msgspec says of `records.Instruction`
 _MAX_VALUE = 60  # characters of a bad value that a message shows
 
 
@@ -52,10 +54,11 @@ def read_list(path: str | Path, type_: Any) -> tuple[list[Entry], list[str]]:
       The valid entries in the order of the file, and one line for each of the others that says what is wrong with it.
       A file that as a whole is not UTF-8 or not a JSON list is `BadRecords`.
     """
-    if Path(path).suffix == ".jsonl":
+    if Path(path).suffix.lower() == ".jsonl":
         # Not splitlines(): strings in JSON may contain U+2028 and other characters that it splits at.
-        lines = enumerate(_read_text(path).split("\n"), 1)
-        return validate([(f"line {n}", parse_json(line)) for n, line in lines if line.strip()], type_)
+        # A mark may begin any line, where files with marks were joined.
+        lines = [line.removeprefix("\ufeff") for line in _read_text(path).split("\n")]
+        return validate([(f"line {n}", parse_json(line)) for n, line in enumerate(lines, 1) if line.strip()], type_)
     values = read_json(path)
     if not isinstance(values, list):
         raise BadRecords(f"{path}: expected a JSON list, got {type(values).__name__}.")
@@ -77,10 +80,21 @@ def validate(named: Iterable[tuple[str, Any]], type_: Any) -> tuple[list[Entry],
     return entries, faults
 
 
+def convert(entries: Iterable[Entry], function: Callable[[Entry], Any]) -> tuple[list[Entry], list[str]]:
+    """The entries with a function's results as values, and as in `validate` those for which it raises ValueError."""
+    converted, faults = [], []
+    for entry in entries:
+        try:
+            converted.append(entry._replace(value=function(entry)))
+        except ValueError as error:
+            faults.append(f"{entry.name}: {error}")
+    return converted, faults
+
+
 def _describe(message: str, value: Any) -> str:
     """The message of msgspec with the field and its value first: "scores[1]=7: expected `float` <= 5.0"."""
     reason, field, *_ = *_PLACE.split(message), ""
-    reason = reason[0].lower() + reason[1:]
+    reason = (reason[0].lower() + reason[1:]).replace(_NOT_BLANK, "a text that is not blank")
     # msgspec writes "[...]" for a key of a dict: then the value that contains it is shown.
     for index, key in _STEPS.findall(field.partition("[...]")[0]):
         value = value[int(index)] if index else value[key]
@@ -91,8 +105,10 @@ def _describe(message: str, value: Any) -> str:
 
 
 def _read_text(path: str | Path) -> str:
+    data = Path(path).read_bytes()
     try:
-        return Path(path).read_text("utf-8-sig")  # drops the byte order mark that editors on Windows write
+        # By the byte order mark that editors on Windows write; it is not part of the text.
+        return data.decode(json.detect_encoding(data))
     except UnicodeDecodeError as error:
         raise BadRecords(f"{path}: not UTF-8 text ({error}); save it as UTF-8.") from error
 

@@ -83,7 +83,9 @@ def embedded_image(cell: Any, name: str) -> UInt8[np.ndarray, "h w 3"]:
 
 def _list_files(files: str | Path | Sequence[str | Path], expected: str) -> list[Path]:
     if isinstance(files, str | Path):
-        place, files = files, sorted(Path(files).rglob("*.parquet")) if Path(files).is_dir() else [files]
+        # Without hidden files, such as macOS's `._train.parquet`.
+        below = (file for file in Path(files).rglob("*.parquet") if not file.name.startswith("."))
+        place, files = files, sorted(below) if Path(files).is_dir() else [files]
         if not files:
             raise FileNotFoundError(f"no parquet file under {place}; {expected}")
     paths = [Path(file) for file in files]

@@ -10,6 +10,7 @@ ignored. A pair whose ratings have equal sums, or with `"tie_case": true`, is a 
 (disentangled, section 3.3) is one pair here: `scoring.pairs` makes rows of it.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ import numpy as np
 from rewardedit_jax.data.images import read_image
 from rewardedit_jax.data.json_files import read_list, validate
 from rewardedit_jax.data.parquet import ParquetRows, embedded_image
+from rewardedit_jax.data.paths import inside
 from rewardedit_jax.data.records import (
     Preference,
     PreferenceLabel,
@@ -122,18 +124,26 @@ Hugging Face hub: TIGER-Lab/EditReward-Data."""
 class PreferenceFile:
     """The pairs of a list file, in its order. A `PreferenceSource`; keys are "number in the file:path1"."""
 
-    def __init__(self, path: str | Path, root: str | Path | None = None, *, skip_bad: bool = False):
+    def __init__(
+        self,
+        path: str | Path,
+        root: str | Path | None = None,
+        *,
+        skip_bad: bool = False,
+        allow_outside: bool = False,
+    ):
         """Reads the file and looks for the images, which are read at access. Contradictory pairs are logged and kept.
 
         Args:
           root: the folder that image paths are relative to; the folder of the file if None.
+          allow_outside: whether images may lie outside `root` (`paths.inside`).
         Raises:
           BadRecords: listing every malformed pair, or every pair without its images, unless `skip_bad` leaves them out.
         """
-        self.root = Path(path).parent if root is None else Path(root)
+        self.root, self._allow_outside = Path(path).parent if root is None else Path(root), allow_outside
         labels = read_labels(path, skip_bad=skip_bad)
         # A stat per image at the start saves a run that would end at the first missing folder.
-        missing = missing_images(labels, self.root)
+        missing = missing_images(labels, self.root, allow_outside=allow_outside)
         faults = [f"{key}: no image {', '.join(names)}" for key, names in missing.items()]
         raise_or_log(faults, f"{path}, images under {self.root}", skip_bad)
         self.labels = [label for label in labels if label.key not in missing]
@@ -144,7 +154,8 @@ class PreferenceFile:
 
     def __getitem__(self, index: int) -> Preference:
         label = self.labels[index]
-        images = (np.asarray(read_image(self.root / name)) for name in label.names)
+        files = (inside(self.root, name, allow_outside=self._allow_outside) for name in label.names)
+        images = map(np.asarray, map(read_image, files))
         return Preference(**vars(label), **dict(zip(_FIELDS, images, strict=True)))
 
 
@@ -157,9 +168,19 @@ def read_labels(path: str | Path, *, skip_bad: bool = False) -> list[PreferenceL
     return _without_turned_ties(entry.value.label(entry.number) for entry in entries)
 
 
-def missing_images(labels: Iterable[PreferenceLabel], root: str | Path) -> dict[str, list[str]]:
-    """Key → its image names that are not files under `root`; only keys with missing images."""
-    missing = {label.key: [n for n in label.names if not (Path(root) / n).is_file()] for label in labels}
+def missing_images(
+    labels: Iterable[PreferenceLabel], root: str | Path, *, allow_outside: bool = False
+) -> dict[str, list[str]]:
+    """Key → its image names that are not files, or the reason if they lie outside `root`; only keys with such names."""
+
+    def fault(name: str) -> str | None:
+        try:
+            # Not Path.is_file(): it raises OSError for a name that is too long.
+            return None if os.path.isfile(inside(root, name, allow_outside=allow_outside)) else name
+        except ValueError as error:
+            return str(error)
+
+    missing = {label.key: list(filter(None, map(fault, label.names))) for label in labels}
     return {key: names for key, names in missing.items() if names}
 
 

@@ -14,11 +14,13 @@ from rewardedit_jax.reward import BEST, WORST
 
 # In files: checked by `json_files.validate`. True and NaN are not numbers there.
 Score = Annotated[float, msgspec.Meta(ge=WORST, le=BEST)]
+Instruction = Annotated[str, msgspec.Meta(pattern=r"\S")]  # not blank
 Rating = Annotated[float, msgspec.Meta(ge=1, le=4)]
 Ratings = tuple[int | float, int | float]  # following and quality; means of several raters need not be whole
 
 # An index with the wrong layout has a fault in every entry: the first ones are enough to see what is wrong.
 _MAX_LINES = 40
+_MAX_NAMES = 5
 # Ratings that are means over raters differ by rounding where they are equal.
 _EQUAL = 1e-6
 
@@ -113,6 +115,11 @@ def list_lines(heading: str, lines: Sequence[str]) -> str:
     """The heading and, indented below it, the first 40 lines and the number of the others."""
     more = [f"... and {len(lines) - _MAX_LINES} more"] if len(lines) > _MAX_LINES else []
     return "\n  ".join([heading, *lines[:_MAX_LINES], *more])
+
+
+def list_names(names: Sequence[str], separator: str = ", ") -> str:
+    """The first 5 names in one line."""
+    return separator.join(names[:_MAX_NAMES]) + (f"{separator.rstrip()} ..." if len(names) > _MAX_NAMES else "")
 
 
 def contradictions(labels: Iterable[PreferenceLabel]) -> list[tuple[str, ...]]:

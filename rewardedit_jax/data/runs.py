@@ -7,6 +7,7 @@ reason, and the next run tries them again. Results that are files of their own, 
 `atomic_write`: a file that exists is complete.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -18,11 +19,9 @@ from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 from absl import logging
 
 from rewardedit_jax.data import json_files
+from rewardedit_jax.data.records import count_noun, list_lines, list_names
 
 Item = TypeVar("Item", bound=Hashable)
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_MAX_NAMED = 5  # items that an error names
 
 
 @runtime_checkable
@@ -66,48 +65,55 @@ class Shard:
         return list(dict.fromkeys(items))[self.index - 1 :: self.count]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The images of a folder (by their suffixes), sorted by name. Raises ValueError if there are none."""
-    if not (files := sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)):
-        raise ValueError(f"no images in {folder}: expected files that end in {', '.join(IMAGE_SUFFIXES)}.")
-    return files
-
-
-def read_list(listing: Path, line_type: Any, parse: Callable[[int, Any], Sequence[Item]], example: str) -> list[Item]:
+def read_list(
+    listing: Path, line_type: Any, parse: Callable[[int, Any], Sequence[Item]], example: str
+) -> tuple[list[Item], list[str]]:
     """The items of a .jsonl file with one object per line (or of a .json file with a list of them).
 
     Args:
       line_type: a `msgspec.Struct` with the fields of an object.
       parse: number of the object (from 0) and object → items. It may raise ValueError.
       example: a valid line, for errors.
+    Returns:
+      The items, and for each line that is bad a sentence with the name of the file and the line.
     Raises:
-      ValueError: the file has no lines, or lines are invalid; names the first.
+      ValueError: the file has no lines, or all of them are bad; or it cannot be read as a whole (`BadRecords`).
     """
     entries, faults = json_files.read_list(listing, line_type)
-    if faults:
-        raise ValueError(f"{listing}, {faults[0]}; expected a line such as {example}.")
-    if not entries:
-        raise ValueError(f"{listing} is empty: expected lines such as {example}.")
-    items: list[Item] = []
-    for entry in entries:
-        try:
-            items += parse(entry.number, entry.value)
-        except ValueError as error:
-            raise ValueError(f"{listing}, {entry.name}: {error}; expected a line such as {example}.") from error
-    return items
+    parsed, more = json_files.convert(entries, lambda entry: parse(entry.number, entry.value))
+    items, faults = [item for entry in parsed for item in entry.value], faults + more
+    if not items:
+        heading = f"{listing}: all lines are bad" if faults else f"{listing} is empty"
+        raise ValueError(list_lines(f"{heading}; expected lines such as {example}.", faults))
+    return items, [f"{listing}, {fault}" for fault in faults]
 
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
     """The path of a temporary file beside `file`, which replaces `file` when the block ends without an error."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder: renaming is atomic within a file system only.
-    unfinished = file.with_name(f".{file.name}.part")
+    unfinished = _unfinished(file)
     try:
         yield unfinished
         unfinished.replace(file)
     finally:
         unfinished.unlink(missing_ok=True)  # only after an error
+
+
+def unwritable(file: Path) -> str | None:
+    """Why a file of this name cannot be written by `atomic_write`, such as its length; None if the name is fine."""
+    try:
+        os.lstat(_unfinished(file))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return "it is a folder" if file.is_dir() else None
+
+
+def _unfinished(file: Path) -> Path:
+    # In the same folder: renaming is atomic within a file system only.
+    return file.with_name(f".{file.name}.part")
 
 
 @dataclass(frozen=True)
@@ -203,11 +209,13 @@ class ResultFile:
         self, items: Sequence[Item], fingerprint: str, is_complete: Callable[[Mapping[str, Any]], bool]
     ) -> list[Item]:
         """The items without a complete result. Lines of failed or incomplete results are removed from the file."""
-        lines, is_cut = self._read(self.path, fingerprint) if self.path.is_file() else ([], False)
+        lines, unread, is_cut = self._read(self.path, fingerprint) if self.path.is_file() else ([], [], False)
         kept = [line for line in lines if "error" not in line and is_complete(line)]
+        if unread:
+            self._set_aside(unread)
         # A half-written last line must go, because the next result would be appended to it.
-        if is_cut or len(kept) < len(lines):
-            logging.info("%s: %d items are tried again.", self.path, len(lines) - len(kept) + is_cut)
+        if again := len(lines) - len(kept) + len(unread) + is_cut:
+            logging.info("%s: %d items are tried again.", self.path, again)
             self._write(kept)
         done = set(map(self._key_of_line, kept))
         due = [item for item in dict.fromkeys(items) if self._key(item) not in done]
@@ -215,17 +223,28 @@ class ResultFile:
             logging.info("%s has %d items; %d are to do.", self.path, len(done), len(due))
         return due
 
-    def _read(self, path: Path, fingerprint: str | None) -> tuple[list[dict[str, Any]], bool]:
-        """The complete lines of a result file, checked, and whether a half-written line follows them."""
+    def _set_aside(self, lines: Sequence[bytes]) -> None:
+        damaged = self.path.with_name(f"{self.path.name}.damaged")
+        with damaged.open("ab") as file:
+            file.writelines(line + b"\n" for line in lines)
+        logging.warning("%s has %s, kept in %s.", self.path, count_noun(len(lines), "damaged line"), damaged)
+
+    def _read(self, path: Path, fingerprint: str | None) -> tuple[list[dict[str, Any]], list[bytes], bool]:
+        """The complete lines of a result file, checked; those that are not JSON; whether a half-written one follows."""
         # As bytes: a line may be cut within a character, which then is not valid UTF-8.
         complete, _, rest = path.read_bytes().rpartition(b"\n")
-        numbered = enumerate(complete.split(b"\n"), 1)
-        lines = [self._parse(line, f"line {n} of {path}", fingerprint) for n, line in numbered if line.strip()]
-        return lines, bool(rest)
+        named = ((f"line {n} of {path}", line) for n, line in enumerate(complete.split(b"\n"), 1) if line.strip())
+        parsed = [(name, line, json_files.parse_json(line)) for name, line in named]
+        unread = [line for _, line, entry in parsed if isinstance(entry, json_files.NotJson)]
+        # A file without any JSON was not written by a run: it is refused like other foreign lines.
+        if len(unread) == len(parsed):
+            unread = []
+        entries = ((name, entry) for name, line, entry in parsed if line not in unread)
+        return [self._check(entry, name, fingerprint) for name, entry in entries], unread, bool(rest)
 
-    def _parse(self, line: bytes, where: str, fingerprint: str | None) -> dict[str, Any]:
-        """The result in a line. Raises ValueError unless it is one, with this fingerprint (None: any)."""
-        entry, required = json_files.parse_json(line), (*self.key_fields, self.maker)
+    def _check(self, entry: Any, where: str, fingerprint: str | None) -> dict[str, Any]:
+        """The result of a line. Raises ValueError unless it is one, with this fingerprint (None: any)."""
+        required = (*self.key_fields, self.maker)
         # Only scalars can be keys; a list of scores may have the same field names with lists in them.
         if not (
             isinstance(entry, dict)
@@ -253,5 +272,4 @@ class ResultFile:
 
 def _listed(name: str, keys: Sequence[tuple[Any, ...]]) -> str:
     """`3 missing: a b c`: the number of keys and the first of them."""
-    shown = "; ".join(" ".join(map(str, key)) for key in keys[:_MAX_NAMED])
-    return f"{len(keys)} {name}: {shown}{', ...' if len(keys) > _MAX_NAMED else ''}"
+    return f"{len(keys)} {name}: {list_names([' '.join(map(str, key)) for key in keys], '; ')}"

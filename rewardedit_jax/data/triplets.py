@@ -6,7 +6,7 @@ One object per triplet, in a JSON list or one per line (`.jsonl`):
      "scores": [4, 5, 3.5], "feedback": ["None", "None", "the sky is grey"]}
 
 `scores` (0..5) and `feedback` are in the order following, preserving, quality; a triplet has both or neither. Other
-keys are ignored. Image paths are relative to the file.
+keys are ignored. Image paths are relative to the folder of the file, and stay within it unless `allow_outside` is set.
 """
 
 from pathlib import Path
@@ -15,14 +15,15 @@ import msgspec
 import numpy as np
 
 from rewardedit_jax.data.images import read_image
-from rewardedit_jax.data.json_files import read_list
-from rewardedit_jax.data.records import EditRecord, Score, raise_or_log
+from rewardedit_jax.data.json_files import Entry, convert, read_list
+from rewardedit_jax.data.paths import inside
+from rewardedit_jax.data.records import EditRecord, Instruction, Score, raise_or_log
 
 
 class _Triplet(msgspec.Struct):
     input: str
     output: str
-    instruction: str
+    instruction: Instruction
     scores: tuple[Score, Score, Score] | None = None
     feedback: tuple[str, str, str] | None = None
 
@@ -36,20 +37,33 @@ class _Triplet(msgspec.Struct):
 class TripletFile:
     """The triplets of a `.json` or `.jsonl` file, in its order. A `Source`; keys are "number in the file:output"."""
 
-    def __init__(self, path: str | Path, *, skip_bad: bool = False):
-        """Reads the file; images are read at access. Malformed triplets are `BadRecords`, or left out."""
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, skip_bad: bool = False, allow_outside: bool = False):
+        """Reads the file; images are read at access. Malformed triplets are `BadRecords`, or left out.
+
+        Args:
+          allow_outside: whether images may lie outside the folder of the file (`paths.inside`).
+        """
+        self.path, self._allow_outside = Path(path), allow_outside
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {path}; expected:\n{__doc__.partition('    {')[2]}")
-        self._triplets, faults = read_list(path, _Triplet)
-        raise_or_log(faults, str(path), skip_bad)
+        entries, faults = read_list(path, _Triplet)
+        self._triplets, outside = convert(entries, self._checked)
+        raise_or_log(faults + outside, str(path), skip_bad)
 
     def __len__(self) -> int:
         return len(self._triplets)
 
     def __getitem__(self, index: int) -> EditRecord:
         number, _, triplet = self._triplets[index]
-        images = (np.asarray(read_image(self.path.parent / name)) for name in (triplet.input, triplet.output))
+        images = (np.asarray(read_image(file)) for file in self._files(triplet))
         scores = None if triplet.scores is None else np.asarray(triplet.scores, np.float32)
         # The number, because several triplets may share an output.
         return EditRecord(f"{number}:{triplet.output}", triplet.instruction, *images, scores, triplet.feedback)
+
+    def _files(self, triplet: _Triplet) -> list[Path]:
+        names = (triplet.input, triplet.output)
+        return [inside(self.path.parent, name, allow_outside=self._allow_outside) for name in names]
+
+    def _checked(self, entry: Entry) -> _Triplet:
+        self._files(entry.value)
+        return entry.value

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
+from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, not_blank
 from rewardedit_jax.data.images import ImageError
-from rewardedit_jax.data.records import Score
-from rewardedit_jax.data.runs import Failed, Shard, atomic_write, image_files, read_list
+from rewardedit_jax.data.paths import image_files, inside, output_inside
+from rewardedit_jax.data.records import Instruction, Score, list_lines
+from rewardedit_jax.data.runs import Failed, Shard, atomic_write, read_list, unwritable
 from rewardedit_jax.editing.editor import BEST, Asked, Editor
 from rewardedit_jax.editing.requests import in_batches
 from rewardedit_jax.reward import Reward
@@ -28,7 +31,7 @@ class _Line(msgspec.Struct):
     """A line of a list. What is unset is as on the command line; null as reward means no reward."""
 
     image: str
-    instruction: str | None = None
+    instruction: Instruction | None = None
     output: str | None = None
     reward: tuple[Score, Score, Score] | None | msgspec.UnsetType = msgspec.UNSET
     feedback: tuple[str, str, str] | None | msgspec.UnsetType = msgspec.UNSET
@@ -48,27 +51,31 @@ class EditJob:
 def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of launch/edit.py that select edits and their outputs."""
     parser.add_argument("--image", required=True, type=Path, help="an image, a folder, or a .jsonl file")
-    parser.add_argument("--instruction", help="what to change")
+    parser.add_argument("--instruction", type=not_blank, help="what to change")
     parser.add_argument("--output", required=True, type=Path, help="a PNG, or a folder for several images")
     parser.add_argument("--reward", **SCORES, help="requested scores 0..5 (default: 5 5 5, where a model takes any)")
     parser.add_argument("--feedback", nargs=3, metavar="TEXT", help="what fails, per score (default: None None None)")
     parser.add_argument("--seed", type=int, default=0, help="of the first edit; the others count up (default: 0)")
     parser.add_argument("--shard", metavar="I/N", help="make part I of N parts of the edits, on one of N machines")
+    add_allow_outside(parser, "a list may name images outside its folder, and outputs outside --output")
+    add_skip_bad(parser, "lines or images that cannot be edited")
 
 
-def selected_jobs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[EditJob]]:
-    """The parsed command line of launch/edit.py, and the edits that it selects."""
+def selected_jobs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[EditJob], list[str]]:
+    """The parsed command line of launch/edit.py, the edits that it selects, and its bad edits as `plan_edits`."""
     a = parser.parse_args()
     # Without either argument the model decides: an editor without reward modules refuses an explicit reward.
     is_default = a.reward is None and a.feedback is None
     reward = BEST if is_default else Reward(*(a.reward or ()), feedback=a.feedback)
-    jobs = plan_edits(a.image, a.instruction, reward, a.output, a.seed)
+    jobs, faults = plan_edits(a.image, a.instruction, reward, a.output, a.seed, a.allow_outside)
     # After planning, so that an edit has the same seed and output however many shards there are.
-    return a, Shard.parse(a.shard).of(jobs) if a.shard else jobs
+    return a, Shard.parse(a.shard).of(jobs) if a.shard else jobs, faults
 
 
-def plan_edits(image: Path, instruction: str | None, reward: Asked, output: Path, seed: int) -> list[EditJob]:
-    """The edits of a command line. Seeds count up from `seed` in the order of the images.
+def plan_edits(
+    image: Path, instruction: str | None, reward: Asked, output: Path, seed: int, allow_outside: bool = False
+) -> tuple[list[EditJob], list[str]]:
+    """The edits of a command line. Seeds count up from `seed` in the order of the images, bad ones included.
 
     Args:
       image: an image; a folder, whose images all get `instruction`; or a .jsonl file with an object per line:
@@ -76,22 +83,33 @@ def plan_edits(image: Path, instruction: str | None, reward: Asked, output: Path
         Only the image is required; `instruction` and `reward` are the defaults of the others. "reward": null means no
         reward. Images are relative to the folder of the list, outputs to `output`.
       output: for one image a PNG or a folder, else a folder.
+      allow_outside: whether a list may name images outside its folder and outputs outside `output`.
+    Returns:
+      The edits, and a sentence for each that cannot be made or written: a line is invalid, or an output is not a PNG,
+      would replace an image of the list or belongs to an earlier edit.
     Raises:
-      ValueError: there is nothing to edit, an instruction is missing, a line is invalid, or an output is not a PNG,
-        would replace its own image or belongs to two edits.
+      ValueError: there is nothing to edit, or all edits are bad.
     """
     # Seeds depend on the place in the whole list, so that a resumed run makes the same edits.
-    if image.suffix == ".jsonl":
-        parse = _ListParser(image.parent, instruction, reward, output, seed)
-        jobs = read_list(image, _Line, parse, '{"image": "a.png"}')
-    elif image.is_dir():
-        outputs = ((file, output / f"{file.stem}.png") for file in image_files(image))
-        jobs = [EditJob(file, instruction, reward, png, seed + i) for i, (file, png) in enumerate(outputs)]
+    if image.suffix.lower() in (".json", ".jsonl") and not image.is_dir():
+        parse = _ListParser(image.parent, instruction, reward, output, seed, allow_outside)
+        jobs, faults = read_list(image, _Line, parse, '{"image": "a.png", "instruction": "make it snow"}')
+    elif not (instruction or "").strip():
+        raise ValueError(f"{image} has no instruction: give --instruction.")
     else:
-        to_folder = output.is_dir() or not output.suffix
-        jobs = [EditJob(image, instruction, reward, output / f"{image.stem}.png" if to_folder else output, seed)]
-    _check(jobs)
-    return jobs
+        files, faults = _outputs(image, output), []
+        jobs = [EditJob(file, instruction, reward, png, seed + i) for i, (file, png) in enumerate(files)]
+    good, bad = _check(jobs)
+    if not good:
+        raise ValueError(list_lines("no edit can be made:", faults + bad))
+    return good, faults + bad
+
+
+def _outputs(image: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Each image of a folder, or the one image, with its output file."""
+    if image.is_dir():
+        return [(file, output / f"{file.stem}.png") for file in image_files(image)]
+    return [(image, output / f"{image.stem}.png" if output.is_dir() or not output.suffix else output)]
 
 
 @dataclass(frozen=True)
@@ -103,14 +121,18 @@ class _ListParser:
     reward: Asked
     output: Path
     seed: int
+    allow_outside: bool
 
     def __call__(self, index: int, line: _Line) -> list[EditJob]:
-        path = self.folder / line.image
+        path = inside(self.folder, line.image, allow_outside=self.allow_outside)
         # The index keeps outputs of equal names from different folders apart.
-        output = f"{index:05d}_{path.stem}.png" if line.output is None else line.output
-        # An empty instruction is a fault of the list, not a missing one.
+        name = f"{index:05d}_{path.stem}.png" if line.output is None else line.output
+        output = output_inside(self.output, name, allow_outside=self.allow_outside)
+        # A blank instruction is a fault of the list, not a missing one.
         text = self.instruction if line.instruction is None else line.instruction
-        return [EditJob(path, text, self._reward(line), self.output / output, self.seed + index)]
+        if text is None:
+            raise ValueError(f"{line.image} has no instruction: add one, or give --instruction")
+        return [EditJob(path, text, self._reward(line), output, self.seed + index)]
 
     def _reward(self, line: _Line) -> Asked:
         """The reward of a line; scores or feedback that it does not have are those of the default."""
@@ -123,20 +145,23 @@ class _ListParser:
         return None if scores is None else Reward(*scores, feedback=feedback)
 
 
-def _check(jobs: Sequence[EditJob]) -> None:
-    """Raises ValueError for the first edit that cannot be made or written, before a model is loaded."""
-    image_of = {}
+def _check(jobs: Sequence[EditJob]) -> tuple[list[EditJob], list[str]]:
+    """The edits whose outputs can be written, and a sentence for each of the others, before a model is loaded."""
+    images, job_of, faults = {os.path.realpath(job.image) for job in jobs}, {}, []
     for job in jobs:
-        if not isinstance(job.instruction, str) or not job.instruction.strip():
-            raise ValueError(f"{job.image} has no instruction: give --instruction.")
+        file = os.path.realpath(job.output)
         if job.output.suffix.lower() != ".png":
-            raise ValueError(f"output {job.output}: expected a name that ends in .png, which can hold the settings.")
-        if job.output.resolve() == job.image.resolve():
-            raise ValueError(f"output {job.output} would replace its own image: give another --output.")
-        if job.output in image_of:
-            both = f"{image_of[job.output]} and {job.image}"
-            raise ValueError(f"{both} have the same output {job.output}: give them different names.")
-        image_of[job.output] = job.image
+            faults.append(f"output {job.output}: expected a name that ends in .png, which can hold the settings.")
+        elif reason := unwritable(job.output):
+            faults.append(f"output {job.output} cannot be written: {reason}.")
+        elif file in images:
+            faults.append(f"output {job.output} of {job.image} would replace an image: give another --output.")
+        elif file in job_of:
+            both = f"{job_of[file].image} and {job.image}"
+            faults.append(f"{both} have the same output {job.output}; the second is left out: rename one of them.")
+        else:
+            job_of[file] = job
+    return list(job_of.values()), faults
 
 
 def edit_to_files(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, Any], batch_size: int) -> list[str]:
@@ -145,7 +170,7 @@ def edit_to_files(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, A
     Args:
       settings: further arguments of `Editor.edit`, including `resolution`; also written into the PNGs.
     Returns:
-      A sentence for each image that cannot be read. The others are edited.
+      A sentence for each image that cannot be read or is too large or narrow. The others are edited.
     """
     # Outputs are written atomically, so a file that exists is complete.
     due = [job for job in jobs if not job.output.exists()]
@@ -167,7 +192,9 @@ def edit_to_files(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, A
         for batch in in_batches(prepared(), lambda job_and_image: job_and_image[1].size, batch_size):
             _edit(editor, batch, settings, batch_size)
             progress.update(len(dict(batch)))
-    return [failure.reason for failure in failed.values()]
+    # Errors of reading name the file already.
+    named = ((str(job.image), failure.reason) for job, failure in failed.items())
+    return [reason if image in reason else f"{image}: {reason}" for image, reason in named]
 
 
 def _edit(

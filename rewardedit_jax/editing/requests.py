@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rewardedit_jax.data.images import ImageError, fit, read_image, upright_rgb
+from rewardedit_jax.data.images import ImageError, check_sides, fit, read_image, upright_rgb
 from rewardedit_jax.reward import Reward
 
 Item = TypeVar("Item")
@@ -53,7 +53,7 @@ def prepare_image(image: Any, resolution: int | None, multiple: int) -> Image.Im
     """Anything that `Editor.edit` takes as an image, as upright RGB of the size that it is edited at.
 
     Raises:
-      ImageError: it is not an image, or cannot be read.
+      ImageError: it is not an image, cannot be read, or would have a side longer than `images.MAX_SIDE`.
       ValueError: without a resolution, sides that are not multiples of `multiple`.
     """
     image = _open(image)
@@ -64,6 +64,7 @@ def prepare_image(image: Any, resolution: int | None, multiple: int) -> Image.Im
             f"the image is {image.width}×{image.height}; its sides must be multiples of {multiple}. Give a "
             "resolution, and it is resized."
         )
+    check_sides(*image.size, "the image is ")
     return image
 
 

@@ -16,8 +16,11 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, not_blank
+from rewardedit_jax.data.paths import image_files, inside
 from rewardedit_jax.data.prefetch import prefetch_map
-from rewardedit_jax.data.runs import Failed, ResultFile, Shard, image_files, read_list
+from rewardedit_jax.data.records import Instruction, list_lines, list_names
+from rewardedit_jax.data.runs import Failed, ResultFile, Shard, read_list
 from rewardedit_jax.scoring.edit_score import EditScore, Unscorable
 from rewardedit_jax.scoring.inference import CHUNK_BATCHES
 from rewardedit_jax.scoring.packing import ScorerItem
@@ -31,7 +34,7 @@ class _Line(msgspec.Struct):
 
     source: str
     edited: str | Annotated[list[str], msgspec.Meta(min_length=1)]
-    instruction: str | None = None
+    instruction: Instruction | None = None
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,16 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=Path, help="an image or a folder")
     parser.add_argument("--edited", type=Path, nargs="+", help="edits of that image, or a folder")
     parser.add_argument("--list", type=Path, help="a .jsonl file instead of --source and --edited")
-    parser.add_argument("--instruction", help="what the edits were asked to change")
+    parser.add_argument("--instruction", type=not_blank, help="what the edits were asked to change")
     parser.add_argument("--output", type=Path, help="a .jsonl file, written line by line; a stopped run resumes")
     parser.add_argument("--shard", metavar="I/N", help="score part I of N of the edits; each part has its own --output")
     parser.add_argument("--merge", type=Path, nargs="+", metavar="PART", help="join the shards' outputs in --output")
+    add_allow_outside(parser)
+    add_skip_bad(parser, "lines or edits that cannot be scored")
 
 
-def selected_jobs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[ScoreJob]]:
-    """The parsed command line of launch/score.py, and the edits that it selects."""
+def selected_jobs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[ScoreJob], list[str]]:
+    """The parsed command line of launch/score.py, the edits that it selects, and a sentence for each bad one."""
     a = parser.parse_args()
     # argparse has no rules between several arguments.
     if (a.list is None) == (a.source is None or a.edited is None):
@@ -68,70 +73,88 @@ def selected_jobs(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, 
         parser.error("--merge excludes --shard: it writes the scores of all shards.")
     if not (a.model or a.merge):
         parser.error("the following arguments are required: --model")
-    jobs = listed_scores(a.list, a.instruction) if a.list else plan_scores(a.source, a.edited, a.instruction)
-    return a, Shard.parse(a.shard).of(jobs) if a.shard else jobs
+    if a.list:
+        jobs, faults = listed_scores(a.list, a.instruction, a.allow_outside)
+    else:
+        jobs, faults = plan_scores(a.source, a.edited, a.instruction)
+    return a, Shard.parse(a.shard).of(jobs) if a.shard else jobs, faults
 
 
-def plan_scores(source: Path, edited: Sequence[Path], instruction: str | None) -> list[ScoreJob]:
+def plan_scores(source: Path, edited: Sequence[Path], instruction: str | None) -> tuple[list[ScoreJob], list[str]]:
     """The edits of a command line.
 
     Args:
       source: an image, and `edited` its edits, images or folders of images; or a folder, and `edited` one folder, whose
-        images have the names of their sources, with any suffix.
+        images have the names of their sources, with any suffix. Images without a partner are left out with a warning.
+    Returns:
+      The edits, and a sentence for each edit that has several sources of its name.
     Raises:
-      ValueError: there is no instruction, a folder has no images, or an edit has no source or several of its name.
+      ValueError: there is no instruction, a folder has no images, or no edit has a source.
     """
-    if not instruction:
+    if not (instruction or "").strip():
         raise ValueError("the edits have no instruction: give --instruction.")
     # One source, any number of edits.
     if not source.is_dir():
         files = [file for one in edited for file in (image_files(one) if one.is_dir() else [one])]
-        return [ScoreJob(str(source), str(file), instruction) for file in files]
+        return [ScoreJob(str(source), str(file), instruction) for file in files], []
     if len(edited) != 1 or not edited[0].is_dir():
         raise ValueError(f"--source {source} is a folder: expected --edited to be a folder with images of equal names.")
     return _paired(source, edited[0], instruction)
 
 
-def _paired(source_folder: Path, edited_folder: Path, instruction: str) -> list[ScoreJob]:
+def _paired(source_folder: Path, edited_folder: Path, instruction: str) -> tuple[list[ScoreJob], list[str]]:
     """Edits and sources of one name, from two folders."""
     # By stem: editors often write PNGs for JPEG sources.
-    edits, sources = image_files(edited_folder), defaultdict[str, list[Path]](list)
-    for file in image_files(source_folder):
-        sources[file.stem].append(file)
-    if missing := [file.name for file in edits if file.stem not in sources]:
-        raise ValueError(
-            f"{len(missing)} of {len(edits)} edits have no source in {source_folder}: {', '.join(missing[:5])}."
-        )
-    # Sources without an edit are not an error: a run over part of the edits is common.
-    if unused := sources.keys() - {file.stem for file in edits}:
-        logging.info("%d of %d sources have no edit in %s.", len(unused), len(sources), edited_folder)
-    return [ScoreJob(str(_source_of(file, sources)), str(file), instruction) for file in edits]
+    edits, sources = image_files(edited_folder), image_files(source_folder)
+    by_stem = defaultdict[str, list[Path]](list)
+    for file in sources:
+        by_stem[file.stem].append(file)
+    stems = {file.stem for file in edits}
+    # Not an error: a run over a part of the sources or the edits is common.
+    _warn_unmatched("edits", [file.name for file in edits if file.stem not in by_stem], len(edits), source_folder)
+    _warn_unmatched("sources", [file.name for file in sources if file.stem not in stems], len(sources), edited_folder)
+    if not stems & by_stem.keys():
+        raise ValueError(f"no edit in {edited_folder} has the name of a source in {source_folder}.")
+    jobs, faults = [], []
+    for file in edits:
+        found = by_stem.get(file.stem, [])
+        # The source with the same name, else the only one with another suffix.
+        same = [source for source in found if source.name == file.name] or found
+        if len(same) > 1:
+            faults.append(f"{file} has several sources, {', '.join(map(str, found))}: give it the name of one.")
+        elif same:
+            jobs.append(ScoreJob(str(same[0]), str(file), instruction))
+    if not jobs:
+        raise ValueError(list_lines("no edit can be scored:", faults))
+    return jobs, faults
 
 
-def _source_of(edited: Path, by_stem: Mapping[str, Sequence[Path]]) -> Path:
-    """The source with the same name, else the only one with another suffix."""
-    found = by_stem[edited.stem]
-    same = [file for file in found if file.name == edited.name]
-    if not same and len(found) > 1:
-        raise ValueError(f"{edited} has several sources, {', '.join(map(str, found))}: give it the name of one.")
-    return (same or found)[0]
+def _warn_unmatched(what: str, names: Sequence[str], total: int, other_folder: Path) -> None:
+    if names:
+        message = "%d of %d %s have no partner in %s and are left out: %s"
+        logging.warning(message, len(names), total, what, other_folder, list_names(names))
 
 
-def listed_scores(listing: Path, instruction: str | None) -> list[ScoreJob]:
+def listed_scores(
+    listing: Path, instruction: str | None, allow_outside: bool = False
+) -> tuple[list[ScoreJob], list[str]]:
     """The edits of a .jsonl file with {"source": path, "edited": path or list of paths, "instruction": text} per line.
 
     Args:
-      listing: paths in it are relative to its folder.
+      listing: paths in it are relative to its folder, and stay within it unless `allow_outside` is set.
       instruction: for lines without one.
+    Returns:
+      The edits, and a sentence for each bad line.
     """
+    folder = partial(inside, listing.parent, allow_outside=allow_outside)
 
     def parse(_: int, line: _Line) -> list[ScoreJob]:
         # Candidates of one source in one line stay neighbours, so that the source is encoded once.
         edited = line.edited if isinstance(line.edited, list) else [line.edited]
-        text = line.instruction or instruction
+        text = instruction if line.instruction is None else line.instruction
         if text is None:
             raise ValueError("it has no instruction: add one, or give --instruction")
-        return [ScoreJob(str(listing.parent / line.source), str(listing.parent / one), text) for one in edited]
+        return [ScoreJob(str(folder(line.source)), str(folder(one)), text) for one in edited]
 
     return read_list(listing, _Line, parse, _EXAMPLE)
 

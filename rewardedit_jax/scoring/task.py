@@ -31,7 +31,9 @@ PARTITION_RULES = ((_ROW, P()), *((f"scorer/{path}", spec) for path, spec in edi
 # Training pairs by `data.name`. Image paths of a list are relative to `data.images`; empty: to the folder of the list.
 PREFERENCES: dict[str, Callable[[ConfigDict], PreferenceSource]] = {
     "edit_reward": lambda data: PreferenceParquet(data.root, skip_bad=data.skip_bad),
-    "preference_file": lambda data: PreferenceFile(data.root, data.images or None, skip_bad=data.skip_bad),
+    "preference_file": lambda data: PreferenceFile(
+        data.root, data.images or None, skip_bad=data.skip_bad, allow_outside=data.allow_outside
+    ),
 }
 
 

@@ -5,7 +5,6 @@ therefore paired, and their mean difference has a much smaller error than either
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.runs import atomic_write
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.reward import PERSPECTIVES, Reward
@@ -57,7 +57,7 @@ class Result:
 
     @classmethod
     def load(cls, directory: Path) -> "Result":
-        scores = json.loads((directory / RESULT).read_text())["scores"]
+        scores = read_json(directory / RESULT)["scores"]
         with np.load(directory / _PICTURES) as pictures:
             return cls({k: np.asarray(rows, np.float32) for k, rows in scores.items()}, dict(pictures))
 
@@ -107,8 +107,8 @@ def report_editors(workdir: Path, results: Mapping[str, Sequence[Path]], count: 
     scenes = held_out_scenes(count)
     table = table_of(loaded, scenes)
     files = [workdir / name for name in ("table.txt", "table.md", "table.json", "grid.png")]
-    files[0].write_text(table.to_text() + "\n")
-    files[1].write_text(table.to_markdown() + "\n")
+    files[0].write_text(table.to_text() + "\n", "utf-8")
+    files[1].write_text(table.to_markdown() + "\n", "utf-8")
     write_json(table.to_json(), files[2])
     Image.fromarray(grid_of({arm: of_seeds[0] for arm, of_seeds in loaded.items()}, scenes)).save(files[3])
     print(table.to_text())

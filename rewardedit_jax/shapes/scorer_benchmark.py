@@ -5,7 +5,6 @@ four edits (strict: all are in the right order), beside chance and a baseline th
 """
 
 import argparse
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from rewardedit_jax.command_line import png_file
+from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.evaluation.charts import save_reliability
 from rewardedit_jax.evaluation.report import Report, Row, TextTable, plus_minus, sound_share
 from rewardedit_jax.evaluation.statistics import Bin, expected_calibration_error, reliability_bins
@@ -185,10 +185,10 @@ def _cell(values: Sequence[float]) -> str:
 
 def report_scorers(workdir: Path, results: Mapping[str, Sequence[Path]], count: int) -> list[Path]:
     """Prints the table, writes it as table.txt and .json, and draws the last scorer's first seed as reliability.png."""
-    reports = {name: [json.loads(file.read_text()) for file in files] for name, files in results.items()}
+    reports = {name: [read_json(file) for file in files] for name, files in results.items()}
     table = scorer_table(reports)
     files = [workdir / name for name in ("table.txt", "table.json", "reliability.png")]
-    files[0].write_text(table.to_text() + "\n")
+    files[0].write_text(table.to_text() + "\n", "utf-8")
     write_json(table.to_json(), files[1])
     last = list(reports)[-1]
     _save_curve(reports[last][0], results[last][0].parents[1].name, files[2])

@@ -1,14 +1,17 @@
 import io
+import os
 import struct
+import warnings
 from unittest.mock import Mock
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
 from rewardedit_jax.data.images import (
+    MAX_SIDE,
     ImageError,
     decode_image,
     fit,
@@ -152,6 +155,37 @@ def test_pixels_without_a_white_are_refused(tmp_path):
         read_image(tmp_path / "a.tiff")
 
 
+def test_a_huge_file_is_not_read_into_memory(tmp_path):
+    (tmp_path / "a.png").touch()
+    os.truncate(tmp_path / "a.png", 2**40)  # sparse: it takes no space on the disk
+    with pytest.raises(ImageError, match=r"a\.png .*1,099,511,627,776 bytes"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_picture_is_read(form):
+    later = [Image.new("RGB", (4, 4), colour) for colour in ("lime", "blue")]
+    data = _encoded(
+        Image.new("RGB", (4, 4), "red"),
+        form,
+        save_all=True,
+        append_images=later,
+        **{"lossless": True} if form == "WEBP" else {},
+    )
+    assert np.asarray(decode_image(data, "a"))[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("side", [11, 15])  # Pillow warns of 121 pixels and refuses 225
+def test_an_image_of_too_many_pixels_is_named_and_not_decoded(tmp_path, monkeypatch, side):
+    _ramp(side, side).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 120)
+    monkeypatch.setattr(PngImageFile, "load", Mock(side_effect=AssertionError("decoded")))
+    with warnings.catch_warnings(action="ignore"), pytest.raises(ImageError, match=r"bomb\.png .*120 pixels"):
+        read_image(tmp_path / "bomb.png")
+    monkeypatch.undo()
+    assert read_image(tmp_path / "bomb.png").size == (side, side)
+
+
 def test_square_keeps_no_aspect_and_is_bicubic():
     resized = square(_ramp(12, 6), 4)
     np.testing.assert_array_equal(np.asarray(resized), np.asarray(_ramp(12, 6).resize((4, 4), Image.BICUBIC)))
@@ -201,6 +235,22 @@ def test_fit_crops_around_the_centre():
     fitted = np.asarray(fit(image, 128, 128))  # 0.8 · 100 = 80 → 128; 1.28 · 160 = 204.8 → 128: a square is left
     assert fitted.shape == (128, 128, 3)
     assert fitted[:, 8:-8].min() == 255  # without a crop the black would be 24 wide; the edges ring
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (10, 651)])
+def test_an_image_that_is_too_narrow_is_not_scaled(monkeypatch, size):
+    monkeypatch.setattr(ImageOps, "fit", Mock(side_effect=AssertionError("scaled")))
+    with pytest.raises(ImageError, match=rf"{size[0]}×{size[1]} .*{MAX_SIDE} pixels"):
+        fit(Image.new("L", size), 512, 64)
+
+
+def test_the_narrowest_image_is_scaled():
+    assert fit(Image.new("L", (10, 640)), 512, 64).size == (64, MAX_SIDE)
+
+
+def test_a_resolution_beyond_the_bound_is_refused():
+    with pytest.raises(ValueError, match=r"resolution=1000000: .*4096"):
+        fit(Image.new("L", (64, 64)), 10**6, 64)
 
 
 @pytest.mark.parametrize("module", [np, jnp])

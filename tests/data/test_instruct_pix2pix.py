@@ -87,7 +87,36 @@ class TestInstructPix2PixFolder:
         assert "1 bad record\n" in caplog.text
         assert "gone" in caplog.text
 
-    @pytest.mark.parametrize("prompt", ["{", "{}", '{"edit": []}', '{"edit": ["a", 1]}', "[]"])
+    @pytest.mark.parametrize("seed", ["../0000003/31", "a/b", "..\\x", "a\0", "/etc/x"])
+    def test_a_seed_is_no_path(self, ip2p, seed):
+        (ip2p / "seeds.json").write_text(json.dumps([["0000001", ["11", seed]], ["0000003", ["31"]]]))
+        with pytest.raises(BadRecords, match=r"1 bad record\n.*entry 0: seed .* of 0000001: .*slashes"):
+            InstructPix2PixFolder(ip2p)
+        assert [record.key for record in InstructPix2PixFolder(ip2p, skip_bad=True)] == ["0000003/31"]
+
+    @pytest.mark.parametrize("name", ["..", "../x", "/", ".", "seeds.json"])
+    def test_a_name_is_a_folder_of_the_root(self, ip2p, name):
+        (ip2p / "seeds.json").write_text(json.dumps([[name, ["11"]]]))
+        with pytest.raises(BadRecords, match="no such folder"):
+            InstructPix2PixFolder(ip2p)
+
+    def test_images_may_have_another_format(self, ip2p):
+        for kind in (0, 1):
+            image = ip2p / "0000001" / f"11_{kind}.jpg"
+            Image.open(image).save(image.with_suffix(".webp"), lossless=True)
+            image.unlink()
+            (image.parent / f"11_{kind}.txt").write_text("no image")
+        assert _values(InstructPix2PixFolder(ip2p)[0]) == (20, 30)
+
+    @pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+    def test_byte_order_marks_are_read(self, ip2p, mark):
+        for file in (ip2p / "seeds.json", *ip2p.glob("*/prompt.json")):
+            file.write_text(file.read_text(), mark)
+        assert InstructPix2PixFolder(ip2p)[0].instruction == "make it snow"
+
+    @pytest.mark.parametrize(
+        "prompt", ["{", "{}", '{"edit": []}', '{"edit": ["a", 1]}', "[]", '{"edit": ["", "x"]}', '{"edit": " "}']
+    )
     def test_a_bad_prompt_is_named(self, ip2p, prompt):
         (ip2p / "0000001" / "prompt.json").write_text(prompt)
         with pytest.raises(BadRecords, match=r"0000001/prompt\.json"):
@@ -156,6 +185,12 @@ class TestRewardEditFolder:
             assert {_values(source[0]) for _ in range(2)} == {(60, 70)}
         assert caplog.text.count("has 2 pairs") == 1
 
+    def test_hidden_files_are_no_pairs(self, ip2p):
+        (ip2p / "0000001" / "._11_0.jpg").write_bytes(bytes.fromhex("0005160700020000"))
+        (ip2p / "0000001" / "10_0.txt").write_text("no image")
+        source = self._source(ip2p, {"0000001": _reward(1, 1, 1)})
+        assert _values(source[0]) == (20, 30)
+
     def test_a_folder_without_images_is_named(self, ip2p):
         (ip2p / "0000001" / "11_0.jpg").unlink()
         with pytest.raises(BadRecords, match=r"0000001: no <seed>_0\.jpg"):
@@ -223,6 +258,10 @@ class TestInstructPix2PixParquet:
             value = 10 * (i + 1)
             assert (_values(source[i]), source[i].instruction) == ((value, value + 10), f"edit {value}")
 
+    def test_hidden_files_are_not_read(self, root):
+        (root / "._train-00000.parquet").write_bytes(bytes.fromhex("0005160700020000"))
+        assert len(InstructPix2PixParquet(root)) == 5
+
     def test_files_may_be_named(self, root):
         assert len(InstructPix2PixParquet([root / "train-00001.parquet"])) == 2
 
@@ -231,12 +270,13 @@ class TestInstructPix2PixParquet:
         with pytest.raises(ImageError, match=r"original_image of .*train-00001\.parquet row 3"):
             InstructPix2PixParquet(root)[3]
 
-    def test_a_text_that_is_missing_is_named(self, root):
+    @pytest.mark.parametrize("text", [None, " "])
+    def test_a_text_that_is_missing_is_named(self, root, text):
         cell = {"bytes": b"", "path": None}
-        row = {"original_image": cell, "edit_prompt": None, "edited_image": cell}
+        row = {"original_image": cell, "edit_prompt": text, "edited_image": cell}
         schema = parquet.read_schema(root / "train-00000.parquet")
         parquet.write_table(pyarrow.Table.from_pylist([row], schema), root / "train-00002.parquet")
-        with pytest.raises(BadRecords, match=r"train-00002\.parquet row 5 of all: edit_prompt=None"):
+        with pytest.raises(BadRecords, match=r"train-00002\.parquet row 5 of all: edit_prompt="):
             InstructPix2PixParquet(root)[5]
 
     def test_wrong_files_are_named(self, root, tmp_path):

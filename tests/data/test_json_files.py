@@ -4,8 +4,8 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from rewardedit_jax.data.json_files import read_json, read_list, validate
-from rewardedit_jax.data.records import BadRecords
+from rewardedit_jax.data.json_files import convert, read_json, read_list, validate
+from rewardedit_jax.data.records import BadRecords, Instruction
 
 
 class Item(msgspec.Struct):
@@ -31,6 +31,11 @@ class TestReadList:
         assert values(entries) == [(0, "line 1", Item("\u2028")), (1, "line 3", Item("b"))]
         assert faults == []
 
+    def test_a_mark_may_begin_any_line(self, tmp_path):
+        """Files with marks were joined."""
+        path = write(tmp_path / "a.jsonl", '\ufeff{"text": "a\ufeff"}\n\ufeff{"text": "b"}\n\ufeff\n')
+        assert [entry.value.text for entry in read_list(path, Item)[0]] == ["a\ufeff", "b"]
+
     def test_a_list_counts_its_entries(self, tmp_path):
         path = write(tmp_path / "a.json", '\ufeff[{"text": "a"}, 3, {"text": "b", "more": [1]}]')
         entries, faults = read_list(path, Item)
@@ -55,6 +60,11 @@ class TestReadJson:
     def test_the_value_of_a_file(self, tmp_path):
         assert read_json(write(tmp_path / "a.json", '\ufeff{"text": "ä", "number": 3}'), Item) == Item("ä", 3.0)
         assert read_json(write(tmp_path / "a.json", "[1, null]")) == [1, None]
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+    def test_encodings(self, tmp_path, encoding):
+        (tmp_path / "a.json").write_text('{"text": "ä雪"}', encoding)
+        assert read_json(tmp_path / "a.json", Item) == Item("ä雪")
 
     def test_what_is_not_json_is_named_with_its_line(self, tmp_path):
         with pytest.raises(BadRecords, match=r"a\.json: line 2: not JSON"):
@@ -97,6 +107,21 @@ class TestValidate:
         _, (fault,) = validate([("entry 3", {"a": [{"text": 7}]})], dict[str, list[Item]])
         assert fault.startswith("entry 3: ")
 
+    def test_a_blank_text_is_a_fault_with_its_value(self):
+        assert validate([("x", " \t")], Instruction)[1] == [r"x: expected a text that is not blank: ' \t'"]
+
     def test_a_long_value_is_cut(self):
         _, (fault,) = validate([("x", {"text": ["long"] * 1000})], Item)
         assert len(fault) < 200
+
+
+def test_entries_that_a_function_refuses_are_faults():
+    def positive(entry):
+        if entry.value < 0:
+            raise ValueError("negative")
+        return entry.value * 10
+
+    entries, _ = validate([("a", 1), ("b", -1), ("c", 3)], int)
+    found, faults = convert(entries, positive)
+    assert values(found) == [(0, "a", 10), (2, "c", 30)]
+    assert faults == ["b: negative"]

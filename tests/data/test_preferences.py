@@ -61,6 +61,26 @@ class TestPreferenceFile:
         path = self._write(tmp_path_factory.mktemp("lists"), [self._pair()])
         assert _values(PreferenceFile(path, folder)[0]) == [10, 20, 30]
 
+    def test_images_lie_below_the_root_unless_allowed(self, folder):
+        path = self._write(folder, [self._pair(path_src=str(folder / "images" / "10.png"))])
+        assert _values(PreferenceFile(path)[0]) == [10, 20, 30]
+        (folder / "lists").mkdir()
+        path = self._write(folder / "lists", [self._pair(path_src="../images/10.png"), self._pair(path2="x" * 300)])
+        with pytest.raises(BadRecords, match=r"(?s)2 bad records.*0:.*'\.\./images/10\.png' .*data\.allow_outside"):
+            PreferenceFile(path)
+        path = self._write(
+            folder / "lists",
+            [
+                {
+                    **self._pair(),
+                    "path_src": "../images/10.png",
+                    "path1": "../images/20.png",
+                    "path2": str(folder / "images" / "30.png"),
+                }
+            ],
+        )
+        assert _values(PreferenceFile(path, allow_outside=True)[0]) == [10, 20, 30]
+
     def test_all_missing_images_are_listed_by_key(self, folder, caplog):
         path = self._write(folder, [self._pair(11), self._pair(), self._pair(10, 21, 31)])
         expected = (

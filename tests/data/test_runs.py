@@ -1,12 +1,13 @@
 """Runs over lists: result files, failed items, retries, shards, merging, input lists, atomic files."""
 
 import json
+import re
 from dataclasses import dataclass
 
 import msgspec
 import pytest
 
-from rewardedit_jax.data.runs import Failed, ResultFile, Shard, atomic_write, image_files, read_list
+from rewardedit_jax.data.runs import Failed, ResultFile, Shard, atomic_write, read_list
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,19 @@ def test_a_half_written_last_line_is_repaired(tmp_path, cut):
     results(file).run(NUMBERS, work, "f1")
     assert work.calls == [4]
     assert file.read_bytes() == text
+
+
+@pytest.mark.parametrize("damage", [bytes(40), b'{"name": "b", "val', b'{"name": "\xff"}'])
+def test_a_damaged_line_is_set_aside_and_its_item_tried_again(tmp_path, damage, caplog):
+    file, work = tmp_path / "out.jsonl", Work()
+    results(file).run(NUMBERS, Work(), "f1")
+    first, _, *rest = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([first, damage + b"\n", *rest]))
+    results(file).run(NUMBERS, work, "f1")
+    assert work.calls == [1]
+    assert sorted(line["value"] for line in lines(file)) == [0, 1, 2, 3, 4]
+    assert (tmp_path / "out.jsonl.damaged").read_bytes() == damage + b"\n"
+    assert "1 damaged line" in caplog.text
 
 
 def test_items_in_progress_are_all_that_a_stopped_run_loses(tmp_path):
@@ -207,30 +221,33 @@ def test_lists_are_parsed_line_by_line(tmp_path):
     listing = tmp_path / "list.jsonl"
     listing.write_text('{"name": "a"}\n\n{"name": "b"}\n', "utf-8-sig")
     found = read_list(listing, Named, lambda i, entry: [Number(entry.name, i)] * 2, "{}")
-    assert found == [Number("a", 0), Number("a", 0), Number("b", 1), Number("b", 1)]
+    assert found == ([Number("a", 0), Number("a", 0), Number("b", 1), Number("b", 1)], [])
 
 
-@pytest.mark.parametrize(("line", "fault"), [("{", "property name"), ("[1]", "array"), ("{}", "field `name`")])
-def test_invalid_lines_are_named(tmp_path, line, fault):
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [("{", "property name"), ("[1]", "array"), ("{}", "field `name`"), ('{"name": "refuse"}', "refused")],
+)
+def test_bad_lines_are_listed_and_the_others_parsed(tmp_path, line, fault):
+    def parse(i, entry):
+        if entry.name == "refuse":
+            raise ValueError("refused")
+        return [Number(entry.name, i)]
+
     listing = tmp_path / "list.jsonl"
-    listing.write_text(f'{{"name": "a"}}\n{line}')
-    with pytest.raises(ValueError, match=rf"list\.jsonl, line 2: .*{fault}.*EXAMPLE"):
-        read_list(listing, Named, lambda i, entry: [Number(entry.name, i)], "EXAMPLE")
+    listing.write_text(f'{{"name": "a"}}\n{line}\n{{"name": "b"}}\n{line}')
+    items, faults = read_list(listing, Named, parse, "EXAMPLE")
+    assert items == [Number("a", 0), Number("b", 2)]
+    assert [re.search(rf"list\.jsonl, line (\d): .*{fault}", one)[1] for one in faults] == ["2", "4"]
+    listing.write_text(f"{line}\n{line}")
+    with pytest.raises(ValueError, match=rf"(?s)list\.jsonl: .*EXAMPLE.*line 1: .*{fault}.*line 2: "):
+        read_list(listing, Named, parse, "EXAMPLE")
 
 
 def test_an_empty_list_is_an_error(tmp_path):
     (tmp_path / "list.jsonl").write_text("\n \n")
     with pytest.raises(ValueError, match=r"list\.jsonl is empty"):
         read_list(tmp_path / "list.jsonl", Named, lambda i, entry: [], "{}")
-
-
-def test_images_of_a_folder_are_sorted(tmp_path):
-    for name in ("b.PNG", "a.jpeg", "notes.txt"):
-        (tmp_path / name).touch()
-    assert [file.name for file in image_files(tmp_path)] == ["a.jpeg", "b.PNG"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty.*\.png"):
-        image_files(tmp_path / "empty")
 
 
 def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path):

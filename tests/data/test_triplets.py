@@ -71,12 +71,30 @@ class TestTripletFile:
             ({"scores": [1, 2, 3], "feedback": "abc"}, "feedback='abc'"),
             ({"scores": [1, 2, 3]}, "no feedback"),
             ({"feedback": ["a", "b", "c"]}, "no scores"),
+            ({"instruction": " "}, "instruction=' ': .*not blank"),
+            ({"instruction": ""}, "instruction='': .*not blank"),
+            ({"input": "../a.png", "output": "b", "instruction": "x"}, r"'\.\./a\.png' .*data\.allow_outside=True"),
+            ({"input": "a", "output": "/b.png", "instruction": "x"}, r"'/b\.png' .*data\.allow_outside=True"),
         ],
     )
     def test_a_malformed_triplet_is_named(self, folder, bad, fault):
         bad = bad if "input" in bad else self._triplet(**bad)
         with pytest.raises(BadRecords, match=rf"(?s)1 bad record\n.*entry 1: .*{fault}"):
             TripletFile(self._write(folder, [self._triplet(), bad]))
+
+    def test_images_lie_below_the_folder_unless_allowed(self, folder):
+        (folder / "lists").mkdir()
+        triplet = {"input": "../images/10.png", "output": str(folder / "images" / "20.png"), "instruction": "brighter"}
+        path = self._write(folder / "lists", [triplet])
+        assert _values(TripletFile(path, allow_outside=True)[0]) == (10, 20)
+        assert len(TripletFile(path, skip_bad=True)) == 0
+
+    @pytest.mark.parametrize("name", ["list.json", "list.jsonl"])
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+    def test_a_byte_order_mark_is_read(self, folder, name, encoding):
+        path = self._write(folder, [self._triplet()], name)
+        path.write_text(path.read_text("utf-8"), encoding)
+        assert _values(TripletFile(path)[0]) == (10, 20)
 
     def test_lines_that_are_not_json_are_listed_or_left_out(self, folder, caplog):
         path = self._write(folder, [self._triplet(), b"{cut", b"3"], "list.jsonl")

@@ -1,6 +1,8 @@
 """launch/edit.py as a user runs it."""
 
+import json
 import os
+import runpy
 import subprocess
 import sys
 
@@ -34,6 +36,37 @@ def test_folder_with_a_torn_picture(tmp_path):
     assert sorted(path.name for path in edited.iterdir()) == ["a.png", "c.png"]
     with Image.open(edited / "c.png") as image:
         assert image.size == (SIDE, SIDE // 2)
+
+
+def command(monkeypatch, *arguments):
+    """The command in this process."""
+    monkeypatch.setattr(sys, "argv", ["edit.py", *map(str, arguments)])
+    runpy.run_path(str(ROOT / "launch" / "edit.py"), run_name="__main__")
+
+
+def test_bad_items_are_listed_and_counted(tmp_path, monkeypatch, capsys):
+    """A bad line and a torn image do not stop the others; they are an error unless --skip-bad allows so many."""
+    tiny_editor().save(tmp_path / "model")
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"torn")
+    lines = [{"image": "a.png", "output": "../esc.png"}, {"image": "b.png"}, {"image": "a.png"}]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    flags = ("--model", tmp_path / "model", "--image", tmp_path / "list.jsonl", "--output", tmp_path / "out")
+    flags = (*flags, "--instruction", "make it snow", "--steps", 1)
+    for allowed in (0, 1):
+        with pytest.raises(SystemExit, match=r"(?s)2 of 3 images were not edited:.*line 1: .*esc\.png.*b\.png"):
+            command(monkeypatch, *flags, "--skip-bad", allowed)
+    command(monkeypatch, *flags, "--skip-bad", 2)
+    assert "warning: 2 of 3 images were not edited:" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["00002_a.png"]
+    assert not (tmp_path / "esc.png").exists()
+
+
+@pytest.mark.parametrize("flag", [("--instruction", " "), ("--skip-bad", "-1"), ("--skip-bad", "x")])
+def test_arguments_that_cannot_be_are_refused(tmp_path, monkeypatch, capsys, flag):
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "--model", "m", "--image", tmp_path, "--output", tmp_path, *flag)
+    assert f"{flag[1]!r}: expected" in capsys.readouterr().err
 
 
 def test_errors_are_one_sentence(tmp_path):

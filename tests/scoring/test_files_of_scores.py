@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import runpy
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,7 +40,7 @@ def lines(file):
 
 
 def test_folders_meet_by_name(folder):
-    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs, _ = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     found = [(job.source, job.edited) for job in jobs]
     assert found == [(str(folder / "sources" / f"{i}.png"), str(folder / "edits" / f"{i}.png")) for i in range(3)]
 
@@ -46,13 +48,13 @@ def test_folders_meet_by_name(folder):
 def test_folders_meet_whatever_the_endings(folder):
     (folder / "sources" / "1.png").rename(folder / "sources" / "1.bmp")
     Image.open(folder / "sources" / "2.png").save(folder / "sources" / "2.bmp")  # the same name goes first
-    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs, _ = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     assert [job.source for job in jobs] == [str(folder / "sources" / name) for name in ("0.png", "1.bmp", "2.png")]
 
 
 def test_a_folder_of_edits_of_one_source(folder):
     source, other = folder / "sources" / "0.png", folder / "sources" / "1.png"
-    jobs = plan_scores(source, [other, folder / "edits"], INSTRUCTION)
+    jobs, _ = plan_scores(source, [other, folder / "edits"], INSTRUCTION)
     assert [job.edited for job in jobs] == [str(other), *(str(folder / "edits" / f"{i}.png") for i in range(3))]
     (folder / "nothing").mkdir()
     with pytest.raises(ValueError, match=r"no images in .*nothing"):
@@ -64,7 +66,7 @@ def test_lists_name_one_edit_or_several(folder):
     several = {"source": "sources/0.png", "edited": ["edits/0.png", "edits/1.png"]}
     single = {**several, "edited": "edits/2.png", "instruction": "other"}
     listing.write_text("\n".join(map(json.dumps, [several, single])))
-    jobs = listed_scores(listing, INSTRUCTION)
+    jobs, _ = listed_scores(listing, INSTRUCTION)
     assert [job.instruction for job in jobs] == [INSTRUCTION, INSTRUCTION, "other"]
     assert jobs[1] == ScoreJob(str(folder / "sources/0.png"), str(folder / "edits/1.png"), INSTRUCTION)
 
@@ -89,16 +91,20 @@ def test_malformed_lines_are_reported(tmp_path, line, message):
 def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
     line = '{"source": "a.png", "edited": "b.png"}'
     (tmp_path / "list.jsonl").write_text(line, "utf-8-sig")
-    assert listed_scores(tmp_path / "list.jsonl", "x") == [
-        ScoreJob(str(tmp_path / "a.png"), str(tmp_path / "b.png"), "x")
-    ]
+    job = ScoreJob(str(tmp_path / "a.png"), str(tmp_path / "b.png"), "x")
+    assert listed_scores(tmp_path / "list.jsonl", "x") == ([job], [])
 
 
 def test_two_sources_of_one_name_are_distinguished_by_suffix_or_are_an_error(folder):
     (folder / "sources" / "1.jpg").write_bytes(b"")
-    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs, _ = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     assert jobs[1].source == str(folder / "sources" / "1.png")
     (folder / "edits" / "1.png").rename(folder / "edits" / "1.webp")
+    jobs, (fault,) = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
+    assert [Path(job.edited).name for job in jobs] == ["0.png", "2.png"]
+    assert re.search(r"1\.webp .*1\.jpg, .*1\.png", fault)
+    for i in (0, 2):
+        (folder / "edits" / f"{i}.png").unlink()
     with pytest.raises(ValueError, match=r"1\.webp .*1\.jpg, .*1\.png"):
         plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
 
@@ -108,13 +114,47 @@ def test_invalid_arguments_are_reported(folder):
         plan_scores(folder / "sources", [folder / "edits"], None)
     with pytest.raises(ValueError, match="--edited"):
         plan_scores(folder / "sources", [folder / "edits" / "0.png"], INSTRUCTION)
-    (folder / "sources" / "1.png").unlink()
-    with pytest.raises(ValueError, match=r"1 of 3 edits have no source in .*: 1\.png"):
+    for i in range(3):
+        (folder / "sources" / f"{i}.png").rename(folder / "sources" / f"other{i}.png")
+    with pytest.raises(ValueError, match=r"no edit in .*edits .*sources"):
         plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
 
 
+def test_images_without_a_partner_are_left_out_and_named(folder, caplog):
+    """Also what is no image, whatever its name: here a sidecar that macOS writes beside a copy."""
+    (folder / "sources" / "1.png").unlink()
+    (folder / "edits" / "2.png").unlink()
+    for kind in ("sources", "edits"):
+        (folder / kind / "._0.png").write_bytes(bytes.fromhex("00051607000200000000000000000000"))
+    (job,), faults = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
+    assert (job.edited, faults) == (str(folder / "edits" / "0.png"), [])
+    assert re.search(r"1 of 2 edits have no partner in .*sources and are left out: 1\.png", caplog.text)
+    assert re.search(r"1 of 2 sources have no partner in .*edits and are left out: 2\.png", caplog.text)
+    assert caplog.text.count("1 of 3 entries") == 2
+
+
+def test_a_bad_line_does_not_stop_the_others(folder):
+    good = {"source": "sources/0.png", "edited": "edits/0.png"}
+    bad = [{"source": "../a.png"}, {"edited": ["edits/1.png", "/b.png"]}, {"instruction": " "}, {"source": "a\0"}]
+    listing = folder / "list.jsonl"
+    listing.write_text("\n".join(json.dumps(good | change) for change in [{}, *bad, {"edited": "edits/2.png"}]))
+    jobs, faults = listed_scores(listing, INSTRUCTION)
+    assert [Path(job.edited).name for job in jobs] == ["0.png", "2.png"]
+    expected = (
+        "line 2: '../a.png' .*--allow",
+        "line 3: '/b.png' .*--allow",
+        "line 4: instruction=' '",
+        "line 5: .*zero",
+    )
+    assert len(faults) == len(expected)
+    assert all(any(re.search(one, fault) for fault in faults) for one in expected)
+    jobs, _ = listed_scores(listing, INSTRUCTION, allow_outside=True)
+    assert [job.source for job in jobs][1] == f"{folder}/../a.png"
+    assert [job.edited for job in jobs][3] == "/b.png"
+
+
 def test_a_stopped_run_goes_on(scorer, folder):
-    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs, _ = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     whole, stopped = folder / "whole.jsonl", folder / "stopped.jsonl"
     assert score_to_file(scorer, jobs, whole) == []
     first, second, _ = whole.read_text().splitlines(keepends=True)
@@ -130,7 +170,7 @@ def test_a_stopped_run_goes_on(scorer, folder):
 
 
 def test_errors_are_written_reported_and_tried_again(scorer, folder):
-    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs, _ = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     good = (folder / "edits" / "1.png").read_bytes()
     (folder / "edits" / "1.png").write_bytes(b"no image")
     output = folder / "out.jsonl"
@@ -144,7 +184,7 @@ def test_errors_are_written_reported_and_tried_again(scorer, folder):
 
 
 def test_an_instruction_that_is_no_text_is_an_error_of_its_edit(scorer, folder):
-    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs, _ = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     jobs.insert(1, replace(jobs[0], instruction="a\ud800b"))
     (fault,) = score_to_file(scorer, jobs, folder / "out.jsonl")
     assert "Unicode" in fault
@@ -152,7 +192,7 @@ def test_an_instruction_that_is_no_text_is_an_error_of_its_edit(scorer, folder):
 
 
 def test_a_line_cut_within_a_letter_is_no_obstacle(scorer, folder):
-    jobs = plan_scores(folder / "sources", [folder / "edits"], "mach es grün")
+    jobs, _ = plan_scores(folder / "sources", [folder / "edits"], "mach es grün")
     output = folder / "out.jsonl"
     score_to_file(scorer, jobs, output)
     first, second, _ = output.read_bytes().splitlines(keepends=True)
@@ -174,7 +214,7 @@ def test_a_name_that_is_no_text_is_kept(scorer, folder):
 
 
 def test_scores_of_two_scorers_are_not_mixed(scorer, folder):
-    jobs, output = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "out.jsonl"
+    (jobs, _), output = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "out.jsonl"
     score_to_file(scorer, jobs[:1], output)
     head = scorer.params["heads"]["head_0"]["dense_5"]["bias"]
     moved = {**scorer.params["heads"]["head_0"], "dense_5": {**scorer.params["heads"]["head_0"]["dense_5"]}}
@@ -188,7 +228,7 @@ def test_scores_of_two_scorers_are_not_mixed(scorer, folder):
 
 
 def test_improvement_may_be_asked_later(scorer, folder):
-    jobs, output = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "out.jsonl"
+    (jobs, _), output = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "out.jsonl"
     score_to_file(scorer, jobs, output, improvement=False)
     assert [line["improvement"] for line in lines(output)] == [None] * 3
     score_to_file(scorer, jobs, output)
@@ -212,7 +252,7 @@ def test_a_score_that_is_no_number_is_an_error(scorer, folder):
 def test_reading_ahead_changes_nothing(scorer, folder, monkeypatch, ahead):
     """However many edits wait, each gets its own score or error."""
     monkeypatch.setattr("rewardedit_jax.scoring.files.CHUNK_BATCHES", ahead)
-    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs, _ = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     jobs.insert(1, ScoreJob(jobs[0].source, str(folder / "nothing.png"), INSTRUCTION))
     found = dict(score_jobs(scorer, jobs, batch_size=2))
     assert "nothing.png" in found.pop(jobs[1]).reason
@@ -289,6 +329,8 @@ def test_the_command_scores_what_it_can(scorer, folder, monkeypatch, capsys):
     found = {entry["edited"]: entry for entry in json.loads((folder / "out.json").read_text())}
     assert ["error" in found[str(edit)] for edit in edits] == [False, True, False]
     assert len(capsys.readouterr().out.splitlines()) == 4  # heading, rule, two edits
+    command(monkeypatch, "--model", folder / "model", *source, "--skip-bad", 1, "--output", folder / "out.jsonl")
+    assert re.search(r"warning: 1 of 3 edits were not scored:\n.*1\.png", capsys.readouterr().err)
     assert Image.open(folder / "sheets" / "out.png").width > 3 * 192
 
 
@@ -310,7 +352,7 @@ def test_shards_are_scored_and_merged(scorer, folder, monkeypatch):
         command(monkeypatch, "--model", folder / "model", *source, "--shard", f"{i}/2", "--output", part)
     assert [len(lines(part)) for part in parts] == [2, 1]
     command(monkeypatch, *source, "--merge", *parts, "--output", folder / "out.jsonl")
-    jobs = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
+    jobs, _ = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION)
     assert [line["edited"] for line in lines(folder / "out.jsonl")] == [job.edited for job in jobs]
     before = (folder / "out.jsonl").read_bytes()
     command(monkeypatch, "--model", folder / "model", *source, "--output", folder / "out.jsonl")
@@ -321,7 +363,7 @@ def test_shards_are_scored_and_merged(scorer, folder, monkeypatch):
 
 def test_merged_errors_are_reported(scorer, folder):
     (folder / "edits" / "1.png").write_bytes(b"no image")
-    jobs, part = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "part.jsonl"
+    (jobs, _), part = plan_scores(folder / "sources", [folder / "edits"], INSTRUCTION), folder / "part.jsonl"
     failed = score_to_file(scorer, jobs, part)
     assert merge_scores(jobs, [part], folder / "out.jsonl") == failed
     assert "1.png" in failed[0]
@@ -334,6 +376,8 @@ def test_merged_errors_are_reported(scorer, folder):
         ("--merge", "a.jsonl"),
         (),
         ("--merge", "a", "--output", "b", "--shard", "1/2"),
+        ("--model", "m", "--skip-bad", "-1"),
+        ("--model", "m", "--instruction", " "),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(folder, monkeypatch, arguments):
