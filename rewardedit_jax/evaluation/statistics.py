@@ -39,7 +39,11 @@ def bootstrap_interval(statistic: Callable[[Int[np.ndarray, " n"]], float], n: i
 
 
 def spearman(a: Num[np.ndarray, " n"], b: Num[np.ndarray, " n"]) -> float:
-    """Spearman's rank correlation; tied values share their mean rank. NaN where either array is constant."""
+    """Spearman's rank correlation; tied values share their mean rank. NaN where either array is constant.
+
+    A value that is missing (NaN) has the mean rank: it adds nothing to the covariance, but the other array's variance
+    includes its item, so that a missing value never pays.
+    """
     # Equals scipy.stats.spearmanr up to the last bit, in a seventh of the time (28 against 204 µs for 179 values):
     # the bootstrap of ImagenHub calls it 96,000 times. scipy.stats.rankdata alone makes it four times slower.
     a, b = _centered_ranks(a), _centered_ranks(b)
@@ -48,8 +52,11 @@ def spearman(a: Num[np.ndarray, " n"], b: Num[np.ndarray, " n"]) -> float:
 
 
 def _centered_ranks(values: Num[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    ordered = np.sort(values)
+    ordered = np.sort(values)  # NaN last
     below, up_to = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    if len(values) and np.isnan(ordered[-1]):
+        missing = np.isnan(values)
+        return np.where(missing, 0, below + up_to - (~missing).sum()) / 2
     return (below + up_to - len(values)) / 2
 
 
@@ -112,7 +119,7 @@ def indices_by_value(values: Iterable[Hashable]) -> dict[Any, list[int]]:
 def correct(human: Human, margin: Margin, threshold: float) -> Bool[np.ndarray, " n"]:
     """Whether the margin gives the human verdict of each pair, where |margin| ≤ threshold predicts a tie.
 
-    A margin of exactly 0 prefers neither edit, whatever the threshold.
+    A margin of exactly 0 prefers neither edit, whatever the threshold. A missing margin (NaN) is never correct.
     """
     return human == np.where(np.abs(margin) <= threshold, 0, np.sign(margin))
 
@@ -152,10 +159,15 @@ def published_accuracy_with_ties(human: Human, margin: Margin) -> float:
     The tie threshold is tuned on the test pairs themselves. The scan predicts a tie for one pair after the other, by
     growing |margin|. It therefore predicts at least one tie, and it also counts states in the middle of a group of
     equal margins: the result depends on the order of the pairs and can exceed what any threshold reaches.
+
+    Pairs without a margin (NaN), which the published code does not know, count as wrong.
     """
-    order = np.argsort(np.abs(margin), kind="stable")
+    known = np.flatnonzero(~np.isnan(margin))
+    order = known[np.argsort(np.abs(margin[known]), kind="stable")]
+    if not len(order):
+        return 0.0
     ties = np.cumsum(human[order] == 0)
-    same_sign = (human * margin > 0)[order]
+    same_sign = human[order] * margin[order] > 0
     decided = same_sign.sum() - np.cumsum(same_sign)
     return float((ties + decided).max() / len(human))
 

@@ -65,7 +65,7 @@ def test_editreward_bench(evaluate, tmp_path, capsys):
     evaluate("editreward_bench", "--answers", tmp_path / "judge.json", "--size", 2, "--json", out)
     measured = json.loads(out.read_text())
     assert (measured["strict, published"], measured["strict, sound"], measured["failed"]) == (100, 50, 1)
-    assert "1 of 2 pairs have no answer" in capsys.readouterr().out
+    assert "1 of 2 pairs have a readable answer" in capsys.readouterr().out
 
 
 def test_editreward_bench_in_both_orders(evaluate, tmp_path):

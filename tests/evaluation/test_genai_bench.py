@@ -73,19 +73,86 @@ def test_the_other_order_must_be_of_the_same_votes(tmp_path):
         align_swapped(votes, votes[:1], tmp_path / "swapped.json")
 
 
-@pytest.mark.parametrize(
-    ("human", "judged", "message"),
-    [
-        ("left_vote", "[[A>B]]", "[1].human_vote='left_vote'"),
-        ("leftvote", "A>B", "[1].model_vote='A>B'"),
-        ("leftvote", None, "[1].model_vote=None"),
-        ("leftvote", ["[[A>B]]"], "[1].model_vote=['[[A>B]]']"),
-    ],
-)
-def test_unknown_labels_are_named(tmp_path, human, judged, message):
-    file = write(tmp_path, [("leftvote", "[[A>B]]"), (human, judged)])
-    with pytest.raises(ValueError, match=re.escape(f"{file}: {message}")):
+@pytest.mark.parametrize(("human", "message"), [("left_vote", "'left_vote'"), (None, "None")])
+def test_unknown_human_labels_are_named(tmp_path, human, message):
+    file = write(tmp_path, [("leftvote", "[[A>B]]"), (human, "[[A>B]]")])
+    with pytest.raises(ValueError, match=re.escape(f"{file}: [1].human_vote={message}")):
         read_votes(file)
+
+
+# As in the files of InstructBLIP, LLaVA-NeXT, Otter and IDEFICS on the leaderboard.
+LOST = [
+    ({"model_vote": None}, "missing"),
+    ({}, "missing"),
+    ({"model_vote": None, "response": " "}, "missing"),
+    ({"model_vote": "[[A > B]]", "response": "1. [[A > B]]"}, "unreadable"),
+    ({"model_vote": "[[Model B is better]]"}, "unreadable"),
+    ({"model_vote": None, "response": "Model B is better"}, "unreadable"),
+    ({"model_vote": ["[[A>B]]"]}, "unreadable"),
+    ({"model_vote": None, "response": "I'm sorry, I can't assist with that request."}, "refused"),
+    ({"model_vote": None, "response": "As an AI language model, I cannot provide a verdict."}, "refused"),
+]
+
+
+def test_lost_answers_are_wrong_and_listed_by_kind(tmp_path):
+    """Every human vote is the one that a lenient reader would find."""
+    stored = [{"idx": 0, "human_vote": "leftvote", "model_vote": "[[A>B]]"}]
+    stored += [{"idx": i, "human_vote": "leftvote", **answer} for i, (answer, _) in enumerate(LOST, 1)]
+    (tmp_path / "pairwise.json").write_text(json.dumps(stored))
+    report = evaluate_votes(read_votes(tmp_path / "pairwise.json"))
+    measured = report.to_json()
+    assert [(row.protocol, row.value, row.of) for row in report.rows[:2]] == [
+        ("published", 0.1, "10 votes"),
+        ("sound", 0.1, "10 votes"),
+    ]
+    for kind in ("missing", "unreadable", "refused"):
+        keys = [f"idx {i}" for i, (_, found) in enumerate(LOST, 1) if found == kind]
+        assert measured["lost"][kind] == {"count": len(keys), "first": keys}
+    assert measured["coverage"] == 0.1
+    assert sum(measured["counts"]["[[A>B]]"].values()) == 10
+    assert "3 missing (idx 1, idx 2, idx 3); 4 unreadable (idx 4, " in report.to_text()
+
+
+def test_words_that_the_leaderboard_accepts(tmp_path):
+    """A tie of unknown kind is right there for either kind; it is not the human label."""
+    judged = [("leftvote", "[[A>>B]]"), ("rightvote", "[[B>>A]]"), ("tievote", "[[A=B]]"), ("bothbad_vote", "[[A=B]]")]
+    report = evaluate_votes(read_votes(write(tmp_path, judged)))
+    measured = rows(report)
+    assert measured["four labels", "published"] == measured["ties as one label", "sound"] == 1
+    assert measured["four labels", "sound"] == 0.5
+    assert report.values["coverage"] == 1
+
+
+def test_rows_that_are_missing_between_the_others(tmp_path):
+    """They are votes of the benchmark: idx is the row of the published data."""
+    file = write(tmp_path, [("leftvote", "[[A>B]]")] * 5)
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps([stored[0], stored[1], stored[4]]))
+    report = evaluate_votes(read_votes(file))
+    assert rows(report)["four labels", "published"] == 3 / 5
+    assert report.values["lost"]["missing"] == {"count": 2, "first": ["idx 2", "idx 3"]}
+    file.write_text(json.dumps([{**stored[0], "idx": 483348}]))  # not a row of the benchmark
+    assert len(read_votes(file)) == 1
+
+
+def test_lost_answers_in_either_order(tmp_path):
+    votes = read_votes(write(tmp_path, [("leftvote", "[[A>B]]"), ("tievote", None), ("leftvote", None)]))
+    file = write(tmp_path, [("rightvote", "[[B>A]]"), ("tievote", "[[A=B=Good]]"), ("rightvote", None)], "swapped.json")
+    report = evaluate_votes(votes, align_swapped(votes, read_votes(file), file))
+    assert rows(report)["four labels", "published"] == 1 / 3
+    assert rows(report)["four labels", "sound"] == 0.5
+    assert rows(report)["same answer in both orders", "sound"] == 1 / 3  # two lost answers are not the same answer
+    counts = [report.values[name]["missing"]["count"] for name in ("lost", "lost_swapped")]
+    assert counts == [2, 1]
+    assert report.values["coverage_swapped"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_byte_order_mark_and_line_ends_of_windows(tmp_path, end):
+    file = write(tmp_path, [("leftvote", "[[A>B]]")])
+    content = json.dumps(json.loads(file.read_text()), indent=1).replace("\n", end)
+    file.write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert [vote.right for vote in read_votes(file)] == [True]
 
 
 def test_a_vote_counts_once(tmp_path):

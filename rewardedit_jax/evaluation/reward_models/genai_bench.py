@@ -1,12 +1,16 @@
 """GenAI-Bench, image editing: which of two edits people prefer (EditReward, arXiv:2509.26346, table 2; A.8).
 
 Two files of TIGER-Lab/GenAI-Bench are read. A leaderboard entry, `<judge>/pairwise.json`, is a list of objects with
-`idx`, `human_vote` and `model_vote`. The hub's parquet files, configuration image_edition (919 rows), have the human
-vote and the images, for any scorer.
+`idx` (the row, 0..918), `human_vote`, `model_vote` (null where the judge's text has no [[...]]) and `response`, the
+text. The hub's parquet files, configuration image_edition (919 rows), have the human vote and the images, for any
+scorer.
 
 The leaderboard's accuracy uses four labels, so that a good tie called a bad one is wrong: Random 25.90 and GPT-4o 53.54
 in table 2. Reward models in the same column are evaluated with three labels and a tuned tie threshold
 (`aurora.evaluate_pairs`): the two kinds of figures are not comparable.
+
+A vote that is none of the known words, such as `[[A > B]]`, is lost and counts as wrong, as on the leaderboard:
+InstructBLIP has 19.80 and LLaVA-NeXT 25.35 of all 919 votes.
 """
 
 from collections import Counter
@@ -22,14 +26,20 @@ from jaxtyping import Float
 from rewardedit_jax.data import json_files
 from rewardedit_jax.data.parquet import ParquetRows
 from rewardedit_jax.data.records import BadRecords, list_lines
-from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
+from rewardedit_jax.evaluation.report import Note, Report, Row, listed, sound_share
 from rewardedit_jax.evaluation.reward_models.aurora import Pair
 from rewardedit_jax.evaluation.reward_models.edits import Edit, EmbeddedImage, NotBlank, Records
+from rewardedit_jax.evaluation.reward_models.lost_answers import KINDS, MISSING, lost_kind, note_lost
 
 FIRST, SECOND = DECIDED = "[[A>B]]", "[[B>A]]"  # A is the edit that is shown first
-UNKNOWN = "Unknown"  # an answer without a verdict
+TIE = "[[A=B]]"  # of either kind
 # Human label → the judge's word for it.
 ANSWER_OF = {"leftvote": FIRST, "rightvote": SECOND, "tievote": "[[A=B=Good]]", "bothbad_vote": "[[A=B=Bad]]"}
+_TIES = (TIE, "[[A=B=Good]]", "[[A=B=Bad]]")
+# Word of a judge → verdict: what `parse_response` of GenAI-Bench's inference.py accepts.
+_VERDICTS = {word: word for word in (*DECIDED, *_TIES)} | {"[[A>>B]]": FIRST, "[[B>>A]]": SECOND}
+_VOTES = 919  # of the benchmark
+_NOT_STORED = ""  # the human vote of a row that the file does not have
 _MIRRORED = {FIRST: SECOND, SECOND: FIRST}  # a tie is its own mirror image
 _HUMAN = {"leftvote": 1, "rightvote": -1, "tievote": 0, "bothbad_vote": 0}  # a scorer has one kind of tie
 
@@ -43,11 +53,16 @@ class Vote:
 
     key: str  # identifies the comparison in both orders
     human: str
-    judged: str
+    judged: str  # or the kind of a lost answer, one of `lost_answers.KINDS`
 
     @property
     def right(self) -> bool:
         return self.human == self.judged
+
+    @property
+    def right_as_published(self) -> bool:
+        """The leaderboard takes a tie of unknown kind for either kind."""
+        return self.right or (self.judged == TIE and self.human in _TIES)
 
 
 AnyVote = TypeVar("AnyVote", bound=Vote)
@@ -78,7 +93,8 @@ def align_swapped(votes: Votes[AnyVote], swapped: Votes[AnyVote], file: Path) ->
     unassigned = iter(only_swapped)
     found = [mirrored.get(vote.key if vote else next(unassigned, "")) for vote in votes]
     # Human votes that stay on their side show that the file was not made with exchanged edits.
-    if unlike := [a.key for a, b in zip(votes, found, strict=True) if a and b and a.human != b.human]:
+    both = [(a, b) for a, b in zip(votes, found, strict=True) if a and b and _NOT_STORED not in (a.human, b.human)]
+    if unlike := [a.key for a, b in both if a.human != b.human]:
         raise ValueError(f"{file}: {len(unlike)} human votes do not change sides with the edits: {listed(unlike)}")
     return found
 
@@ -90,8 +106,8 @@ def mean_over_orders(orders: Sequence[Votes[Vote]], right: Callable[[Vote], bool
 
 def same_answer(votes: Votes[Vote], other_order: Votes[Vote], what: str, seed: int) -> Row:
     """The share of comparisons that a judge answers alike in both orders: its position bias (EditReward, A.8)."""
-    # Two failed or unknown answers do not count as agreement.
-    same = [bool(a and b and a.judged == b.judged != UNKNOWN) for a, b in zip(votes, other_order, strict=True)]
+    # Two lost answers do not count as agreement.
+    same = [bool(a and b and a.judged == b.judged in _TIES + DECIDED) for a, b in zip(votes, other_order, strict=True)]
     return sound_share("same answer in both orders", np.array(same), what, seed)
 
 
@@ -101,15 +117,33 @@ def same_answer(votes: Votes[Vote], other_order: Votes[Vote], what: str, seed: i
 class _VoteRecord(msgspec.Struct):
     idx: Any
     human_vote: Literal[tuple(ANSWER_OF)]
-    model_vote: Literal[tuple(ANSWER_OF.values())]
+    model_vote: Any = None
+    response: Any = None
 
 
 def read_votes(file: Path) -> list[Vote]:
-    """The votes of a `pairwise.json`, in its order."""
+    """The votes of a `pairwise.json`, in its order, then those of the rows that are missing between the others."""
     records = json_files.read_json(file, Records[_VoteRecord])
     if repeated := [idx for idx, count in Counter(str(r.idx) for r in records).items() if count > 1]:
         raise ValueError(f"{file}: idx {listed(repeated)} occurs more than once; expected one vote per idx")
-    return [Vote(f"idx {r.idx}", ANSWER_OF[r.human_vote], r.model_vote) for r in records]
+    votes = [Vote(_key(r.idx), ANSWER_OF[r.human_vote], _judged(r)) for r in records]
+    return votes + [Vote(_key(idx), _NOT_STORED, MISSING) for idx in _missing_rows([r.idx for r in records])]
+
+
+def _key(idx: Any) -> str:
+    return f"idx {idx}"
+
+
+def _judged(record: _VoteRecord) -> str:
+    word = record.model_vote
+    return _VERDICTS[word] if isinstance(word, str) and word in _VERDICTS else lost_kind(word, record.response)
+
+
+def _missing_rows(indices: Sequence[Any]) -> list[int]:
+    """The rows below the highest one that are not there, if the indices are rows of the benchmark."""
+    if not all(isinstance(idx, int) and 0 <= idx < _VOTES for idx in indices):
+        return []
+    return sorted(set(range(max(indices))) - set(indices))
 
 
 def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = None, seed: int = 0) -> Report:
@@ -120,9 +154,9 @@ def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = N
     """
     orders = [votes] if other_order is None else [votes, other_order]
     four = mean_over_orders(orders, lambda vote: vote.right)
-    three = mean_over_orders(orders, lambda vote: vote.right or {vote.human, vote.judged}.isdisjoint(DECIDED))
+    three = mean_over_orders(orders, lambda vote: vote.right or {vote.human, vote.judged} <= {*_TIES})
     decided = four[[vote.human in DECIDED for vote in votes]]
-    right = sum(vote.right for vote in votes)
+    right = sum(vote.right_as_published for vote in votes)
     rows = [
         Row("four labels", "published", right / len(votes), f"{len(votes)} votes"),
         sound_share("four labels", four, "votes", seed),
@@ -131,21 +165,45 @@ def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = N
     ]
     if other_order is not None:
         rows.append(same_answer(votes, other_order, "votes", seed))
-    label, count = Counter(vote.human for vote in votes).most_common(1)[0]
-    counts, labels = Counter((vote.human, vote.judged) for vote in votes), ANSWER_OF.values()
     values = {
         "accuracy": round(100 * right / len(votes), 2),
         "correct": right,
         "votes": len(votes),
         "seed": seed,
-        "counts": {human: {judged: counts[human, judged] for judged in labels} for human in labels},
+        "counts": _counts(votes),
     }
-    notes = [
-        f"Baseline: the constant answer {label} is right in {100 * count / len(votes):.2f} % of the votes.",
+    report = Report("GenAI-Bench, image editing: a judge's answers (%)", rows, _notes(votes), values, percent=True)
+    return report.with_notes(*notes_lost(orders, "votes", "wrong in both protocols"))
+
+
+def _counts(votes: Sequence[Vote]) -> dict[str, dict[str, int]]:
+    """Human verdict → the judge's verdict, or kind of a lost answer, → votes."""
+    counts = Counter((vote.human, vote.judged) for vote in votes)
+    labels = [*ANSWER_OF.values()]
+    # Columns that few judges need are left out where they are empty.
+    judged = [*labels, *(word for word in (TIE, *KINDS) if any(vote.judged == word for vote in votes))]
+    return {human: {word: counts[human, word] for word in judged} for human in labels}
+
+
+def _notes(votes: Sequence[Vote]) -> list[str]:
+    label, count = Counter(vote.human for vote in votes if vote.human != _NOT_STORED).most_common(1)[0]
+    rest = f" The benchmark has {_VOTES}." if len(votes) < _VOTES else ""
+    return [
+        f"Baseline: the constant answer {label} is right in {100 * count / len(votes):.2f} % of the {len(votes)} votes."
+        + rest,
         "Published figures of reward models use three labels and a tie threshold tuned on the test data: "
         "not comparable with these.",
     ]
-    return Report("GenAI-Bench, image editing: a judge's answers (%)", rows, notes, values, percent=True)
+
+
+def notes_lost(orders: Sequence[Votes[Vote]], what: str, counted: str) -> list[Note]:
+    """Notes about the lost answers of each order of the edits."""
+    suffixes, notes = ("", "_swapped"), []
+    for order, suffix in zip(orders, suffixes, strict=False):
+        named = [(f"answer {i}", MISSING) if vote is None else (vote.key, vote.judged) for i, vote in enumerate(order)]
+        lost = {name: kind for name, kind in named if kind in KINDS}
+        notes.append(note_lost(lost, len(order), what + (", edits exchanged," if suffix else ""), counted, suffix))
+    return notes
 
 
 # The hub's parquet files.
