@@ -42,7 +42,9 @@ def note_lost(lost: Mapping[str, str], total: int, what: str, counted: str, suff
     coverage = (total - len(lost)) / total
     notes = [f"Coverage: {100 * coverage:.2f} %, {total - len(lost)} of {total} {what} have a readable answer."]
     if lost:
-        kinds = "; ".join(f"{len(names)} {kind}" + (f" ({listed(names)})" if names else "") for kind, names in by_kind.items())
+        kinds = "; ".join(
+            f"{len(names)} {kind}" + (f" ({listed(names)})" if names else "") for kind, names in by_kind.items()
+        )
         notes.append(f"Lost answers, {counted}: {kinds}.")
     values = {
         f"coverage{suffix}": coverage,
