@@ -21,7 +21,7 @@ judge's answers (--answers). `evaluate.py NAME --help` lists the files that a be
 import argparse
 from pathlib import Path
 
-from rewardedit_jax.command_line import complain_clearly, png_file
+from rewardedit_jax.command_line import complain_clearly, count, png_file
 from rewardedit_jax.evaluation.charts import require_matplotlib, save_report
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
         if name not in _WITHOUT_REPORT:
             parser.add_argument("--json", type=Path, metavar="FILE", help="file for every number")
             parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
-            parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
+            parser.add_argument("--seed", type=count, default=0, help="seed of the bootstrap (default: %(default)s)")
     return p.parse_args()
 
 

@@ -174,7 +174,7 @@ def published_accuracy_with_ties(human: Human, margin: Margin) -> float:
 
 def published_threshold(human: Human, margin: Margin) -> float:
     """Tie threshold of EditReward-Bench in EditReward's code: the best of 0 and every |margin|, on the test pairs."""
-    return best_threshold(human, margin, [0.0, *np.unique(np.abs(margin))])
+    return best_threshold(human, margin, [0.0, *np.unique(np.abs(margin[~np.isnan(margin)]))])
 
 
 # Calibration of stated probabilities.

@@ -1,7 +1,6 @@
 """ImagenHub: published correlations and human ceiling from the public files, and the faults of these files."""
 
 import json
-import re
 import shutil
 
 import numpy as np

@@ -19,6 +19,7 @@ from rewardedit_jax.evaluation.reward_models.aurora import evaluate_pairs
 from rewardedit_jax.evaluation.reward_models.edits import score_edits
 from rewardedit_jax.evaluation.reward_models.genai_bench import read_hub_pairs
 from rewardedit_jax.evaluation.reward_models.imagenhub import (
+    evaluate_edits,
     evaluate_ratings,
     rated_edits,
     read_ratings,
@@ -145,5 +146,9 @@ def test_a_lookup_that_lacks_instructions(museum, lookup, message):
 
 def test_missing_pictures_are_counted(museum):
     (museum[1] / "Two" / UIDS[2]).unlink()
-    with pytest.raises(FileNotFoundError, match="1 of 12 image files are missing"):
-        score_edits(brightness, rated_edits(museum[1], read_ratings(museum[0])))
+    ratings = read_ratings(museum[0])
+    with pytest.raises(ValueError, match=r"1 of 8 edits cannot .*\n  Two, sample_3_2\.jpg: missing image"):
+        score_edits(brightness, rated_edits(museum[1], ratings))
+    report = evaluate_edits(museum[1], ratings, brightness, skip_bad=1)
+    assert report.rows[0].of == "7 of 2 models × 4 edits"
+    assert (report.values["unscored"]["count"], report.values["coverage"]) == (1, 7 / 8)

@@ -26,12 +26,13 @@ from jaxtyping import Bool
 
 from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.parquet import ParquetRows
-from rewardedit_jax.data.records import BadRecords, list_lines
+from rewardedit_jax.data.records import BadRecords, Instruction, list_lines
 from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
 from rewardedit_jax.evaluation.reward_models import genai_bench
 from rewardedit_jax.evaluation.reward_models.editreward_bench import LETTERS, Group, ReadGroups, without_faulty
-from rewardedit_jax.evaluation.reward_models.edits import Edit, EmbeddedImage, Records, Text, check_record
+from rewardedit_jax.evaluation.reward_models.edits import Edit
 from rewardedit_jax.evaluation.reward_models.lost_answers import lost_kind
+from rewardedit_jax.evaluation.reward_models.records import EmbeddedImage, Records, Text, check_record
 from rewardedit_jax.evaluation.statistics import indices_by_value
 
 # Names that both layouts share.
@@ -75,7 +76,7 @@ class _GroupId(msgspec.Struct):
 
 class _HubRow(_GroupId):
     comparison_type: Text
-    instruction: Text
+    instruction: Instruction
     ranking: Text
     source_image: EmbeddedImage
     candidate_1: EmbeddedImage
@@ -85,11 +86,11 @@ class _HubRow(_GroupId):
 _HUB_LAYOUT = f"expected the hub's TIGER-Lab/EditReward-Bench, with columns {', '.join(_HubRow.__struct_fields__)}."
 
 
-def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> ReadGroups:
+def read_hub_groups(directory: Path, *, skip_bad: int | float = 0) -> ReadGroups:
     """The groups of all parquet files under a directory; their encoded images are held in memory.
 
     Groups with contradictory or unknown rankings, missing pairs, or pairs without a consistent order are errors, or
-    left out with `skip_bad`.
+    left out: at most `skip_bad` (True: any number).
     """
     rows = ParquetRows(directory, _HubRow.__struct_fields__, _HUB_LAYOUT)
     rows_of: dict[str, list[_HubRow]] = {}

@@ -25,11 +25,12 @@ from jaxtyping import Float
 
 from rewardedit_jax.data import json_files
 from rewardedit_jax.data.parquet import ParquetRows
-from rewardedit_jax.data.records import BadRecords, list_lines
+from rewardedit_jax.data.records import BadRecords, Instruction, list_lines
 from rewardedit_jax.evaluation.report import Note, Report, Row, listed, sound_share
 from rewardedit_jax.evaluation.reward_models.aurora import Pair
-from rewardedit_jax.evaluation.reward_models.edits import Edit, EmbeddedImage, NotBlank, Records
+from rewardedit_jax.evaluation.reward_models.edits import Edit
 from rewardedit_jax.evaluation.reward_models.lost_answers import KINDS, MISSING, lost_kind, note_lost
+from rewardedit_jax.evaluation.reward_models.records import EmbeddedImage, Records
 
 FIRST, SECOND = DECIDED = "[[A>B]]", "[[B>A]]"  # A is the edit that is shown first
 TIE = "[[A=B]]"  # of either kind
@@ -210,7 +211,7 @@ def notes_lost(orders: Sequence[Votes[Vote]], what: str, counted: str) -> list[N
 
 
 class _HubRow(msgspec.Struct):
-    instruct_prompt: NotBlank
+    instruct_prompt: Instruction
     vote_type: Literal[tuple(_HUMAN)]
     source_image: EmbeddedImage
     left_output_image: EmbeddedImage

@@ -24,8 +24,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rewardedit_jax.data.json_files import read_json, read_text, validate
+from rewardedit_jax.data.records import Instruction
 from rewardedit_jax.evaluation.report import Note, Report, Row, listed
-from rewardedit_jax.evaluation.reward_models.edits import OVERALL, Edit, NotBlank
+from rewardedit_jax.evaluation.reward_models import edits
+from rewardedit_jax.evaluation.reward_models.edits import Edit, ScoreSource
 from rewardedit_jax.evaluation.statistics import bootstrap_interval, fisher_mean, published_mean, spearman
 
 _Drawn = Int[np.ndarray, " n"] | slice  # indices of the uids in a resample
@@ -38,7 +40,7 @@ ASPECTS: dict[str, Callable[[_Parts], Float[np.ndarray, "*batch"]]] = {
 }
 SOURCES = "input"  # the directory of results that does not belong to a model
 # Aspect → column of a scorer's scores: semantic consistency is following.
-_COLUMNS = {"overall": OVERALL, "semantic": 0, "perceptual": 1}
+_COLUMNS = {"overall": edits.OVERALL, "semantic": 0, "perceptual": 1}
 _UNPUBLISHED = "Imagic"  # rated, but not part of VIEScore's and EditReward's figures
 _Level = Annotated[float, msgspec.Meta(ge=0, le=1, multiple_of=0.5)]
 
@@ -87,12 +89,19 @@ def _read_rater(file: Path) -> dict[str, dict[str, tuple[float, float]]]:
     if len(lines) < 2 or len(lines[0]) < 2 or lines[0][0] != "uid":
         raise ValueError(f"{file} is not a table of ratings; expected a first line of uid and models, tab-separated")
     heading, rater = lines[0], {}
+    # Both name files: of edits, and of a judge's answers.
+    if paths := [name for name in (*heading[1:], *(uid for uid, *_ in lines[1:])) if not _is_file_name(name)]:
+        raise ValueError(f"{file}: expected names of models and files, without directories; got {listed(paths)}")
     for uid, *cells in lines[1:]:
         if uid in rater or len(cells) != len(heading) - 1:
             fault = "occurs twice" if uid in rater else f"has {len(cells)} ratings for {len(heading) - 1} models"
             raise ValueError(f"{file}: {uid} {fault}")
         rater[uid] = {m: _cell(cell, f"{file}, {uid}, {m}") for m, cell in zip(heading[1:], cells, strict=True)}
     return rater
+
+
+def _is_file_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not {*name} & {*"/\\\0"}
 
 
 def _cell(text: str, name: str) -> tuple[float, float]:
@@ -115,7 +124,7 @@ def judged_aspects(answers: Float[np.ndarray, "models uids 2"]) -> dict[str, _Va
 
 
 class _Lookup(msgspec.Struct):
-    instruction: NotBlank
+    instruction: Instruction
 
 
 def rated_edits(results: Path, ratings: Ratings) -> list[Edit]:
@@ -137,6 +146,16 @@ def scored_aspects(scores: Float[np.ndarray, "edits 3"], ratings: Ratings) -> di
     """The scores of `rated_edits` by aspect."""
     shape = len(ratings.models), len(ratings.uids)
     return {aspect: scores[:, column].reshape(shape) for aspect, column in _COLUMNS.items()}
+
+
+def evaluate_edits(
+    results: Path, ratings: Ratings, source: ScoreSource, seed: int = 0, skip_bad: int | float = 0
+) -> Report:
+    """Correlations of a source's scores of the rated edits; `skip_bad` edits may have no score."""
+    rated, unscored = rated_edits(results, ratings), edits.Unscored(skip_bad)
+    scores = edits.score_edits(source, rated, unscored)
+    report = evaluate_ratings(ratings, scored_aspects(scores, ratings), seed)
+    return report.with_notes(*unscored.notes(rated, source, edits.UNSCORED_POINTS))
 
 
 def note_unrated(directory: Path, ratings: Ratings, besides: Sequence[str] = ()) -> Note:

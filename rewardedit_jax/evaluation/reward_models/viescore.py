@@ -6,7 +6,6 @@ text has no score, VIEScore's code stores no entry, or (--guess_if_cannot_parse)
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
