@@ -6,8 +6,8 @@ import re
 import pytest
 
 from rewardedit_jax.data.records import BadRecords
+from rewardedit_jax.evaluation.reward_models.answers import align_swapped
 from rewardedit_jax.evaluation.reward_models.editreward_pairs import evaluate_answers, read_answers
-from rewardedit_jax.evaluation.reward_models.genai_bench import align_swapped
 
 
 def result(group, pair, human, judged, models=("m1", "m2")):

@@ -5,12 +5,8 @@ import re
 
 import pytest
 
-from rewardedit_jax.evaluation.reward_models.genai_bench import (
-    ANSWER_OF,
-    align_swapped,
-    evaluate_votes,
-    read_votes,
-)
+from rewardedit_jax.evaluation.reward_models.answers import align_swapped
+from rewardedit_jax.evaluation.reward_models.genai_bench import ANSWER_OF, evaluate_votes, read_votes
 
 HUMANS = ("leftvote", "rightvote", "tievote", "bothbad_vote")
 

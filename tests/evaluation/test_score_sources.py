@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rewardedit_jax.evaluation.reward_models.edits import Edit, Unscored, score_edits
-from rewardedit_jax.evaluation.reward_models.stored_scores import read_scores
+from rewardedit_jax.evaluation.reward_models.records import read_scores
 
 
 def line(edited="b.png", overall=0.5, **more):
@@ -51,13 +51,11 @@ def test_different_scores_of_an_edit_are_no_score(write):
     ],
 )
 def test_lines_without_an_edit_are_named(write, entry, message):
-    with pytest.raises(ValueError, match=rf"scores\.jsonl:\n  line 3: not JSON.*\n  {message}"):
-        read_scores(append(write(entry, line()), "{"))
-
-
-def append(file, text):
-    file.write_text(file.read_text() + text)
-    return file
+    file = write(entry, line())
+    file.write_text(file.read_text() + "{")
+    with pytest.raises(ValueError, match=rf"scores\.jsonl:(.*\n)+  {message}") as measured:
+        read_scores(file)
+    assert "line 3: not JSON" in str(measured.value)
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,10 @@ from rewardedit_jax.evaluation.reward_models import (
     edits,
     genai_bench,
     imagenhub,
-    stored_scores,
+    records,
     viescore,
 )
+from rewardedit_jax.evaluation.reward_models.answers import align_swapped
 from rewardedit_jax.scoring.scorer import Scorer
 
 # A string, as argparse's class is generic for type checkers only.
@@ -91,7 +92,7 @@ def _genai_bench(a: argparse.Namespace) -> Report:
         pairs = genai_bench.read_hub_pairs(a.pairs) if hub else _read_pairs(a)
         return aurora.evaluate_pairs(pairs, _score_source(a), "GenAI-Bench", a.seed, a.skip_bad)
     votes = genai_bench.read_votes(a.answers)
-    other = genai_bench.align_swapped(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
+    other = align_swapped(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
     return genai_bench.evaluate_votes(votes, other, a.seed)
 
 
@@ -129,7 +130,7 @@ def _editreward_bench(a: argparse.Namespace) -> Report:
         return editreward_bench.evaluate_groups(read.groups, _score_source(a), a.seed, read.left_out, skip_bad)
     answers = editreward_pairs.read_answers(a.answers, a.size)
     swapped = editreward_pairs.read_answers(a.swapped, a.size) if a.swapped else None
-    other = None if swapped is None else genai_bench.align_swapped(answers, swapped, a.swapped)
+    other = None if swapped is None else align_swapped(answers, swapped, a.swapped)
     return editreward_pairs.evaluate_answers(answers, a.size, other, a.seed)
 
 
@@ -162,9 +163,9 @@ def _read_groups(path: Path, a: argparse.Namespace, skip_bad: int | float) -> ed
 def _refuse_scores(a: argparse.Namespace, inside_parquet: bool) -> None:
     # Stored scores are found by file name, and images inside parquet files have none.
     if a.scores and inside_parquet:
-        raise ValueError(stored_scores.INSIDE_PARQUET)
+        raise ValueError(records.INSIDE_PARQUET)
 
 
 def _score_source(a: argparse.Namespace) -> edits.ScoreSource:
     # Loaded last: files with faults are reported before a model of several gigabytes is read.
-    return stored_scores.read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base, tensor=a.tensor)
+    return records.read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base, tensor=a.tensor)

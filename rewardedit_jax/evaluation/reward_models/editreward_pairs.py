@@ -28,10 +28,9 @@ from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.parquet import ParquetRows
 from rewardedit_jax.data.records import BadRecords, Instruction, list_lines
 from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
-from rewardedit_jax.evaluation.reward_models import genai_bench
+from rewardedit_jax.evaluation.reward_models import answers as judge
 from rewardedit_jax.evaluation.reward_models.editreward_bench import LETTERS, Group, ReadGroups, without_faulty
 from rewardedit_jax.evaluation.reward_models.edits import Edit
-from rewardedit_jax.evaluation.reward_models.lost_answers import lost_kind
 from rewardedit_jax.evaluation.reward_models.records import EmbeddedImage, Records, Text, check_record
 from rewardedit_jax.evaluation.statistics import indices_by_value
 
@@ -182,7 +181,7 @@ def _order_faults(winner: dict[frozenset[str], str | None], names: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Answer(genai_bench.Vote):
+class Answer(judge.Vote):
     """A judge's vote on one pair of a group."""
 
     group: str  # key of the group
@@ -224,9 +223,9 @@ def _answer(result: _Result, size: int, name: str) -> Answer:
     if not (letters := _compared_letters(shown, size)):
         raise ValueError(f"{name}: unknown comparison_type {shown!r} of {size} edits; is --size right?")
     first, second = letters
-    # The words of `genai_bench.Vote`, in which A is the edit shown first, whatever its letter.
-    human = {f"{first}>{second}": genai_bench.FIRST, f"{second}>{first}": genai_bench.SECOND}
-    human |= {"A=B": "[[A=B]]"} if size == 2 else {}
+    # The words of `judge.Vote`, in which A is the edit shown first, whatever its letter.
+    human = {f"{first}>{second}": judge.FIRST, f"{second}>{first}": judge.SECOND}
+    human |= {"A=B": judge.TIE} if size == 2 else {}
     if result.human_vote not in human:
         raise ValueError(
             f"{name}: human_vote about {first}vs{second} is {result.human_vote!r}; expected {', '.join(human)}"
@@ -234,7 +233,7 @@ def _answer(result: _Result, size: int, name: str) -> Answer:
     # The same key in both orders of the edits.
     pair = group if size == 2 else f"{group} {'vs'.join(sorted(letters))}"
     vote = human[result.human_vote]
-    winner = dict(zip((genai_bench.FIRST, genai_bench.SECOND), _edit_names(result, size), strict=True)).get(vote)
+    winner = dict(zip((judge.FIRST, judge.SECOND), _edit_names(result, size), strict=True)).get(vote)
     return Answer(pair, vote, _judged(result, human, size), group, winner)
 
 
@@ -244,7 +243,7 @@ def _judged(result: _Result, verdicts: Mapping[str, str], size: int) -> str:
     if isinstance(vote, str) and (verdict := {**elsewhere, **verdicts}.get(vote)):
         return verdict
     # EditReward's code writes this word about any text without a verdict: the text has the kind.
-    return lost_kind(text) if vote == "Unknown" and text is not None else lost_kind(vote, text)
+    return judge.lost_kind(text) if vote == "Unknown" and text is not None else judge.lost_kind(vote, text)
 
 
 def _check_repeated(answers: Answers, file: Path) -> None:
@@ -276,14 +275,14 @@ def evaluate_answers(answers: Answers, size: int, other_order: Answers | None = 
     rows = [
         *([Row("strict", "published", float(published.mean()), f"{len(published)} groups")] if len(published) else []),
         sound_share("strict", np.concatenate([strict, np.zeros(unseen)]), "groups", seed),
-        sound_share("pairwise", genai_bench.mean_over_orders(orders, lambda answer: answer.right), "pairs", seed),
+        sound_share("pairwise", judge.mean_over_orders(orders, lambda answer: answer.right), "pairs", seed),
     ]
     if other_order is not None:
-        rows.append(genai_bench.same_answer(answers, other_order, "pairs", seed))
+        rows.append(judge.same_answer(answers, other_order, "pairs", seed))
     values = {f"{row.measure}, {row.protocol}": 100 * row.value for row in rows} | failed | {"seed": seed}
     notes = [f"{unseen} groups without a stored answer count in the sound measures only."] if unseen else []
     report = Report(f"EditReward-Bench, K = {size}: a judge's answers (%)", rows, notes, values, percent=True)
-    return report.with_notes(*genai_bench.notes_lost(orders, "pairs", "wrong in both protocols"))
+    return report.with_notes(*judge.notes_lost(orders, "pairs", "wrong in both protocols"))
 
 
 def _groups_right(answers: Answers, known: Iterable[Answer | None], pairs: int) -> Bool[np.ndarray, " groups"]:

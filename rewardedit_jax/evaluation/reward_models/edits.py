@@ -16,7 +16,7 @@ from rewardedit_jax.data.images import decode_image, is_transparent, read_image
 from rewardedit_jax.data.prefetch import prefetch_map
 from rewardedit_jax.data.records import list_lines
 from rewardedit_jax.evaluation.report import MOST_LISTED, Note, listed
-from rewardedit_jax.evaluation.reward_models.stored_scores import Picture, StoredScores
+from rewardedit_jax.evaluation.reward_models.records import Picture, StoredScores
 from rewardedit_jax.scoring.edit_score import EditScore, Unscorable, matrix
 from rewardedit_jax.scoring.inference import CHUNK_BATCHES
 from rewardedit_jax.scoring.packing import ScorerItem

@@ -14,102 +14,28 @@ InstructBLIP has 19.80 and LLaVA-NeXT 25.35 of all 919 votes.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
-import numpy as np
-from jaxtyping import Float
 
 from rewardedit_jax.data import json_files
 from rewardedit_jax.data.parquet import ParquetRows
 from rewardedit_jax.data.records import BadRecords, Instruction, list_lines
-from rewardedit_jax.evaluation.report import Note, Report, Row, listed, sound_share
+from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
+from rewardedit_jax.evaluation.reward_models import answers
+from rewardedit_jax.evaluation.reward_models.answers import DECIDED, FIRST, KINDS, NOT_STORED, SECOND, TIE, TIES, Vote
 from rewardedit_jax.evaluation.reward_models.aurora import Pair
 from rewardedit_jax.evaluation.reward_models.edits import Edit
-from rewardedit_jax.evaluation.reward_models.lost_answers import KINDS, MISSING, lost_kind, note_lost
-from rewardedit_jax.evaluation.reward_models.records import EmbeddedImage, Records
+from rewardedit_jax.evaluation.reward_models.records import Records
 
-FIRST, SECOND = DECIDED = "[[A>B]]", "[[B>A]]"  # A is the edit that is shown first
-TIE = "[[A=B]]"  # of either kind
 # Human label → the judge's word for it.
 ANSWER_OF = {"leftvote": FIRST, "rightvote": SECOND, "tievote": "[[A=B=Good]]", "bothbad_vote": "[[A=B=Bad]]"}
-_TIES = (TIE, "[[A=B=Good]]", "[[A=B=Bad]]")
 # Word of a judge → verdict: what `parse_response` of GenAI-Bench's inference.py accepts.
-_VERDICTS = {word: word for word in (*DECIDED, *_TIES)} | {"[[A>>B]]": FIRST, "[[B>>A]]": SECOND}
+_VERDICTS = {word: word for word in (*DECIDED, *TIES)} | {"[[A>>B]]": FIRST, "[[B>>A]]": SECOND}
 _VOTES = 919  # of the benchmark
-_NOT_STORED = ""  # the human vote of a row that the file does not have
-_MIRRORED = {FIRST: SECOND, SECOND: FIRST}  # a tie is its own mirror image
 _HUMAN = {"leftvote": 1, "rightvote": -1, "tievote": 0, "bothbad_vote": 0}  # a scorer has one kind of tie
-
-
-# Votes of a judge, in one order of the edits or in both.
-
-
-@dataclass(frozen=True)
-class Vote:
-    """One comparison of two edits by people and by a judge, both in the judge's words."""
-
-    key: str  # identifies the comparison in both orders
-    human: str
-    judged: str  # or the kind of a lost answer, one of `lost_answers.KINDS`
-
-    @property
-    def right(self) -> bool:
-        return self.human == self.judged
-
-    @property
-    def right_as_published(self) -> bool:
-        """The leaderboard takes a tie of unknown kind for either kind."""
-        return self.right or (self.judged == TIE and self.human in _TIES)
-
-
-AnyVote = TypeVar("AnyVote", bound=Vote)
-Votes = Sequence[AnyVote | None]  # None: the judge failed
-
-
-def align_swapped(votes: Votes[AnyVote], swapped: Votes[AnyVote], file: Path) -> Votes[AnyVote]:
-    """The swapped votes in the order of `votes`, with their verdicts mirrored back.
-
-    A failed answer does not say which comparison it was: it may be any that was answered in the other order only.
-
-    Args:
-      file: file of `swapped`, for errors: both orders need the same comparisons, with human votes that change sides.
-    """
-    mirrored = {
-        vote.key: replace(
-            vote, human=_MIRRORED.get(vote.human, vote.human), judged=_MIRRORED.get(vote.judged, vote.judged)
-        )
-        for vote in filter(None, swapped)
-    }
-    known = dict.fromkeys(vote.key for vote in filter(None, votes))
-    only_here, only_swapped = [k for k in known if k not in mirrored], [k for k in mirrored if k not in known]
-    if len(only_here) > swapped.count(None) or len(only_swapped) > votes.count(None):
-        unmatched = [*only_here, *only_swapped]
-        raise ValueError(f"{file}: {len(unmatched)} comparisons are in one order only: {listed(unmatched)}")
-    if len(swapped) != len(votes):
-        raise ValueError(f"{file}: {len(swapped)} votes in this order and {len(votes)} in the other; expected the same")
-    unassigned = iter(only_swapped)
-    found = [mirrored.get(vote.key if vote else next(unassigned, "")) for vote in votes]
-    # Human votes that stay on their side show that the file was not made with exchanged edits.
-    both = [(a, b) for a, b in zip(votes, found, strict=True) if a and b and _NOT_STORED not in (a.human, b.human)]
-    if unlike := [a.key for a, b in both if a.human != b.human]:
-        raise ValueError(f"{file}: {len(unlike)} human votes do not change sides with the edits: {listed(unlike)}")
-    return found
-
-
-def mean_over_orders(orders: Sequence[Votes[Vote]], right: Callable[[Vote], bool]) -> Float[np.ndarray, " n"]:
-    """The share of orders in which each comparison is right; a failed answer is wrong."""
-    return np.mean([[vote is not None and right(vote) for vote in order] for order in orders], axis=0)
-
-
-def same_answer(votes: Votes[Vote], other_order: Votes[Vote], what: str, seed: int) -> Row:
-    """The share of comparisons that a judge answers alike in both orders: its position bias (EditReward, A.8)."""
-    # Two lost answers do not count as agreement.
-    same = [bool(a and b and a.judged == b.judged in _TIES + DECIDED) for a, b in zip(votes, other_order, strict=True)]
-    return sound_share("same answer in both orders", np.array(same), what, seed)
 
 
 # Stored answers of a judge.
@@ -128,7 +54,7 @@ def read_votes(file: Path) -> list[Vote]:
     if repeated := [idx for idx, count in Counter(str(r.idx) for r in records).items() if count > 1]:
         raise ValueError(f"{file}: idx {listed(repeated)} occurs more than once; expected one vote per idx")
     votes = [Vote(_key(r.idx), ANSWER_OF[r.human_vote], _judged(r)) for r in records]
-    return votes + [Vote(_key(idx), _NOT_STORED, MISSING) for idx in _missing_rows([r.idx for r in records])]
+    return votes + [Vote(_key(idx), NOT_STORED, answers.MISSING) for idx in _missing_rows([r.idx for r in records])]
 
 
 def _key(idx: Any) -> str:
@@ -137,7 +63,7 @@ def _key(idx: Any) -> str:
 
 def _judged(record: _VoteRecord) -> str:
     word = record.model_vote
-    return _VERDICTS[word] if isinstance(word, str) and word in _VERDICTS else lost_kind(word, record.response)
+    return _VERDICTS[word] if isinstance(word, str) and word in _VERDICTS else answers.lost_kind(word, record.response)
 
 
 def _missing_rows(indices: Sequence[Any]) -> list[int]:
@@ -154,8 +80,8 @@ def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = N
     report says how often the answers agree.
     """
     orders = [votes] if other_order is None else [votes, other_order]
-    four = mean_over_orders(orders, lambda vote: vote.right)
-    three = mean_over_orders(orders, lambda vote: vote.right or {vote.human, vote.judged} <= {*_TIES})
+    four = answers.mean_over_orders(orders, lambda vote: vote.right)
+    three = answers.mean_over_orders(orders, lambda vote: vote.right or {vote.human, vote.judged} <= {*TIES})
     decided = four[[vote.human in DECIDED for vote in votes]]
     right = sum(vote.right_as_published for vote in votes)
     rows = [
@@ -165,7 +91,7 @@ def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = N
         *([sound_share("humans decided", decided, "votes", seed)] if len(decided) else []),
     ]
     if other_order is not None:
-        rows.append(same_answer(votes, other_order, "votes", seed))
+        rows.append(answers.same_answer(votes, other_order, "votes", seed))
     values = {
         "accuracy": round(100 * right / len(votes), 2),
         "correct": right,
@@ -174,7 +100,7 @@ def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = N
         "counts": _counts(votes),
     }
     report = Report("GenAI-Bench, image editing: a judge's answers (%)", rows, _notes(votes), values, percent=True)
-    return report.with_notes(*notes_lost(orders, "votes", "wrong in both protocols"))
+    return report.with_notes(*answers.notes_lost(orders, "votes", "wrong in both protocols"))
 
 
 def _counts(votes: Sequence[Vote]) -> dict[str, dict[str, int]]:
@@ -187,7 +113,7 @@ def _counts(votes: Sequence[Vote]) -> dict[str, dict[str, int]]:
 
 
 def _notes(votes: Sequence[Vote]) -> list[str]:
-    label, count = Counter(vote.human for vote in votes if vote.human != _NOT_STORED).most_common(1)[0]
+    label, count = Counter(vote.human for vote in votes if vote.human != NOT_STORED).most_common(1)[0]
     rest = f" The benchmark has {_VOTES}." if len(votes) < _VOTES else ""
     return [
         f"Baseline: the constant answer {label} is right in {100 * count / len(votes):.2f} % of the {len(votes)} votes."
@@ -197,25 +123,19 @@ def _notes(votes: Sequence[Vote]) -> list[str]:
     ]
 
 
-def notes_lost(orders: Sequence[Votes[Vote]], what: str, counted: str) -> list[Note]:
-    """Notes about the lost answers of each order of the edits."""
-    suffixes, notes = ("", "_swapped"), []
-    for order, suffix in zip(orders, suffixes, strict=False):
-        named = [(f"answer {i}", MISSING) if vote is None else (vote.key, vote.judged) for i, vote in enumerate(order)]
-        lost = {name: kind for name, kind in named if kind in KINDS}
-        notes.append(note_lost(lost, len(order), what + (", edits exchanged," if suffix else ""), counted, suffix))
-    return notes
-
-
 # The hub's parquet files.
+
+
+class _Image(msgspec.Struct):
+    data: bytes | None = msgspec.field(name="bytes", default=None)  # without it, its edits cannot be scored
 
 
 class _HubRow(msgspec.Struct):
     instruct_prompt: Instruction
     vote_type: Literal[tuple(_HUMAN)]
-    source_image: EmbeddedImage
-    left_output_image: EmbeddedImage
-    right_output_image: EmbeddedImage
+    source_image: _Image
+    left_output_image: _Image
+    right_output_image: _Image
 
 
 _HUB_COLUMNS = _HubRow.__struct_fields__
@@ -234,7 +154,7 @@ def read_hub_pairs(directory: Path) -> list[Pair]:
     pairs = []
     for _, name, row in entries:
         first, second = (
-            Edit(row.source_image.bytes, getattr(row, side).bytes, row.instruct_prompt, f"{name}, {side}")
+            Edit(row.source_image.data or b"", getattr(row, side).data or b"", row.instruct_prompt, f"{name}, {side}")
             for side in ("left_output_image", "right_output_image")
         )
         pairs.append(Pair(first, second, _HUMAN[row.vote_type]))

@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.evaluation.report import MOST_LISTED, Note, listed
+from rewardedit_jax.evaluation.reward_models.answers import UNREADABLE, lost_kind, note_lost
 from rewardedit_jax.evaluation.reward_models.imagenhub import Ratings
-from rewardedit_jax.evaluation.reward_models.lost_answers import UNREADABLE, lost_kind, note_lost
 
 _PARTS = ("SC", "PQ")
 _BEST = 10
