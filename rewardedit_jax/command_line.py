@@ -83,7 +83,7 @@ def add_allow_outside(parser: argparse.ArgumentParser, what: str = "a list may n
 def add_skip_bad(parser: argparse.ArgumentParser, what: str = "items that cannot be read or scored") -> None:
     """Add the argument `--skip-bad N`."""
     help_text = f"allow up to N {what}; they are listed (default: 0)"
-    parser.add_argument("--skip-bad", type=count, default=0, metavar="N", help=help_text)
+    parser.add_argument("--skip-bad", type=whole_number, default=0, metavar="N", help=help_text)
 
 
 def report_bad(faults: Sequence[str], total: int, done: str, skip_bad: int) -> None:
@@ -109,8 +109,8 @@ def not_blank(text: str) -> str:
     return text
 
 
-def count(text: str) -> int:
-    """An argparse type: a number that is not negative."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or more")
+def whole_number(text: str, least: int = 0) -> int:
+    """An argparse type: a whole number, not below `least`."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, {least} or more")
     return int(text)

@@ -189,18 +189,24 @@ class Bin(NamedTuple):
 
 
 def reliability_bins(stated: Values, observed: Values, low: float = 0.5) -> list[Bin]:
-    """The non-empty bins of equal width between `low` and 1, in ascending order.
+    """The non-empty bins of equal width between `low` and 1, in ascending order, without items that are NaN.
 
     Args:
       stated: probabilities in low..1; those of the preferred one of two edits are 1/2 at least.
       observed: 1 where the prediction came true, 0 where not, 1/2 where neither outcome is the right one.
     """
+    stated, observed = (values[~np.isnan(stated)] for values in (stated, observed))
     index = np.clip(((stated - low) / (1 - low) * _BINS).astype(int), 0, _BINS - 1)
     members = [index == i for i in range(_BINS) if (index == i).any()]
     return [Bin(float(stated[m].mean()), float(observed[m].mean()), int(m.sum())) for m in members]
 
 
 def expected_calibration_error(stated: Values, observed: Values) -> float:
-    """Mean |stated - observed| over the bins, weighted by their sizes (Guo et al. 2017, arXiv:1706.04599, eq. 3)."""
+    """Mean |stated - observed| over the bins, weighted by their sizes (Guo et al. 2017, arXiv:1706.04599, eq. 3).
+
+    NaN without stated probabilities, or if one of them is NaN.
+    """
+    if not len(stated) or np.isnan(stated).any():
+        return float("nan")
     bins = reliability_bins(stated, observed)
     return sum(abs(bin.stated - bin.observed) * bin.count for bin in bins) / len(stated)

@@ -11,6 +11,8 @@ from paths import ROOT
 from PIL import Image
 from tiny_scorers import shapes_scorer
 
+from rewardedit_jax.evaluation import charts
+
 EVALUATE = str(ROOT / "launch" / "evaluate.py")
 
 
@@ -169,7 +171,7 @@ def test_groups_with_faults_are_left_out_and_counted(evaluate, scorer, write, tm
     [
         (
             (),
-            r"2 of 10 edits .*\n.*item 1, path1: image .*\n.*item 3, path2: missing image .*\n--skip-bad",
+            r"2 of 10 edits .*\n.*item 1, path1: edited: image .*\n.*item 3, path2: missing image .*\n--skip-bad",
         ),
         (("--skip-bad", "1"), "2 of 10 edits cannot be scored"),
         (("--skip-bad", "2"), None),
@@ -212,6 +214,19 @@ def test_lists_name_images_of_their_directory(evaluate, scorer, write, tmp_path)
         evaluate("aurora", "--model", scorer, "--pairs", pairs, "--allow-outside")
 
 
+def test_a_chart_that_fails_comes_after_the_numbers(evaluate, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(charts, "save_figure", fail)
+    (tmp_path / "pairwise.json").write_text(json.dumps([{"idx": 0, "human_vote": "leftvote", "model_vote": "[[A>B]]"}]))
+    files = ("--json", tmp_path / "out.json", "--png", tmp_path / "out.png")
+    with pytest.raises(SystemExit, match="no space left"):
+        evaluate("genai_bench", "--answers", tmp_path / "pairwise.json", *files)
+    assert "four labels" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["votes"] == 1
+
+
 def test_lost_answers_are_in_the_report(evaluate, tmp_path, capsys):
     votes = [{"idx": 0, "human_vote": "leftvote", "model_vote": "[[A>B]]"}]
     votes += [{"idx": 1, "human_vote": "leftvote", "model_vote": None}]
@@ -249,7 +264,7 @@ def test_stored_scores_give_the_numbers_of_their_scorer(evaluate, scorer, write,
         measured.append(json.loads(out.read_text()))
     assert measured[0] == measured[1]
     stored.write_text("\n".join(stored.read_text().splitlines()[1:]))
-    with pytest.raises(SystemExit, match=r"1 of 6 edits have no score: .*1\.png"):
+    with pytest.raises(SystemExit, match=r"1 of 6 edits .*\n.*1\.png has no score in .*scores\.jsonl"):
         evaluate("aurora", "--scores", stored, "--pairs", pairs)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rewardedit_jax.command_line import count
+from rewardedit_jax.command_line import add_allow_outside, whole_number
 from rewardedit_jax.evaluation.report import Report
 from rewardedit_jax.evaluation.reward_models import (
     aurora,
@@ -69,7 +69,7 @@ def _benchmark(
     parser.add_argument("--tensor", type=int, default=1, metavar="N", help=shared)
     _file(parser, "--scores", "instead of --model: scores of the edits, as written by launch/score.py --output")
     skip = "allow N edits that cannot be scored, and --groups with faults; the report lists them (no N: any number)"
-    parser.add_argument("--skip-bad", type=count, nargs="?", const=math.inf, default=0, metavar="N", help=skip)
+    parser.add_argument("--skip-bad", type=whole_number, nargs="?", const=math.inf, default=0, metavar="N", help=skip)
     parser.set_defaults(run=run)
     return parser
 
@@ -80,8 +80,7 @@ def _file(parser: argparse.ArgumentParser, name: str, about: str, kind: str = "F
 
 def _images(parser: argparse.ArgumentParser) -> None:
     _file(parser, "--images", "directory that image paths are relative to (default: that of the list)", "DIR")
-    outside = "read images outside this directory too, where the list names them"
-    parser.add_argument("--allow-outside", action="store_true", help=outside)
+    add_allow_outside(parser)
 
 
 def _genai_bench(a: argparse.Namespace) -> Report:
