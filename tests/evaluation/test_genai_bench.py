@@ -29,6 +29,39 @@ def test_published_figures(shared_data):
         assert sum(sum(answers.values()) for answers in measured["counts"].values()) == 919
 
 
+# The judge's word → votes by the human label, in the order of HUMANS: counted in the leaderboard's own files
+# (results/image_edition of TIGER-AI-Lab/GenAI-Bench). Rare words are joined.
+LEADERBOARD = {
+    "instructblip": {
+        "[[A>B]]": (87, 94, 7, 141),
+        "[[B>A]]": (60, 90, 6, 125),
+        "[[A=B=Good]]": (11, 21, 5, 25),
+        None: (64, 38, 5, 75),
+        "[[A>B]] 2. Model B is better: [[B>A]] 3. Tie: [[A=B=Good]]": (6, 8, 0, 13),
+        "[[Model B is better]]": (5, 5, 0, 3),
+        "[[A > B]]": (5, 7, 0, 7),
+        "[[B > A]]": (2, 0, 1, 3),
+    },
+    "llavanext": {
+        "[[A>B]]": (204, 234, 23, 345),
+        "[[B>A]]": (9, 4, 0, 7),
+        "[[A=B=Good]]": (5, 8, 0, 12),
+        "[[A=B=Bad]]": (18, 14, 1, 25),
+        None: (4, 3, 0, 3),
+    },
+}
+
+
+@pytest.mark.parametrize(("judge", "accuracy", "lost"), [("instructblip", 19.80, 247), ("llavanext", 25.35, 10)])
+def test_published_figures_of_judges_with_lost_answers(tmp_path, judge, accuracy, lost):
+    counted = [(zip(HUMANS, counts, strict=True), word) for word, counts in LEADERBOARD[judge].items()]
+    votes = [(human, word) for counts, word in counted for human, count in counts for _ in range(count)]
+    measured = evaluate_votes(read_votes(write(tmp_path, votes))).to_json()
+    assert (measured["accuracy"], measured["votes"]) == (accuracy, 919)
+    assert sum(kind["count"] for kind in measured["lost"].values()) == lost
+    assert measured["coverage"] == (919 - lost) / 919
+
+
 def test_accuracies_with_four_three_and_two_labels(tmp_path):
     votes = read_votes(
         write(tmp_path, [(h, a) for h in HUMANS for a in ("[[A>B]]", "[[B>A]]", "[[A=B=Good]]", "[[A=B=Bad]]")])
