@@ -1,6 +1,7 @@
 """What the commands in launch/ share: one-sentence errors, bad items, and logs without other packages' advice."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -27,6 +28,9 @@ def complain_clearly(*more: type[Exception]) -> Iterator[None]:
       more: further exceptions that wrong input raises in this block.
     """
     format_before, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
+    # A terminal that cannot show a character, such as "×" or a name in another script, must not end the command.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         yield
     except (*_USER_ERRORS, *more) as error:

@@ -48,6 +48,7 @@ def test_different_scores_of_an_edit_are_no_score(write):
         ({"source": "a.png", "instruction": "x"}, "line 1: .*`edited`"),
         (["a.png"], "line 1: expected `object`"),
         ({**line(), "instruction": ["x"]}, r"line 1: instruction=\['x'\]"),
+        ({**line(), "edited": "b\0.png"}, r"line 1: edited='b\\x00"),
     ],
 )
 def test_lines_without_an_edit_are_named(write, entry, message):

@@ -79,9 +79,12 @@ class _Mean(msgspec.Struct):
     mean: Number
 
 
+_FileName = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]+\Z")]
+
+
 class _EditLine(msgspec.Struct):
-    source: str
-    edited: str
+    source: _FileName
+    edited: _FileName
     instruction: str
 
 
@@ -108,16 +111,16 @@ def read_scores(file: Path) -> StoredScores:
         raise BadRecords(list_lines(f"{file}:", faults))
     scores: dict[_Key, _Triple] = {}
     errors: dict[_Key, str] = {}
-    contradictory: set[_Key] = set()
+    contradictory: dict[_Key, str] = {}
     for (_, name, line), entry in zip(lines, named, strict=True):
         key = Path(entry.value.source).resolve(), Path(entry.value.edited).resolve(), entry.value.instruction
         means = _means(line, name)
         if isinstance(means, str):
             errors.setdefault(key, f"{key[1]} was not scored ({means})")
         elif scores.setdefault(key, means) != means:
-            errors[key] = f"{key[1]} has different scores, the last in {name}; keep one of them"
-            contradictory.add(key)
-    return StoredScores(file, {key: means for key, means in scores.items() if key not in contradictory}, errors)
+            contradictory[key] = f"{key[1]} has different scores, the last in {name}; keep one of them"
+    known = {key: means for key, means in scores.items() if key not in contradictory}
+    return StoredScores(file, known, errors | contradictory)
 
 
 def _means(line: Mapping[str, Any], name: str) -> _Triple | str:
