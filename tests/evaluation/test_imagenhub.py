@@ -1,6 +1,7 @@
 """ImagenHub: published correlations and human ceiling from the public files, and the faults of these files."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -238,6 +239,14 @@ def test_raters_of_other_edits_or_models(folders):
         file.write_text(content)
         with pytest.raises(ValueError, match=r"rater3\.tsv is not a table of ratings"):
             read_ratings(folders[0])
+
+
+@pytest.mark.parametrize(("name", "replaced"), [("../b.jpg", "b.jpg"), ("/etc/b", "b.jpg"), ("..\\Two", "Two")])
+def test_ratings_name_files_without_directories(folders, name, replaced):
+    file = folders[0] / "IE_rater1.tsv"
+    file.write_text(file.read_text().replace(replaced, name))
+    with pytest.raises(ValueError, match=f"IE_rater1.tsv: expected names .*{re.escape(name)}"):
+        read_ratings(folders[0])
 
 
 @pytest.mark.parametrize(("end", "encoding"), [("\n", "utf-8"), ("\r\n", "utf-8-sig"), ("\n", "utf-16")])

@@ -155,8 +155,9 @@ def test_a_lookup_that_lacks_instructions(museum, lookup, message):
 def test_missing_pictures_are_counted(museum):
     (museum[1] / "Two" / UIDS[2]).unlink()
     ratings = read_ratings(museum[0])
+    edits = rated_edits(museum[1], ratings)
     with pytest.raises(ValueError, match=r"1 of 8 edits cannot .*\n  Two, sample_3_2\.jpg: missing image"):
-        score_edits(brightness, rated_edits(museum[1], ratings))
-    report = evaluate_edits(museum[1], ratings, brightness, skip_bad=1)
+        evaluate_edits(edits, ratings, brightness)
+    report = evaluate_edits(edits, ratings, brightness, skip_bad=1)
     assert report.rows[0].of == "7 of 2 models × 4 edits"
     assert (report.values["unscored"]["count"], report.values["coverage"]) == (1, 7 / 8)

@@ -112,7 +112,8 @@ def _imagenhub(a: argparse.Namespace) -> Report:
         scores, published = map(imagenhub.judged_aspects, (answers.sound, answers.published))
         notes = [imagenhub.note_unrated(a.answers, ratings), *viescore.note_answers(answers)]
         return imagenhub.evaluate_ratings(ratings, scores, a.seed, published).with_notes(*notes)
-    report = imagenhub.evaluate_edits(a.results, ratings, _score_source(a), a.seed, a.skip_bad)
+    rated = imagenhub.rated_edits(a.results, ratings)
+    report = imagenhub.evaluate_edits(rated, ratings, _score_source(a), a.seed, a.skip_bad)
     # The directory of results may have models that were added after the ratings.
     return report.with_notes(imagenhub.note_unrated(a.results, ratings, besides=(imagenhub.SOURCES,)))
 

@@ -149,10 +149,10 @@ def scored_aspects(scores: Float[np.ndarray, "edits 3"], ratings: Ratings) -> di
 
 
 def evaluate_edits(
-    results: Path, ratings: Ratings, source: ScoreSource, seed: int = 0, skip_bad: int | float = 0
+    rated: Sequence[Edit], ratings: Ratings, source: ScoreSource, seed: int = 0, skip_bad: int | float = 0
 ) -> Report:
-    """Correlations of a source's scores of the rated edits; `skip_bad` edits may have no score."""
-    rated, unscored = rated_edits(results, ratings), edits.Unscored(skip_bad)
+    """Correlations of a source's scores of the `rated_edits`, of which `skip_bad` may have no score."""
+    unscored = edits.Unscored(skip_bad)
     scores = edits.score_edits(source, rated, unscored)
     report = evaluate_ratings(ratings, scored_aspects(scores, ratings), seed)
     return report.with_notes(*unscored.notes(rated, source, edits.UNSCORED_POINTS))
