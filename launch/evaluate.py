@@ -38,9 +38,7 @@ def parse() -> argparse.Namespace:
         if name not in ("shapes", "shapes_scorers"):  # have tables and files of their own
             parser.add_argument("--json", type=Path, metavar="FILE", help="file for every number")
             parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
-            parser.add_argument(
-                "--seed", type=whole_number, default=0, help="seed of the bootstrap (default: %(default)s)"
-            )
+            parser.add_argument("--seed", type=whole_number, default=0, help="seed of the bootstrap (default: 0)")
     return p.parse_args()
 
 

@@ -198,7 +198,7 @@ def report_scorers(workdir: Path, results: Mapping[str, Sequence[Path]], count: 
 
 
 def _save_curve(report: Mapping[str, Any], name: str, file: Path) -> None:
-    title = f"{name}: expected calibration error {100 * (report['expected_calibration_error'] or math.nan):.1f} %"
+    title = f"{name}: expected calibration error {_percent(report['expected_calibration_error']):.1f} %"
     save_reliability([Bin(*values) for values in report["reliability"]], title, file)
 
 
