@@ -76,7 +76,7 @@ def note_answers(answers: Answers) -> list[Note]:
     used = int((np.isfinite(answers.published) & np.isnan(answers.sound)).sum())
     counted = "which have the mean rank in sound measures and are left out of published ones"
     if used:
-        counted += f" ({used} have a random or clipped score in VIEScore's code, which published measures use)"
+        counted += f" ({used} with a random or clipped score of VIEScore's code, which published measures use)"
     notes = [note_lost(answers.lost, answers.sound.size, "scores", counted)]
     if found := answers.not_rated:
         values = {"not_rated": {"count": len(found), "first": found[:MOST_LISTED]}}
