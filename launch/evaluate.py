@@ -21,13 +21,11 @@ judge's answers (--answers). `evaluate.py NAME --help` lists the files that a be
 import argparse
 from pathlib import Path
 
-from rewardedit_jax.command_line import complain_clearly, png_file
+from rewardedit_jax.command_line import complain_clearly, png_file, whole_number
 from rewardedit_jax.evaluation.charts import require_matplotlib, save_report
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
 from rewardedit_jax.shapes.scorer_benchmark import add_scorer_benchmarks
-
-_WITHOUT_REPORT = ("shapes", "shapes_scorers")  # have tables and files of their own
 
 
 def parse() -> argparse.Namespace:
@@ -37,10 +35,10 @@ def parse() -> argparse.Namespace:
     add_scorer_benchmarks(benchmarks)
     add_reward_benchmarks(benchmarks)
     for name, parser in benchmarks.choices.items():
-        if name not in _WITHOUT_REPORT:
+        if name not in ("shapes", "shapes_scorers"):  # have tables and files of their own
             parser.add_argument("--json", type=Path, metavar="FILE", help="file for every number")
             parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
-            parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
+            parser.add_argument("--seed", type=whole_number, default=0, help="seed of the bootstrap (default: 0)")
     return p.parse_args()
 
 
@@ -51,7 +49,9 @@ def main() -> None:
             require_matplotlib()  # now, not after an hour of scoring
         if report := a.run(a):
             print(report.to_text())
-            save_report(report, a.json, a.png)
+            save_report(report, a.json, a.png)  # the chart last: the numbers are out if it fails
+            if draw := getattr(a, "draw", None):
+                draw(a, report)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the commands in launch/ share: one-sentence errors, bad items, and logs without other packages' advice."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -27,6 +28,9 @@ def complain_clearly(*more: type[Exception]) -> Iterator[None]:
       more: further exceptions that wrong input raises in this block.
     """
     format_before, warnings.formatwarning = warnings.formatwarning, lambda message, *_: f"warning: {message}\n"
+    # A terminal that cannot show a character, such as "×" or a name in another script, must not end the command.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         yield
     except (*_USER_ERRORS, *more) as error:
@@ -83,7 +87,7 @@ def add_allow_outside(parser: argparse.ArgumentParser, what: str = "a list may n
 def add_skip_bad(parser: argparse.ArgumentParser, what: str = "items that cannot be read or scored") -> None:
     """Add the argument `--skip-bad N`."""
     help_text = f"allow up to N {what}; they are listed (default: 0)"
-    parser.add_argument("--skip-bad", type=_count, default=0, metavar="N", help=help_text)
+    parser.add_argument("--skip-bad", type=whole_number, default=0, metavar="N", help=help_text)
 
 
 def report_bad(faults: Sequence[str], total: int, done: str, skip_bad: int) -> None:
@@ -109,8 +113,8 @@ def not_blank(text: str) -> str:
     return text
 
 
-def _count(text: str) -> int:
-    """An argparse type: a number that is not negative."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or more")
+def whole_number(text: str, least: int = 0) -> int:
+    """An argparse type: a whole number, not below `least`."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, {least} or more")
     return int(text)

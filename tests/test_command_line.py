@@ -1,13 +1,15 @@
 """How the commands tell what went wrong."""
 
 import argparse
+import io
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
-from rewardedit_jax.command_line import complain_clearly, png_file
+from rewardedit_jax.command_line import complain_clearly, png_file, whole_number
 
 
 def complaint(error):
@@ -32,6 +34,21 @@ def test_a_missing_field_of_a_recipe_is_named():
 def test_of_a_printed_traceback_the_last_line_is_told():
     text = "Traceback (most recent call last):\n  File ...\nValueError: unknown variant"
     assert complaint(ValueError(text)) == "error: ValueError: unknown variant"
+
+
+def test_a_terminal_of_another_encoding_shows_question_marks(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    with complain_clearly():
+        print("8 × 179 edits", flush=True)
+    assert written.getvalue() == b"8 ? 179 edits\n"
+
+
+@pytest.mark.parametrize(("text", "least"), [("-1", 0), ("1.0", 0), ("", 0), ("nan", 0), ("0", 1)])
+def test_whole_numbers(text, least):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{least} or more"):
+        whole_number(text, least)
+    assert whole_number("12", least) == 12
 
 
 def test_faults_of_the_program_keep_their_traceback():

@@ -38,7 +38,7 @@ class NotJson(NamedTuple):
 
 def read_json(path: str | Path, type_: Any = Any) -> Any:
     """The value of a .json file, as `type_`. `BadRecords` names the line that is not JSON, or the field at fault."""
-    value = parse_json(_read_text(path))
+    value = parse_json(read_text(path))
     if isinstance(value, NotJson):
         raise BadRecords(f"{path}: line {value.line}: {value.reason}")
     entries, faults = validate([(str(path), value)], type_)
@@ -57,7 +57,7 @@ def read_list(path: str | Path, type_: Any) -> tuple[list[Entry], list[str]]:
     if Path(path).suffix.lower() == ".jsonl":
         # Not splitlines(): strings in JSON may contain U+2028 and other characters that it splits at.
         # A mark may begin any line, where files with marks were joined.
-        lines = [line.removeprefix("\ufeff") for line in _read_text(path).split("\n")]
+        lines = [line.removeprefix("\ufeff") for line in read_text(path).split("\n")]
         return validate([(f"line {n}", parse_json(line)) for n, line in enumerate(lines, 1) if line.strip()], type_)
     values = read_json(path)
     if not isinstance(values, list):
@@ -104,7 +104,8 @@ def _describe(message: str, value: Any) -> str:
     return f"{field}={shown}: {reason}" if field else f"{reason}: {shown}"
 
 
-def _read_text(path: str | Path) -> str:
+def read_text(path: str | Path) -> str:
+    """The text of a file, without its byte order mark. Raises `BadRecords` if the file is not in a Unicode encoding."""
     data = Path(path).read_bytes()
     try:
         # By the byte order mark that editors on Windows write; it is not part of the text.

@@ -61,11 +61,13 @@ def draw_reliability(bins: Sequence[Bin], title: str) -> "Figure":
     The area of a dot grows with the number of items in its bin.
     """
     figure, axes = _new_figure(5.0, 5.0)
-    stated, observed, count = (np.array(values, float) for values in zip(*bins, strict=True))
+    stated, observed, count = np.array(bins, float).reshape(-1, 3).T
     axes.plot([0.5, 1], [0.5, 1], color=_FAINT, linewidth=1, linestyle="--")
     axes.plot(stated, observed, color=_COLORS["sound"], linewidth=1.6)
     # Drawn over the frame: the most important bin often lies in the corner at (1, 1).
-    axes.scatter(stated, observed, s=20 + 180 * count / count.max(), color=_COLORS["sound"], zorder=3, clip_on=False)
+    axes.scatter(
+        stated, observed, s=20 + 180 * count / count.max(initial=1), color=_COLORS["sound"], zorder=3, clip_on=False
+    )
     axes.set_xlim(0.5, 1)
     axes.set_ylim(0, 1)
     axes.set_xlabel("stated probability")

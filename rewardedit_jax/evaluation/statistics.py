@@ -39,7 +39,11 @@ def bootstrap_interval(statistic: Callable[[Int[np.ndarray, " n"]], float], n: i
 
 
 def spearman(a: Num[np.ndarray, " n"], b: Num[np.ndarray, " n"]) -> float:
-    """Spearman's rank correlation; tied values share their mean rank. NaN where either array is constant."""
+    """Spearman's rank correlation; tied values share their mean rank. NaN where either array is constant.
+
+    A value that is missing (NaN) has the mean rank: it adds nothing to the covariance, but the other array's variance
+    includes its item, so that a missing value never pays.
+    """
     # Equals scipy.stats.spearmanr up to the last bit, in a seventh of the time (28 against 204 µs for 179 values):
     # the bootstrap of ImagenHub calls it 96,000 times. scipy.stats.rankdata alone makes it four times slower.
     a, b = _centered_ranks(a), _centered_ranks(b)
@@ -48,8 +52,11 @@ def spearman(a: Num[np.ndarray, " n"], b: Num[np.ndarray, " n"]) -> float:
 
 
 def _centered_ranks(values: Num[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    ordered = np.sort(values)
+    ordered = np.sort(values)  # NaN last
     below, up_to = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    if len(values) and np.isnan(ordered[-1]):
+        missing = np.isnan(values)
+        return np.where(missing, 0, below + up_to - (~missing).sum()) / 2
     return (below + up_to - len(values)) / 2
 
 
@@ -112,7 +119,7 @@ def indices_by_value(values: Iterable[Hashable]) -> dict[Any, list[int]]:
 def correct(human: Human, margin: Margin, threshold: float) -> Bool[np.ndarray, " n"]:
     """Whether the margin gives the human verdict of each pair, where |margin| ≤ threshold predicts a tie.
 
-    A margin of exactly 0 prefers neither edit, whatever the threshold.
+    A margin of exactly 0 prefers neither edit, whatever the threshold. A missing margin (NaN) is never correct.
     """
     return human == np.where(np.abs(margin) <= threshold, 0, np.sign(margin))
 
@@ -152,17 +159,22 @@ def published_accuracy_with_ties(human: Human, margin: Margin) -> float:
     The tie threshold is tuned on the test pairs themselves. The scan predicts a tie for one pair after the other, by
     growing |margin|. It therefore predicts at least one tie, and it also counts states in the middle of a group of
     equal margins: the result depends on the order of the pairs and can exceed what any threshold reaches.
+
+    Pairs without a margin (NaN), which the published code does not know, count as wrong.
     """
-    order = np.argsort(np.abs(margin), kind="stable")
+    known = np.flatnonzero(~np.isnan(margin))
+    order = known[np.argsort(np.abs(margin[known]), kind="stable")]
+    if not len(order):
+        return 0.0
     ties = np.cumsum(human[order] == 0)
-    same_sign = (human * margin > 0)[order]
+    same_sign = human[order] * margin[order] > 0
     decided = same_sign.sum() - np.cumsum(same_sign)
     return float((ties + decided).max() / len(human))
 
 
 def published_threshold(human: Human, margin: Margin) -> float:
     """Tie threshold of EditReward-Bench in EditReward's code: the best of 0 and every |margin|, on the test pairs."""
-    return best_threshold(human, margin, [0.0, *np.unique(np.abs(margin))])
+    return best_threshold(human, margin, [0.0, *np.unique(np.abs(margin[~np.isnan(margin)]))])
 
 
 # Calibration of stated probabilities.
@@ -177,18 +189,24 @@ class Bin(NamedTuple):
 
 
 def reliability_bins(stated: Values, observed: Values, low: float = 0.5) -> list[Bin]:
-    """The non-empty bins of equal width between `low` and 1, in ascending order.
+    """The non-empty bins of equal width between `low` and 1, in ascending order, without items that are NaN.
 
     Args:
       stated: probabilities in low..1; those of the preferred one of two edits are 1/2 at least.
       observed: 1 where the prediction came true, 0 where not, 1/2 where neither outcome is the right one.
     """
+    stated, observed = (values[~np.isnan(stated)] for values in (stated, observed))
     index = np.clip(((stated - low) / (1 - low) * _BINS).astype(int), 0, _BINS - 1)
     members = [index == i for i in range(_BINS) if (index == i).any()]
     return [Bin(float(stated[m].mean()), float(observed[m].mean()), int(m.sum())) for m in members]
 
 
 def expected_calibration_error(stated: Values, observed: Values) -> float:
-    """Mean |stated - observed| over the bins, weighted by their sizes (Guo et al. 2017, arXiv:1706.04599, eq. 3)."""
+    """Mean |stated - observed| over the bins, weighted by their sizes (Guo et al. 2017, arXiv:1706.04599, eq. 3).
+
+    NaN without stated probabilities, or if one of them is NaN.
+    """
+    if not len(stated) or np.isnan(stated).any():
+        return float("nan")
     bins = reliability_bins(stated, observed)
     return sum(abs(bin.stated - bin.observed) * bin.count for bin in bins) / len(stated)

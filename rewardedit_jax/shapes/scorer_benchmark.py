@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from rewardedit_jax.command_line import png_file
+from rewardedit_jax.command_line import png_file, whole_number
 from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.evaluation.charts import save_reliability
 from rewardedit_jax.evaluation.report import Report, Row, TextTable, plus_minus, sound_share
@@ -190,14 +191,14 @@ def report_scorers(workdir: Path, results: Mapping[str, Sequence[Path]], count: 
     files = [workdir / name for name in ("table.txt", "table.json", "reliability.png")]
     files[0].write_text(table.to_text() + "\n", "utf-8")
     write_json(table.to_json(), files[1])
+    print(table.to_text())
     last = list(reports)[-1]
     _save_curve(reports[last][0], results[last][0].parents[1].name, files[2])
-    print(table.to_text())
     return files
 
 
 def _save_curve(report: Mapping[str, Any], name: str, file: Path) -> None:
-    title = f"{name}: expected calibration error {100 * report['expected_calibration_error']:.1f} %"
+    title = f"{name}: expected calibration error {_percent(report['expected_calibration_error']):.1f} %"
     save_reliability([Bin(*values) for values in report["reliability"]], title, file)
 
 
@@ -206,7 +207,7 @@ def add_scorer_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.Argum
     one = benchmarks.add_parser("shapes_scorer", help="how well a scorer ranks edits of the shapes world")
     one.add_argument("--model", required=True, help="directory, training workdir, hub id, or 'shapes_scorer'")
     one.add_argument("--curve", type=png_file, metavar="FILE", help="file for the reliability curve, a PNG")
-    one.set_defaults(run=_run_one)
+    one.set_defaults(run=_run_one, draw=_draw_curve)
 
     several = benchmarks.add_parser("shapes_scorers", help="the same for several scorers, in one table")
     several.add_argument("--arm", required=True, nargs="+", action="append", metavar=("NAME", "DIR"),
@@ -214,15 +215,18 @@ def add_scorer_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.Argum
     several.add_argument("--json", type=Path, metavar="FILE", help="file for the numbers of every seed")
     several.set_defaults(run=_run_several)
     for parser in (one, several):
-        parser.add_argument("--count", type=int, default=256, help="held-out groups of four (default: %(default)s)")
+        groups = "held-out groups of four (default: %(default)s)"
+        parser.add_argument("--count", type=partial(whole_number, least=1), default=256, help=groups)
 
 
 def _run_one(a: argparse.Namespace) -> Report:
     groups = held_out_groups(a.count)
-    report = evaluate_scorer(score_groups(Scorer.load(a.model), groups), groups, a.seed)
+    return evaluate_scorer(score_groups(Scorer.load(a.model), groups), groups, a.seed)
+
+
+def _draw_curve(a: argparse.Namespace, report: Report) -> None:
     if a.curve:
         _save_curve(report.values, Path(a.model).name, a.curve)
-    return report
 
 
 def _run_several(a: argparse.Namespace) -> None:

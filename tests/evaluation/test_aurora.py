@@ -1,12 +1,12 @@
 """AURORA: readers of pairs and points, and their figures for a scorer that is a function of pixels."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.evaluation.reward_models.aurora import (
     evaluate_pairs,
     evaluate_points,
@@ -138,7 +138,7 @@ def test_the_published_file_of_pairs(shared_data):
     folder = shared_data / "editreward"
     pairs = read_pairs(folder / "valid_dataset_1.json", folder)
     assert [pair.human for pair in pairs] == [1] * 503
-    with pytest.raises(FileNotFoundError, match=r"image files are missing: .* and \d+ more"):
+    with pytest.raises(ValueError, match=r"(?s)1006 of 1006 edits cannot .*item 0, path1: missing image .* more"):
         evaluate_pairs(pairs, brightness, "GenAI-Bench")
 
 
@@ -148,11 +148,14 @@ def test_the_published_file_of_pairs(shared_data):
         ("model2_dim1_score", None, "model2_dim1_score=None"),
         ("path1", "", "path1=''"),
         ("prompt", 3, "prompt=3"),
+        ("prompt", " ", "prompt=' '"),
+        ("path2", "../1.png", r"'\.\./1\.png' lies outside the folder .*--allow-outside"),
+        ("path_src", "/etc/1.png", r"'/etc/1\.png' lies outside the folder"),
     ],
 )
 def test_faults_of_pairs_name_item_and_key(tmp_path, grey, key, value, message):
     file = write(tmp_path, [pair(grey, 1, 2, 4, 2), {**pair(grey, 1, 2, 4, 2), key: value}])
-    with pytest.raises(ValueError, match=rf"items\.json: \[1\]\.{message}"):
+    with pytest.raises(ValueError, match=rf"items\.json: 1 bad record of 2:\n  item 1: {message}"):
         read_pairs(file, tmp_path)
 
 
@@ -215,7 +218,7 @@ def test_many_edits_are_scored_in_their_order(tmp_path, grey):
     ("scores", "message"),
     [
         (np.zeros((2, 2)), r"shape \(2, 2\) for 2 edits"),
-        ([[0, 0, 0], [0, 0, np.nan]], r"1 of 2 edits .* not finite: items\.json, item 4, path2$"),
+        ([[0, 0, 0], [0, 0, np.nan]], r"1 of 2 edits .*\n  items\.json, item 4, path2: its scores .*nan"),
     ],
 )
 def test_scorers_that_return_something_else(tmp_path, grey, scores, message):
@@ -236,13 +239,78 @@ def test_an_error_of_a_callable_names_the_first_edit_of_the_call(tmp_path, grey)
         evaluate_pairs(pairs, picky, "AURORA")
 
 
-def test_missing_images_are_found_before_scoring(tmp_path, grey):
-    edits = [Edit(tmp_path / grey(0), tmp_path / name, "x") for name in (grey(1), "b.png", "a.png")]
-    with pytest.raises(FileNotFoundError, match=r"2 of 4 image files are missing: .*a\.png, .*b\.png"):
+def test_all_unreadable_images_are_found_before_scoring(tmp_path, grey):
+    """Missing ones and broken ones, in one error."""
+    names = (grey(1), "b.png", "a.png", grey(2))
+    (tmp_path / grey(2)).write_bytes(b"no picture")
+    edits = [Edit(tmp_path / grey(0), tmp_path / name, "x") for name in names[:3]]
+    edits += [Edit(tmp_path / grey(0), b"no picture", "x", "item 7")]
+    with pytest.raises(ValueError, match="3 of 4 edits cannot be scored") as measured:
         score_edits(lambda *_: pytest.fail("scored"), edits)
+    for line in (r"edit 1: missing image .*b\.png", r"edit 2: missing image .*a\.png", r"item 7: image edited cannot"):
+        assert re.search(line, str(measured.value))
+
+
+@pytest.fixture
+def graded(tmp_path, grey):
+    """Six pairs that `brightness` gets right, with an unreadable edit in the last two."""
+    records = [pair(grey, 200 + i, 100 + i, 4, 2) for i in range(6)]
+    records[4]["path2"], records[5]["path1"] = "none.png", "broken.png"
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    return write(tmp_path, records)
+
+
+def test_pairs_without_scores_are_wrong_as_published_and_else_left_out(graded):
+    with pytest.raises(ValueError, match="2 of 12 edits cannot be scored"):
+        evaluate_pairs(read_pairs(graded), brightness, "AURORA", skip_bad=1)
+    report = evaluate_pairs(read_pairs(graded), brightness, "AURORA", skip_bad=2)
+    assert [(row.protocol, row.of) for row in report.rows] == [
+        ("published", "6 pairs"),
+        ("sound", "4 pairs"),
+    ] * 2
+    measured = rows(report)
+    assert measured["accuracy without ties", "published"] == pytest.approx(4 / 6)
+    assert measured["accuracy without ties", "sound"] == 1
+    # One of the others is predicted to be a tie: the published scan tries no threshold without ties.
+    assert measured["accuracy with ties", "published"] == pytest.approx(3 / 6)
+    assert (report.values["unscored"]["count"], report.values["coverage"]) == (2, 10 / 12)
+    assert "2 edits could not be scored: " in report.notes[-1]
+    assert "item 4, path2: missing image" in report.notes[-1]
+    assert "item 5, path1: image" in report.notes[-1]
+
+
+def test_points_without_scores(tmp_path, grey):
+    """Published correlations are of the others; sound ones give the edit the mean rank."""
+    records = [
+        {"prompt": "p", "input": grey(0), "gen": grey(level), "score": level, "model": "m"} for level in (1, 2, 3, 4)
+    ]
+    records[3]["gen"] = "none.png"
+    points = read_points(write(tmp_path, records), tmp_path, "aurora")
+    report = evaluate_points(points, brightness, "aurora", skip_bad=1)
+    measured = rows(report)
+    assert measured["mean of r", "published"] == 1
+    assert measured["Fisher mean of r", "sound"] == pytest.approx(2 / np.sqrt(2 * 5))
+    assert [row.of for row in report.rows] == ["1 models, 3 edits", "1 models, 4 edits"]
+    assert report.values["coverage"] == 3 / 4
+
+
+def test_images_outside_the_folder_are_read_on_demand(tmp_path, grey):
+    (tmp_path / "lists").mkdir()
+    records = [{**pair(grey, 1, 2, 4, 2), "path_src": "../0.png"}, pair(grey, 1, 2, 4, 2)]
+    file = write(tmp_path / "lists", records)
+    with pytest.raises(ValueError, match=r"1 bad record of 2:\n  item 0: '\.\./0\.png' lies outside"):
+        read_pairs(file)
+    assert read_pairs(file, allow_outside=True)[0].first.source == tmp_path / "lists" / "../0.png"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks(tmp_path, grey, encoding):
+    file = write(tmp_path, [pair(grey, 1, 2, 4, 2)])
+    file.write_bytes(file.read_text().replace("brighter", "plus clair: é").encode(encoding))
+    assert read_pairs(file)[0].first.instruction == "plus clair: é"
 
 
 def test_broken_images_are_named(tmp_path, grey):
     good = tmp_path / grey(0)
-    with pytest.raises(ImageError, match="edited of edit 1"):
+    with pytest.raises(ValueError, match="edit 1: image edited cannot be read"):
         score_edits(brightness, [Edit(good, good, "x"), Edit(good, b"no picture", "x")])

@@ -73,6 +73,18 @@ def test_the_reliability_diagram_has_a_dot_per_bin():
     assert (render(figure) == (58, 110, 190)).all(axis=2).sum() > 300
 
 
+@pytest.mark.parametrize("bins", [[], [Bin(math.nan, math.nan, 3)], [Bin(0.6, 0.5, 0)]])
+def test_a_reliability_diagram_without_numbers(bins):
+    assert render(draw_reliability(bins, "a scorer")).size
+
+
+@pytest.mark.parametrize("interval", [None, (math.nan, math.nan), (-math.inf, math.inf), (math.nan, 0.5)])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_bars_without_finite_numbers(value, interval):
+    report = Report("A benchmark", [Row("a", "sound", value, "0 votes", interval)], [], {}, percent=True)
+    assert render(draw_bars(report)).size
+
+
 def test_missing_directories_are_made(tmp_path):
     save_reliability([Bin(0.6, 0.5, 10)], "a scorer", tmp_path / "new" / "curve.png")
     assert Image.open(tmp_path / "new" / "curve.png").width > 300

@@ -261,9 +261,11 @@ def test_unknown_json_rankings(tmp_path, ranking, names, known):
 def test_faults_name_the_flag_and_no_group_is_an_error(tmp_path):
     item = json_items(tmp_path)
     file = write_json(tmp_path, [item("best", 90, 10), item("A>B", 20)])
-    with pytest.raises(BadRecords, match=r"--skip-bad \(skip_bad=True\)"):
+    with pytest.raises(BadRecords, match=r"--skip-bad N \(skip_bad=N\)"):
         read_groups(file, tmp_path)
-    read = read_groups(file, tmp_path, skip_bad=True)
+    with pytest.raises(BadRecords, match="2 bad records"):
+        read_groups(file, tmp_path, skip_bad=1)
+    read = read_groups(file, tmp_path, skip_bad=2)
     with pytest.raises(ValueError, match=r"no group .*: all 2 .*item 0; .*item 1"):
         join_groups([read])
     with pytest.raises(ValueError, match="no group"):
@@ -277,6 +279,38 @@ def test_json_items_without_paths(tmp_path):
     for change, measured in (
         ({"path_src": ""}, "item 0: path_src=''"),
         ({"paths_generated": ["10.png"]}, "item 0: paths_generated=\\['10.png'\\]"),
+        ({"prompt": "\t"}, "item 0: prompt="),
+        ({"path_src": "../0.png"}, r"item 0: '\.\./0\.png' lies outside"),
     ):
         with pytest.raises(BadRecords, match=measured):
             read_groups(write_json(tmp_path, [{**item, **change}]), tmp_path)
+
+
+def test_groups_with_an_edit_without_a_score(tmp_path):
+    """Published: wrong, with all their pairs. Sound: left out."""
+    groups = [group((0, 1)), group((1, 0)), group((0, 1)), group((0, 1, 2), 3), group((0, 1, 2), 3)]
+    nan = np.nan
+    scores = [np.array(s) for s in ([2.0, 1.0], [0.0, 3.0], [1.0, nan], [3.0, 2.0, 1.0], [3.0, 2.0, nan])]
+    report = measure_groups(groups, scores)
+    measured = rows(report)
+    assert measured["K = 2, strict", "published"] == (round(2 / 3, 6), "3 groups")
+    assert measured["K = 2, pairwise", "published"] == (round(2 / 3, 6), "3 pairs")
+    assert measured["K = 2, strict", "sound"] == (1.0, "2 groups")
+    assert measured["K = 3, strict", "published"] == (0.5, "2 groups")
+    assert measured["K = 3, pairwise", "published"] == (0.5, "6 pairs")
+    assert measured["K = 3, pairwise", "sound"] == (1.0, "3 pairs")
+    assert measured["overall, pairwise", "published"] == (round(5 / 9, 6), "9 pairs")
+    assert measured["overall, strict", "sound"] == (1.0, "3 groups")
+    assert report.to_json()["counts"]["overall"] == {"groups": 5, "strictly_right": {"published": 3, "sound": 3}}
+
+
+def test_an_edit_without_an_image_is_left_out_on_demand(tmp_path):
+    item = json_items(tmp_path)
+    items = [item("A>B", 90, 10), item("B>A", 20, 30), item("A>B", 50, 20), item("A>B", 50, 77)]
+    groups = read_groups(write_json(tmp_path, items)).groups
+    with pytest.raises(ValueError, match=r"1 of 8 edits .*\n.*item 3, edit B: missing image .*77\.png"):
+        evaluate_groups(groups, brightness)
+    report = evaluate_groups(groups, brightness, skip_bad=1)
+    assert rows(report)["K = 2, strict", "published"] == (0.75, "4 groups")
+    assert rows(report)["K = 2, strict", "sound"][1] == "3 groups"
+    assert report.values["coverage"] == 7 / 8

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from rewardedit_jax.data.records import BadRecords
+from rewardedit_jax.evaluation.reward_models.answers import align_swapped
 from rewardedit_jax.evaluation.reward_models.editreward_pairs import evaluate_answers, read_answers
-from rewardedit_jax.evaluation.reward_models.genai_bench import align_swapped
 
 
 def result(group, pair, human, judged, models=("m1", "m2")):
@@ -69,7 +69,7 @@ def test_other_layouts(tmp_path, content, message):
         read_answers(write(tmp_path, content), 2)
 
 
-@pytest.mark.parametrize(("key", "value"), [("model_vote", None), ("comparison_type", 1)])
+@pytest.mark.parametrize(("key", "value"), [("human_vote", None), ("comparison_type", 1)])
 def test_results_without_votes_are_named(tmp_path, key, value):
     broken = {**result("a", "AvsB", "A>B", "A>B"), key: value}
     with pytest.raises(ValueError, match=rf"results\[1\]\.{key}={value}"):
@@ -80,10 +80,8 @@ def test_results_without_votes_are_named(tmp_path, key, value):
     ("size", "votes", "message"),
     [
         (2, ("AvsB", "banana", "banana"), "human_vote about AvsB is 'banana'; expected A>B, B>A, A=B"),
-        (2, ("AvsB", "A>B", "a>b"), "model_vote about AvsB is 'a>b'; expected A>B, B>A, A=B, Unknown"),
         (2, ("AvsC", "A>C", "A>C"), "unknown comparison_type 'AvsC' of 2 edits; is --size right?"),
         (3, ("AvsC", "A>B", "A>B"), "human_vote about AvsC is 'A>B'; expected A>C, C>A"),
-        (3, ("AvsC", "A>C", "A=C"), "model_vote about AvsC is 'A=C'; expected A>C, C>A, A>B, B>A,"),
     ],
 )
 def test_unknown_labels_are_named(tmp_path, size, votes, message):
@@ -104,6 +102,36 @@ def test_a_vote_about_other_edits_is_wrong(tmp_path):
     results = [result("a", pair, vote, "B>C") for pair, vote in VOTES.items()]
     report = evaluate_answers(read_answers(write(tmp_path, {"results": results}), 3), 3)
     assert [row.value for row in report.rows if row.measure == "pairwise"] == [1 / 3]
+
+
+def test_lost_answers_are_wrong_and_listed_by_kind(tmp_path):
+    stored = [
+        {"model_vote": "A>B"},
+        {"model_vote": None},
+        {"model_vote": "Unknown", "model_response": " "},
+        {"model_vote": "a>b", "model_response": "a>b"},
+        {"model_vote": "Unknown"},
+        {"model_vote": ["A>B"]},
+        {"model_vote": "Unknown", "model_response": "I\u2019m sorry, but I can\u2019t assist with that."},
+    ]
+    results = [{**result(f"g{i}", "AvsB", "A>B", None), **answer} for i, answer in enumerate(stored)]
+    report = evaluate_answers(read_answers(write(tmp_path, {"results": [*results, None]}), 2), 2)
+    assert rows(report)["strict", "published"] == (1 / 7, "7 groups")
+    assert rows(report)["pairwise", "sound"] == (1 / 8, "8 pairs")
+    lost = {kind: of["first"] for kind, of in report.to_json()["lost"].items()}
+    assert lost == {
+        "missing": ["2pair g1 (m1, m2)", "2pair g2 (m1, m2)", "answer 7"],
+        "unreadable": ["2pair g3 (m1, m2)", "2pair g4 (m1, m2)", "2pair g5 (m1, m2)"],
+        "refused": ["2pair g6 (m1, m2)"],
+    }
+    assert "1 groups without a stored answer count in the sound measures only." in report.notes
+
+
+def test_rows_that_a_file_lacks_are_missing_answers(tmp_path):
+    results = [result("a", pair, VOTES[pair], VOTES[pair]) for pair in ("AvsB", "AvsC")]
+    report = evaluate_answers(read_answers(write(tmp_path, {"results": results}), 3), 3)
+    assert rows(report)["pairwise", "sound"] == (2 / 3, "3 pairs")
+    assert report.values["failed"] == report.values["lost"]["missing"]["count"] == 1
 
 
 def test_repeated_pairs_are_named(tmp_path):
@@ -178,7 +206,8 @@ def test_failed_answers_of_either_order_count(tmp_path):
     assert measured["strict", "sound"] == (pytest.approx(1 / 3), "3 groups")
     assert measured["pairwise", "sound"] == (pytest.approx(1 / 3), "3 pairs")
     assert measured["same answer in both orders", "sound"] == (0, "3 pairs")
-    assert "2, with edits exchanged 2 of 3 pairs have no answer" in report.to_text()
+    assert "1 of 3 pairs have a readable answer" in report.to_text()
+    assert "1 of 3 pairs, edits exchanged, have a readable answer" in report.to_text()
     assert (report.values["failed"], report.values["failed_swapped"]) == (2, 2)
 
 

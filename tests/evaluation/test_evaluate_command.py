@@ -11,6 +11,8 @@ from paths import ROOT
 from PIL import Image
 from tiny_scorers import shapes_scorer
 
+from rewardedit_jax.evaluation import charts
+
 EVALUATE = str(ROOT / "launch" / "evaluate.py")
 
 
@@ -65,7 +67,7 @@ def test_editreward_bench(evaluate, tmp_path, capsys):
     evaluate("editreward_bench", "--answers", tmp_path / "judge.json", "--size", 2, "--json", out)
     measured = json.loads(out.read_text())
     assert (measured["strict, published"], measured["strict, sound"], measured["failed"]) == (100, 50, 1)
-    assert "1 of 2 pairs have no answer" in capsys.readouterr().out
+    assert "1 of 2 pairs have a readable answer" in capsys.readouterr().out
 
 
 def test_editreward_bench_in_both_orders(evaluate, tmp_path):
@@ -164,6 +166,80 @@ def test_groups_with_faults_are_left_out_and_counted(evaluate, scorer, write, tm
         evaluate(*measure, write([bad]), "--skip-bad")
 
 
+@pytest.mark.parametrize(
+    ("allowed", "message"),
+    [
+        (
+            (),
+            r"2 of 10 edits .*\n.*item 1, path1: edited: image .*\n.*item 3, path2: missing image .*\n--skip-bad",
+        ),
+        (("--skip-bad", "1"), "2 of 10 edits cannot be scored"),
+        (("--skip-bad", "2"), None),
+        (("--skip-bad",), None),
+    ],
+)
+def test_edits_that_cannot_be_scored(evaluate, scorer, write, tmp_path, capsys, allowed, message):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    records = [
+        _pair(1, 2, 4, 1),
+        _pair("broken", 3, 1, 3),
+        _pair(4, 5, 2, 1),
+        _pair(5, "none", 3, 1),
+        _pair(3, 4, 1, 2),
+    ]
+    measure = ("aurora", "--model", scorer, "--pairs", write(records), "--json", tmp_path / "out.json", *allowed)
+    if message:
+        with pytest.raises(SystemExit, match=message):
+            evaluate(*measure)
+        return
+    evaluate(*measure)
+    measured = json.loads((tmp_path / "out.json").read_text())
+    assert (measured["unscored"]["count"], measured["coverage"], measured["pairs"]) == (2, 0.8, 5)
+    assert [row["of"] for row in measured["rows"]] == ["5 pairs", "3 pairs"] * 2
+    assert "2 edits could not be scored: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [("--seed", "-1"), ("--seed", "x"), ("--skip-bad", "-2"), ("--skip-bad", "nan")])
+def test_numbers_that_are_not_counts(evaluate, tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit):
+        evaluate("genai_bench", "--answers", tmp_path / "pairwise.json", *arguments)
+    assert f"{arguments[0]}: " in capsys.readouterr().err
+
+
+def test_lists_name_images_of_their_directory(evaluate, scorer, write, tmp_path):
+    pairs = write([{**_pair(1, 2, 4, 1), "path1": "../1.png"}, _pair(1, 2, 4, 1)])
+    with pytest.raises(SystemExit, match=r"item 0: '\.\./1\.png' lies outside the folder .*--allow-outside"):
+        evaluate("aurora", "--model", scorer, "--pairs", pairs)
+    with pytest.raises(SystemExit, match=r"1 of 4 edits .*\n.*item 0, path1: missing image"):
+        evaluate("aurora", "--model", scorer, "--pairs", pairs, "--allow-outside")
+
+
+def test_a_chart_that_fails_comes_after_the_numbers(evaluate, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(charts, "save_figure", fail)
+    (tmp_path / "pairwise.json").write_text(json.dumps([{"idx": 0, "human_vote": "leftvote", "model_vote": "[[A>B]]"}]))
+    files = ("--json", tmp_path / "out.json", "--png", tmp_path / "out.png")
+    with pytest.raises(SystemExit, match="no space left"):
+        evaluate("genai_bench", "--answers", tmp_path / "pairwise.json", *files)
+    assert "four labels" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["votes"] == 1
+
+
+def test_lost_answers_are_in_the_report(evaluate, tmp_path, capsys):
+    votes = [{"idx": 0, "human_vote": "leftvote", "model_vote": "[[A>B]]"}]
+    votes += [{"idx": 1, "human_vote": "leftvote", "model_vote": None}]
+    votes += [{"idx": 2, "human_vote": "leftvote", "model_vote": "[[Model A is better]]"}]
+    (tmp_path / "pairwise.json").write_text(json.dumps(votes), "utf-8-sig")
+    evaluate("genai_bench", "--answers", tmp_path / "pairwise.json", "--json", tmp_path / "out.json")
+    measured = json.loads((tmp_path / "out.json").read_text())
+    assert (measured["accuracy"], measured["coverage"]) == (33.33, pytest.approx(1 / 3))
+    text = capsys.readouterr().out
+    assert "Coverage: 33.33 %" in text
+    assert "1 missing (idx 1); 1 unreadable (idx 2); 0 refused" in text
+
+
 @pytest.mark.parametrize("asked", [("genai_bench", "--pairs"), ("editreward_bench", "--groups")])
 def test_pictures_inside_parquet_have_no_stored_scores(evaluate, tmp_path, asked):
     with pytest.raises(SystemExit, match=r"inside its parquet files.*--model"):
@@ -188,7 +264,7 @@ def test_stored_scores_give_the_numbers_of_their_scorer(evaluate, scorer, write,
         measured.append(json.loads(out.read_text()))
     assert measured[0] == measured[1]
     stored.write_text("\n".join(stored.read_text().splitlines()[1:]))
-    with pytest.raises(SystemExit, match=r"1 of 6 edits have no score: .*1\.png"):
+    with pytest.raises(SystemExit, match=r"1 of 6 edits .*\n.*1\.png has no score in .*scores\.jsonl"):
         evaluate("aurora", "--scores", stored, "--pairs", pairs)
 
 

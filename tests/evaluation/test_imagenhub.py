@@ -7,13 +7,14 @@ import shutil
 import numpy as np
 import pytest
 
+from rewardedit_jax.evaluation.reward_models import imagenhub
 from rewardedit_jax.evaluation.reward_models.imagenhub import (
     evaluate_ratings,
     judged_aspects,
     note_unrated,
-    read_answers,
     read_ratings,
 )
+from rewardedit_jax.evaluation.reward_models.viescore import note_answers, read_answers
 
 MODELS, UIDS = ("One", "Two"), ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
 # Printed in VIEScore's analyze_json.ipynb: tanh of the mean, over raters, of each one's correlation with the others.
@@ -42,9 +43,17 @@ def folders(tmp_path):
     return ratings, answers
 
 
+@pytest.fixture
+def no_intervals(monkeypatch):
+    """Without the bootstrap, which takes seconds."""
+    monkeypatch.setattr(imagenhub, "bootstrap_interval", lambda *_: (0.0, 1.0))
+
+
 def evaluate(ratings, answers):
     read = read_ratings(ratings)
-    return evaluate_ratings(read, judged_aspects(read_answers(answers, read)))
+    found = read_answers(answers, read)
+    report = evaluate_ratings(read, judged_aspects(found.sound), published=judged_aspects(found.published))
+    return report.with_notes(*note_answers(found))
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +95,7 @@ def test_what_is_measured(published):
     assert "Left out, as published: Imagic." in published["notes"]
 
 
+@pytest.mark.usefixtures("no_intervals")
 def test_a_judge_that_agrees(folders):
     measured = evaluate(*folders).to_json()
     for aspect in ("overall", "semantic", "perceptual"):
@@ -103,6 +113,7 @@ def test_means_of_the_same_ratings_are_ties(folders):
     assert len(np.unique(turned.mean("overall"))) == 1
 
 
+@pytest.mark.usefixtures("no_intervals")
 def test_a_judge_with_constant_answers(folders):
     """Its correlation is null in the published protocol, 0 in the sound one, and its name is in the report."""
     file = folders[1] / "One" / "PQ.json"
@@ -122,19 +133,74 @@ def rewrite(file, change):
     file.write_text(json.dumps(content))
 
 
-def test_uids_that_disagree_are_counted_and_listed(folders):
-    file = folders[1] / "Two" / "SC.json"
-    rewrite(file, lambda answers: [answers.pop("b.jpg"), answers.update({"x.jpg": {"score": [1]}})])
-    measured = "Two/SC.json: of 4 uids, 1 are missing (b.jpg); 1 are not rated (x.jpg)"
-    with pytest.raises(ValueError, match=re.escape(measured)):
-        evaluate(*folders)
+def test_stored_guesses_are_no_answers(published):
+    """Six scores of GPT-4o are random: VIEScore's code stored them for empty texts."""
+    assert published["lost"]["missing"]["count"] == 6
+    assert "DiffEdit/SC sample_129587_2.jpg" in published["lost"]["missing"]["first"]
+    assert published["coverage"] == (2 * 8 * 179 - 6) / (2 * 8 * 179)
 
 
-@pytest.mark.parametrize("score", [[], [11], [-1, 3], [1, 2, 3], ["7"], [None], "n/a", True, [float("nan")]])
-def test_invalid_scores(folders, score):
-    rewrite(folders[1] / "One" / "SC.json", lambda answers: answers["c.jpg"].update(score=score))
-    with pytest.raises(ValueError, match=r"One/SC\.json, c\.jpg: score"):
-        evaluate(*folders)
+GUESS = "guess_if_cannot_parse | "
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (None, "missing"),
+        ({"score": None}, "missing"),
+        ({"score": [], "reasoning": " "}, "missing"),
+        ({"score": [7], "reasoning": GUESS}, "missing"),
+        ({"score": [7, 10**400], "reasoning": ""}, "unreadable"),
+        ({"score": [-1, 3]}, "unreadable"),
+        ({"score": [1, 2, 3]}, "unreadable"),
+        ({"score": ["7"]}, "unreadable"),
+        ({"score": "n/a"}, "unreadable"),
+        ({"score": True}, "unreadable"),
+        ({"score": [float("nan")]}, "unreadable"),
+        ({"score": [7], "reasoning": GUESS + "naturalness 7"}, "unreadable"),
+        ("Sorry, I can't assist with that request.", "refused"),
+        ({"score": [], "reasoning": "I am unable to evaluate this image."}, "refused"),
+        ({"score": [7], "reasoning": GUESS + "I cannot see the images."}, "refused"),
+    ],
+)
+def test_lost_answers(folders, answer, kind):
+    rewrite(folders[1] / "One" / "SC.json", lambda answers: answers.update({"c.jpg": answer}))
+    answers = read_answers(folders[1], read_ratings(folders[0]))
+    assert answers.lost == {"One/SC c.jpg": kind}
+    assert np.argwhere(np.isnan(answers.sound)).tolist() == [[0, 2, 0]]
+    (sentences, values), *_ = note_answers(answers)
+    assert (values["coverage"], values["lost"][kind]["first"]) == (15 / 16, ["One/SC c.jpg"])
+    assert f"1 {kind} (One/SC c.jpg)" in sentences[-1]
+
+
+@pytest.mark.usefixtures("no_intervals")
+def test_published_measures_leave_lost_answers_out(folders):
+    """Of all aspects, as VIEScore's notebook does; sound measures keep the edit, with the mean rank."""
+    rewrite(folders[1] / "One" / "SC.json", lambda answers: answers.pop("a.jpg"))
+    measured = evaluate(*folders).to_json()
+    assert measured["rows"][0]["of"] == "7 of 2 models × 4 edits"
+    assert measured["semantic"]["per_model"]["One"] == pytest.approx(1)
+    ranks, human = np.array([0, 0.5, 0.5, -1]), np.array([1.5, 0, 0, -1.5])  # of a, b, c, d, centred
+    sound = ranks @ human / np.sqrt(ranks @ ranks * (human @ human))
+    expected = np.tanh((np.arctanh(sound) + np.arctanh(1 - 1e-6)) / 2)
+    assert measured["semantic"]["fisher_mean"] == pytest.approx(expected)
+
+
+def test_answers_about_edits_that_nobody_rated_are_listed(folders):
+    rewrite(folders[1] / "Two" / "SC.json", lambda answers: answers.update({"x.jpg": {"score": [1]}}))
+    (_, coverage), (sentences, values) = note_answers(read_answers(folders[1], read_ratings(folders[0])))
+    assert values["not_rated"] == {"count": 1, "first": ["Two/SC x.jpg"]}
+    assert "Two/SC x.jpg" in sentences[0]
+    assert coverage["coverage"] == 1
+
+
+@pytest.mark.usefixtures("no_intervals")
+def test_a_judge_that_never_answered(folders):
+    for file in folders[1].rglob("*.json"):
+        file.write_text("{}")
+    measured = evaluate(*folders).to_json()
+    assert (measured["coverage"], measured["overall"]["fisher_mean"]) == (0, 0)
+    assert measured["overall"]["mean_spearman"] is None
 
 
 @pytest.mark.parametrize("cell", ["[0, 2]", "[0, 0.7]", "[0, true]", "[1]", "", "[0.5, x]", "1"])
@@ -175,12 +241,20 @@ def test_raters_of_other_edits_or_models(folders):
             read_ratings(folders[0])
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_only_line_ends_end_lines(folders, end):
-    """A name may contain characters that Unicode calls line separators."""
+@pytest.mark.parametrize(("name", "replaced"), [("../b.jpg", "b.jpg"), ("/etc/b", "b.jpg"), ("..\\Two", "Two")])
+def test_ratings_name_files_without_directories(folders, name, replaced):
+    file = folders[0] / "IE_rater1.tsv"
+    file.write_text(file.read_text().replace(replaced, name))
+    with pytest.raises(ValueError, match=f"IE_rater1.tsv: expected names .*{re.escape(name)}"):
+        read_ratings(folders[0])
+
+
+@pytest.mark.parametrize(("end", "encoding"), [("\n", "utf-8"), ("\r\n", "utf-8-sig"), ("\n", "utf-16")])
+def test_only_line_ends_end_lines(folders, end, encoding):
+    """A name may contain characters that Unicode calls line separators; a byte order mark is not part of a cell."""
     for file in folders[0].iterdir():
         lines = file.read_text().replace("b.jpg", "b\u2028\x85.jpg").split("\n")
-        file.write_bytes(end.join([*lines, ""]).encode())
+        file.write_bytes(end.join([*lines, ""]).encode(encoding))
     ratings = read_ratings(folders[0])
     assert ratings.uids == ("a.jpg", "b\u2028\x85.jpg", "c.jpg", "d.jpg")
     assert ratings.models == MODELS

@@ -19,6 +19,7 @@ from rewardedit_jax.evaluation.reward_models.aurora import evaluate_pairs
 from rewardedit_jax.evaluation.reward_models.edits import score_edits
 from rewardedit_jax.evaluation.reward_models.genai_bench import read_hub_pairs
 from rewardedit_jax.evaluation.reward_models.imagenhub import (
+    evaluate_edits,
     evaluate_ratings,
     rated_edits,
     read_ratings,
@@ -65,16 +66,24 @@ def test_votes_of_the_hub(hub):
 
 
 def test_no_row_of_the_hub_is_left_out_silently(hub):
-    bad = [vote("upvote", 1, 2), vote("tievote", 1, 2, instruct_prompt=" "), vote("tievote", 1, 2)]
-    bad[2]["left_output_image"] = {"bytes": None, "path": "lost.png"}
-    with pytest.raises(BadRecords, match="3 of 4 rows") as measured:
+    bad = [vote("upvote", 1, 2), vote("tievote", 1, 2, instruct_prompt=" ")]
+    with pytest.raises(BadRecords, match="2 of 3 rows") as measured:
         read_hub_pairs(hub(vote("leftvote", 1, 2), *bad))
     for fault in (
         "row 1 of all: vote_type='upvote'",
         "row 2 of all: instruct_prompt=' '",
-        "row 3 of all: left_output_image.bytes=None",
     ):
         assert fault in str(measured.value)
+
+
+def test_a_row_of_the_hub_without_an_image(hub):
+    rows = [vote("leftvote", 90, 10), vote("rightvote", 10, 90), vote("tievote", 1, 2)]
+    rows[2]["left_output_image"] = {"bytes": None, "path": "lost.png"}
+    pairs = read_hub_pairs(hub(*rows))
+    with pytest.raises(ValueError, match=r"1 of 6 edits .*\n.*row 2 of all, left_output_image: image edited"):
+        evaluate_pairs(pairs, brightness, "GenAI-Bench")
+    report = evaluate_pairs(pairs, brightness, "GenAI-Bench", skip_bad=1)
+    assert [row.of for row in report.rows[:2]] == ["3 pairs", "2 pairs"]
 
 
 def test_a_folder_without_parquet(tmp_path):
@@ -145,5 +154,10 @@ def test_a_lookup_that_lacks_instructions(museum, lookup, message):
 
 def test_missing_pictures_are_counted(museum):
     (museum[1] / "Two" / UIDS[2]).unlink()
-    with pytest.raises(FileNotFoundError, match="1 of 12 image files are missing"):
-        score_edits(brightness, rated_edits(museum[1], read_ratings(museum[0])))
+    ratings = read_ratings(museum[0])
+    edits = rated_edits(museum[1], ratings)
+    with pytest.raises(ValueError, match=r"1 of 8 edits cannot .*\n  Two, sample_3_2\.jpg: missing image"):
+        evaluate_edits(edits, ratings, brightness)
+    report = evaluate_edits(edits, ratings, brightness, skip_bad=1)
+    assert report.rows[0].of == "7 of 2 models × 4 edits"
+    assert (report.values["unscored"]["count"], report.values["coverage"]) == (1, 7 / 8)

@@ -114,6 +114,21 @@ def test_spearman_of_a_constant_is_not_defined():
     assert np.isnan(spearman(np.ones(4), np.arange(4.0)))
 
 
+def test_spearman_of_missing_values():
+    """They have the mean rank: the others are ordered right, and still the correlation is below 1."""
+    # Centred ranks: -1, 0, 1 and 0 against -1.5, -0.5, 0.5 and 1.5.
+    assert spearman(np.array([1, 2, 3, np.nan]), np.array([1.0, 2, 3, 4])) == pytest.approx(2 / np.sqrt(2 * 5))
+    assert np.isnan(spearman(np.full(3, np.nan), np.arange(3.0)))
+
+
+def test_missing_margins_are_wrong_as_published():
+    human, margin = np.array([1, -1, 0, 1]), np.array([1.0, -1, 0.1, np.nan])
+    assert published_accuracy_with_ties(human, margin) == 3 / 4
+    assert published_accuracy_with_ties(human, np.full(4, np.nan)) == 0
+    assert published_threshold(human, margin) == 0.1
+    assert correct(human, margin, 0.5).tolist() == [True, True, True, False]
+
+
 def test_means_of_correlations():
     assert published_mean([0.3, 0.5]) == pytest.approx(np.tanh(0.4))
     assert published_mean([0.4]) == pytest.approx(0.380, abs=5e-4)  # a mean of 0.40 is printed as 0.38
@@ -157,6 +172,13 @@ def test_calibration_in_closed_form():
     assert reliability_bins(stated, observed) == [(pytest.approx(0.55), 0.5, 2), (pytest.approx(0.95), 1.0, 2)]
     assert expected_calibration_error(stated, observed) == pytest.approx(0.05)
     assert expected_calibration_error(stated, np.array([0.5, 0.6, 1.0, 0.9])) == pytest.approx(0)
+
+
+def test_calibration_of_no_numbers():
+    nan = np.array([0.5, np.nan])
+    assert [bin.count for bin in reliability_bins(nan, np.ones(2))] == [1]
+    assert np.isnan(expected_calibration_error(nan, np.ones(2)))
+    assert np.isnan(expected_calibration_error(np.array([]), np.array([])))
 
 
 def test_bins_from_zero():

@@ -20,11 +20,13 @@ import msgspec
 import numpy as np
 from jaxtyping import Float
 
-from rewardedit_jax.data.json_files import read_json
+from rewardedit_jax.data.paths import inside
+from rewardedit_jax.data.records import Instruction
 from rewardedit_jax.evaluation import statistics
 from rewardedit_jax.evaluation.report import Report, Row, listed, note_repeated, sound_share
 from rewardedit_jax.evaluation.reward_models import edits
-from rewardedit_jax.evaluation.reward_models.edits import Edit, Number, ScoreSource, Text
+from rewardedit_jax.evaluation.reward_models.edits import Edit, ScoreSource
+from rewardedit_jax.evaluation.reward_models.records import Number, Text, read_records
 
 _TITLES = {"aurora": "AURORA points", "imagenhub": "ImagenHub points"}
 
@@ -39,7 +41,7 @@ class Pair:
 
 
 class _PairRecord(msgspec.Struct):
-    prompt: Text
+    prompt: Instruction
     path_src: Text
     path1: Text
     path2: Text
@@ -47,42 +49,65 @@ class _PairRecord(msgspec.Struct):
     model2_dim1_score: Number
 
 
-def read_pairs(file: Path, images: Path | None = None) -> list[Pair]:
-    """The pairs of a JSON file, whose image paths are relative to `images`, by default the directory of the file."""
-    images, pairs = images or file.parent, []
-    for i, record in enumerate(read_json(file, edits.Records[_PairRecord])):
+def read_pairs(file: Path, images: Path | None = None, *, allow_outside: bool = False) -> list[Pair]:
+    """The pairs of a JSON file, whose image paths are relative to `images`, by default the directory of the file.
+
+    Paths that lead out of this directory are errors, unless `allow_outside`.
+    """
+    images = images or file.parent
+
+    def pair(name: str, record: _PairRecord) -> Pair:
         # The key of the image is part of the name: a scorer's error about one edit then says which of the two.
-        first, second = (
-            Edit(images / record.path_src, images / getattr(record, key), record.prompt, f"{file}, item {i}, {key}")
-            for key in ("path1", "path2")
+        source, *edited = (
+            inside(images, path, allow_outside=allow_outside) for path in (record.path_src, record.path1, record.path2)
         )
-        pairs.append(Pair(first, second, int(np.sign(record.model1_dim1_score - record.model2_dim1_score))))
-    return pairs
+        keys = zip(edited, ("path1", "path2"), strict=True)
+        first, second = (Edit(source, path, record.prompt, f"{name}, {key}") for path, key in keys)
+        return Pair(first, second, int(np.sign(record.model1_dim1_score - record.model2_dim1_score)))
+
+    return read_records(file, _PairRecord, pair)
 
 
-def evaluate_pairs(pairs: Sequence[Pair], source: ScoreSource, title: str, seed: int = 0) -> Report:
-    """Accuracies of the overall score on human preferences, of at least two pairs."""
+_PAIRS_COUNTED = "Published: a pair with such an edit is wrong. Sound: it is left out."
+
+
+def evaluate_pairs(
+    pairs: Sequence[Pair], source: ScoreSource, title: str, seed: int = 0, skip_bad: int | float = 0
+) -> Report:
+    """Accuracies of the overall score on human preferences, of at least two pairs.
+
+    Args:
+      skip_bad: the number of edits that may have no score.
+    """
     scored = [edit for pair in pairs for edit in (pair.first, pair.second)]
+    unscored = edits.Unscored(skip_bad)
     # One list of first and second edits in turn: a scorer encodes the source they share only once.
-    scores = edits.score_edits(source, scored)[:, edits.OVERALL]
+    scores = edits.score_edits(source, scored, unscored)[:, edits.OVERALL]
     report = measure_pairs(np.array([pair.human for pair in pairs]), scores[::2] - scores[1::2], title, seed)
     # Two pairs are the same in either order of their edits.
     same = [frozenset((pair.first, pair.second)) for pair in pairs]
     preferred = [{1: pair.first, -1: pair.second}.get(pair.human) for pair in pairs]
-    return report.with_notes(note_repeated(same, preferred, "pairs"), edits.note_transparent(source, scored))
+    repeated = note_repeated(same, preferred, "pairs")
+    return report.with_notes(repeated, *unscored.notes(scored, source, _PAIRS_COUNTED))
 
 
 def measure_pairs(human: statistics.Human, margin: statistics.Margin, title: str, seed: int = 0) -> Report:
-    """Accuracies with and without ties, of known margins. `seed` determines the folds and the bootstrap."""
+    """Accuracies with and without ties, of known margins. `seed` determines the folds and the bootstrap.
+
+    Pairs without a margin (NaN) are wrong in published measures, and left out of sound ones.
+    """
+    known = ~np.isnan(margin)
     published = statistics.published_accuracy_with_ties(human, margin)
+    cross_validated = statistics.cross_validated(human[known], margin[known], seed)
     rows = [
         Row("accuracy with ties", "published", published, f"{len(human)} pairs"),
-        sound_share("accuracy with ties", statistics.cross_validated(human, margin, seed), "pairs", seed),
+        sound_share("accuracy with ties", cross_validated, "pairs", seed),
     ]
-    # Without ties there is no threshold to tune, so both protocols give the same value.
-    if human.any():
+    # Without ties there is no threshold to tune, so both protocols give the same value where all margins are known.
+    if human[known].any():
         decided = statistics.correct_without_ties(human, margin)
         rows.append(Row("accuracy without ties", "published", float(decided.mean()), f"{len(decided)} pairs"))
+        decided = statistics.correct_without_ties(human[known], margin[known])
         rows.append(sound_share("accuracy without ties", decided, "pairs", seed))
     values = {
         # In percent, as in table 2; rows hold shares.
@@ -107,8 +132,9 @@ class Point:
 
 def _point_record(**keys: str) -> type[msgspec.Struct]:
     # The two lists differ in the names of their keys only.
-    texts = [(name, Text) for name in ("instruction", "source", "edited", "model")]
-    return msgspec.defstruct("_PointRecord", [*texts, ("score", Number)], rename=keys)
+    texts = [(name, Text) for name in ("source", "edited", "model")]
+    fields = [("instruction", Instruction), *texts, ("score", Number)]
+    return msgspec.defstruct("_PointRecord", fields, rename=keys)
 
 
 _POINT_RECORDS = {
@@ -117,51 +143,61 @@ _POINT_RECORDS = {
 }
 
 
-def read_points(file: Path, images: Path | None, benchmark: str) -> list[Point]:
-    """The points of "aurora" or "imagenhub" in a JSON file, whose image paths are relative as in `read_pairs`."""
+def read_points(file: Path, images: Path | None, benchmark: str, *, allow_outside: bool = False) -> list[Point]:
+    """The points of "aurora" or "imagenhub" in a JSON file, whose image paths are as in `read_pairs`."""
     images = images or file.parent
-    return [
-        Point(Edit(images / r.source, images / r.edited, r.instruction, f"{file}, item {i}"), r.score, r.model)
-        for i, r in enumerate(read_json(file, edits.Records[_POINT_RECORDS[benchmark]]))
-    ]
+
+    def point(name: str, record: msgspec.Struct) -> Point:
+        source, edited = (inside(images, path, allow_outside=allow_outside) for path in (record.source, record.edited))
+        return Point(Edit(source, edited, record.instruction, name), record.score, record.model)
+
+    return read_records(file, _POINT_RECORDS[benchmark], point)
 
 
-def evaluate_points(points: Sequence[Point], source: ScoreSource, benchmark: str, seed: int = 0) -> Report:
-    """Rank correlation of the overall score with human ratings."""
+def evaluate_points(
+    points: Sequence[Point], source: ScoreSource, benchmark: str, seed: int = 0, skip_bad: int | float = 0
+) -> Report:
+    """Rank correlation of the overall score with human ratings; `skip_bad` as in `evaluate_pairs`."""
     scored = [point.edit for point in points]
-    report = measure_points(points, edits.score_edits(source, scored)[:, edits.OVERALL], benchmark, seed)
+    unscored = edits.Unscored(skip_bad)
+    scores = edits.score_edits(source, scored, unscored)[:, edits.OVERALL]
+    report = measure_points(points, scores, benchmark, seed)
     # The same edit may be listed for two models: `Edit` compares by images and instruction.
     repeated = note_repeated(scored, [point.human for point in points], "edits")
-    return report.with_notes(repeated, edits.note_transparent(source, scored))
+    return report.with_notes(repeated, *unscored.notes(scored, source, edits.UNSCORED_POINTS))
 
 
 def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], benchmark: str, seed: int = 0) -> Report:
     """Rank correlations of known scores with human ratings, per model.
 
     EditReward's code reports the plain mean over models for AURORA, and tanh of it for ImagenHub; a second version for
-    ImagenHub compares the edits of one instruction.
+    ImagenHub compares the edits of one instruction. Edits without a score (NaN) are left out of published measures, and
+    have the mean rank in the sound one.
     """
     human, model = np.array([p.human for p in points]), np.array([p.model for p in points])
-    per_model = _per_model(human, scores, model)
+    known = ~np.isnan(scores)
+    per_model = _per_model(human, scores, model, known)
     correlations = list(per_model.values())
-    items = f"{len(per_model)} models, {len(points)} edits"
+    sound = _per_model(human, scores, model)
+    items = f"{len(sound)} models, {{}} edits"
     published = {"mean of r": float(np.mean(correlations))}
     if benchmark == "imagenhub":
         # Table 2 has the tanh. The other two are EditReward's `imagenhub_bench_v2`, which returns the last one.
-        prompts = [point.edit.instruction for point in points]
+        prompts = [point.edit.instruction for point, k in zip(points, known, strict=True) if k]
         published["tanh of mean r"] = statistics.published_mean(correlations)
-        published["r within instructions"] = statistics.per_prompt_spearman(human, scores, prompts)
-        published["r of z-scores, v2"] = statistics.z_scored_spearman(human, scores, prompts)
-    rows = [Row(measure, "published", value, items) for measure, value in published.items()]
+        published["r within instructions"] = statistics.per_prompt_spearman(human[known], scores[known], prompts)
+        published["r of z-scores, v2"] = statistics.z_scored_spearman(human[known], scores[known], prompts)
+    rows = [Row(measure, "published", value, items.format(known.sum())) for measure, value in published.items()]
 
     def resampled_mean(drawn: np.ndarray) -> float:
         # A model without any drawn edit is not part of this resample's mean.
         return statistics.fisher_mean(list(_per_model(human[drawn], scores[drawn], model[drawn]).values()))
 
     interval = statistics.bootstrap_interval(resampled_mean, len(human), seed)
-    rows.append(Row("Fisher mean of r", "sound", statistics.fisher_mean(correlations), items, interval))
+    mean = statistics.fisher_mean(list(sound.values()))
+    rows.append(Row("Fisher mean of r", "sound", mean, items.format(len(points)), interval))
     # The correlation of a model is undefined where its scores, or its ratings, are constant.
-    undefined = [name for name, r in per_model.items() if np.isnan(r)]
+    undefined = [name for name, r in sound.items() if np.isnan(r)]
     notes = ["r: Spearman's correlation over the edits of one model."]
     if undefined:
         notes.append(f"r is undefined, and counts as 0 in sound means, for: {listed(undefined)}.")
@@ -169,5 +205,8 @@ def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], ben
     return Report(f"{_TITLES[benchmark]}: rank correlation with ratings", rows, notes, values, percent=False)
 
 
-def _per_model(human: np.ndarray, scores: np.ndarray, model: np.ndarray) -> dict[str, float]:
-    return {str(m): statistics.spearman(scores[model == m], human[model == m]) for m in np.unique(model)}
+def _per_model(
+    human: np.ndarray, scores: np.ndarray, model: np.ndarray, known: np.ndarray | bool = True
+) -> dict[str, float]:
+    of = {str(name): known & (model == name) for name in np.unique(model)}
+    return {name: statistics.spearman(scores[edits], human[edits]) for name, edits in of.items()}

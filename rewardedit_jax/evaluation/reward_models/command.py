@@ -5,10 +5,12 @@ in the benchmark's own layout (`--answers`). Invalid combinations of arguments a
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rewardedit_jax.command_line import add_allow_outside, whole_number
 from rewardedit_jax.evaluation.report import Report
 from rewardedit_jax.evaluation.reward_models import (
     aurora,
@@ -17,7 +19,10 @@ from rewardedit_jax.evaluation.reward_models import (
     edits,
     genai_bench,
     imagenhub,
+    records,
+    viescore,
 )
+from rewardedit_jax.evaluation.reward_models.answers import align_swapped
 from rewardedit_jax.scoring.scorer import Scorer
 
 # A string, as argparse's class is generic for type checkers only.
@@ -50,8 +55,6 @@ def add_reward_benchmarks(benchmarks: _Subparsers) -> None:
     _file(groups, "--swapped", _SWAPPED)
     groups.add_argument("--size", type=int, choices=(2, 3, 4), help="with --answers: K, the edits in a group")
     _file(groups, "--groups", "for scores: EditReward_Bench_<K>pair.json, or the hub's directory", "PATH", nargs="+")
-    skip = "leave out --groups with faults (contradictory, incomplete or unknown rankings); the report counts them"
-    groups.add_argument("--skip-bad", action="store_true", help=skip)
     _images(groups)
 
 
@@ -65,6 +68,8 @@ def _benchmark(
     shared = "devices that share one copy of a model too large for one (default: %(default)s)"
     parser.add_argument("--tensor", type=int, default=1, metavar="N", help=shared)
     _file(parser, "--scores", "instead of --model: scores of the edits, as written by launch/score.py --output")
+    skip = "allow N edits that cannot be scored, and --groups with faults; the report lists them (no N: any number)"
+    parser.add_argument("--skip-bad", type=whole_number, nargs="?", const=math.inf, default=0, metavar="N", help=skip)
     parser.set_defaults(run=run)
     return parser
 
@@ -75,6 +80,7 @@ def _file(parser: argparse.ArgumentParser, name: str, about: str, kind: str = "F
 
 def _images(parser: argparse.ArgumentParser) -> None:
     _file(parser, "--images", "directory that image paths are relative to (default: that of the list)", "DIR")
+    add_allow_outside(parser)
 
 
 def _genai_bench(a: argparse.Namespace) -> Report:
@@ -82,16 +88,16 @@ def _genai_bench(a: argparse.Namespace) -> Report:
         # The hub publishes parquet files, EditReward a JSON list.
         hub = a.pairs.is_dir() or a.pairs.suffix == ".parquet"
         _refuse_scores(a, hub)
-        pairs = genai_bench.read_hub_pairs(a.pairs) if hub else aurora.read_pairs(a.pairs, a.images)
-        return aurora.evaluate_pairs(pairs, _score_source(a), "GenAI-Bench", a.seed)
+        pairs = genai_bench.read_hub_pairs(a.pairs) if hub else _read_pairs(a)
+        return aurora.evaluate_pairs(pairs, _score_source(a), "GenAI-Bench", a.seed, a.skip_bad)
     votes = genai_bench.read_votes(a.answers)
-    other = genai_bench.align_swapped(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
+    other = align_swapped(votes, genai_bench.read_votes(a.swapped), a.swapped) if a.swapped else None
     return genai_bench.evaluate_votes(votes, other, a.seed)
 
 
 def _aurora(a: argparse.Namespace) -> Report:
     if _given(a, "pairs model", "pairs scores", "points model", "points scores") == "pairs":
-        return aurora.evaluate_pairs(aurora.read_pairs(a.pairs, a.images), _score_source(a), "AURORA", a.seed)
+        return aurora.evaluate_pairs(_read_pairs(a), _score_source(a), "AURORA", a.seed, a.skip_bad)
     return _evaluate_points(a, "aurora")
 
 
@@ -102,26 +108,29 @@ def _imagenhub(a: argparse.Namespace) -> Report:
         return _evaluate_points(a, "imagenhub")
     ratings = imagenhub.read_ratings(a.ratings)
     if form == "answers":
-        scores = imagenhub.judged_aspects(imagenhub.read_answers(a.answers, ratings))
-        notes = [imagenhub.note_unrated(a.answers, ratings)]
-    else:
-        rated, source = imagenhub.rated_edits(a.results, ratings), _score_source(a)
-        scores = imagenhub.scored_aspects(edits.score_edits(source, rated), ratings)
-        # The directory of results may have models that were added after the ratings.
-        unrated = imagenhub.note_unrated(a.results, ratings, besides=(imagenhub.SOURCES,))
-        notes = [unrated, edits.note_transparent(source, rated)]
-    return imagenhub.evaluate_ratings(ratings, scores, a.seed).with_notes(*notes)
+        answers = viescore.read_answers(a.answers, ratings)
+        scores, published = map(imagenhub.judged_aspects, (answers.sound, answers.published))
+        notes = [imagenhub.note_unrated(a.answers, ratings), *viescore.note_answers(answers)]
+        return imagenhub.evaluate_ratings(ratings, scores, a.seed, published).with_notes(*notes)
+    rated = imagenhub.rated_edits(a.results, ratings)
+    report = imagenhub.evaluate_edits(rated, ratings, _score_source(a), a.seed, a.skip_bad)
+    # The directory of results may have models that were added after the ratings.
+    return report.with_notes(imagenhub.note_unrated(a.results, ratings, besides=(imagenhub.SOURCES,)))
 
 
 def _editreward_bench(a: argparse.Namespace) -> Report:
     if _given(a, "answers size", "answers size swapped", "groups model", "groups scores") == "groups":
         _refuse_scores(a, any(path.is_dir() for path in a.groups))
         # Several paths, as EditReward has a JSON file per size: "overall" needs all of them.
-        read = editreward_bench.join_groups([_read_groups(path, a) for path in a.groups])
-        return editreward_bench.evaluate_groups(read.groups, _score_source(a), a.seed, read.left_out)
+        parts, skip_bad = [], a.skip_bad
+        for path in a.groups:
+            parts.append(_read_groups(path, a, skip_bad))
+            skip_bad -= len(parts[-1].left_out)
+        read = editreward_bench.join_groups(parts)
+        return editreward_bench.evaluate_groups(read.groups, _score_source(a), a.seed, read.left_out, skip_bad)
     answers = editreward_pairs.read_answers(a.answers, a.size)
     swapped = editreward_pairs.read_answers(a.swapped, a.size) if a.swapped else None
-    other = None if swapped is None else genai_bench.align_swapped(answers, swapped, a.swapped)
+    other = None if swapped is None else align_swapped(answers, swapped, a.swapped)
     return editreward_pairs.evaluate_answers(answers, a.size, other, a.seed)
 
 
@@ -136,23 +145,27 @@ def _given(a: argparse.Namespace, *forms: str) -> str:
     raise ValueError(f"arguments do not go together; expected {expected}")
 
 
+def _read_pairs(a: argparse.Namespace) -> list[aurora.Pair]:
+    return aurora.read_pairs(a.pairs, a.images, allow_outside=a.allow_outside)
+
+
 def _evaluate_points(a: argparse.Namespace, benchmark: str) -> Report:
-    points = aurora.read_points(a.points, a.images, benchmark)
-    return aurora.evaluate_points(points, _score_source(a), benchmark, a.seed)
+    points = aurora.read_points(a.points, a.images, benchmark, allow_outside=a.allow_outside)
+    return aurora.evaluate_points(points, _score_source(a), benchmark, a.seed, a.skip_bad)
 
 
-def _read_groups(path: Path, a: argparse.Namespace) -> editreward_bench.ReadGroups:
+def _read_groups(path: Path, a: argparse.Namespace, skip_bad: int | float) -> editreward_bench.ReadGroups:
     if path.is_dir():
-        return editreward_pairs.read_hub_groups(path, skip_bad=a.skip_bad)
-    return editreward_bench.read_groups(path, a.images, skip_bad=a.skip_bad)
+        return editreward_pairs.read_hub_groups(path, skip_bad=skip_bad)
+    return editreward_bench.read_groups(path, a.images, skip_bad=skip_bad, allow_outside=a.allow_outside)
 
 
 def _refuse_scores(a: argparse.Namespace, inside_parquet: bool) -> None:
     # Stored scores are found by file name, and images inside parquet files have none.
     if a.scores and inside_parquet:
-        raise ValueError(edits.INSIDE_PARQUET)
+        raise ValueError(records.INSIDE_PARQUET)
 
 
 def _score_source(a: argparse.Namespace) -> edits.ScoreSource:
     # Loaded last: files with faults are reported before a model of several gigabytes is read.
-    return edits.read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base, tensor=a.tensor)
+    return records.read_scores(a.scores) if a.scores else Scorer.load(a.model, a.base, tensor=a.tensor)

@@ -5,14 +5,14 @@ there twice, a few of them with contradictory rankings (issue 15 of TIGER-AI-Lab
 contradictions are errors.
 
 A judge compares two edits at a time. EditReward's `inference_{2,3,4}pair_hf.py` write {"results": [...]} with an object
-per pair: `id`, `human_vote`, `model_vote`, `model_1`, `model_2` and `comparison_type` (`AvsC`: A is shown first); or
-null where the judge failed. Votes are `A>C` or `C>A`, for two edits also `A=B`; the judge's vote can also be `Unknown`
-or concern other edits than the two shown, `B>C`. These are the rows of the VLMs in table 2 of EditReward
-(arXiv:2509.26346).
+per pair: `id`, `human_vote`, `model_vote`, `model_response` (the judge's text), `model_1`, `model_2` and
+`comparison_type` (`AvsC`: A is shown first); or null where the judge failed. Votes are `A>C` or `C>A`, for two edits
+also `A=B`. The judge's vote may concern other edits than the two shown, `B>C`, which is wrong; any other word, such as
+`Unknown`, is a lost answer. These are the rows of the VLMs in table 2 of EditReward (arXiv:2509.26346).
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, permutations
 from math import comb
@@ -26,11 +26,12 @@ from jaxtyping import Bool
 
 from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.parquet import ParquetRows
-from rewardedit_jax.data.records import BadRecords, list_lines
+from rewardedit_jax.data.records import BadRecords, Instruction, list_lines
 from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
-from rewardedit_jax.evaluation.reward_models import genai_bench
+from rewardedit_jax.evaluation.reward_models import answers as judge
 from rewardedit_jax.evaluation.reward_models.editreward_bench import LETTERS, Group, ReadGroups, without_faulty
-from rewardedit_jax.evaluation.reward_models.edits import Edit, EmbeddedImage, Records, Text, check_record
+from rewardedit_jax.evaluation.reward_models.edits import Edit
+from rewardedit_jax.evaluation.reward_models.records import EmbeddedImage, Records, Text, check_record
 from rewardedit_jax.evaluation.statistics import indices_by_value
 
 # Names that both layouts share.
@@ -74,7 +75,7 @@ class _GroupId(msgspec.Struct):
 
 class _HubRow(_GroupId):
     comparison_type: Text
-    instruction: Text
+    instruction: Instruction
     ranking: Text
     source_image: EmbeddedImage
     candidate_1: EmbeddedImage
@@ -84,11 +85,11 @@ class _HubRow(_GroupId):
 _HUB_LAYOUT = f"expected the hub's TIGER-Lab/EditReward-Bench, with columns {', '.join(_HubRow.__struct_fields__)}."
 
 
-def read_hub_groups(directory: Path, *, skip_bad: bool = False) -> ReadGroups:
+def read_hub_groups(directory: Path, *, skip_bad: int | float = 0) -> ReadGroups:
     """The groups of all parquet files under a directory; their encoded images are held in memory.
 
     Groups with contradictory or unknown rankings, missing pairs, or pairs without a consistent order are errors, or
-    left out with `skip_bad`.
+    left out: at most `skip_bad` (True: any number).
     """
     rows = ParquetRows(directory, _HubRow.__struct_fields__, _HUB_LAYOUT)
     rows_of: dict[str, list[_HubRow]] = {}
@@ -180,23 +181,25 @@ def _order_faults(winner: dict[frozenset[str], str | None], names: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Answer(genai_bench.Vote):
+class Answer(judge.Vote):
     """A judge's vote on one pair of a group."""
 
     group: str  # key of the group
     winner: str | None  # name of the edit that people prefer; None for a tie
 
 
-Answers = Sequence[Answer | None]  # None: the judge failed
+Answers = Sequence[Answer | None]  # None: nothing is stored, not even the pair
+_ELSEWHERE = "elsewhere"  # a verdict on other edits than the two shown
 
 
 class _Result(msgspec.Struct):
     id: str
     human_vote: str
-    model_vote: str
     model_1: str
     model_2: str
     comparison_type: str | None = None
+    model_vote: Any = None
+    model_response: Any = None
 
 
 class _Results(msgspec.Struct):
@@ -204,11 +207,13 @@ class _Results(msgspec.Struct):
 
 
 def read_answers(file: Path, size: int) -> list[Answer | None]:
-    """The answers about the pairs of groups of `size` edits, each pair once; None where the judge failed."""
+    """The answers about the pairs of groups of `size` edits, each pair once; None where nothing is stored."""
     results = read_json(file, _Results).results
     answers = [result and _answer(result, size, f"{file}, result {i}") for i, result in enumerate(results)]
     _check_repeated(answers, file)
-    return answers
+    # The file may lack rows of its groups.
+    pairs = comb(size, 2) * len({answer.group for answer in answers if answer})
+    return answers + [None] * (pairs - len(answers))
 
 
 def _answer(result: _Result, size: int, name: str) -> Answer:
@@ -218,20 +223,27 @@ def _answer(result: _Result, size: int, name: str) -> Answer:
     if not (letters := _compared_letters(shown, size)):
         raise ValueError(f"{name}: unknown comparison_type {shown!r} of {size} edits; is --size right?")
     first, second = letters
-    # The words of `genai_bench.Vote`, in which A is the edit shown first, whatever its letter.
-    human = {f"{first}>{second}": genai_bench.FIRST, f"{second}>{first}": genai_bench.SECOND}
-    human |= {"A=B": "[[A=B]]"} if size == 2 else {}
-    # A vote about other edits than the two shown is an answer, but a wrong one.
-    elsewhere = map(">".join, permutations(LETTERS[:size], 2))
-    judged = dict.fromkeys((*human, *elsewhere, genai_bench.UNKNOWN), genai_bench.UNKNOWN) | human
-    for key, known in (("human_vote", human), ("model_vote", judged)):
-        if (vote := getattr(result, key)) not in known:
-            raise ValueError(f"{name}: {key} about {first}vs{second} is {vote!r}; expected {', '.join(known)}")
+    # The words of `judge.Vote`, in which A is the edit shown first, whatever its letter.
+    human = {f"{first}>{second}": judge.FIRST, f"{second}>{first}": judge.SECOND}
+    human |= {"A=B": judge.TIE} if size == 2 else {}
+    if result.human_vote not in human:
+        raise ValueError(
+            f"{name}: human_vote about {first}vs{second} is {result.human_vote!r}; expected {', '.join(human)}"
+        )
     # The same key in both orders of the edits.
     pair = group if size == 2 else f"{group} {'vs'.join(sorted(letters))}"
     vote = human[result.human_vote]
-    winner = dict(zip((genai_bench.FIRST, genai_bench.SECOND), _edit_names(result, size), strict=True)).get(vote)
-    return Answer(pair, vote, judged[result.model_vote], group, winner)
+    winner = dict(zip((judge.FIRST, judge.SECOND), _edit_names(result, size), strict=True)).get(vote)
+    return Answer(pair, vote, _judged(result, human, size), group, winner)
+
+
+def _judged(result: _Result, verdicts: Mapping[str, str], size: int) -> str:
+    vote, text = result.model_vote, result.model_response
+    elsewhere = dict.fromkeys(map(">".join, permutations(LETTERS[:size], 2)), _ELSEWHERE)
+    if isinstance(vote, str) and (verdict := {**elsewhere, **verdicts}.get(vote)):
+        return verdict
+    # EditReward's code writes this word about any text without a verdict: the text has the kind.
+    return judge.lost_kind(text) if vote == "Unknown" and text is not None else judge.lost_kind(vote, text)
 
 
 def _check_repeated(answers: Answers, file: Path) -> None:
@@ -249,8 +261,9 @@ def _check_repeated(answers: Answers, file: Path) -> None:
 def evaluate_answers(answers: Answers, size: int, other_order: Answers | None = None, seed: int = 0) -> Report:
     """Accuracies of a judge on groups of `size` edits, as `genai_bench.evaluate_votes` for votes.
 
-    The published denominator is the number of groups with at least one answer. The sound one is the number of groups
-    that all pairs make up, answered or not.
+    A lost answer is wrong. Where nothing is stored, not even the pair, it cannot be assigned to a group: the published
+    denominator is the number of groups with at least one stored answer, and the sound one the number of groups that all
+    pairs make up.
     """
     orders = [answers] if other_order is None else [answers, other_order]
     pairs = comb(size, 2)
@@ -262,14 +275,14 @@ def evaluate_answers(answers: Answers, size: int, other_order: Answers | None = 
     rows = [
         *([Row("strict", "published", float(published.mean()), f"{len(published)} groups")] if len(published) else []),
         sound_share("strict", np.concatenate([strict, np.zeros(unseen)]), "groups", seed),
-        sound_share("pairwise", genai_bench.mean_over_orders(orders, lambda answer: answer.right), "pairs", seed),
+        sound_share("pairwise", judge.mean_over_orders(orders, lambda answer: answer.right), "pairs", seed),
     ]
     if other_order is not None:
-        rows.append(genai_bench.same_answer(answers, other_order, "pairs", seed))
-    number = ", with edits exchanged ".join(map(str, failed.values()))
-    notes = [f"{number} of {len(answers)} pairs have no answer; sound measures count them as wrong."]
+        rows.append(judge.same_answer(answers, other_order, "pairs", seed))
     values = {f"{row.measure}, {row.protocol}": 100 * row.value for row in rows} | failed | {"seed": seed}
-    return Report(f"EditReward-Bench, K = {size}: a judge's answers (%)", rows, notes, values, percent=True)
+    notes = [f"{unseen} groups without a stored answer count in the sound measures only."] if unseen else []
+    report = Report(f"EditReward-Bench, K = {size}: a judge's answers (%)", rows, notes, values, percent=True)
+    return report.with_notes(*judge.notes_lost(orders, "pairs", "wrong in both protocols"))
 
 
 def _groups_right(answers: Answers, known: Iterable[Answer | None], pairs: int) -> Bool[np.ndarray, " groups"]:

@@ -1,98 +1,41 @@
 """GenAI-Bench, image editing: which of two edits people prefer (EditReward, arXiv:2509.26346, table 2; A.8).
 
 Two files of TIGER-Lab/GenAI-Bench are read. A leaderboard entry, `<judge>/pairwise.json`, is a list of objects with
-`idx`, `human_vote` and `model_vote`. The hub's parquet files, configuration image_edition (919 rows), have the human
-vote and the images, for any scorer.
+`idx` (the row, 0..918), `human_vote`, `model_vote` (null where the judge's text has no [[...]]) and `response`, the
+text. The hub's parquet files, configuration image_edition (919 rows), have the human vote and the images, for any
+scorer.
 
 The leaderboard's accuracy uses four labels, so that a good tie called a bad one is wrong: Random 25.90 and GPT-4o 53.54
 in table 2. Reward models in the same column are evaluated with three labels and a tuned tie threshold
 (`aurora.evaluate_pairs`): the two kinds of figures are not comparable.
+
+A vote that is none of the known words, such as `[[A > B]]`, is lost and counts as wrong, as on the leaderboard:
+InstructBLIP has 19.80 and LLaVA-NeXT 25.35 of all 919 votes.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
-import numpy as np
-from jaxtyping import Float
 
 from rewardedit_jax.data import json_files
 from rewardedit_jax.data.parquet import ParquetRows
-from rewardedit_jax.data.records import BadRecords, list_lines
+from rewardedit_jax.data.records import BadRecords, Instruction, list_lines
 from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
+from rewardedit_jax.evaluation.reward_models import answers
+from rewardedit_jax.evaluation.reward_models.answers import DECIDED, FIRST, KINDS, NOT_STORED, SECOND, TIE, TIES, Vote
 from rewardedit_jax.evaluation.reward_models.aurora import Pair
-from rewardedit_jax.evaluation.reward_models.edits import Edit, EmbeddedImage, NotBlank, Records
+from rewardedit_jax.evaluation.reward_models.edits import Edit
+from rewardedit_jax.evaluation.reward_models.records import Records
 
-FIRST, SECOND = DECIDED = "[[A>B]]", "[[B>A]]"  # A is the edit that is shown first
-UNKNOWN = "Unknown"  # an answer without a verdict
 # Human label → the judge's word for it.
 ANSWER_OF = {"leftvote": FIRST, "rightvote": SECOND, "tievote": "[[A=B=Good]]", "bothbad_vote": "[[A=B=Bad]]"}
-_MIRRORED = {FIRST: SECOND, SECOND: FIRST}  # a tie is its own mirror image
+# Word of a judge → verdict: what `parse_response` of GenAI-Bench's inference.py accepts.
+_VERDICTS = {word: word for word in (*DECIDED, *TIES)} | {"[[A>>B]]": FIRST, "[[B>>A]]": SECOND}
+_VOTES = 919  # of the benchmark
 _HUMAN = {"leftvote": 1, "rightvote": -1, "tievote": 0, "bothbad_vote": 0}  # a scorer has one kind of tie
-
-
-# Votes of a judge, in one order of the edits or in both.
-
-
-@dataclass(frozen=True)
-class Vote:
-    """One comparison of two edits by people and by a judge, both in the judge's words."""
-
-    key: str  # identifies the comparison in both orders
-    human: str
-    judged: str
-
-    @property
-    def right(self) -> bool:
-        return self.human == self.judged
-
-
-AnyVote = TypeVar("AnyVote", bound=Vote)
-Votes = Sequence[AnyVote | None]  # None: the judge failed
-
-
-def align_swapped(votes: Votes[AnyVote], swapped: Votes[AnyVote], file: Path) -> Votes[AnyVote]:
-    """The swapped votes in the order of `votes`, with their verdicts mirrored back.
-
-    A failed answer does not say which comparison it was: it may be any that was answered in the other order only.
-
-    Args:
-      file: file of `swapped`, for errors: both orders need the same comparisons, with human votes that change sides.
-    """
-    mirrored = {
-        vote.key: replace(
-            vote, human=_MIRRORED.get(vote.human, vote.human), judged=_MIRRORED.get(vote.judged, vote.judged)
-        )
-        for vote in filter(None, swapped)
-    }
-    known = dict.fromkeys(vote.key for vote in filter(None, votes))
-    only_here, only_swapped = [k for k in known if k not in mirrored], [k for k in mirrored if k not in known]
-    if len(only_here) > swapped.count(None) or len(only_swapped) > votes.count(None):
-        unmatched = [*only_here, *only_swapped]
-        raise ValueError(f"{file}: {len(unmatched)} comparisons are in one order only: {listed(unmatched)}")
-    if len(swapped) != len(votes):
-        raise ValueError(f"{file}: {len(swapped)} votes in this order and {len(votes)} in the other; expected the same")
-    unassigned = iter(only_swapped)
-    found = [mirrored.get(vote.key if vote else next(unassigned, "")) for vote in votes]
-    # Human votes that stay on their side show that the file was not made with exchanged edits.
-    if unlike := [a.key for a, b in zip(votes, found, strict=True) if a and b and a.human != b.human]:
-        raise ValueError(f"{file}: {len(unlike)} human votes do not change sides with the edits: {listed(unlike)}")
-    return found
-
-
-def mean_over_orders(orders: Sequence[Votes[Vote]], right: Callable[[Vote], bool]) -> Float[np.ndarray, " n"]:
-    """The share of orders in which each comparison is right; a failed answer is wrong."""
-    return np.mean([[vote is not None and right(vote) for vote in order] for order in orders], axis=0)
-
-
-def same_answer(votes: Votes[Vote], other_order: Votes[Vote], what: str, seed: int) -> Row:
-    """The share of comparisons that a judge answers alike in both orders: its position bias (EditReward, A.8)."""
-    # Two failed or unknown answers do not count as agreement.
-    same = [bool(a and b and a.judged == b.judged != UNKNOWN) for a, b in zip(votes, other_order, strict=True)]
-    return sound_share("same answer in both orders", np.array(same), what, seed)
 
 
 # Stored answers of a judge.
@@ -101,15 +44,33 @@ def same_answer(votes: Votes[Vote], other_order: Votes[Vote], what: str, seed: i
 class _VoteRecord(msgspec.Struct):
     idx: Any
     human_vote: Literal[tuple(ANSWER_OF)]
-    model_vote: Literal[tuple(ANSWER_OF.values())]
+    model_vote: Any = None
+    response: Any = None
 
 
 def read_votes(file: Path) -> list[Vote]:
-    """The votes of a `pairwise.json`, in its order."""
+    """The votes of a `pairwise.json`, in its order, then those of the rows that are missing between the others."""
     records = json_files.read_json(file, Records[_VoteRecord])
     if repeated := [idx for idx, count in Counter(str(r.idx) for r in records).items() if count > 1]:
         raise ValueError(f"{file}: idx {listed(repeated)} occurs more than once; expected one vote per idx")
-    return [Vote(f"idx {r.idx}", ANSWER_OF[r.human_vote], r.model_vote) for r in records]
+    votes = [Vote(_key(r.idx), ANSWER_OF[r.human_vote], _judged(r)) for r in records]
+    return votes + [Vote(_key(idx), NOT_STORED, answers.MISSING) for idx in _missing_rows([r.idx for r in records])]
+
+
+def _key(idx: Any) -> str:
+    return f"idx {idx}"
+
+
+def _judged(record: _VoteRecord) -> str:
+    word = record.model_vote
+    return _VERDICTS[word] if isinstance(word, str) and word in _VERDICTS else answers.lost_kind(word, record.response)
+
+
+def _missing_rows(indices: Sequence[Any]) -> list[int]:
+    """The rows below the highest one that are not there, if the indices are rows of the benchmark."""
+    if not all(isinstance(idx, int) and 0 <= idx < _VOTES for idx in indices):
+        return []
+    return sorted(set(range(max(indices))) - set(indices))
 
 
 def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = None, seed: int = 0) -> Report:
@@ -119,10 +80,10 @@ def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = N
     report says how often the answers agree.
     """
     orders = [votes] if other_order is None else [votes, other_order]
-    four = mean_over_orders(orders, lambda vote: vote.right)
-    three = mean_over_orders(orders, lambda vote: vote.right or {vote.human, vote.judged}.isdisjoint(DECIDED))
+    four = answers.mean_over_orders(orders, lambda vote: vote.right)
+    three = answers.mean_over_orders(orders, lambda vote: vote.right or {vote.human, vote.judged} <= {*TIES})
     decided = four[[vote.human in DECIDED for vote in votes]]
-    right = sum(vote.right for vote in votes)
+    right = sum(vote.right_as_published for vote in votes)
     rows = [
         Row("four labels", "published", right / len(votes), f"{len(votes)} votes"),
         sound_share("four labels", four, "votes", seed),
@@ -130,33 +91,51 @@ def evaluate_votes(votes: Sequence[Vote], other_order: Sequence[Vote] | None = N
         *([sound_share("humans decided", decided, "votes", seed)] if len(decided) else []),
     ]
     if other_order is not None:
-        rows.append(same_answer(votes, other_order, "votes", seed))
-    label, count = Counter(vote.human for vote in votes).most_common(1)[0]
-    counts, labels = Counter((vote.human, vote.judged) for vote in votes), ANSWER_OF.values()
+        rows.append(answers.same_answer(votes, other_order, "votes", seed))
     values = {
         "accuracy": round(100 * right / len(votes), 2),
         "correct": right,
         "votes": len(votes),
         "seed": seed,
-        "counts": {human: {judged: counts[human, judged] for judged in labels} for human in labels},
+        "counts": _counts(votes),
     }
-    notes = [
-        f"Baseline: the constant answer {label} is right in {100 * count / len(votes):.2f} % of the votes.",
+    report = Report("GenAI-Bench, image editing: a judge's answers (%)", rows, _notes(votes), values, percent=True)
+    return report.with_notes(*answers.notes_lost(orders, "votes", "wrong in both protocols"))
+
+
+def _counts(votes: Sequence[Vote]) -> dict[str, dict[str, int]]:
+    """Human verdict → the judge's verdict, or kind of a lost answer, → votes."""
+    counts = Counter((vote.human, vote.judged) for vote in votes)
+    labels = [*ANSWER_OF.values()]
+    # Columns that few judges need are left out where they are empty.
+    judged = [*labels, *(word for word in (TIE, *KINDS) if any(vote.judged == word for vote in votes))]
+    return {human: {word: counts[human, word] for word in judged} for human in labels}
+
+
+def _notes(votes: Sequence[Vote]) -> list[str]:
+    label, count = Counter(vote.human for vote in votes if vote.human != NOT_STORED).most_common(1)[0]
+    rest = f" The benchmark has {_VOTES}." if len(votes) < _VOTES else ""
+    return [
+        f"Baseline: the constant answer {label} is right in {100 * count / len(votes):.2f} % of the {len(votes)} votes."
+        + rest,
         "Published figures of reward models use three labels and a tie threshold tuned on the test data: "
         "not comparable with these.",
     ]
-    return Report("GenAI-Bench, image editing: a judge's answers (%)", rows, notes, values, percent=True)
 
 
 # The hub's parquet files.
 
 
+class _Image(msgspec.Struct):
+    data: bytes | None = msgspec.field(name="bytes", default=None)  # without it, its edits cannot be scored
+
+
 class _HubRow(msgspec.Struct):
-    instruct_prompt: NotBlank
+    instruct_prompt: Instruction
     vote_type: Literal[tuple(_HUMAN)]
-    source_image: EmbeddedImage
-    left_output_image: EmbeddedImage
-    right_output_image: EmbeddedImage
+    source_image: _Image
+    left_output_image: _Image
+    right_output_image: _Image
 
 
 _HUB_COLUMNS = _HubRow.__struct_fields__
@@ -175,7 +154,7 @@ def read_hub_pairs(directory: Path) -> list[Pair]:
     pairs = []
     for _, name, row in entries:
         first, second = (
-            Edit(row.source_image.bytes, getattr(row, side).bytes, row.instruct_prompt, f"{name}, {side}")
+            Edit(row.source_image.data or b"", getattr(row, side).data or b"", row.instruct_prompt, f"{name}, {side}")
             for side in ("left_output_image", "right_output_image")
         )
         pairs.append(Pair(first, second, _HUMAN[row.vote_type]))

@@ -9,6 +9,9 @@ Three public directories are read:
               <model>/<uid>         edits
 
 Spearman's correlation is computed per model over its edits. Table 2 prints 38.21 for GPT-4o and 41.84 between humans.
+
+Edits without a score: the published code leaves them out of the correlations. In sound measures they have the mean rank
+(`statistics.spearman`): all edits are in the denominator, and a missing score never pays.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +23,11 @@ import msgspec
 import numpy as np
 from jaxtyping import Float, Int
 
-from rewardedit_jax.data.json_files import read_json, validate
+from rewardedit_jax.data.json_files import read_json, read_text, validate
+from rewardedit_jax.data.records import Instruction
 from rewardedit_jax.evaluation.report import Note, Report, Row, listed
-from rewardedit_jax.evaluation.reward_models.edits import OVERALL, Edit, NotBlank, check_record
+from rewardedit_jax.evaluation.reward_models import edits
+from rewardedit_jax.evaluation.reward_models.edits import Edit, ScoreSource
 from rewardedit_jax.evaluation.statistics import bootstrap_interval, fisher_mean, published_mean, spearman
 
 _Drawn = Int[np.ndarray, " n"] | slice  # indices of the uids in a resample
@@ -35,10 +40,9 @@ ASPECTS: dict[str, Callable[[_Parts], Float[np.ndarray, "*batch"]]] = {
 }
 SOURCES = "input"  # the directory of results that does not belong to a model
 # Aspect → column of a scorer's scores: semantic consistency is following.
-_COLUMNS = {"overall": OVERALL, "semantic": 0, "perceptual": 1}
+_COLUMNS = {"overall": edits.OVERALL, "semantic": 0, "perceptual": 1}
 _UNPUBLISHED = "Imagic"  # rated, but not part of VIEScore's and EditReward's figures
 _Level = Annotated[float, msgspec.Meta(ge=0, le=1, multiple_of=0.5)]
-_Score = Annotated[float, msgspec.Meta(ge=0, le=10)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +83,25 @@ def read_ratings(directory: Path) -> Ratings:
 
 def _read_rater(file: Path) -> dict[str, dict[str, tuple[float, float]]]:
     """uid → model → [SC, PQ]."""
-    # read_text turns "\r\n" into "\n"; splitlines() would also split cells at U+2028, U+0085 and others.
-    lines = [line.split("\t") for line in file.read_text("utf-8").split("\n") if line.strip()]
+    # Not splitlines(), which would also split cells at U+2028, U+0085 and others.
+    rows = [line.removesuffix("\r") for line in read_text(file).split("\n")]
+    lines = [row.split("\t") for row in rows if row.strip()]
     if len(lines) < 2 or len(lines[0]) < 2 or lines[0][0] != "uid":
         raise ValueError(f"{file} is not a table of ratings; expected a first line of uid and models, tab-separated")
     heading, rater = lines[0], {}
+    # Both name files: of edits, and of a judge's answers.
+    if paths := [name for name in (*heading[1:], *(uid for uid, *_ in lines[1:])) if not _is_file_name(name)]:
+        raise ValueError(f"{file}: expected names of models and files, without directories; got {listed(paths)}")
     for uid, *cells in lines[1:]:
         if uid in rater or len(cells) != len(heading) - 1:
             fault = "occurs twice" if uid in rater else f"has {len(cells)} ratings for {len(heading) - 1} models"
             raise ValueError(f"{file}: {uid} {fault}")
         rater[uid] = {m: _cell(cell, f"{file}, {uid}, {m}") for m, cell in zip(heading[1:], cells, strict=True)}
     return rater
+
+
+def _is_file_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not {*name} & {*"/\\\0"}
 
 
 def _cell(text: str, name: str) -> tuple[float, float]:
@@ -106,34 +118,13 @@ def _check_same(expected, found, file: Path, what: str) -> None:
         raise ValueError(f"{file}: of {len(expected)} {what}, {'; '.join(faults)}")
 
 
-class _Answer(msgspec.Struct):
-    score: _Score | Annotated[list[_Score], msgspec.Meta(min_length=1, max_length=2)]
-
-
-def read_answers(directory: Path, ratings: Ratings) -> Float[np.ndarray, "models uids 2"]:
-    """A judge's scores SC and PQ, 0..10, of the rated edits."""
-    if missing := [model for model in ratings.models if not (directory / model).is_dir()]:
-        raise FileNotFoundError(f"{directory} has no directory for {listed(missing)}; expected <model>/{{SC,PQ}}.json")
-    files = [[directory / model / f"{part}.json" for part in ("SC", "PQ")] for model in ratings.models]
-    answers = [[_read_part(file, ratings.uids) for file in of_model] for of_model in files]
-    return np.moveaxis(np.asarray(answers, np.float64), 1, -1)
-
-
-def _read_part(file: Path, uids: Sequence[str]) -> list[float]:
-    answers = read_json(file, dict[str, Any])
-    _check_same(uids, answers, file, "uids")
-    scores = (check_record(answers[uid], _Answer, f"{file}, {uid}").score for uid in uids)
-    # VIEScore takes the minimum of a part's sub-scores.
-    return [min(score) if isinstance(score, list) else score for score in scores]
-
-
 def judged_aspects(answers: Float[np.ndarray, "models uids 2"]) -> dict[str, _Values]:
     """A judge's answers by aspect."""
     return {aspect: combine(answers) for aspect, combine in ASPECTS.items()}
 
 
 class _Lookup(msgspec.Struct):
-    instruction: NotBlank
+    instruction: Instruction
 
 
 def rated_edits(results: Path, ratings: Ratings) -> list[Edit]:
@@ -157,6 +148,16 @@ def scored_aspects(scores: Float[np.ndarray, "edits 3"], ratings: Ratings) -> di
     return {aspect: scores[:, column].reshape(shape) for aspect, column in _COLUMNS.items()}
 
 
+def evaluate_edits(
+    rated: Sequence[Edit], ratings: Ratings, source: ScoreSource, seed: int = 0, skip_bad: int | float = 0
+) -> Report:
+    """Correlations of a source's scores of the `rated_edits`, of which `skip_bad` may have no score."""
+    unscored = edits.Unscored(skip_bad)
+    scores = edits.score_edits(source, rated, unscored)
+    report = evaluate_ratings(ratings, scored_aspects(scores, ratings), seed)
+    return report.with_notes(*unscored.notes(rated, source, edits.UNSCORED_POINTS))
+
+
 def note_unrated(directory: Path, ratings: Ratings, besides: Sequence[str] = ()) -> Note:
     """Note about a directory's models that nobody rated; `besides` and hidden subdirectories are not models."""
     known = {*ratings.models, *ratings.left_out, *besides}
@@ -166,11 +167,25 @@ def note_unrated(directory: Path, ratings: Ratings, besides: Sequence[str] = ())
     return ([note], {"unrated": unrated}) if unrated else ([], {})
 
 
-def evaluate_ratings(ratings: Ratings, scores: Mapping[str, _Values], seed: int = 0) -> Report:
-    """Correlations of scores, by aspect, with the mean rater, and of each rater with the mean of the others."""
-    values: dict[str, Any] = {aspect: _measure(ratings, aspect, of, seed) for aspect, of in scores.items()}
+def evaluate_ratings(
+    ratings: Ratings, scores: Mapping[str, _Values], seed: int = 0, published: Mapping[str, _Values] | None = None
+) -> Report:
+    """Correlations of scores, by aspect, with the mean rater, and of each rater with the mean of the others.
+
+    Args:
+      scores: NaN where an edit has none.
+      published: the scores of published measures, where they differ.
+    """
+    published = published or scores
+    # As in VIEScore's notebook, an edit without one of the scores is left out of all aspects.
+    known = ~np.isnan(published["overall"])
+    values: dict[str, Any] = {
+        aspect: _measure(ratings, aspect, of, np.where(known, published[aspect], np.nan), seed)
+        for aspect, of in scores.items()
+    }
     items = f"{len(ratings.models)} models × {len(ratings.uids)} edits"
-    rows = [row for aspect, found in values.items() for row in _rows(aspect, found, items)]
+    answered = items if known.all() else f"{known.sum()} of {items}"
+    rows = [row for aspect, found in values.items() for row in _rows(aspect, found, items, answered)]
     constant = sorted(f"{aspect} of {model}" for aspect, found in values.items() for model in found["undefined"])
     notes = [
         "r: Spearman's correlation of one model's edits with the mean of all raters; human: of each rater with the "
@@ -183,20 +198,23 @@ def evaluate_ratings(ratings: Ratings, scores: Mapping[str, _Values], seed: int 
     return Report("ImagenHub, text-guided editing: rank correlation with raters", rows, notes, values, percent=False)
 
 
-def _rows(aspect: str, found: Mapping[str, Any], items: str) -> list[Row]:
+def _rows(aspect: str, found: Mapping[str, Any], items: str, answered: str) -> list[Row]:
     human = found["human"]
     return [
-        Row(f"{aspect}: mean of r", "published", found["mean_spearman"], items),
-        Row(f"{aspect}: tanh of mean r", "published", found["tanh_mean"], items),
+        Row(f"{aspect}: mean of r", "published", found["mean_spearman"], answered),
+        Row(f"{aspect}: tanh of mean r", "published", found["tanh_mean"], answered),
         Row(f"{aspect}: Fisher mean of r", "sound", found["fisher_mean"], items, found["interval"]),
         Row(f"{aspect}: human, tanh twice", "published", human["tanh_mean"], items),
         Row(f"{aspect}: human, Fisher mean", "sound", human["fisher_mean"], f"{items}, by rater", human["interval"]),
     ]
 
 
-def _measure(ratings: Ratings, aspect: str, scores: _Values, seed: int) -> dict[str, Any]:
+def _measure(ratings: Ratings, aspect: str, scores: _Values, published: _Values, seed: int) -> dict[str, Any]:
     human = ratings.mean(aspect)
-    per_model = dict(zip(ratings.models, _correlations(scores, human), strict=True))
+    known = ~np.isnan(published)
+    pairs = zip(published, human, known, strict=True)
+    per_model = dict(zip(ratings.models, (spearman(x[k], y[k]) for x, y, k in pairs), strict=True))
+    sound = _correlations(scores, human)
 
     def resampled_mean(drawn: _Drawn) -> float:
         # The same uids for all models, as their scores on one source are not independent.
@@ -205,10 +223,10 @@ def _measure(ratings: Ratings, aspect: str, scores: _Values, seed: int) -> dict[
     return {
         "mean_spearman": float(np.mean(list(per_model.values()))),
         "tanh_mean": published_mean(list(per_model.values())),
-        "fisher_mean": fisher_mean(list(per_model.values())),
+        "fisher_mean": fisher_mean(sound),
         "interval": bootstrap_interval(resampled_mean, len(ratings.uids), seed),
         "per_model": per_model,
-        "undefined": [model for model, r in per_model.items() if np.isnan(r)],
+        "undefined": [model for model, r in zip(ratings.models, sound, strict=True) if np.isnan(r)],
         "human": _human_ceiling(ratings, aspect, seed),
     }
 
