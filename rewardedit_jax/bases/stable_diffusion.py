@@ -19,7 +19,8 @@ from rewardedit_jax.models.vae import AutoencoderKL
 from rewardedit_jax.params import Params
 from rewardedit_jax.weights.files import write_json
 from rewardedit_jax.weights.hub import find_model
-from rewardedit_jax.weights.pretrained import CLIP_TEXT, UNET, VAE, save_pretrained
+from rewardedit_jax.weights.pretrained import CLIP_TEXT, UNET, VAE, write_network
+from rewardedit_jax.weights.saving import replace_model
 from rewardedit_jax.weights.stable_diffusion import widen_conv_in
 
 _KINDS = {"unet": UNET, "vae": VAE, "text_encoder": CLIP_TEXT}
@@ -46,10 +47,11 @@ class StableDiffusionFiles:
         return _PARTITION_RULES
 
     @classmethod
-    def open(cls, directory: Path, dtype: DTypeLike) -> Start:
+    def open(cls, directory: Path, dtype: DTypeLike, allow_nonfinite: bool = False) -> Start:
         """The editor in a diffusers pipeline directory; `dtype` is that of the U-Net and the text encoder."""
         opened = {
-            name: open_component(directory, name, kind, _compute_dtype(name, dtype)) for name, kind in _KINDS.items()
+            name: open_component(directory, name, kind, _compute_dtype(name, dtype), allow_nonfinite)
+            for name, kind in _KINDS.items()
         }
         base = cls(
             **{name: network.module for name, network in opened.items()},
@@ -82,16 +84,16 @@ class StableDiffusionFiles:
         return Start(cls(**modules, process=recipe_process(config, directory), tokenizer=tokenizer), parts)
 
     def save(self, params: Params, directory: Path) -> None:
-        """Write a pipeline directory that PyTorch diffusers loads too."""
-        for name in self.components:
-            save_pretrained(getattr(self, name), params[name], directory / name)
-        self.tokenizer.save_pretrained(directory / "tokenizer")
-        # vocab.json and merges.txt, which transformers 4 reads in place of tokenizer.json.
-        self.tokenizer.backend_tokenizer.model.save(str(directory / "tokenizer"))
+        """Write a pipeline directory that PyTorch diffusers loads too; it replaces the model that is there."""
         scheduler = self.process.to_config()
-        write_json(scheduler, directory / "scheduler" / "scheduler_config.json")
-        # Last: the presence of this file makes the directory a model.
-        write_json(_model_index(self.pipelines[0], scheduler["_class_name"]), directory / "model_index.json")
+        with replace_model(directory) as new:
+            for name in self.components:
+                write_network(getattr(self, name), params[name], new / name)
+            self.tokenizer.save_pretrained(new / "tokenizer")
+            # vocab.json and merges.txt, which transformers 4 reads in place of tokenizer.json.
+            self.tokenizer.backend_tokenizer.model.save(str(new / "tokenizer"))
+            write_json(scheduler, new / "scheduler" / "scheduler_config.json")
+            write_json(_model_index(self.pipelines[0], scheduler["_class_name"]), new / "model_index.json")
 
 
 def _compute_dtype(name: str, dtype: DTypeLike) -> DTypeLike:

@@ -16,9 +16,16 @@ from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.params import Params, abstract_params
 from rewardedit_jax.weights import files
-from rewardedit_jax.weights.engine import WeightMismatch, WeightTable, export_tensors, import_tensors
+from rewardedit_jax.weights.engine import (
+    NonFiniteWeights,
+    WeightMismatch,
+    WeightTable,
+    export_tensors,
+    import_tensors,
+)
 from rewardedit_jax.weights.files import TensorFiles, WeightFileError, read_json, read_weights
 from rewardedit_jax.weights.qwen2_5_vl import edit_reward_table
+from rewardedit_jax.weights.saving import complete_save, replace_model
 from rewardedit_jax.weights.stable_diffusion import text_table, unet_table, vae_table, vision_table
 
 
@@ -63,20 +70,32 @@ class PretrainedNetwork:
     directory: Path
     tensors: TensorFiles
     table: WeightTable
+    allow_nonfinite: bool = False
 
     def read(self, wanted: Callable[[str], bool] | None = None) -> Params:
         """The parameters, as NumPy arrays in a nested dict; `wanted` as of `import_tensors`.
 
-        Raises WeightMismatch if tensors do not fit the network, wanted or not.
+        Raises:
+          WeightMismatch: tensors do not fit the network, wanted or not.
+          WeightFileError: a tensor has a type that is not supported, or values that are not finite.
         """
+        abstract = abstract_params(self.module)
         try:
-            return import_tensors(self.tensors, self.table, abstract_params(self.module), wanted)
+            return import_tensors(self.tensors, self.table, abstract, wanted, self.allow_nonfinite)
         except WeightMismatch as error:
             raise WeightMismatch(f"{self.directory}: {error}") from error
+        except NonFiniteWeights as error:
+            raise WeightFileError(
+                f"{self.tensors.file_of(error.tensor)}: tensor {error}. Copy or download the file again, or load it "
+                "all the same with allow_nonfinite=True."
+            ) from error
 
 
 def open_pretrained(
-    directory: str | Path, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32
+    directory: str | Path,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    allow_nonfinite: bool = False,
 ) -> PretrainedNetwork:
     """Opens a diffusers or transformers component directory: finds its network, without reading the weights.
 
@@ -84,10 +103,12 @@ def open_pretrained(
       directory: a folder with config.json and safetensors (one file or shards, full precision or an fp16 variant).
       dtype: the type that the module computes in.
       param_dtype: the type that parameters are cast to.
+      allow_nonfinite: whether weights may be NaN or infinite; else reading them is an error.
     Raises:
       WeightFileError: no such folder, missing or damaged files, pickles, an unknown network or an unsupported setting.
     """
     directory = Path(directory).expanduser()
+    complete_save(directory)
     config = _read_config(directory)
     kind = _kind_of(config, directory)
     tensors = read_weights(directory)
@@ -96,23 +117,26 @@ def open_pretrained(
     except ValueError as error:
         raise WeightFileError(f"{directory / 'config.json'}: {error}") from error
     module = kind.module(network, dtype=dtype, param_dtype=param_dtype)
-    return PretrainedNetwork(module, directory, tensors, kind.table(network))
+    return PretrainedNetwork(module, directory, tensors, kind.table(network), allow_nonfinite)
 
 
 def load_pretrained(
-    directory: str | Path, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32
+    directory: str | Path,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    allow_nonfinite: bool = False,
 ) -> tuple[nn.Module, Params]:
     """A network and its parameters from a diffusers or transformers component directory.
 
     Args:
-      directory, dtype, param_dtype: as of `open_pretrained`.
+      directory, dtype, param_dtype, allow_nonfinite: as of `open_pretrained`.
     Returns:
       (module, params): `module.apply({"params": params}, ...)`; params is a nested dict of NumPy arrays.
     Raises:
       WeightFileError: as `open_pretrained`.
       WeightMismatch: tensors that do not fit the configuration.
     """
-    network = open_pretrained(directory, dtype, param_dtype)
+    network = open_pretrained(directory, dtype, param_dtype, allow_nonfinite)
     return network.module, network.read()
 
 
@@ -123,10 +147,22 @@ def default_dtype() -> DTypeLike:
 
 
 def save_pretrained(module: nn.Module, params: Params, directory: str | Path) -> None:
-    """Writes a network as a component directory, which diffusers or transformers load too."""
+    """Writes a network as a component directory, which diffusers or transformers load too.
+
+    It replaces the model that the directory holds. Raises ValueError if parameters are not finite.
+    """
+    with replace_model(Path(directory)) as new:
+        write_network(module, params, new)
+
+
+def write_network(module: nn.Module, params: Params, directory: Path) -> None:
+    """Writes the files of `save_pretrained` into an empty directory, such as one in a pipeline's."""
     kind = next(kind for kind in _KINDS.values() if isinstance(module, kind.module))
-    directory = Path(directory)
-    files.write_weights(export_tensors(params, kind.table(module.config)), directory, kind.stem)
+    try:
+        tensors = export_tensors(params, kind.table(module.config))
+    except NonFiniteWeights as error:
+        raise WeightFileError(f"{type(module).__name__} is not saved: tensor {error}.") from error
+    files.write_weights(tensors, directory, kind.stem)
     files.write_json(module.config.to_hf(), directory / "config.json")
 
 
