@@ -31,6 +31,7 @@ from rewardedit_jax.weights.files import WeightFileError, read_json, write_json
 from rewardedit_jax.weights.hub import find_model
 from rewardedit_jax.weights.pretrained import PretrainedNetwork, default_dtype, open_pretrained, write_network
 from rewardedit_jax.weights.saving import replace_model
+from rewardedit_jax.weights.tokenizer_files import save_tokenizer
 
 Picture = str | Path | Image.Image | PreparedImage
 _SETTINGS = ("kind", "aggregation", "positions", "system", "area")  # under "reward_model" in config.json
@@ -100,7 +101,7 @@ class Scorer:
             # `to_hf` has the network's settings; how its inputs are made belongs to the scorer.
             config["reward_model"] |= {"system": self.system, "area": self.area}
             write_json(config, new / "config.json")
-            self.tokenizer.base.save_pretrained(new)
+            save_tokenizer(self.tokenizer.base, new)
             if self.calibration:
                 self.calibration.save(new)
 
