@@ -30,7 +30,8 @@ from rewardedit_jax.diffusion.process import NoiseProcess, process_from_config
 from rewardedit_jax.params import Params, abstract_params, random_params
 from rewardedit_jax.reward import Reward
 from rewardedit_jax.weights.files import WeightFileError, read_json
-from rewardedit_jax.weights.pretrained import NetworkKind, PretrainedNetwork, open_pretrained
+from rewardedit_jax.weights.kinds import NetworkKind
+from rewardedit_jax.weights.pretrained import PretrainedNetwork, open_pretrained
 
 Wanted = Callable[[str], bool]  # whether the parameter of this path is asked for
 # Called with a text and the number of its tokens that the text encoder does not take.

@@ -20,7 +20,8 @@ from rewardedit_jax.models.vae import AutoencoderKL
 from rewardedit_jax.params import Params
 from rewardedit_jax.weights.files import write_json
 from rewardedit_jax.weights.hub import find_model
-from rewardedit_jax.weights.pretrained import CLIP_TEXT, UNET, VAE, write_network
+from rewardedit_jax.weights.kinds import CLIP_TEXT, UNET, VAE
+from rewardedit_jax.weights.pretrained import write_network
 from rewardedit_jax.weights.saving import replace_model
 from rewardedit_jax.weights.stable_diffusion import widen_conv_in
 from rewardedit_jax.weights.tokenizer_files import save_tokenizer

@@ -25,6 +25,7 @@ from rewardedit_jax.models.reward_condition import (
 )
 from rewardedit_jax.models.reward_paper import PaperReward
 from rewardedit_jax.models.reward_released import ReleasedReward
+from rewardedit_jax.models.settings import single_value
 from rewardedit_jax.models.unet_blocks import DownBlock, MidBlock, UpBlock
 
 PARTITION_RULES = (
@@ -43,7 +44,7 @@ PARTITION_RULES = (
 _DOWN_ATTENTION = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
 _UP_ATTENTION = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
 # Settings for which diffusers also accepts lists (per level, or height and width); this network has one value.
-_SINGLE_VALUED = ("cross_attention_dim", "layers_per_block", "norm_num_groups", "sample_size")
+SINGLE_VALUED = ("cross_attention_dim", "layers_per_block", "norm_num_groups", "sample_size")
 # Settings of diffusers' UNet2DConditionModel that change its output, with the values that this network has.
 _FIXED = {
     "act_fn": ("silu",),
@@ -121,8 +122,9 @@ class UNetConfig:
         Args:
           tensor_shapes: of the checkpoint's tensors, by name.
         """
+        config = {k: single_value(v) if k in (*SINGLE_VALUED, *_FIXED) else v for k, v in config.items()}
         faults = [f"{k}={config[k]!r}" for k, values in _FIXED.items() if k in config and config[k] not in values]
-        faults += [f"{k}={config[k]!r}" for k in _SINGLE_VALUED if isinstance(config.get(k), list | tuple)]
+        faults += [f"{k}={config[k]!r}" for k in SINGLE_VALUED if isinstance(config.get(k), list | tuple)]
         if faults:
             raise ValueError(f"this U-Net does not support {', '.join(faults)}")
         read = {f.name for f in fields(cls)} - {"reward"}
@@ -130,6 +132,8 @@ class UNetConfig:
         # Our files describe the reward modules. Published files do not, but the tensors' names and shapes do.
         if (described := config.get("reward_condition")) is None:
             return cls(**own, reward=infer_reward_condition(tensor_shapes or {}))
+        if unknown := described.keys() - {f.name for f in fields(RewardConditionConfig)}:
+            raise ValueError(f"reward_condition: settings {sorted(unknown)} are unknown")
         reward = RewardConditionConfig(**{name: _hashable(value) for name, value in described.items()})
         return cls(**own, reward=reward)
 

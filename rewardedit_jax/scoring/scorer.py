@@ -29,6 +29,7 @@ from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_scorer_tokenizer, reward_rows
 from rewardedit_jax.weights.files import WeightFileError, read_json, write_json
 from rewardedit_jax.weights.hub import find_model
+from rewardedit_jax.weights.kinds import read_config
 from rewardedit_jax.weights.pretrained import PretrainedNetwork, default_dtype, open_pretrained, write_network
 from rewardedit_jax.weights.saving import replace_model
 from rewardedit_jax.weights.tokenizer_files import save_tokenizer
@@ -245,7 +246,7 @@ def open_scorer(
     """
     # Small files first, so that a wrong tokenizer fails before gigabytes are downloaded.
     directory = find_model(model, (), weights=False)
-    config = read_json(directory / "config.json")
+    _, config = read_config(directory)
     if not config.get("vision_config"):
         raise WeightFileError(f"{directory / 'config.json'} has no vision_config: expected a vision-language model.")
     tokenizer = load_scorer_tokenizer(directory, base)

@@ -17,6 +17,7 @@ from functools import cached_property, partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -27,12 +28,11 @@ class WeightMismatch(ValueError):
     """A checkpoint and a network do not fit; the message lists every fault."""
 
 
-class NonFiniteWeights(ValueError):
-    """A tensor has values that are NaN or infinite."""
+class UnusableTensor(ValueError):
+    """The values of a tensor cannot be weights. `tensor`: its name."""
 
-    def __init__(self, tensor: str, value: np.ndarray):
-        count = value.size - np.count_nonzero(np.isfinite(value))
-        super().__init__(f"{tensor}: {count} of {value.size} values are not finite (NaN or infinity) in {value.dtype}")
+    def __init__(self, tensor: str, reason: str):
+        super().__init__(f"tensor {tensor} {reason}")
         self.tensor = tensor
 
 
@@ -150,7 +150,7 @@ def import_tensors(
       wanted: whether the parameter of a path is read; the tree then contains only these. None: all.
       allow_nonfinite: whether values may be NaN or infinite.
     Raises:
-      NonFiniteWeights: naming the first such tensor.
+      UnusableTensor: naming the first tensor of another type than floating-point numbers, or with such values.
       WeightMismatch: listing every tensor without a rule or with two, every parameter unfilled or filled twice, and
         every shape that differs.
     """
@@ -171,14 +171,19 @@ def import_tensors(
     for path, (name, transform) in source.items():
         if wanted is not None and not wanted(path):
             continue
-        value = transform.to_jax(np.asarray(tensors[name]))
+        value = np.asarray(tensors[name])
+        if not jnp.issubdtype(value.dtype, np.floating):
+            reason = "expected floating-point numbers, as quantised weights are not supported"
+            raise UnusableTensor(name, f"has type {value.dtype}: {reason}.")
+        value = transform.to_jax(value)
         if value.shape != shapes[path].shape:
             faults.append(f"parameter {path}: {name} gives shape {value.shape}, the network wants {shapes[path].shape}")
         if not faults:  # after a fault, the other tensors are read for their shapes only, to save memory
             # Contiguous: JAX would copy a transposed view at each transfer to a device.
             filled[path] = np.asarray(value, shapes[path].dtype, order="C")
             if not (allow_nonfinite or _all_finite(filled[path])):  # after the cast, which may overflow
-                raise NonFiniteWeights(name, filled[path])
+                remedy = "Copy or download the file again, or load it all the same with allow_nonfinite=True."
+                raise UnusableTensor(name, f"{_nonfinite(filled[path])}. {remedy}")
     _raise_if(faults)
     return unflatten_dict(filled, sep="/")
 
@@ -187,7 +192,7 @@ def export_tensors(params: Params, table: WeightTable) -> dict[str, np.ndarray]:
     """The torch tensors of a parameter tree: the inverse of `import_tensors`.
 
     Raises:
-      NonFiniteWeights: naming the first tensor with values that are NaN or infinite.
+      UnusableTensor: naming the first tensor with values that are NaN or infinite.
       WeightMismatch: listing every parameter that has no rule, or two, or the torch name of another one.
     """
     flat, tensors, faults = flatten_dict(params, sep="/"), {}, []
@@ -198,9 +203,14 @@ def export_tensors(params: Params, table: WeightTable) -> dict[str, np.ndarray]:
             # safetensors writes the buffer of an array as it is, which must not be that of a transposed view.
             tensors[name] = np.asarray(transform.to_torch(np.asarray(jax.device_get(flat[path]))), order="C")
             if not _all_finite(tensors[name]):
-                raise NonFiniteWeights(name, tensors[name])
+                raise UnusableTensor(name, f"{_nonfinite(tensors[name])}.")
     _raise_if(faults)
     return tensors
+
+
+def _nonfinite(x: np.ndarray) -> str:
+    count = x.size - np.count_nonzero(np.isfinite(x))
+    return f"has {count} of {x.size} values that are not finite (NaN or infinity) in {x.dtype}"
 
 
 def _all_finite(x: np.ndarray) -> bool:

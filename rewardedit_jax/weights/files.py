@@ -23,7 +23,8 @@ from rewardedit_jax.data.records import BadRecords
 
 STEMS = ("diffusion_pytorch_model", "model")
 VARIANTS = ("", ".fp16", ".bf16")  # in order of preference
-_TYPES = ("F64", "F32", "F16", "BF16")
+_WEIGHT_TYPES = ("F64", "F32", "F16", "BF16")
+_OTHER_TYPES = ("I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64")  # NumPy has them too
 _PICKLES = (".bin", ".pth", ".pt", ".ckpt")
 _OTHER_FORMATS = (".gguf", ".ggml", ".onnx", ".msgpack", ".h5", ".npz")
 # What is in place of a file after a download that went wrong: how its content begins → what it is, and what to do.
@@ -47,13 +48,12 @@ class _Index(msgspec.Struct):
 class TensorFiles(Mapping[str, np.ndarray]):
     """The tensors of safetensors files, each read when it is accessed. `shapes`: tensor name → shape.
 
-    A tensor that is in two files is a WeightFileError, and so is access to one that is not of floating-point numbers.
+    A tensor that is in two files is a WeightFileError, and so is one of a type that NumPy lacks, such as float8.
     """
 
     def __init__(self, files: Iterable[Path]):
         self._file_of: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._types: dict[str, str] = {}
         for file in files:
             with _open(file) as tensors:
                 for name in tensors.keys():  # noqa: SIM118 -- a safetensors handle is not a mapping
@@ -61,23 +61,21 @@ class TensorFiles(Mapping[str, np.ndarray]):
                         raise WeightFileError(f"tensor {name} is in {self.file_of(name)} and in {file.name}. {_AGAIN}")
                     # A slice reads the header only.
                     header = tensors.get_slice(name)
-                    self._file_of[name], self._types[name] = file, header.get_dtype()
-                    self.shapes[name] = tuple(header.get_shape())
+                    if (found := header.get_dtype()) not in (*_WEIGHT_TYPES, *_OTHER_TYPES):
+                        # Not cast: most such files have scales beside the weights, without which all are wrong.
+                        raise WeightFileError(
+                            f"{file}: tensor {name} has type {found}: expected {', '.join(_WEIGHT_TYPES)}, as "
+                            "quantised weights are not supported."
+                        )
+                    self._file_of[name], self.shapes[name] = file, tuple(header.get_shape())
 
     def file_of(self, name: str) -> Path:
         """The file that a tensor is in."""
         return self._file_of[name]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        file, found = self._file_of[name], self._types[name]
-        if found not in _TYPES:
-            # Without the scales that belong to them, the values of quantised weights mean nothing.
-            raise WeightFileError(
-                f"{file}: tensor {name} has type {found}: expected {', '.join(_TYPES)}. Quantised weights are not "
-                "supported: take the model's files in full or half precision."
-            )
         # Opened for each tensor: an open file stays mapped, and counts the pages that were read as used memory.
-        with _open(file) as tensors:
+        with _open(self._file_of[name]) as tensors:
             return tensors.get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
