@@ -85,9 +85,16 @@ class Scorer:
         return replace(opened.scorer, params=shard_weights(opened.read(), mesh))
 
     @classmethod
-    def read(cls, model: str | Path, base: str | Path | None = None, dtype: DTypeLike = jnp.float32) -> "Scorer":
+    def read(
+        cls,
+        model: str | Path,
+        base: str | Path | None = None,
+        dtype: DTypeLike = jnp.float32,
+        *,
+        allow_nonfinite: bool = False,
+    ) -> "Scorer":
         """As `load`, with parameters in host memory; also reads base models, which have no heads."""
-        opened = open_scorer(model, base, dtype)
+        opened = open_scorer(model, base, dtype, allow_nonfinite)
         return replace(opened.scorer, params=opened.read())
 
     def save(self, directory: str | Path) -> None:
