@@ -25,7 +25,6 @@ from rewardedit_jax.models.reward_condition import (
 )
 from rewardedit_jax.models.reward_paper import PaperReward
 from rewardedit_jax.models.reward_released import ReleasedReward
-from rewardedit_jax.models.settings import single_value
 from rewardedit_jax.models.unet_blocks import DownBlock, MidBlock, UpBlock
 
 PARTITION_RULES = (
@@ -122,7 +121,7 @@ class UNetConfig:
         Args:
           tensor_shapes: of the checkpoint's tensors, by name.
         """
-        config = {k: single_value(v) if k in (*SINGLE_VALUED, *_FIXED) else v for k, v in config.items()}
+        config = {k: _single_value(v) if k in (*SINGLE_VALUED, *_FIXED) else v for k, v in config.items()}
         faults = [f"{k}={config[k]!r}" for k, values in _FIXED.items() if k in config and config[k] not in values]
         faults += [f"{k}={config[k]!r}" for k in SINGLE_VALUED if isinstance(config.get(k), list | tuple)]
         if faults:
@@ -144,6 +143,12 @@ class UNetConfig:
         own |= {"attention_head_dim": self._heads, "num_attention_heads": None}
         described = {} if self.reward is None else {"reward_condition": asdict(self.reward)}
         return {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.36.0", **own, **described}
+
+
+def _single_value(value: Any) -> Any:
+    """The value that all elements of a list have; any other value, and a list of different ones, as it is."""
+    equal = isinstance(value, list | tuple) and len(value) > 0 and all(element == value[0] for element in value)
+    return value[0] if equal else value
 
 
 def _hashable(value: Any) -> Any:

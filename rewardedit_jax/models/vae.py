@@ -19,7 +19,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from rewardedit_jax.models.attention import attention
 from rewardedit_jax.models.layers import Conv3x3, Dense, GroupNorm, TypedModule
-from rewardedit_jax.models.settings import single_value
 
 _EPSILON = 1e-6  # of every normalisation here; the U-Net's residual blocks have 1e-5
 
@@ -85,10 +84,10 @@ class AutoencoderConfig:
                 raise ValueError(f"AutoencoderKL: {name}={given}: expected {levels} × {only!r}")
         if unknown := settings.keys() - {field.name for field in fields(cls)}:
             raise ValueError(f"AutoencoderKL: settings {sorted(unknown)} are unknown")
-        # diffusers also accepts height and width.
-        if isinstance(side := single_value(settings.get("sample_size", cls.sample_size)), list | tuple):
-            raise ValueError(f"AutoencoderKL: sample_size={side}: expected equal sides")
-        settings["sample_size"] = side
+        if isinstance(sides := settings.get("sample_size"), list):  # height and width
+            if len(set(sides)) != 1:
+                raise ValueError(f"AutoencoderKL: sample_size={sides}: expected equal sides")
+            settings["sample_size"] = sides[0]
         if "block_out_channels" in settings:
             settings["block_out_channels"] = tuple(settings["block_out_channels"])
         return cls(**settings)

@@ -32,6 +32,7 @@ def replace_model(directory: Path) -> Iterator[Path]:
 
     If the block raises, `directory` is as before. Files that are not part of a model stay in any case.
     """
+    directory = directory.expanduser()  # as a load does
     complete_save(directory)
     writing = directory / _WRITING
     shutil.rmtree(writing, ignore_errors=True)  # of a process that was killed

@@ -86,6 +86,12 @@ def test_the_recipe_of_a_training_run_stays(tmp_path):
     assert content(tmp_path) == {"config.json": "of before", "model_index.json": "new"}
 
 
+def test_a_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    put(Path("~/model"), "config.json")
+    assert content(tmp_path) == {"model/config.json": "new"}
+
+
 @pytest.mark.parametrize("before", [{}, {"config.json": "of before", "README.md": "of before"}])
 def test_a_save_that_fails_changes_nothing(tmp_path, monkeypatch, before):
     if before:
