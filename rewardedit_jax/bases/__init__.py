@@ -27,8 +27,8 @@ def find_pipeline(model: str | Path) -> Path:
     return find_model(model, tuple(dict.fromkeys(name for base in BASES for name in base.components)))
 
 
-def open_pipeline(directory: Path, dtype: DTypeLike) -> Start:
+def open_pipeline(directory: Path, dtype: DTypeLike, allow_nonfinite: bool = False) -> Start:
     """The base editor in a pipeline directory, by the class that its model_index.json names; reads no weights."""
     pipeline = read_json(directory / "model_index.json").get("_class_name")
     matching = [base for base in BASES if pipeline in base.pipelines]
-    return (matching or BASES)[0].open(directory, dtype)
+    return (matching or BASES)[0].open(directory, dtype, allow_nonfinite)

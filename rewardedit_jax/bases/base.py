@@ -30,7 +30,8 @@ from rewardedit_jax.diffusion.process import NoiseProcess, process_from_config
 from rewardedit_jax.params import Params, abstract_params, random_params
 from rewardedit_jax.reward import Reward
 from rewardedit_jax.weights.files import WeightFileError, read_json
-from rewardedit_jax.weights.pretrained import NetworkKind, PretrainedNetwork, open_pretrained
+from rewardedit_jax.weights.kinds import NetworkKind
+from rewardedit_jax.weights.pretrained import PretrainedNetwork, open_pretrained
 
 Wanted = Callable[[str], bool]  # whether the parameter of this path is asked for
 # Called with a text and the number of its tokens that the text encoder does not take.
@@ -141,15 +142,19 @@ class Base(Protocol):
     # Files
 
     @classmethod
-    def open(cls, directory: Path, dtype: DTypeLike) -> "Start":
-        """The base in a pipeline directory; reads configs and tokenizers, no weights."""
+    def open(cls, directory: Path, dtype: DTypeLike, allow_nonfinite: bool = False) -> "Start":
+        """The base in a pipeline directory; reads configs and tokenizers, no weights.
+
+        Args:
+          allow_nonfinite: whether weights may be NaN or infinite when they are read.
+        """
 
     @classmethod
     def start(cls, config: ConfigDict) -> "Start":
         """The base that a recipe trains; reads no weights."""
 
     def save(self, params: Params, directory: Path) -> None:
-        """Write a pipeline directory that `open` reads."""
+        """Write a pipeline directory that `open` reads (with `weights.saving.replace_model`)."""
 
 
 class Component(NamedTuple):
@@ -206,13 +211,15 @@ def halves(tree: PyTree) -> tuple[PyTree, PyTree]:
     return tuple(jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], tree) for i in range(2))
 
 
-def open_component(directory: Path, name: str, kind: NetworkKind, dtype: DTypeLike) -> PretrainedNetwork:
+def open_component(
+    directory: Path, name: str, kind: NetworkKind, dtype: DTypeLike, allow_nonfinite: bool = False
+) -> PretrainedNetwork:
     """The network in the folder `name` of a pipeline directory; reads no weights.
 
     Raises:
       WeightFileError: if another kind of network lies there.
     """
-    network = open_pretrained(directory / name, dtype)
+    network = open_pretrained(directory / name, dtype, allow_nonfinite=allow_nonfinite)
     if not isinstance(network.module, kind.module):
         raise WeightFileError(
             f"{directory / name} holds a {type(network.module).__name__}, not a {kind.module.__name__}: the folders of "

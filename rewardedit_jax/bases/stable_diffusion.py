@@ -14,14 +14,19 @@ from ml_collections import ConfigDict
 from rewardedit_jax.bases.base import Component, Start, open_component, read_process, recipe_process
 from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, load_clip_tokenizer
 from rewardedit_jax.models import clip, unet, vae
+from rewardedit_jax.models.clip import CLIPTextConfig
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.vae import AutoencoderKL
 from rewardedit_jax.params import Params
 from rewardedit_jax.weights.files import write_json
 from rewardedit_jax.weights.hub import find_model
-from rewardedit_jax.weights.pretrained import CLIP_TEXT, UNET, VAE, save_pretrained
+from rewardedit_jax.weights.kinds import CLIP_TEXT, UNET, VAE
+from rewardedit_jax.weights.pretrained import write_network
+from rewardedit_jax.weights.saving import replace_model
 from rewardedit_jax.weights.stable_diffusion import widen_conv_in
+from rewardedit_jax.weights.tokenizer_files import save_tokenizer
 
+_MOST_PADDING = 256  # rows of an embedding matrix are rounded up to a multiple of this, or of less
 _KINDS = {"unet": UNET, "vae": VAE, "text_encoder": CLIP_TEXT}
 _PARTITION_RULES = tuple(
     (f"{component}/{path}", spec)
@@ -46,16 +51,16 @@ class StableDiffusionFiles:
         return _PARTITION_RULES
 
     @classmethod
-    def open(cls, directory: Path, dtype: DTypeLike) -> Start:
+    def open(cls, directory: Path, dtype: DTypeLike, allow_nonfinite: bool = False) -> Start:
         """The editor in a diffusers pipeline directory; `dtype` is that of the U-Net and the text encoder."""
         opened = {
-            name: open_component(directory, name, kind, _compute_dtype(name, dtype)) for name, kind in _KINDS.items()
+            name: open_component(directory, name, kind, _compute_dtype(name, dtype), allow_nonfinite)
+            for name, kind in _KINDS.items()
         }
-        base = cls(
-            **{name: network.module for name, network in opened.items()},
-            process=read_process(directory),
-            tokenizer=load_clip_tokenizer(directory / "tokenizer"),
-        )
+        modules = {name: network.module for name, network in opened.items()}
+        tokenizer = load_clip_tokenizer(directory / "tokenizer")
+        _check_tokenizer(tokenizer, modules["text_encoder"].config, directory / "tokenizer")
+        base = cls(**modules, process=read_process(directory), tokenizer=tokenizer)
         return Start(base, {name: Component(network.module, read=network.read) for name, network in opened.items()})
 
     @classmethod
@@ -68,7 +73,8 @@ class StableDiffusionFiles:
         """
         read_from_init = [name for name in cls.components if not config.network[name]]
         directory = find_model(config.init, read_from_init) if config.init else None
-        tokenizer = load_clip_tokenizer(_tokenizer_folder(config.network.tokenizer, directory, cls.components))
+        folder = _tokenizer_folder(config.network.tokenizer, directory, cls.components)
+        tokenizer = load_clip_tokenizer(folder)
         parts = {}
         for name in cls.components:
             if name in read_from_init:
@@ -79,19 +85,20 @@ class StableDiffusionFiles:
                 parts[name] = Component(_described(name, config, tokenizer))
         parts["unet"] = _adapted_unet(parts["unet"], parts["vae"].module, config)
         modules = {name: part.module for name, part in parts.items()}
+        _check_tokenizer(tokenizer, modules["text_encoder"].config, folder)
         return Start(cls(**modules, process=recipe_process(config, directory), tokenizer=tokenizer), parts)
 
     def save(self, params: Params, directory: Path) -> None:
-        """Write a pipeline directory that PyTorch diffusers loads too."""
-        for name in self.components:
-            save_pretrained(getattr(self, name), params[name], directory / name)
-        self.tokenizer.save_pretrained(directory / "tokenizer")
-        # vocab.json and merges.txt, which transformers 4 reads in place of tokenizer.json.
-        self.tokenizer.backend_tokenizer.model.save(str(directory / "tokenizer"))
+        """Write a pipeline directory that PyTorch diffusers loads too; it replaces the model that is there."""
         scheduler = self.process.to_config()
-        write_json(scheduler, directory / "scheduler" / "scheduler_config.json")
-        # Last: the presence of this file makes the directory a model.
-        write_json(_model_index(self.pipelines[0], scheduler["_class_name"]), directory / "model_index.json")
+        with replace_model(directory) as new:
+            for name in self.components:
+                write_network(getattr(self, name), params[name], new / name)
+            save_tokenizer(self.tokenizer, new / "tokenizer")
+            # vocab.json and merges.txt, which transformers 4 reads in place of tokenizer.json.
+            self.tokenizer.backend_tokenizer.model.save(str(new / "tokenizer"))
+            write_json(scheduler, new / "scheduler" / "scheduler_config.json")
+            write_json(_model_index(self.pipelines[0], scheduler["_class_name"]), new / "model_index.json")
 
 
 def _compute_dtype(name: str, dtype: DTypeLike) -> DTypeLike:
@@ -102,6 +109,21 @@ def _compute_dtype(name: str, dtype: DTypeLike) -> DTypeLike:
 def _tokenizer_folder(model: str, init: Path | None, components: Sequence[str]) -> Path:
     """The tokenizer folder of the pipeline that the recipe names for it, else of the one that training starts from."""
     return (find_model(model, components) if model else init) / "tokenizer"
+
+
+def _check_tokenizer(tokenizer: CLIPTokenizer, text: CLIPTextConfig, folder: Path) -> None:
+    """Raises ValueError if the ids of the tokenizer are not those of the text encoder."""
+    rows, tokens, length = text.vocab_size, len(tokenizer), tokenizer.model_max_length
+    if not rows - _MOST_PADDING < tokens <= rows:
+        raise ValueError(
+            f"the tokenizer in {folder} has {tokens} tokens, the text encoder has embeddings of {rows}: its files are "
+            "damaged, or belong to another model. Copy the tokenizer of the text encoder there."
+        )
+    if length > text.max_position_embeddings:
+        raise ValueError(
+            f"{folder / 'tokenizer_config.json'}: model_max_length={length}: expected at most the text encoder's "
+            f"max_position_embeddings={text.max_position_embeddings}."
+        )
 
 
 def _described(name: str, config: ConfigDict, tokenizer: CLIPTokenizer) -> nn.Module:

@@ -12,6 +12,8 @@ import numpy as np
 from absl import logging as absl_logging
 from jaxtyping import Int32
 
+from rewardedit_jax.weights.tokenizer_files import load_tokenizer
+
 
 @contextmanager
 def without_torch_advisory() -> Iterator[None]:
@@ -57,9 +59,10 @@ def load_clip_tokenizer(directory: str | Path) -> CLIPTokenizer:
             f"{directory} lacks {' and '.join(missing[0])} (or, instead of both, tokenizer.json). "
             "Every Stable Diffusion 1.x model directory has them in its folder 'tokenizer': copy that folder."
         )
-    tokenizer = CLIPTokenizer.from_pretrained(directory, local_files_only=True)
-    if tokenizer.model_max_length > _UNLIMITED:
-        raise ValueError(f"{directory}/tokenizer_config.json has no model_max_length; expected a number, 77 for CLIP.")
+    tokenizer = load_tokenizer(CLIPTokenizer.from_pretrained, directory)
+    length = tokenizer.model_max_length
+    if not (isinstance(length, int) and 2 < length <= _UNLIMITED):
+        raise ValueError(f"{directory / 'tokenizer_config.json'}: model_max_length={length}: expected 77 for CLIP.")
     # transformers resets these settings of tokenizer.json at the first call, which is not safe if threads share it.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()

@@ -36,7 +36,7 @@ class Editor:
     params: Params  # one tree per component of the base
 
     @classmethod
-    def load(cls, model: str | Path, dtype: DTypeLike | None = None) -> "Editor":
+    def load(cls, model: str | Path, dtype: DTypeLike | None = None, *, allow_nonfinite: bool = False) -> "Editor":
         """An editor from a diffusers pipeline directory, a training workdir, a shipped model's name or a hub id.
 
         Args:
@@ -44,13 +44,19 @@ class Editor:
             "Gstar666/Reward-InsPix2Pix/stage2_reward_instruct_pix2pix".
           dtype: of computation, except in the VAE, which stays in float32; None: bfloat16 on accelerators, float32 on a
             CPU.
+          allow_nonfinite: load a model all the same whose weights are NaN or infinite in some places.
         """
         # Nothing is drawn: a pipeline directory has all parameters, so the key is not used.
-        start = open_pipeline(find_pipeline(model), default_dtype() if dtype is None else dtype)
+        dtype = default_dtype() if dtype is None else dtype
+        start = open_pipeline(find_pipeline(model), dtype, allow_nonfinite)
         return cls(start.base, jax.device_put(start.init(jax.random.key(0))))
 
     def save(self, directory: str | Path) -> None:
-        """Write a pipeline directory that `Editor.load` and PyTorch diffusers read."""
+        """Write a pipeline directory that `Editor.load` and PyTorch diffusers read.
+
+        It replaces the model that is there; other files stay. If it cannot be written, or parameters are not finite
+        (ValueError), the old model stays.
+        """
         self.base.save(self.params, Path(directory))
 
     @property

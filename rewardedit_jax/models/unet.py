@@ -43,7 +43,7 @@ PARTITION_RULES = (
 _DOWN_ATTENTION = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
 _UP_ATTENTION = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
 # Settings for which diffusers also accepts lists (per level, or height and width); this network has one value.
-_SINGLE_VALUED = ("cross_attention_dim", "layers_per_block", "norm_num_groups", "sample_size")
+SINGLE_VALUED = ("cross_attention_dim", "layers_per_block", "norm_num_groups", "sample_size")
 # Settings of diffusers' UNet2DConditionModel that change its output, with the values that this network has.
 _FIXED = {
     "act_fn": ("silu",),
@@ -121,8 +121,9 @@ class UNetConfig:
         Args:
           tensor_shapes: of the checkpoint's tensors, by name.
         """
+        config = {k: _single_value(v) if k in (*SINGLE_VALUED, *_FIXED) else v for k, v in config.items()}
         faults = [f"{k}={config[k]!r}" for k, values in _FIXED.items() if k in config and config[k] not in values]
-        faults += [f"{k}={config[k]!r}" for k in _SINGLE_VALUED if isinstance(config.get(k), list | tuple)]
+        faults += [f"{k}={config[k]!r}" for k in SINGLE_VALUED if isinstance(config.get(k), list | tuple)]
         if faults:
             raise ValueError(f"this U-Net does not support {', '.join(faults)}")
         read = {f.name for f in fields(cls)} - {"reward"}
@@ -130,6 +131,8 @@ class UNetConfig:
         # Our files describe the reward modules. Published files do not, but the tensors' names and shapes do.
         if (described := config.get("reward_condition")) is None:
             return cls(**own, reward=infer_reward_condition(tensor_shapes or {}))
+        if unknown := described.keys() - {f.name for f in fields(RewardConditionConfig)}:
+            raise ValueError(f"reward_condition: settings {sorted(unknown)} are unknown")
         reward = RewardConditionConfig(**{name: _hashable(value) for name, value in described.items()})
         return cls(**own, reward=reward)
 
@@ -140,6 +143,12 @@ class UNetConfig:
         own |= {"attention_head_dim": self._heads, "num_attention_heads": None}
         described = {} if self.reward is None else {"reward_condition": asdict(self.reward)}
         return {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.36.0", **own, **described}
+
+
+def _single_value(value: Any) -> Any:
+    """The value that all elements of a list have; any other value, and a list of different ones, as it is."""
+    equal = isinstance(value, list | tuple) and len(value) > 0 and all(element == value[0] for element in value)
+    return value[0] if equal else value
 
 
 def _hashable(value: Any) -> Any:

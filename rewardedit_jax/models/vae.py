@@ -84,6 +84,10 @@ class AutoencoderConfig:
                 raise ValueError(f"AutoencoderKL: {name}={given}: expected {levels} × {only!r}")
         if unknown := settings.keys() - {field.name for field in fields(cls)}:
             raise ValueError(f"AutoencoderKL: settings {sorted(unknown)} are unknown")
+        if isinstance(sides := settings.get("sample_size"), list):  # height and width
+            if len(set(sides)) != 1:
+                raise ValueError(f"AutoencoderKL: sample_size={sides}: expected equal sides")
+            settings["sample_size"] = sides[0]
         if "block_out_channels" in settings:
             settings["block_out_channels"] = tuple(settings["block_out_channels"])
         return cls(**settings)

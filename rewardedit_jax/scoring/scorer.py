@@ -29,7 +29,10 @@ from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_scorer_tokenizer, reward_rows
 from rewardedit_jax.weights.files import WeightFileError, read_json, write_json
 from rewardedit_jax.weights.hub import find_model
-from rewardedit_jax.weights.pretrained import PretrainedNetwork, default_dtype, open_pretrained, save_pretrained
+from rewardedit_jax.weights.kinds import read_config
+from rewardedit_jax.weights.pretrained import PretrainedNetwork, default_dtype, open_pretrained, write_network
+from rewardedit_jax.weights.saving import replace_model
+from rewardedit_jax.weights.tokenizer_files import save_tokenizer
 
 Picture = str | Path | Image.Image | PreparedImage
 _SETTINGS = ("kind", "aggregation", "positions", "system", "area")  # under "reward_model" in config.json
@@ -49,7 +52,13 @@ class Scorer:
 
     @classmethod
     def load(
-        cls, model: str | Path, base: str | Path | None = None, dtype: DTypeLike | None = None, tensor: int = 1
+        cls,
+        model: str | Path,
+        base: str | Path | None = None,
+        dtype: DTypeLike | None = None,
+        tensor: int = 1,
+        *,
+        allow_nonfinite: bool = False,
     ) -> "Scorer":
         """A scorer from a directory, a training workdir or a hub id.
 
@@ -60,12 +69,13 @@ class Scorer:
           dtype: of computation and parameters, except the heads; None: bfloat16 on accelerators, float32 on a CPU.
           tensor: number of devices that share one copy of the weights, for models too large for one device. It must
             divide the number of devices and the model's key heads (4 for Qwen2.5-VL-7B). The copies share the edits.
+          allow_nonfinite: load a model all the same whose weights are NaN or infinite in some places.
         Raises:
           ModelNotFound, WeightFileError, WeightMismatch, FileNotFoundError, ValueError: something is missing or does
             not fit; the message names it.
         """
         mesh = scorer_mesh(tensor)  # first, so that a wrong `tensor` fails before gigabytes are read
-        opened = open_scorer(model, base, default_dtype() if dtype is None else dtype)
+        opened = open_scorer(model, base, default_dtype() if dtype is None else dtype, allow_nonfinite)
         config = opened.scorer.module.config
         if config.heads is None:
             raise WeightFileError(
@@ -75,22 +85,33 @@ class Scorer:
         return replace(opened.scorer, params=shard_weights(opened.read(), mesh))
 
     @classmethod
-    def read(cls, model: str | Path, base: str | Path | None = None, dtype: DTypeLike = jnp.float32) -> "Scorer":
+    def read(
+        cls,
+        model: str | Path,
+        base: str | Path | None = None,
+        dtype: DTypeLike = jnp.float32,
+        *,
+        allow_nonfinite: bool = False,
+    ) -> "Scorer":
         """As `load`, with parameters in host memory; also reads base models, which have no heads."""
-        opened = open_scorer(model, base, dtype)
+        opened = open_scorer(model, base, dtype, allow_nonfinite)
         return replace(opened.scorer, params=opened.read())
 
     def save(self, directory: str | Path) -> None:
-        """Write a directory that `Scorer.load` reads: network, tokenizer, calibration."""
-        directory = Path(directory)
-        save_pretrained(self.module, self.params, directory)
-        config = read_json(directory / "config.json")
-        # `to_hf` has the network's settings; how its inputs are made belongs to the scorer.
-        config["reward_model"] |= {"system": self.system, "area": self.area}
-        write_json(config, directory / "config.json")
-        self.tokenizer.base.save_pretrained(directory)
-        if self.calibration:
-            self.calibration.save(directory)
+        """Write a directory that `Scorer.load` reads: network, tokenizer, calibration.
+
+        It replaces the model that is there; other files stay. If it cannot be written, or parameters are not finite
+        (ValueError), the old model stays.
+        """
+        with replace_model(Path(directory)) as new:
+            write_network(self.module, self.params, new)
+            config = read_json(new / "config.json")
+            # `to_hf` has the network's settings; how its inputs are made belongs to the scorer.
+            config["reward_model"] |= {"system": self.system, "area": self.area}
+            write_json(config, new / "config.json")
+            save_tokenizer(self.tokenizer.base, new)
+            if self.calibration:
+                self.calibration.save(new)
 
     @property
     def perspectives(self) -> tuple[str, ...]:
@@ -222,7 +243,9 @@ class PretrainedScorer:
         return params
 
 
-def open_scorer(model: str | Path, base: str | Path | None = None, dtype: DTypeLike = jnp.float32) -> PretrainedScorer:
+def open_scorer(
+    model: str | Path, base: str | Path | None = None, dtype: DTypeLike = jnp.float32, allow_nonfinite: bool = False
+) -> PretrainedScorer:
     """Open a scorer or a base model (as `Scorer.load`): configuration, tokenizer and calibration are read, weights not.
 
     The embedding matrix of a base model has padding rows. It is cut to the tokens of the tokenizer and the reward
@@ -230,7 +253,7 @@ def open_scorer(model: str | Path, base: str | Path | None = None, dtype: DTypeL
     """
     # Small files first, so that a wrong tokenizer fails before gigabytes are downloaded.
     directory = find_model(model, (), weights=False)
-    config = read_json(directory / "config.json")
+    _, config = read_config(directory)
     if not config.get("vision_config"):
         raise WeightFileError(f"{directory / 'config.json'} has no vision_config: expected a vision-language model.")
     tokenizer = load_scorer_tokenizer(directory, base)
@@ -239,7 +262,7 @@ def open_scorer(model: str | Path, base: str | Path | None = None, dtype: DTypeL
     if system is None:  # an empty text is a system turn too
         system = tokenizer.default_system()
     directory = find_model(model, ())
-    network = open_pretrained(directory, dtype, dtype)
+    network = open_pretrained(directory, dtype, dtype, allow_nonfinite)
     _check_tokenizer(tokenizer, network, config)
     text = replace(network.module.config.text, vocab_size=tokenizer.reward_id + 1)
     module = network.module.clone(config=replace(network.module.config, text=text))

@@ -14,6 +14,7 @@ from rewardedit_jax.data.clip_tokenizer import without_torch_advisory
 from rewardedit_jax.scoring.prompts import IMAGE_TOKEN, NO_SYSTEM, QWEN_SYSTEM, RESERVED_TOKENS, REWARD_TOKEN
 from rewardedit_jax.weights.files import read_json
 from rewardedit_jax.weights.hub import TOKENIZER_FILES, ModelNotFound, find_tokenizer
+from rewardedit_jax.weights.tokenizer_files import load_tokenizer
 
 with without_torch_advisory():
     from transformers import AddedToken, AutoTokenizer
@@ -98,10 +99,7 @@ def load_scorer_tokenizer(directory: str | Path, base: str | Path | None = None)
       ValueError: the files are damaged, or the tokenizer has no image token.
     """
     found = _find(Path(directory), base)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(found, local_files_only=True)
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ValueError(f"the tokenizer files in {found} cannot be read ({error}): copy them again.") from error
+    tokenizer = load_tokenizer(AutoTokenizer.from_pretrained, found)
     # transformers resets truncation and padding from tokenizer.json at the first call. Two threads that do so at the
     # same time fail, so it is done here.
     tokenizer.backend_tokenizer.no_truncation()

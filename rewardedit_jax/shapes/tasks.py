@@ -27,7 +27,8 @@ from rewardedit_jax.shapes.preferences import ShapesPreferences, prepare_shapes_
 from rewardedit_jax.shapes.scorer_benchmark import evaluate_scorer, held_out_groups, score_groups
 from rewardedit_jax.training.task import Evaluator
 from rewardedit_jax.weights.files import write_json
-from rewardedit_jax.weights.pretrained import save_pretrained
+from rewardedit_jax.weights.pretrained import write_network
+from rewardedit_jax.weights.saving import replace_model
 
 NAME = "shapes"  # as `config.data.name`; the parent classes know the other names
 _SCALING_BATCHES = 32  # enough pictures to measure the spread of the latents
@@ -116,9 +117,10 @@ class ShapesAutoencoderTask:
         latents = jnp.concatenate([encode(params, batch.edited) for batch in batches])
         scaling_factor = 1 / float(jnp.std(latents))
         vae = self.vae.clone(config=replace(self.vae.config, scaling_factor=scaling_factor))
-        save_pretrained(vae, params, directory / "vae")
         index = {"_class_name": "DiffusionPipeline", "vae": ["diffusers", "AutoencoderKL"]}
-        write_json(index, directory / "model_index.json")
+        with replace_model(directory) as new:
+            write_network(vae, params, new / "vae")
+            write_json(index, new / "model_index.json")
 
 
 def shapes_evaluator(task: EditingTask, config: ConfigDict, count: int = 64) -> Evaluator:

@@ -17,6 +17,7 @@ from functools import cached_property, partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -25,6 +26,14 @@ from rewardedit_jax.params import Params
 
 class WeightMismatch(ValueError):
     """A checkpoint and a network do not fit; the message lists every fault."""
+
+
+class UnusableTensor(ValueError):
+    """The values of a tensor cannot be weights. `tensor`: its name."""
+
+    def __init__(self, tensor: str, reason: str):
+        super().__init__(f"tensor {tensor} {reason}")
+        self.tensor = tensor
 
 
 class Transform(NamedTuple):
@@ -131,6 +140,7 @@ def import_tensors(
     table: WeightTable,
     abstract: Params,
     wanted: Callable[[str], bool] | None = None,
+    allow_nonfinite: bool = False,
 ) -> Params:
     """The parameter tree of a torch checkpoint.
 
@@ -138,7 +148,9 @@ def import_tensors(
       tensors: torch name → tensor; may read lazily, each tensor is asked for once.
       abstract: the network's parameters as `jax.ShapeDtypeStruct` in a nested dict. Values are cast to its dtypes.
       wanted: whether the parameter of a path is read; the tree then contains only these. None: all.
+      allow_nonfinite: whether values may be NaN or infinite.
     Raises:
+      UnusableTensor: naming the first tensor of another type than floating-point numbers, or with such values.
       WeightMismatch: listing every tensor without a rule or with two, every parameter unfilled or filled twice, and
         every shape that differs.
     """
@@ -159,12 +171,19 @@ def import_tensors(
     for path, (name, transform) in source.items():
         if wanted is not None and not wanted(path):
             continue
-        value = transform.to_jax(np.asarray(tensors[name]))
+        value = np.asarray(tensors[name])
+        if not jnp.issubdtype(value.dtype, np.floating):
+            reason = "expected floating-point numbers, as quantised weights are not supported"
+            raise UnusableTensor(name, f"has type {value.dtype}: {reason}.")
+        value = transform.to_jax(value)
         if value.shape != shapes[path].shape:
             faults.append(f"parameter {path}: {name} gives shape {value.shape}, the network wants {shapes[path].shape}")
         if not faults:  # after a fault, the other tensors are read for their shapes only, to save memory
             # Contiguous: JAX would copy a transposed view at each transfer to a device.
             filled[path] = np.asarray(value, shapes[path].dtype, order="C")
+            if not (allow_nonfinite or _all_finite(filled[path])):  # after the cast, which may overflow
+                remedy = "Copy or download the file again, or load it all the same with allow_nonfinite=True."
+                raise UnusableTensor(name, f"{_nonfinite(filled[path])}. {remedy}")
     _raise_if(faults)
     return unflatten_dict(filled, sep="/")
 
@@ -173,6 +192,7 @@ def export_tensors(params: Params, table: WeightTable) -> dict[str, np.ndarray]:
     """The torch tensors of a parameter tree: the inverse of `import_tensors`.
 
     Raises:
+      UnusableTensor: naming the first tensor with values that are NaN or infinite.
       WeightMismatch: listing every parameter that has no rule, or two, or the torch name of another one.
     """
     flat, tensors, faults = flatten_dict(params, sep="/"), {}, []
@@ -182,8 +202,24 @@ def export_tensors(params: Params, table: WeightTable) -> dict[str, np.ndarray]:
         else:
             # safetensors writes the buffer of an array as it is, which must not be that of a transposed view.
             tensors[name] = np.asarray(transform.to_torch(np.asarray(jax.device_get(flat[path]))), order="C")
+            if not _all_finite(tensors[name]):
+                raise UnusableTensor(name, f"{_nonfinite(tensors[name])}.")
     _raise_if(faults)
     return tensors
+
+
+def _nonfinite(x: np.ndarray) -> str:
+    count = x.size - np.count_nonzero(np.isfinite(x))
+    return f"has {count} of {x.size} values that are not finite (NaN or infinity) in {x.dtype}"
+
+
+def _all_finite(x: np.ndarray) -> bool:
+    """Whether no value of an array of floating-point numbers is NaN or infinite."""
+    # The bits of infinity and NaN are the largest, as signed numbers where the sign is +, as unsigned ones where it is
+    # -. Two maxima take 0.1 s per GiB in any type and no memory; numpy.isfinite takes 1 s for bfloat16.
+    size = x.dtype.itemsize
+    infinity, sign = np.array(np.inf, x.dtype).view(f"u{size}").item(), 1 << (8 * size - 1)
+    return not x.size or bool(x.view(f"i{size}").max() < infinity and x.view(f"u{size}").max() < infinity + sign)
 
 
 def _raise_if(faults: list[str], most: int = 40) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from rewardedit_jax.weights.files import STEMS, VARIANTS, choose_entry_file, refused_pickle
+from rewardedit_jax.weights.saving import complete_save
 
 # Models trained by this project for the shapes world, found by their bare name.
 SHIPPED = Path(__file__).parents[1] / "pretrained"
@@ -38,6 +39,7 @@ def find_model(model: str | Path, components: Sequence[str], weights: bool = Tru
     """
     path = Path(model).expanduser()
     for candidate in (path / "model", path, SHIPPED / path):  # a workdir has a config.json too, that of its recipe
+        complete_save(candidate)
         if (candidate / _entry(components)).is_file():
             return candidate
     if path.is_dir():

@@ -3,55 +3,24 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
-from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
-from rewardedit_jax.models.unet import UNet, UNetConfig
-from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.params import Params, abstract_params
 from rewardedit_jax.weights import files
-from rewardedit_jax.weights.engine import WeightMismatch, WeightTable, export_tensors, import_tensors
-from rewardedit_jax.weights.files import TensorFiles, WeightFileError, read_json, read_weights
-from rewardedit_jax.weights.qwen2_5_vl import edit_reward_table
-from rewardedit_jax.weights.stable_diffusion import text_table, unet_table, vae_table, vision_table
-
-
-class NetworkKind(NamedTuple):
-    """What is needed to read and write one kind of network."""
-
-    config: type
-    module: type[nn.Module]
-    table: Callable[[Any], WeightTable]
-    stem: str  # of its weight file
-    # Published config.json files mention neither reward modules nor reward heads; their tensors' names and shapes do.
-    infers_from_shapes: bool = False
-
-
-_DIFFUSERS, _TRANSFORMERS = files.STEMS
-UNET = NetworkKind(UNetConfig, UNet, unet_table, _DIFFUSERS, infers_from_shapes=True)
-VAE = NetworkKind(AutoencoderConfig, AutoencoderKL, vae_table, _DIFFUSERS)
-CLIP_TEXT = NetworkKind(CLIPTextConfig, CLIPTextModel, text_table, _TRANSFORMERS)
-CLIP_VISION = NetworkKind(CLIPVisionConfig, CLIPVisionModel, vision_table, _TRANSFORMERS)
-EDIT_REWARD = NetworkKind(EditRewardConfig, EditReward, edit_reward_table, _TRANSFORMERS, infers_from_shapes=True)
-
-# The kind of network that a config.json describes: by diffusers' `_class_name`, else by transformers' `architectures`,
-# else by `model_type`.
-_KINDS = {
-    "UNet2DConditionModel": UNET,
-    "AutoencoderKL": VAE,
-    "CLIPTextModel": CLIP_TEXT,
-    "CLIPTextModelWithProjection": CLIP_TEXT,
-    "CLIPVisionModelWithProjection": CLIP_VISION,
-    "Qwen2_5_VLForConditionalGeneration": EDIT_REWARD,
-    # `architectures` of reward models names classes that transformers does not have, or is missing.
-    "qwen2_5_vl": EDIT_REWARD,
-}
+from rewardedit_jax.weights.engine import (
+    UnusableTensor,
+    WeightMismatch,
+    WeightTable,
+    export_tensors,
+    import_tensors,
+)
+from rewardedit_jax.weights.files import TensorFiles, WeightFileError, read_weights
+from rewardedit_jax.weights.kinds import KINDS, read_config
+from rewardedit_jax.weights.saving import complete_save, replace_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,20 +32,35 @@ class PretrainedNetwork:
     directory: Path
     tensors: TensorFiles
     table: WeightTable
+    allow_nonfinite: bool = False
 
     def read(self, wanted: Callable[[str], bool] | None = None) -> Params:
         """The parameters, as NumPy arrays in a nested dict; `wanted` as of `import_tensors`.
 
-        Raises WeightMismatch if tensors do not fit the network, wanted or not.
+        Raises:
+          WeightMismatch: tensors do not fit the network, wanted or not.
+          WeightFileError: a tensor has a type that is not supported, or values that are not finite.
         """
+        abstract = self._abstract_params()
         try:
-            return import_tensors(self.tensors, self.table, abstract_params(self.module), wanted)
+            return import_tensors(self.tensors, self.table, abstract, wanted, self.allow_nonfinite)
         except WeightMismatch as error:
             raise WeightMismatch(f"{self.directory}: {error}") from error
+        except UnusableTensor as error:
+            raise WeightFileError(f"{self.tensors.file_of(error.tensor)}: {error}") from error
+
+    def _abstract_params(self) -> Params:
+        try:
+            return abstract_params(self.module)
+        except ValueError as error:  # such as a number of groups that does not divide the number of channels
+            raise WeightFileError(f"{self.directory / 'config.json'}: {error}") from error
 
 
 def open_pretrained(
-    directory: str | Path, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32
+    directory: str | Path,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    allow_nonfinite: bool = False,
 ) -> PretrainedNetwork:
     """Opens a diffusers or transformers component directory: finds its network, without reading the weights.
 
@@ -84,35 +68,39 @@ def open_pretrained(
       directory: a folder with config.json and safetensors (one file or shards, full precision or an fp16 variant).
       dtype: the type that the module computes in.
       param_dtype: the type that parameters are cast to.
+      allow_nonfinite: whether weights may be NaN or infinite; else reading them is an error.
     Raises:
       WeightFileError: no such folder, missing or damaged files, pickles, an unknown network or an unsupported setting.
     """
     directory = Path(directory).expanduser()
-    config = _read_config(directory)
-    kind = _kind_of(config, directory)
+    complete_save(directory)
+    kind, config = read_config(directory)
     tensors = read_weights(directory)
     try:
         network = kind.config.from_hf(config, *([tensors.shapes] if kind.infers_from_shapes else []))
     except ValueError as error:
         raise WeightFileError(f"{directory / 'config.json'}: {error}") from error
     module = kind.module(network, dtype=dtype, param_dtype=param_dtype)
-    return PretrainedNetwork(module, directory, tensors, kind.table(network))
+    return PretrainedNetwork(module, directory, tensors, kind.table(network), allow_nonfinite)
 
 
 def load_pretrained(
-    directory: str | Path, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32
+    directory: str | Path,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    allow_nonfinite: bool = False,
 ) -> tuple[nn.Module, Params]:
     """A network and its parameters from a diffusers or transformers component directory.
 
     Args:
-      directory, dtype, param_dtype: as of `open_pretrained`.
+      directory, dtype, param_dtype, allow_nonfinite: as of `open_pretrained`.
     Returns:
       (module, params): `module.apply({"params": params}, ...)`; params is a nested dict of NumPy arrays.
     Raises:
       WeightFileError: as `open_pretrained`.
       WeightMismatch: tensors that do not fit the configuration.
     """
-    network = open_pretrained(directory, dtype, param_dtype)
+    network = open_pretrained(directory, dtype, param_dtype, allow_nonfinite)
     return network.module, network.read()
 
 
@@ -123,28 +111,20 @@ def default_dtype() -> DTypeLike:
 
 
 def save_pretrained(module: nn.Module, params: Params, directory: str | Path) -> None:
-    """Writes a network as a component directory, which diffusers or transformers load too."""
-    kind = next(kind for kind in _KINDS.values() if isinstance(module, kind.module))
-    directory = Path(directory)
-    files.write_weights(export_tensors(params, kind.table(module.config)), directory, kind.stem)
+    """Writes a network as a component directory, which diffusers or transformers load too.
+
+    It replaces the model that the directory holds. Raises ValueError if parameters are not finite.
+    """
+    with replace_model(Path(directory)) as new:
+        write_network(module, params, new)
+
+
+def write_network(module: nn.Module, params: Params, directory: Path) -> None:
+    """Writes the files of `save_pretrained` into an empty directory, such as one in a pipeline's."""
+    kind = next(kind for kind in KINDS.values() if isinstance(module, kind.module))
+    try:
+        tensors = export_tensors(params, kind.table(module.config))
+    except UnusableTensor as error:
+        raise WeightFileError(f"{type(module).__name__} is not saved: {error}") from error
+    files.write_weights(tensors, directory, kind.stem)
     files.write_json(module.config.to_hf(), directory / "config.json")
-
-
-def _read_config(directory: Path) -> dict:
-    if not directory.is_dir():
-        raise WeightFileError(f"there is no directory {directory}.")
-    if (directory / "model_index.json").is_file():
-        parts = ", ".join(sorted(p.parent.name for p in directory.glob("*/config.json")))
-        raise WeightFileError(
-            f"{directory} is a whole pipeline: load it with Editor.load, or one of its networks: {parts}."
-        )
-    return read_json(directory / "config.json")
-
-
-def _kind_of(config: dict, directory: Path) -> NetworkKind:
-    names = [config.get("_class_name"), *(config.get("architectures") or []), config.get("model_type")]
-    for name in names:
-        if name in _KINDS:
-            return _KINDS[name]
-    name = next(filter(None, names), "nothing")
-    raise WeightFileError(f"{directory / 'config.json'} describes {name}; known networks: {', '.join(_KINDS)}.")

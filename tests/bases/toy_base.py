@@ -143,7 +143,7 @@ class ToyBase:
         return self.denoiser.apply({"params": params["denoiser"]}, noisy, times, conditions.vector, conditions.residual)
 
     @classmethod
-    def open(cls, directory: Path, dtype) -> Start:
+    def open(cls, directory: Path, dtype, allow_nonfinite=False) -> Start:
         settings = json.loads((directory / "toy.json").read_text())
 
         def read(name):

@@ -61,6 +61,24 @@ def test_u_net_with_reward_loads_as_a_plain_one(tmp_path):
     np.testing.assert_array_equal(kernel, editor.params["unet"]["conv_in"]["kernel"])
 
 
+@pytest.mark.parametrize("settings", [{"max_shard_size": "20KB"}, {"variant": "fp16"}, {"safe_serialization": False}])
+def test_the_last_saved_editor_is_the_one_that_loads(tmp_path, settings):
+    """diffusers takes shards before a single file, so that those of an older U-Net must be gone."""
+    editor = tiny_editor()
+    editor.save(tmp_path)
+    other = diffusers.UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet")
+    torch.nn.init.zeros_(other.conv_in.weight)
+    other.save_pretrained(tmp_path / "unet", **settings)
+    (tmp_path / "unet" / "README.md").write_text("mine")
+    assert len(list((tmp_path / "unet").iterdir())) > 3
+    editor.save(tmp_path)
+    unet = diffusers.UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet")
+    kernel = unet.state_dict()["conv_in.weight"].numpy().transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(kernel, editor.params["unet"]["conv_in"]["kernel"])
+    names = {"README.md", "config.json", "diffusion_pytorch_model.safetensors"}
+    assert {p.name for p in (tmp_path / "unet").iterdir()} == names
+
+
 def test_tokenizer_and_text_encoder_load(tmp_path):
     editor = tiny_editor()
     editor.save(tmp_path)

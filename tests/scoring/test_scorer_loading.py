@@ -6,10 +6,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import huggingface_hub
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from tiny_scorers import shapes_scorer, tiny_config, tiny_scorer
 
 from rewardedit_jax import Scorer
+from rewardedit_jax.scoring.edit_score import Calibration
 from rewardedit_jax.scoring.prompts import NO_SYSTEM
 from rewardedit_jax.weights.files import WeightFileError, read_json, write_json
 from rewardedit_jax.weights.pretrained import PretrainedNetwork, save_pretrained
@@ -129,3 +132,34 @@ def test_a_model_without_system_turn_is_saved_and_read(published, scorer, tmp_pa
     again = Scorer.read(tmp_path / "saved")
     assert again.system == NO_SYSTEM
     assert again.fingerprint == loaded.fingerprint != replace(loaded, system="").fingerprint
+
+
+def test_a_save_leaves_nothing_of_the_scorer_before(scorer, tmp_path):
+    reference = Calibration("edits of before", np.zeros((4, 2), np.float32))
+    replace(scorer, calibration=reference).save(tmp_path)
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"")
+    (tmp_path / "README.md").write_text("mine")
+    scorer.save(tmp_path)
+    files = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {p.name for p in tmp_path.iterdir()} == files
+    assert Scorer.read(tmp_path).calibration is None
+
+
+def test_weights_that_are_not_finite(scorer, tmp_path):
+    scorer.save(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["rm_heads.head_1.5.bias"][1] = np.inf
+    save_file(tensors, tmp_path / "model.safetensors")
+    named = r"model\.safetensors: tensor rm_heads\.head_1\.5\.bias has 1 of 2 .*allow_nonfinite"
+    for load in (Scorer.load, Scorer.read):
+        with pytest.raises(WeightFileError, match=named):
+            load(tmp_path)
+    with pytest.raises(WeightFileError, match=r"EditReward is not saved: tensor rm_heads\.head_1\.5\.bias"):
+        Scorer.load(tmp_path, allow_nonfinite=True).save(tmp_path / "new")
+
+
+@pytest.mark.parametrize("settings", [[], {"area": "784"}, {"area": 0}, {"system": 5}])
+def test_settings_of_wrong_types_are_named(published, unread, settings):
+    change_config(published[0], reward_model=settings)
+    with pytest.raises(WeightFileError, match=r"config\.json: reward_model"):
+        Scorer.load(*published)

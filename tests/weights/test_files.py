@@ -107,7 +107,9 @@ def test_a_missing_shard_is_named(tmp_path):
         read_weights(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": 3}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', '{"weight_map": {"a": "../x"}}']
+)
 def test_a_damaged_index_is_named(tmp_path, text):
     (tmp_path / f"{DIFFUSERS}.safetensors.index.json").write_text(text)
     with pytest.raises(WeightFileError, match=r"index\.json"):
@@ -123,13 +125,68 @@ def test_a_damaged_file_is_named(tmp_path, keep):
         read_weights(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "web page"),
+        (b"<HTML>" + bytes(100), "web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page"),
+        ((10**6).to_bytes(8, "little") + b"{}", "header"),
+    ],
+)
+def test_what_is_there_in_place_of_a_file_is_said(tmp_path, content, found):
+    (tmp_path / f"{TRANSFORMERS}.safetensors").write_bytes(content)
+    with pytest.raises(WeightFileError, match=rf"model\.safetensors: .*{found}"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("type_", ["F8_E4M3", "F8_E5M2", "F8_E8M0"])
+def test_float8_is_refused(tmp_path, type_):
+    """Such files hold scales beside the weights, without which the values are wrong."""
+    header = json.dumps({"a": {"dtype": type_, "shape": [2], "data_offsets": [0, 2]}}).encode()
+    file = tmp_path / f"{TRANSFORMERS}.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    with pytest.raises(WeightFileError, match=rf"model\.safetensors: tensor a has type {type_}: expected F64, F32"):
+        read_weights(tmp_path)
+
+
+def test_double_precision_is_read(tmp_path):
+    save_file(tensors(np.float64), tmp_path / f"{TRANSFORMERS}.safetensors")
+    assert_read(tmp_path, tensors(np.float64))
+
+
+def test_a_tensor_in_two_shards_is_named(tmp_path):
+    write_shards(tmp_path)
+    save_file(tensors(), tmp_path / f"{DIFFUSERS}-00002-of-00002.safetensors")
+    with pytest.raises(WeightFileError, match=r"tensor a is in .*00001-of-00002.* and in .*00002-of-00002"):
+        read_weights(tmp_path)
+
+
+def test_a_tensor_that_its_shard_lacks_is_named(tmp_path):
+    shard = tmp_path / f"{DIFFUSERS}-00002-of-00002.safetensors"
+    write_shards(tmp_path)
+    save_file({"c": tensors()["c"]}, shard)
+    with pytest.raises(WeightFileError, match=rf"index\.json .*lack: d \({shard.name}\)"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["unet.gguf", "model.onnx", "diffusion_flax_model.msgpack", "other.safetensors"])
+def test_weights_in_another_format_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(WeightFileError, match=rf"no weights in {tmp_path}: .*found {name}"):
+        read_weights(tmp_path)
+
+
 def test_no_weights(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(WeightFileError, match=f"no weights in {tmp_path}: expected {DIFFUSERS}"):
         read_weights(tmp_path)
 
 
-@pytest.mark.parametrize("name", [f"{DIFFUSERS}.bin", "pytorch_model.bin", "model.pth", "final_model.pth", "x.pth"])
+@pytest.mark.parametrize(
+    "name", [f"{DIFFUSERS}.bin", "pytorch_model.bin", "model.pth", "final_model.pth", "x.pth", "model.ckpt"]
+)
 def test_a_pickle_is_not_opened(tmp_path, name):
     (tmp_path / name).write_bytes(b"anything")
     with pytest.raises(WeightFileError, match=rf"{name} is a pickle.* refused.*python -c .*'{name}'.*safetensors"):

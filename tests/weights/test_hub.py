@@ -72,6 +72,13 @@ def test_a_home_directory(tmp_path, monkeypatch):
     assert find_model("~/m", COMPONENTS) == tmp_path / "m"
 
 
+@pytest.mark.parametrize("folder", [".saved", ".moving"])
+def test_a_model_whose_save_was_killed_at_its_end(tmp_path, folder):
+    write_model(tmp_path / "run" / "model" / folder)
+    assert find_model(tmp_path / "run", COMPONENTS) == tmp_path / "run" / "model"
+    assert [p.name for p in (tmp_path / "run" / "model").iterdir()] == ["model_index.json"]
+
+
 def test_the_model_of_a_run(tmp_path):
     write_model(tmp_path / "run" / "model")
     assert find_model(tmp_path / "run", COMPONENTS) == tmp_path / "run" / "model"

@@ -178,3 +178,49 @@ def test_only_the_wanted_parameters_are_read(tmp_path, monkeypatch):
     assert_same(found, {"encoder": {"conv_in": params["encoder"]["conv_in"]}})
     # The type checker that tests run under looks at the first tensor of a mapping.
     assert set(read) - {"decoder.conv_in.bias"} == {"encoder.conv_in.bias", "encoder.conv_in.weight"}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, jnp.bfloat16])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_named(tmp_path, dtype, value):
+    save(NETWORKS["vae"], tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    tensors = {name: tensor.astype(dtype) for name, tensor in load_file(file).items()}
+    tensors["decoder.conv_in.weight"][1, 2, 0, 1] = value
+    save_file(tensors, file)
+    with pytest.raises(
+        WeightFileError, match=rf"{file}: tensor decoder\.conv_in\.weight has 1 of 288 .*allow_nonfinite"
+    ):
+        load_pretrained(tmp_path)
+    _, loaded = load_pretrained(tmp_path, allow_nonfinite=True)
+    np.testing.assert_array_equal(loaded["decoder"]["conv_in"]["kernel"][0, 1, 2, 1], np.float32(value))
+    # What is not read is not in the way.
+    assert open_pretrained(tmp_path).read(lambda path: path.startswith("encoder/"))
+
+
+def test_weights_that_overflow_the_type_that_is_asked_for_are_named(tmp_path):
+    params = save(NETWORKS["vae"], tmp_path)
+    params["encoder"]["conv_in"]["bias"][0] = 1e5
+    save_pretrained(NETWORKS["vae"], params, tmp_path)
+    load_pretrained(tmp_path)
+    named = r"encoder\.conv_in\.bias has 1 of .* in float16"
+    with np.errstate(over="ignore"), pytest.raises(WeightFileError, match=named):
+        load_pretrained(tmp_path, param_dtype=jnp.float16)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.bool_, np.complex64])
+def test_weights_of_other_types_are_named(tmp_path, dtype):
+    """As bitsandbytes writes them in 4 bits: packed, of another shape, with further tensors."""
+    save(NETWORKS["text"], tmp_path)
+    file, name = tmp_path / "model.safetensors", "text_model.encoder.layers.0.mlp.fc1.weight"
+    packed = {name: np.zeros((96, 1), dtype), f"{name}.absmax": np.ones(3, np.uint8)}
+    save_file(load_file(file) | packed, file)
+    with pytest.raises(WeightFileError, match=rf"{file}: tensor {name} has type {np.dtype(dtype)}.* quantised"):
+        load_pretrained(tmp_path)
+
+
+def test_buffers_of_any_type_are_ignored(tmp_path):
+    params = save(NETWORKS["text"], tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file(load_file(file) | {"text_model.embeddings.position_ids": np.arange(32)[None]}, file)
+    assert_same(load_pretrained(tmp_path)[1], params)

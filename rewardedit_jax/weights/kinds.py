@@ -1,0 +1,180 @@
+"""The kinds of networks: config, module, weight table and the settings of config.json; which kind a directory holds."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from functools import partial, reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+
+import flax.linen as nn
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+from rewardedit_jax.models.decoder import DecoderConfig
+from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
+from rewardedit_jax.models.qwen_vision import QwenVisionConfig
+from rewardedit_jax.models.reward_condition import RewardConditionConfig
+from rewardedit_jax.models.unet import SINGLE_VALUED, UNet, UNetConfig
+from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
+from rewardedit_jax.weights.engine import WeightTable
+from rewardedit_jax.weights.files import STEMS, WeightFileError, read_json
+from rewardedit_jax.weights.qwen2_5_vl import edit_reward_table
+from rewardedit_jax.weights.stable_diffusion import text_table, unet_table, vae_table, vision_table
+
+_LARGEST = sys.float_info.max
+# Numbers are positive, except these and token ids.
+_LEAST = {"freq_shift": 0, "fullatt_block_indexes": 0, "dropout": 0, "shift_factor": -_LARGEST}
+
+
+class NetworkKind(NamedTuple):
+    """What is needed to read and write one kind of network."""
+
+    config: type
+    module: type[nn.Module]
+    table: Callable[[Any], WeightTable]
+    stem: str  # of its weight file
+    settings: type[Struct]  # types of config.json
+    # Published config.json files mention neither reward modules nor reward heads; their tensors' names and shapes do.
+    infers_from_shapes: bool = False
+
+
+def _settings_type(config: type, *, lists: Sequence[str] = (), nullable: bool = False, **sections: Any) -> type[Struct]:
+    """The msgspec type of a config.json, or of a section of it. Settings may be missing; unknown ones are ignored.
+
+    Args:
+      config: a dataclass whose fields have the names of the settings.
+      lists: settings that may also be lists, which `config` then has to read.
+      nullable: whether every setting may be null.
+      sections: further settings and their types.
+    """
+    hints = get_type_hints(config)
+    hints = {field.name: hints[field.name] for field in fields(config)}
+    # Parts of a network with a config of their own are sections, which may have other names.
+    plain = {name: hint for name, hint in hints.items() if not any(map(is_dataclass, (hint, *get_args(hint))))}
+    types = {name: _bounded(hint, name) for name, hint in plain.items()}
+    types |= {name: types[name] | tuple[types[name], ...] for name in lists} | sections
+    missing = UnsetType | None if nullable else UnsetType
+    return msgspec.defstruct(config.__name__, [(name, type_ | missing, UNSET) for name, type_ in types.items()])
+
+
+def _bounded(hint: Any, name: str) -> Any:
+    """The type of a setting with the range of its numbers. No number is NaN or infinite."""
+    least = 0 if name.endswith("_id") else _LEAST.get(name)
+    if hint is int:
+        return Annotated[int, Meta(ge=1 if least is None else least)]
+    if hint is float:
+        return Annotated[float, Meta(le=_LARGEST, **({"gt": 0} if least is None else {"ge": least}))]
+    if not (args := get_args(hint)):
+        return hint
+    bounded = tuple(_bounded(arg, name) for arg in args)
+    if get_origin(hint) is not tuple:
+        return reduce(or_, bounded)
+    # Of any length: a network has at least one level.
+    any_length = args[-1] is ... and least is None
+    return Annotated[tuple[bounded], Meta(min_length=1)] if any_length else tuple[bounded]
+
+
+class _Identity(Struct, rename={"class_name": "_class_name"}):
+    """What a config.json says about the kind of its network."""
+
+    class_name: str | None = None
+    architectures: list[str] | None = None
+    model_type: str | None = None
+    quantization_config: dict[str, Any] | None = None
+
+
+class _Rope(Struct):
+    """Settings of rotary embedding in a transformers config.json."""
+
+    rope_theta: Annotated[float, Meta(gt=0)] | None = None
+    mrope_section: tuple[int, int, int] | None = None
+    rope_type: str | None = None
+    type: str | None = None
+
+
+class _RewardModel(Struct):
+    """The settings of a scorer, which transformers ignores."""
+
+    kind: str | None = None
+    aggregation: str | None = None
+    positions: str | None = None
+    system: str | None = None
+    area: Annotated[int, Meta(ge=1)] | None = None
+
+
+_DIFFUSERS, _TRANSFORMERS = STEMS
+_UNET_SETTINGS = _settings_type(UNetConfig, lists=SINGLE_VALUED, reward_condition=_settings_type(RewardConditionConfig))
+_VAE_BLOCKS = dict.fromkeys(["down_block_types", "up_block_types"], list[str])
+_VAE_SETTINGS = _settings_type(AutoencoderConfig, lists=["sample_size"], **_VAE_BLOCKS)
+_nullable = partial(_settings_type, nullable=True)  # transformers writes null for what has its default
+_TEXT_SETTINGS = _nullable(CLIPTextConfig, text_config=_nullable(CLIPTextConfig))
+_VISION_SETTINGS = _nullable(CLIPVisionConfig, vision_config=_nullable(CLIPVisionConfig))
+_ROPE = {"rope_scaling": _Rope, "rope_parameters": _Rope}
+_EDIT_REWARD_SETTINGS = _nullable(
+    DecoderConfig,
+    **_ROPE,
+    text_config=_nullable(DecoderConfig, **_ROPE),
+    vision_config=_nullable(QwenVisionConfig),
+    image_token_id=Annotated[int, Meta(ge=0)],
+    reward_model=_RewardModel,
+)
+UNET = NetworkKind(UNetConfig, UNet, unet_table, _DIFFUSERS, _UNET_SETTINGS, infers_from_shapes=True)
+VAE = NetworkKind(AutoencoderConfig, AutoencoderKL, vae_table, _DIFFUSERS, _VAE_SETTINGS)
+CLIP_TEXT = NetworkKind(CLIPTextConfig, CLIPTextModel, text_table, _TRANSFORMERS, _TEXT_SETTINGS)
+CLIP_VISION = NetworkKind(CLIPVisionConfig, CLIPVisionModel, vision_table, _TRANSFORMERS, _VISION_SETTINGS)
+EDIT_REWARD = NetworkKind(
+    EditRewardConfig, EditReward, edit_reward_table, _TRANSFORMERS, _EDIT_REWARD_SETTINGS, infers_from_shapes=True
+)
+
+# The kind of network that a config.json describes: by diffusers' `_class_name`, else by transformers' `architectures`,
+# else by `model_type`.
+KINDS = {
+    "UNet2DConditionModel": UNET,
+    "AutoencoderKL": VAE,
+    "CLIPTextModel": CLIP_TEXT,
+    "CLIPTextModelWithProjection": CLIP_TEXT,
+    "CLIPVisionModelWithProjection": CLIP_VISION,
+    "Qwen2_5_VLForConditionalGeneration": EDIT_REWARD,
+    # `architectures` of reward models names classes that transformers does not have, or is missing.
+    "qwen2_5_vl": EDIT_REWARD,
+}
+
+
+def read_config(directory: Path) -> tuple[NetworkKind, dict[str, Any]]:
+    """The kind of network in a component directory, and its config.json, whose types and ranges are checked."""
+    if not directory.is_dir():
+        raise WeightFileError(f"there is no directory {directory}.")
+    if (directory / "model_index.json").is_file():
+        parts = ", ".join(sorted(p.parent.name for p in directory.glob("*/config.json")))
+        raise WeightFileError(
+            f"{directory} is a whole pipeline: load it with Editor.load, or one of its networks: {parts}."
+        )
+    file = directory / "config.json"
+    kind = _kind_of(read_json(file, _Identity), file)
+    read_json(file, kind.settings)  # raises for values of other types
+    config = read_json(file)
+    return kind, _without_null(config) if kind.stem == _TRANSFORMERS else config
+
+
+def _kind_of(identity: _Identity, file: Path) -> NetworkKind:
+    names = [identity.class_name, *(identity.architectures or []), identity.model_type]
+    kind = next((KINDS[name] for name in names if name in KINDS), None)
+    if kind is None:
+        name = next(filter(None, names), "nothing")
+        raise WeightFileError(f"{file} describes {name}; known networks: {', '.join(KINDS)}.")
+    if identity.quantization_config:
+        method = identity.quantization_config.get("quant_method", "an unnamed method")
+        raise WeightFileError(
+            f"{file} describes weights quantised by {method}, which is not supported: expected those in full or half "
+            "precision."
+        )
+    return kind
+
+
+def _without_null(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are not null, in sections too."""
+    kept = {name: value for name, value in config.items() if value is not None}
+    return {name: _without_null(value) if isinstance(value, dict) else value for name, value in kept.items()}
