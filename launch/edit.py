@@ -12,9 +12,7 @@ that exist are not made again. Each PNG has its settings in its text chunk "rewa
 import argparse
 import sys
 
-from absl import logging
-
-from rewardedit_jax.command_line import complain_clearly
+from rewardedit_jax.command_line import complain_clearly, set_up_command
 from rewardedit_jax.diffusion.samplers import SAMPLERS
 from rewardedit_jax.editing.editor import NATIVE, Editor
 from rewardedit_jax.editing.files import SCORES, add_list_arguments, edit_to_files, selected_jobs
@@ -41,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    logging.set_verbosity(logging.INFO)
+    set_up_command()
     with complain_clearly():
         a, jobs = selected_jobs(parser())
         settings = {name: getattr(a, name) for name in _SETTINGS}

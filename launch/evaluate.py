@@ -19,9 +19,8 @@ judge's answers (--answers). `evaluate.py NAME --help` lists the files that a be
 """
 
 import argparse
-from pathlib import Path
 
-from rewardedit_jax.command_line import complain_clearly, png_file
+from rewardedit_jax.command_line import complain_clearly, local_path, png_file, set_up_command
 from rewardedit_jax.evaluation.charts import require_matplotlib, save_report
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
@@ -38,7 +37,7 @@ def parse() -> argparse.Namespace:
     add_reward_benchmarks(benchmarks)
     for name, parser in benchmarks.choices.items():
         if name not in _WITHOUT_REPORT:
-            parser.add_argument("--json", type=Path, metavar="FILE", help="file for every number")
+            parser.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
             parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
             parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
     return p.parse_args()
@@ -46,6 +45,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     a = parse()
+    set_up_command()
     with complain_clearly(ImportError):
         if getattr(a, "png", None) or getattr(a, "curve", None):
             require_matplotlib()  # now, not after an hour of scoring

@@ -16,11 +16,8 @@ no edit of the list is missing or doubled.
 
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
-from pathlib import Path
 
-from absl import logging
-
-from rewardedit_jax.command_line import complain_clearly, png_file
+from rewardedit_jax.command_line import complain_clearly, local_path, png_file, set_up_command
 from rewardedit_jax.evaluation.ranking import report_scores
 from rewardedit_jax.scoring.files import add_list_arguments, merge_scores, score_jobs, score_to_file, selected_jobs
 from rewardedit_jax.scoring.scorer import Scorer
@@ -31,7 +28,7 @@ def parser() -> ArgumentParser:
     p.add_argument("--model", help="directory, training workdir or hub id; required unless --merge")
     p.add_argument("--base", help="directory or hub id of the base model, for the tokenizer of published checkpoints")
     add_list_arguments(p)
-    p.add_argument("--json", type=Path, help="all scores as one JSON list, written at the end")
+    p.add_argument("--json", type=local_path, help="all scores as one JSON list, written at the end")
     p.add_argument("--png", type=png_file, help="a sheet of the images with their scores, best edits first")
     p.add_argument("--improvement", action=BooleanOptionalAction, default=True, help="also score unchanged sources")
     p.add_argument("--batch-size", type=int, default=8, help="edits at a time (default: %(default)s)")
@@ -41,7 +38,7 @@ def parser() -> ArgumentParser:
 
 
 def main() -> None:
-    logging.set_verbosity(logging.INFO)
+    set_up_command()
     with complain_clearly():
         a, jobs = selected_jobs(parser())
         if a.merge:

@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
+from rewardedit_jax.command_line import local_path
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.data.records import Score
 from rewardedit_jax.data.runs import Failed, Shard, atomic_write, image_files, read_list
@@ -49,7 +50,7 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of launch/edit.py that select edits and their outputs."""
     parser.add_argument("--image", required=True, type=Path, help="an image, a folder, or a .jsonl file")
     parser.add_argument("--instruction", help="what to change")
-    parser.add_argument("--output", required=True, type=Path, help="a PNG, or a folder for several images")
+    parser.add_argument("--output", required=True, type=local_path, help="a PNG, or a folder for several images")
     parser.add_argument("--reward", **SCORES, help="requested scores 0..5 (default: 5 5 5, where a model takes any)")
     parser.add_argument("--feedback", nargs=3, metavar="TEXT", help="what fails, per score (default: None None None)")
     parser.add_argument("--seed", type=int, default=0, help="of the first edit; the others count up (default: 0)")

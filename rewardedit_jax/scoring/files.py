@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from rewardedit_jax.command_line import local_path
 from rewardedit_jax.data.prefetch import prefetch_map
 from rewardedit_jax.data.runs import Failed, ResultFile, Shard, image_files, read_list
 from rewardedit_jax.scoring.edit_score import EditScore, Unscorable
@@ -49,7 +50,7 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--edited", type=Path, nargs="+", help="edits of that image, or a folder")
     parser.add_argument("--list", type=Path, help="a .jsonl file instead of --source and --edited")
     parser.add_argument("--instruction", help="what the edits were asked to change")
-    parser.add_argument("--output", type=Path, help="a .jsonl file, written line by line; a stopped run resumes")
+    parser.add_argument("--output", type=local_path, help="a .jsonl file, written line by line; a stopped run resumes")
     parser.add_argument("--shard", metavar="I/N", help="score part I of N of the edits; each part has its own --output")
     parser.add_argument("--merge", type=Path, nargs="+", metavar="PART", help="join the shards' outputs in --output")
 

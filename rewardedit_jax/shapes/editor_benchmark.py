@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from rewardedit_jax.command_line import local_path
 from rewardedit_jax.data.runs import atomic_write
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.reward import PERSPECTIVES, Reward
@@ -138,7 +139,9 @@ def add_editor_benchmark(benchmarks: "argparse._SubParsersAction[argparse.Argume
     """Adds the command `shapes` to launch/evaluate.py."""
     parser = benchmarks.add_parser("shapes", help="edits of the shapes world, scored by its oracle")
     parser.add_argument("--model", required=True, help="directory, training workdir, hub id, or 'shapes'")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="directory for scores and pictures")
+    parser.add_argument(
+        "--output", required=True, type=local_path, metavar="DIR", help="directory for scores and pictures"
+    )
     parser.add_argument("--count", type=int, default=256, help="held-out scenes (default: %(default)s)")
     parser.set_defaults(run=_run)
 

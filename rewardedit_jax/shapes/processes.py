@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rewardedit_jax.training.checkpoints import has_checkpoint
+from rewardedit_jax.training.workdir import has_checkpoint
 
 _EVALUATION_SHARE = 0.2  # of its training's steps: progress of an evaluation, about its share of time
 _POLL_SECONDS = 0.5

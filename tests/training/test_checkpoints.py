@@ -10,7 +10,8 @@ import pytest
 from toy_task import ToyTask, toy_config
 
 from rewardedit_jax.sharding import infer_shardings, make_mesh
-from rewardedit_jax.training.checkpoints import Checkpoints, open_workdir, record_config, with_shardings
+from rewardedit_jax.training.checkpoints import Checkpoints, with_shardings
+from rewardedit_jax.training.workdir import open_workdir, record_config
 from rewardedit_jax.training.step import create_state
 
 
