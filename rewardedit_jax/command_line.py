@@ -117,9 +117,9 @@ def _cache_directory() -> Path | None:
 
 @cache  # once per process, however often a command is called
 def _log_compilations() -> None:
-    def log(event: str, seconds: float, **_: object) -> None:
+    def log(event: str, seconds: float, **about: object) -> None:
         if event == "/jax/core/compile/backend_compile_duration" and seconds >= _LONG_COMPILATION:
-            absl_logging.info("compiled in %.0f s.", seconds)
+            absl_logging.info("compiled %s in %.0f s", about.get("fun_name", "a program"), seconds)
 
     jax.monitoring.register_event_duration_secs_listener(log)
 

@@ -4,7 +4,6 @@ An experiment is data: arms, the directories of their files, the benchmark that 
 function that turns results into a table. `EDITORS` and `SCORERS` are the two; `Comparison` is a run of one.
 """
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from rewardedit_jax.data.runs import atomic_write
 from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL, RESULT, report_editors
 from rewardedit_jax.shapes.examples import prepare_shapes
 from rewardedit_jax.shapes.preferences import prepare_shapes_preferences
 from rewardedit_jax.shapes.processes import Job, available_slots, last_lines, run_processes
 from rewardedit_jax.shapes.scorer_benchmark import report_scorers
+from rewardedit_jax.training.workdir import read_or_set_aside
 from rewardedit_jax.weights.files import write_json
 
 _PREFIX = "--config."
@@ -195,9 +196,10 @@ def _record(comparison: Comparison) -> None:
     """Writes the recipe to comparison.json; refuses a directory that holds results of another recipe."""
     file = comparison.workdir / _RECORD
     now = {"config": comparison.config, "overrides": list(comparison.overrides)}
-    if file.exists() and (before := json.loads(file.read_text())) != now:
+    if (before := read_or_set_aside(file)) and before != now:
         raise ValueError(f"{comparison.workdir} holds a comparison of {before}, not of {now}: give another directory")
-    write_json(now, file)
+    with atomic_write(file) as unfinished:
+        write_json(now, unfinished)
 
 
 def _failure(job: Job) -> str:

@@ -1,6 +1,9 @@
 """The checkpoints of a run: training states on disk, and the newest one that can be read."""
 
-from collections.abc import Iterator
+import gc
+import sys
+from asyncio.log import logger as asyncio_logger
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
@@ -64,16 +67,17 @@ class Checkpoints:
           DamagedCheckpoint: no checkpoint can be read; nothing is renamed.
           ValueError: a checkpoint is of another model or optimizer.
         """
-        damaged: dict[int, DamagedCheckpoint] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                state = self._read(step, abstract)
-            except DamagedCheckpoint as error:
-                damaged[step] = error
-            else:
-                self._set_aside(damaged, step)
-                return state
-        reasons = "\n  ".join(f"step {step}: {error}" for step, error in damaged.items())
+        damaged: dict[int, str] = {}
+        with _quiet_tasks():
+            for step in sorted(self._manager.all_steps(), reverse=True):
+                try:
+                    state = self._read(step, abstract)
+                except DamagedCheckpoint as error:
+                    damaged[step] = str(error)
+                else:
+                    self._set_aside(damaged, step)
+                    return state
+        reasons = "\n  ".join(f"step {step}: {reason}" for step, reason in damaged.items())
         raise DamagedCheckpoint(
             f"no checkpoint in {self._directory} can be read. Copy an intact one there, or remove this folder to start "
             f"again:\n  {reasons}"
@@ -115,14 +119,14 @@ class Checkpoints:
                 "asks for; resume with the configuration it was made with (config.json):\n  " + "\n  ".join(faults)
             )
 
-    def _set_aside(self, damaged: dict[int, DamagedCheckpoint], good: int) -> None:
+    def _set_aside(self, damaged: Mapping[int, str], good: int) -> None:
         """Rename damaged checkpoints, on the first host, after the state of step `good` was read on all of them."""
         if not damaged:
             return
         if not jax.process_index():
-            for step, error in damaged.items():
+            for step, reason in damaged.items():
                 kept = set_aside(self._directory / str(step), "damaged")
-                logging.warning("checkpoint %d is damaged and is kept as %s: %s", step, kept, error)
+                logging.warning("checkpoint %d is damaged and is kept as %s: %s", step, kept, reason)
             logging.warning("the run goes on from checkpoint %d", good)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
@@ -138,6 +142,26 @@ def _damage() -> Iterator[None]:
         # Shortened: messages of tensorstore end with a list of its source files.
         message = shorten(str(error), _MAX_MESSAGE, placeholder=" ...")
         raise DamagedCheckpoint(f"{type(error).__name__}: {message}") from error
+
+
+@contextmanager
+def _quiet_tasks() -> Iterator[None]:
+    """Suppresses the tracebacks of orbax's other tasks when one of them fails: there is one for each array.
+
+    asyncio logs tasks whose exceptions nobody reads, and tensorstore answers tasks whose event loop is closed.
+    """
+    hook = sys.unraisablehook
+
+    def show(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    asyncio_logger.disabled, sys.unraisablehook = True, show
+    try:
+        yield
+    finally:
+        gc.collect()  # tasks are logged when they are deleted
+        asyncio_logger.disabled, sys.unraisablehook = False, hook
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
