@@ -89,8 +89,14 @@ def zeroed(file):
     file.write_bytes(bytes(file.stat().st_size))
 
 
-@pytest.mark.parametrize("damage", [cut, zeroed, lambda file: file.unlink()], ids=["cut", "zeroed", "missing"])
-@pytest.mark.parametrize("name", ["_METADATA", "manifest.ocdbt", "d/*"])
+def missing(file):
+    file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("_METADATA", cut), ("_METADATA", missing), ("manifest.ocdbt", zeroed), ("d/*", cut), ("d/*", missing)],
+)
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(copied, monkeypatch, caplog, name, damage):
     logged = []
     monkeypatch.setattr("absl.logging.warning", lambda text, *values: logged.append(text % values))
