@@ -49,7 +49,7 @@ def edit_batch(
     """
     # Python runs this body once per program, before XLA compiles it: a user sees why nothing happens for a while.
     count, height, width, _ = inputs.source.shape
-    logging.info("compiling edits of %d images of %d × %d pixels", count, width, height)
+    logging.info("compiling the editor for batches of %d, %d × %d pixels", count, width, height)
     # Conditions are computed once, not in every step: they do not depend on the noise.
     source = base.encode(params, inputs.source)
     conditions = base.condition_branches(params, source, inputs.asked, inputs.low, branches)

@@ -134,5 +134,5 @@ def _score_features(
     module: EditReward, params: Params, images: ImageFeatures, prompts: PackedPrompts
 ) -> Float[Array, "b k 2"]:
     # Python runs this body once per program, before XLA compiles it: a user sees why nothing happens for a while.
-    logging.info("compiling scores of %d rows of %d tokens", *prompts.ids.shape)
+    logging.info("compiling the scorer for batches of %d rows of %d tokens", *prompts.ids.shape)
     return module.apply({"params": params}, images, prompts, method="score_features")

@@ -134,7 +134,7 @@ def test_a_loss_that_is_no_number_stops_the_run(place, four_steps):
     status, _, err = train(place, "broken", *changes)
     assert status == 1
     assert "Traceback" not in err
-    assert re.search(r"error: step \d: loss .*nan.* lower learning_rate", err)
+    assert re.search(r"error: step \d: loss .*(nan|inf).* lower learning_rate", err)
     assert not (place / "broken" / "model").exists()
 
 
