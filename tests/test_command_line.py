@@ -2,12 +2,14 @@
 
 import argparse
 import os
+import runpy
 import warnings
 from pathlib import Path
 
 import jax
 import pytest
 from ml_collections import ConfigDict
+from paths import ROOT
 
 from rewardedit_jax.command_line import cache_programs, complain_clearly, local_path, png_file
 
@@ -72,6 +74,28 @@ def test_argparse_prints_why_an_output_is_refused(capsys):
         with pytest.raises(SystemExit):
             parser.parse_args([argument])
         assert "expected a local path, got a gs: URL" in capsys.readouterr().err
+
+
+OUTPUTS = [
+    ("edit", "--model=m --image=a.png", "--output"),
+    ("score", "--model=m --source=a.png --edited=b.png", "--output"),
+    ("score", "--model=m --source=a.png --edited=b.png", "--json"),
+    ("evaluate", "shapes --model=m", "--output"),
+    ("evaluate", "shapes_scorer --model=m", "--json"),
+    ("evaluate", "shapes_scorers --arm a m", "--json"),
+    ("evaluate", "genai_bench --answers=a.json", "--json"),
+    ("compare", "--config=c.py", "--workdir"),
+]
+
+
+@pytest.mark.parametrize(("command", "others", "output"), OUTPUTS)
+def test_commands_refuse_a_url_as_output(monkeypatch, capsys, tmp_path, command, others, output):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [command, *others.split(), f"{output}=gs://bucket/x"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "launch" / f"{command}.py"), run_name="__main__")
+    assert f"argument {output}: gs://bucket/x: expected a local path" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
