@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rewardedit_jax.command_line import complain_clearly
+from rewardedit_jax.command_line import complain_clearly, local_path
 from rewardedit_jax.shapes.arms import EDITORS, SCORERS
 from rewardedit_jax.shapes.experiment import Comparison, JobsFailed, compare
 
@@ -26,7 +26,7 @@ def parse() -> Comparison:
     p.add_argument("--seeds", type=int, default=1, help="trainings of each arm (default: %(default)s)")
     p.add_argument("--count", type=int, default=256,
                    help="held-out scenes, or groups of edits, to evaluate on (default: %(default)s)")  # fmt: skip
-    p.add_argument("--workdir", required=True, type=Path, help="directory of trainings, table and pictures")
+    p.add_argument("--workdir", required=True, type=local_path, help="directory of trainings, table and pictures")
     a, overrides = p.parse_known_args()
     return Comparison(
         a.config, tuple(overrides), tuple(a.arms), a.seeds, a.count, a.workdir, launch=Path(__file__).parent

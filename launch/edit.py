@@ -13,9 +13,7 @@ in its text chunk "rewardedit_jax".
 
 import argparse
 
-from absl import logging
-
-from rewardedit_jax.command_line import complain_clearly, report_bad
+from rewardedit_jax.command_line import complain_clearly, report_bad, set_up_command
 from rewardedit_jax.diffusion.samplers import SAMPLERS
 from rewardedit_jax.editing.editor import NATIVE, Editor
 from rewardedit_jax.editing.files import SCORES, add_list_arguments, edit_to_files, selected_jobs
@@ -42,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    logging.set_verbosity(logging.INFO)
+    set_up_command()
     with complain_clearly():
         a, jobs, faults = selected_jobs(parser())
         settings = {name: getattr(a, name) for name in _SETTINGS}

@@ -19,9 +19,8 @@ judge's answers (--answers). `evaluate.py NAME --help` lists the files that a be
 """
 
 import argparse
-from pathlib import Path
 
-from rewardedit_jax.command_line import complain_clearly, png_file, whole_number
+from rewardedit_jax.command_line import complain_clearly, local_path, png_file, set_up_command, whole_number
 from rewardedit_jax.evaluation.charts import require_matplotlib, save_report
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
@@ -36,7 +35,7 @@ def parse() -> argparse.Namespace:
     add_reward_benchmarks(benchmarks)
     for name, parser in benchmarks.choices.items():
         if name not in ("shapes", "shapes_scorers"):  # have tables and files of their own
-            parser.add_argument("--json", type=Path, metavar="FILE", help="file for every number")
+            parser.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
             parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
             parser.add_argument("--seed", type=whole_number, default=0, help="seed of the bootstrap (default: 0)")
     return p.parse_args()
@@ -44,6 +43,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     a = parse()
+    set_up_command()
     with complain_clearly(ImportError):
         if getattr(a, "png", None) or getattr(a, "curve", None):
             require_matplotlib()  # now, not after an hour of scoring

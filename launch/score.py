@@ -15,11 +15,8 @@ and tried again by the next run. --merge checks that no edit of the list is miss
 """
 
 from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
-from pathlib import Path
 
-from absl import logging
-
-from rewardedit_jax.command_line import complain_clearly, png_file, report_bad
+from rewardedit_jax.command_line import complain_clearly, local_path, png_file, report_bad, set_up_command
 from rewardedit_jax.evaluation.ranking import report_scores
 from rewardedit_jax.scoring.files import add_list_arguments, merge_scores, score_jobs, score_to_file, selected_jobs
 from rewardedit_jax.scoring.scorer import Scorer
@@ -30,7 +27,7 @@ def parser() -> ArgumentParser:
     p.add_argument("--model", help="directory, training workdir or hub id; required unless --merge")
     p.add_argument("--base", help="directory or hub id of the base model, for the tokenizer of published checkpoints")
     add_list_arguments(p)
-    p.add_argument("--json", type=Path, help="all scores as one JSON list, written at the end")
+    p.add_argument("--json", type=local_path, help="all scores as one JSON list, written at the end")
     p.add_argument("--png", type=png_file, help="a sheet of the images with their scores, best edits first")
     p.add_argument("--improvement", action=BooleanOptionalAction, default=True, help="also score unchanged sources")
     p.add_argument("--batch-size", type=int, default=8, help="edits at a time (default: %(default)s)")
@@ -40,7 +37,7 @@ def parser() -> ArgumentParser:
 
 
 def main() -> None:
-    logging.set_verbosity(logging.INFO)
+    set_up_command()
     with complain_clearly():
         a, jobs, faults = selected_jobs(parser())
         total = len(jobs) + len(faults)

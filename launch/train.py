@@ -5,23 +5,22 @@
 
 The recipe is a file under configs/. Without argument it is the paper's; ":shapes" is the size of a laptop on the shapes
 world, ":debug" takes a minute. Any field can be set: --config.steps=100. DIR/metrics.jsonl and TensorBoard files are
-written during training; DIR/model, written at the end, is what `launch/edit.py --model DIR` loads. Ctrl-C finishes the
-running step, saves and stops; the same command with --resume continues, also to a larger --config.steps. On a TPU pod
-or a cluster, run it on every host with --distributed and a --workdir that all of them see.
+written during training; DIR/model, written at the end, is what `launch/edit.py --model DIR` loads. Ctrl-C, SIGTERM,
+SIGHUP, SIGUSR1 and SIGUSR2 finish the running step, save and stop; the same command with --resume continues, also to a
+larger --config.steps. On a TPU pod or a cluster, run it on every host with --distributed and a --workdir that all of
+them see; there SIGTERM saves.
 """
-
-from pathlib import Path
 
 import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from rewardedit_jax.command_line import complain_clearly, parse_flags
+from rewardedit_jax.command_line import cache_programs, complain_clearly, local_path, parse_flags
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.shapes.tasks import ShapesAutoencoderTask, ShapesEditingTask, ShapesScoringTask
-from rewardedit_jax.training.checkpoints import check_workdir
 from rewardedit_jax.training.loop import train
+from rewardedit_jax.training.workdir import check_workdir
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe: configs/FILE.py or configs/FILE.py:shapes.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of checkpoints, metrics and the model.", required=True)
@@ -40,8 +39,9 @@ _TASKS = {
 
 
 def main(argv: list[str]) -> None:
-    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+    cache_programs()
     with complain_clearly():
+        config, workdir = _CONFIG.value, local_path(_WORKDIR.value)
         if argv[1:]:
             raise ValueError(f"unknown argument {' '.join(argv[1:])}: settings have the form --config.steps=100")
         if config.task not in _TASKS:

@@ -1,16 +1,19 @@
-"""What the commands in launch/ share: one-sentence errors, bad items, and logs without other packages' advice."""
+"""What the commands in launch/ share: one-sentence errors, bad items, quiet logs, local outputs, compiled programs."""
 
 import argparse
 import io
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+import jax
 from absl import flags
 from absl import logging as absl_logging
 
@@ -18,6 +21,10 @@ from absl import logging as absl_logging
 _USER_ERRORS = (ValueError, OSError, FloatingPointError)
 _SHOW_TRACEBACK = "REWARDEDIT_TRACEBACK"
 _PACKAGE = str(Path(__file__).parent)
+_CACHE = "JAX_COMPILATION_CACHE_DIR"  # read by JAX itself
+_CACHE_BYTES = 4 * 2**30  # programs used least recently are removed beyond this size
+_LONG_COMPILATION = 1.0  # seconds; JAX caches programs that take longer
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two characters at least: "C:/" is a drive
 
 
 @contextmanager
@@ -72,11 +79,73 @@ def _is_relevant(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR or record.pathname.startswith(_PACKAGE)
 
 
+def set_up_command() -> None:
+    """The first call of a command: its log shows progress, and compiled programs are kept (`cache_programs`)."""
+    absl_logging.set_verbosity(absl_logging.INFO)
+    cache_programs()
+
+
+def cache_programs() -> None:
+    """Keep compiled programs on disk: the next process that needs one reads it instead of compiling it again.
+
+    The directory is rewardedit_jax/xla in $XDG_CACHE_HOME, or in ~/.cache. $JAX_COMPILATION_CACHE_DIR is another
+    directory instead; set to an empty text, it turns the cache off. Without a writable directory there is no cache.
+    """
+    _log_compilations()
+    # JAX warns of each program that it cannot read or write. It is then compiled, as without a cache.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    if _CACHE in os.environ:
+        # JAX takes an empty name for the current directory.
+        jax.config.update("jax_enable_compilation_cache", bool(os.environ[_CACHE]))
+    elif directory := _cache_directory():
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+        # With a limit JAX locks the directory, so that several processes can use it at the same time.
+        jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
+
+
+def _cache_directory() -> Path | None:
+    """The directory of compiled programs, created if it is missing; None if it cannot be written."""
+    try:
+        parent = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        directory = parent / "rewardedit_jax" / "xla"
+        directory.mkdir(parents=True, exist_ok=True)
+        # JAX writes a program, then its time of access. A process that was killed between leaves the program alone,
+        # perhaps in part, and JAX would fail at each later write.
+        for program in directory.glob("*-cache"):
+            if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
+                program.unlink(missing_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home directory
+        return None
+    return directory if os.access(directory, os.W_OK) else None
+
+
+@cache  # once per process, however often a command is called
+def _log_compilations() -> None:
+    def log(event: str, seconds: float, **about: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration" and seconds >= _LONG_COMPILATION:
+            absl_logging.info("compiled %s in %.0f s", about.get("fun_name", "a program"), seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(log)
+
+
+class _NotLocal(argparse.ArgumentTypeError, ValueError):
+    """A URL where a local path is expected; argparse prints the message of its own type only."""
+
+
+def local_path(name: str | Path) -> Path:
+    """The path of an output; also an argparse type. Refuses a URL, which would become a local folder named "gs:"."""
+    # A Path has one slash where the URL had two.
+    if found := _SCHEME.match(str(name)):
+        scheme = found[0].removesuffix("/")
+        raise _NotLocal(f"{name}: expected a local path, got a {scheme} URL: give a local or mounted directory.")
+    return Path(name)
+
+
 def png_file(name: str) -> Path:
-    """An argparse type: the name of a PNG. Refuses other names before the work is done."""
+    """An argparse type: the name of a local PNG. Refuses other names before the work is done."""
     if not name.lower().endswith(".png"):
         raise argparse.ArgumentTypeError(f"{name}: expected a name that ends in .png")
-    return Path(name)
+    return local_path(name)
 
 
 def add_allow_outside(parser: argparse.ArgumentParser, what: str = "a list may name images outside its folder") -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, not_blank
+from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, local_path, not_blank
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.data.paths import image_files, inside, output_inside
 from rewardedit_jax.data.records import Instruction, Score, list_lines
@@ -52,7 +52,7 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of launch/edit.py that select edits and their outputs."""
     parser.add_argument("--image", required=True, type=Path, help="an image, a folder, or a .jsonl file")
     parser.add_argument("--instruction", type=not_blank, help="what to change")
-    parser.add_argument("--output", required=True, type=Path, help="a PNG, or a folder for several images")
+    parser.add_argument("--output", required=True, type=local_path, help="a PNG, or a folder for several images")
     parser.add_argument("--reward", **SCORES, help="requested scores 0..5 (default: 5 5 5, where a model takes any)")
     parser.add_argument("--feedback", nargs=3, metavar="TEXT", help="what fails, per score (default: None None None)")
     parser.add_argument("--seed", type=int, default=0, help="of the first edit; the others count up (default: 0)")

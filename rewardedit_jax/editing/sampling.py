@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Array, Float
 
 from rewardedit_jax.bases.base import Base
@@ -46,6 +47,9 @@ def edit_batch(
     Args:
       weights, branches: of `Base.guide`.
     """
+    # Python runs this body once per program, before XLA compiles it: a user sees why nothing happens for a while.
+    count, height, width, _ = inputs.source.shape
+    logging.info("compiling the editor for batches of %d, %d × %d pixels", count, width, height)
     # Conditions are computed once, not in every step: they do not depend on the noise.
     source = base.encode(params, inputs.source)
     conditions = base.condition_branches(params, source, inputs.asked, inputs.low, branches)

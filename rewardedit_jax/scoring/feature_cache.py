@@ -12,6 +12,7 @@ from itertools import chain, islice
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int32
 
@@ -112,6 +113,7 @@ def _encoded(
     plan: VisionPlan,
 ) -> ImageFeatures:
     """`cached` with the features of these images in these slots."""
+    logging.info("compiling the image encoder for batches of %d images of %d patches", *patches.shape[:2])
     new = module.apply({"params": params}, patches, plan, method="encode")
     # Whole slots are overwritten, so that nothing remains of a larger image that was there before.
     new = _wider(new, cached.values.shape[1] - new.values.shape[1])

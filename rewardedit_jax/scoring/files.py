@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, not_blank
+from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, local_path, not_blank
 from rewardedit_jax.data.paths import image_files, inside
 from rewardedit_jax.data.prefetch import prefetch_map
 from rewardedit_jax.data.records import Instruction, list_lines, list_names
@@ -52,7 +52,7 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--edited", type=Path, nargs="+", help="edits of that image, or a folder")
     parser.add_argument("--list", type=Path, help="a .jsonl file instead of --source and --edited")
     parser.add_argument("--instruction", type=not_blank, help="what the edits were asked to change")
-    parser.add_argument("--output", type=Path, help="a .jsonl file, written line by line; a stopped run resumes")
+    parser.add_argument("--output", type=local_path, help="a .jsonl file, written line by line; a stopped run resumes")
     parser.add_argument("--shard", metavar="I/N", help="score part I of N of the edits; each part has its own --output")
     parser.add_argument("--merge", type=Path, nargs="+", metavar="PART", help="join the shards' outputs in --output")
     add_allow_outside(parser)

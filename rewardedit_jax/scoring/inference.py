@@ -12,6 +12,7 @@ from itertools import chain, pairwise
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Float32
 
@@ -132,4 +133,6 @@ def _images(items: Iterable[ScorerItem]) -> Iterator[PreparedImage]:
 def _score_features(
     module: EditReward, params: Params, images: ImageFeatures, prompts: PackedPrompts
 ) -> Float[Array, "b k 2"]:
+    # Python runs this body once per program, before XLA compiles it: a user sees why nothing happens for a while.
+    logging.info("compiling the scorer for batches of %d rows of %d tokens", *prompts.ids.shape)
     return module.apply({"params": params}, images, prompts, method="score_features")

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from rewardedit_jax.command_line import whole_number
+from rewardedit_jax.command_line import local_path, whole_number
 from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.runs import atomic_write
 from rewardedit_jax.editing.editor import Editor
@@ -140,7 +140,7 @@ def add_editor_benchmark(benchmarks: "argparse._SubParsersAction[argparse.Argume
     """Adds the command `shapes` to launch/evaluate.py."""
     parser = benchmarks.add_parser("shapes", help="edits of the shapes world, scored by its oracle")
     parser.add_argument("--model", required=True, help="directory, training workdir, hub id, or 'shapes'")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="directory for scores and pictures")
+    parser.add_argument("--output", required=True, type=local_path, metavar="DIR", help="for scores and pictures")
     parser.add_argument(
         "--count", type=partial(whole_number, least=1), default=256, help="held-out scenes (default: %(default)s)"
     )

@@ -1,6 +1,5 @@
 """Runs of experiments: arms × seeds of one recipe, trained, evaluated and compared in one table."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from rewardedit_jax.data.runs import atomic_write
 from rewardedit_jax.shapes.arms import EXPERIMENTS, PREFIX, Experiment
 from rewardedit_jax.shapes.editor_benchmark import RESULT
 from rewardedit_jax.shapes.processes import Job, available_slots, last_lines, run_processes
+from rewardedit_jax.training.workdir import read_or_set_aside
 from rewardedit_jax.weights.files import write_json
 
 _RECORD = "comparison.json"
@@ -111,9 +112,10 @@ def _record(comparison: Comparison) -> None:
     """Writes the recipe to comparison.json; refuses a directory that holds results of another recipe."""
     file = comparison.workdir / _RECORD
     now = {"config": comparison.config, "overrides": list(comparison.overrides)}
-    if file.exists() and (before := json.loads(file.read_text())) != now:
+    if (before := read_or_set_aside(file)) and before != now:
         raise ValueError(f"{comparison.workdir} holds a comparison of {before}, not of {now}: give another directory")
-    write_json(now, file)
+    with atomic_write(file) as unfinished:
+        write_json(now, unfinished)
 
 
 def _failure(job: Job) -> str:

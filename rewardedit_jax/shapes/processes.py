@@ -3,9 +3,7 @@
 The files of a job alone say what it runs next: the same code starts it, evaluates its model, and resumes it.
 """
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rewardedit_jax.training.checkpoints import has_checkpoint
+from rewardedit_jax.data.json_files import read_json
+from rewardedit_jax.training.metrics import read_records
+from rewardedit_jax.training.signals import stop_requests
+from rewardedit_jax.training.workdir import has_checkpoint
 
 _EVALUATION_SHARE = 0.2  # of its training's steps: progress of an evaluation, about its share of time
 _POLL_SECONDS = 0.5
@@ -47,11 +48,11 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether `result` is complete; evaluate.py may have been stopped while it wrote the file."""
+        """Whether `result` is complete: a file that is damaged is written again."""
         field, value = self.size
         try:
-            return json.loads(self.result.read_text()).get(field) == value
-        except (FileNotFoundError, json.JSONDecodeError):
+            return read_json(self.result, dict).get(field) == value
+        except (OSError, ValueError):
             return False
 
     def next_command(self) -> list[str] | None:
@@ -91,9 +92,11 @@ def run_processes(jobs: Sequence[Job], slots: Iterable[tuple[int, ...]]) -> list
     total = round(sum((1 + _EVALUATION_SHARE) * job.steps for job in jobs))
     bar_format = "{percentage:3.0f}%|{bar:30}| {elapsed}<{remaining}{postfix}"
     interval = 0.5 if sys.stderr.isatty() else 30  # seconds; every update is a line of its own in a log file
-    with tqdm(total=total, bar_format=bar_format, mininterval=interval) as bar:
+    with tqdm(total=total, bar_format=bar_format, mininterval=interval) as bar, stop_requests() as stop:
         try:
             while True:
+                if stop.is_set():  # SIGTERM and the like end the processes as Ctrl-C does
+                    raise KeyboardInterrupt
                 while free and (job := next((job for job in waiting if job.ready), None)):
                     waiting.remove(job)
                     running.append(_start(job, free.pop()))
@@ -110,7 +113,7 @@ def run_processes(jobs: Sequence[Job], slots: Iterable[tuple[int, ...]]) -> list
                     elif following:
                         waiting.insert(0, ended.job)  # an evaluation comes before the next training
                 _show(bar, jobs, running)
-        finally:  # an exception or Ctrl-C; trainings save their state on SIGTERM
+        finally:  # after an exception; trainings save their state on SIGTERM
             for r in running:
                 r.process.terminate()
             for r in running:
@@ -142,9 +145,6 @@ def last_lines(log: Path, count: int = _SHOWN_LOG_LINES) -> str:
 
 def _start(job: Job, cores: tuple[int, ...]) -> _Running:
     command = job.next_command()
-    if not job.trained and "--resume" not in command:
-        # Stopped before the first checkpoint: train.py refuses a directory that is not empty.
-        shutil.rmtree(job.workdir, ignore_errors=True)
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
@@ -156,13 +156,18 @@ def _start(job: Job, cores: tuple[int, ...]) -> _Running:
 
 def _last_step(metrics: Path) -> int:
     """The last step of a metrics.jsonl, 0 without one."""
-    # The text after the last line break may be half a line.
-    lines = [line for line in metrics.read_text().split("\n")[:-1] if line] if metrics.is_file() else []
-    return json.loads(lines[-1])["step"] if lines else 0
+    try:
+        records, _ = read_records(metrics)
+    except OSError:
+        return 0
+    return records[-1][0] if records else 0
 
 
 def _show(bar: tqdm, jobs: Sequence[Job], running: Sequence[_Running]) -> None:
     evaluating, done = sum(r.job.trained for r in running), sum(job.done for job in jobs)
     counts = f"training {len(running) - evaluating}, evaluating {evaluating}, done {done} of {len(jobs)}"
+    # A process announces compilation in its log, and is then silent until its first step or batch is done.
+    if compiling := sum("compiling" in last_lines(r.job.log, 1) for r in running):
+        counts += f", compiling {compiling}"
     bar.set_postfix_str(counts, refresh=False)
     bar.update(sum(job.progress() for job in jobs) - bar.n)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from rewardedit_jax.command_line import png_file, whole_number
+from rewardedit_jax.command_line import local_path, png_file, whole_number
 from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.evaluation.charts import save_reliability
 from rewardedit_jax.evaluation.report import Report, Row, TextTable, plus_minus, sound_share
@@ -212,7 +212,7 @@ def add_scorer_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.Argum
     several = benchmarks.add_parser("shapes_scorers", help="the same for several scorers, in one table")
     several.add_argument("--arm", required=True, nargs="+", action="append", metavar=("NAME", "DIR"),
                          help="name in the table, and the model of each training seed")  # fmt: skip
-    several.add_argument("--json", type=Path, metavar="FILE", help="file for the numbers of every seed")
+    several.add_argument("--json", type=local_path, metavar="FILE", help="file for the numbers of every seed")
     several.set_defaults(run=_run_several)
     for parser in (one, several):
         groups = "held-out groups of four (default: %(default)s)"

@@ -1,66 +1,29 @@
-"""The working directory of a run: its configuration and its checkpoints."""
+"""The checkpoints of a run: training states on disk, and the newest one that can be read."""
 
-import json
+import gc
+import sys
+from asyncio.log import logger as asyncio_logger
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
-from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
+from jax.experimental import multihost_utils
 
-from rewardedit_jax.training.step import TrainState
+from rewardedit_jax.training.step import TrainState, nonfinite_leaves
+from rewardedit_jax.training.workdir import set_aside
 
-
-def check_workdir(workdir: Path, resume: bool) -> None:
-    """Check that a run can start or resume in this directory; changes nothing.
-
-    Called before models and data are read.
-
-    Raises:
-      FileExistsError: without `resume`, if the directory is not empty: no run is overwritten.
-      FileNotFoundError: with `resume`, if there is no checkpoint.
-    """
-    workdir = Path(workdir).absolute()
-    if jax.process_index():  # the first host may already write here when the others start
-        return
-    if resume and not has_checkpoint(workdir):
-        raise FileNotFoundError(f"{workdir} holds no checkpoint to resume from: start without --resume")
-    if not resume and workdir.exists() and any(workdir.iterdir()):
-        raise FileExistsError(
-            f"{workdir} is not empty: continue from its last checkpoint with --resume, or give another directory"
-        )
+# What orbax raises for files that are missing, cut off or overwritten.
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+_MAX_MESSAGE = 200  # characters of such an error
 
 
-def has_checkpoint(workdir: Path) -> bool:
-    """Whether a run in this directory can be resumed."""
-    # orbax names a complete checkpoint by its step; an unfinished one has a suffix.
-    return any(entry.name.isdigit() for entry in workdir.glob("checkpoints/*"))
-
-
-def open_workdir(workdir: Path, resume: bool) -> Path:
-    """The absolute path of the run's directory, created if it is missing. Raises as `check_workdir`."""
-    check_workdir(workdir, resume)
-    workdir = Path(workdir).absolute()
-    if not jax.process_index():
-        workdir.mkdir(parents=True, exist_ok=True)
-    return workdir
-
-
-def record_config(workdir: Path, config: ConfigDict) -> None:
-    """Write config.json. Warns of every field, except `steps`, that differs from one that is already there."""
-    if jax.process_index():
-        return
-    file = workdir / "config.json"
-    text = json.dumps(config.to_dict(), indent=2, default=str)
-    if file.exists():
-        # A warning, not an error: resuming with another learning rate or batch size may be intended.
-        before, now = (flatten_dict(json.loads(one), sep=".") for one in (file.read_text(), text))
-        for field in sorted((before.keys() | now.keys()) - {"steps"}):
-            if before.get(field) != now.get(field):
-                logging.warning("config.%s was %s, is now %s", field, before.get(field), now.get(field))
-    file.write_text(text + "\n")
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that cannot be read, or whose values are not finite."""
 
 
 class Checkpoints:
@@ -81,7 +44,9 @@ class Checkpoints:
         self._manager.close()  # waits for what is still being written
 
     def latest(self) -> int | None:
-        """The step of the newest complete checkpoint."""
+        """The step of the newest checkpoint, once it is on disk."""
+        # orbax lists a checkpoint as soon as it begins to write it.
+        self._manager.wait_until_finished()
         return self._manager.latest_step()
 
     def save(self, state: TrainState) -> None:
@@ -92,24 +57,56 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def restore(self, abstract: TrainState) -> TrainState:
-        """The newest state, laid out by the shardings of the `ShapeDtypeStruct`s. Raises as `check`."""
-        self.check(abstract)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self._manager.restore(self.latest(), args=args).state
+        """The newest state that can be read, laid out by the shardings of the `ShapeDtypeStruct`s.
+
+        Newer checkpoints are renamed to checkpoints/STEP.damaged1 with a warning: their steps can be saved again.
+        Several hosts do so if all of them see the damage. If one host alone cannot read its part, the others wait for
+        it, and the run ends with a timeout of orbax.
+
+        Raises:
+          DamagedCheckpoint: no checkpoint can be read; nothing is renamed.
+          ValueError: a checkpoint is of another model or optimizer.
+        """
+        damaged: dict[int, str] = {}
+        with _quiet_tasks():
+            for step in sorted(self._manager.all_steps(), reverse=True):
+                try:
+                    state = self._read(step, abstract)
+                except DamagedCheckpoint as error:
+                    damaged[step] = str(error)
+                else:
+                    self._set_aside(damaged, step)
+                    return state
+        reasons = "\n  ".join(f"step {step}: {reason}" for step, reason in damaged.items())
+        raise DamagedCheckpoint(
+            f"no checkpoint in {self._directory} can be read. Copy an intact one there, or remove this folder to start "
+            f"again:\n  {reasons}"
+        )
 
     def reached_preemption(self, step: int) -> bool:
         """True on all hosts at the same step, soon after one of them received SIGTERM."""
         return self._manager.reached_preemption(step)
 
-    def check(self, abstract: TrainState) -> None:
-        """Compare the newest checkpoint with the state that the configuration asks for.
+    def _read(self, step: int, abstract: TrainState) -> TrainState:
+        with _damage():
+            saved = _shapes(self._manager.item_metadata(step).state)
+        if not saved:
+            raise DamagedCheckpoint("its metadata lists no arrays")
+        self._check(step, saved, _shapes(abstract))
+        with _damage():
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            state = self._manager.restore(step, args=args).state
+        # A run that goes on from such a state could only stop at its next step.
+        if broken := nonfinite_leaves(state):
+            raise DamagedCheckpoint(f"{len(broken)} arrays hold NaN or infinity, the first is {broken[0]}")
+        return state
+
+    def _check(self, step: int, saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
+        """Compare a checkpoint with the state that the configuration asks for.
 
         Raises:
           ValueError: naming every leaf that is missing, superfluous, or of another shape.
         """
-        step = self.latest()
-        saved = _shapes(self._manager.item_metadata(step).state)
-        wanted = _shapes(abstract)
         # All differences in one error, because one wrong setting usually changes many leaves.
         faults = [
             f"{path}: saved {saved.get(path, 'nothing')}, wanted {wanted.get(path, 'nothing')}"
@@ -121,6 +118,50 @@ class Checkpoints:
                 f"checkpoint {step} in {self._directory} is of another model or optimizer than the configuration "
                 "asks for; resume with the configuration it was made with (config.json):\n  " + "\n  ".join(faults)
             )
+
+    def _set_aside(self, damaged: Mapping[int, str], good: int) -> None:
+        """Rename damaged checkpoints, on the first host, after the state of step `good` was read on all of them."""
+        if not damaged:
+            return
+        if not jax.process_index():
+            for step, reason in damaged.items():
+                kept = set_aside(self._directory / str(step), "damaged")
+                logging.warning("checkpoint %d is damaged and is kept as %s: %s", step, kept, reason)
+            logging.warning("the run goes on from checkpoint %d", good)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        self._manager.reload()
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Turns the errors of unreadable files into `DamagedCheckpoint`."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        # Shortened: messages of tensorstore end with a list of its source files.
+        message = shorten(str(error), _MAX_MESSAGE, placeholder=" ...")
+        raise DamagedCheckpoint(f"{type(error).__name__}: {message}") from error
+
+
+@contextmanager
+def _quiet_tasks() -> Iterator[None]:
+    """Suppresses the tracebacks of orbax's other tasks when one of them fails: there is one for each array.
+
+    asyncio logs tasks whose exceptions nobody reads, and tensorstore answers tasks whose event loop is closed.
+    """
+    hook = sys.unraisablehook
+
+    def show(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    asyncio_logger.disabled, sys.unraisablehook = True, show
+    try:
+        yield
+    finally:
+        gc.collect()  # tasks are logged when they are deleted
+        asyncio_logger.disabled, sys.unraisablehook = False, hook
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

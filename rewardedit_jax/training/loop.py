@@ -1,13 +1,12 @@
 """The training loop. It knows a task only through the protocol in `task.py`."""
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import jax
 import numpy as np
@@ -27,21 +26,23 @@ from rewardedit_jax.sharding import (
     place,
     replicated,
 )
-from rewardedit_jax.training.checkpoints import Checkpoints, open_workdir, record_config, with_shardings
+from rewardedit_jax.training.checkpoints import Checkpoints, with_shardings
 from rewardedit_jax.training.metrics import MetricWriter
 from rewardedit_jax.training.optimizer import make_optimizer, make_schedule
-from rewardedit_jax.training.step import TrainState, create_state, train_step
+from rewardedit_jax.training.signals import stop_requests
+from rewardedit_jax.training.step import TrainState, create_state, nonfinite_leaves, train_step
 from rewardedit_jax.training.task import Batch, Evaluator, Metrics, Task
+from rewardedit_jax.training.workdir import has_checkpoint, open_workdir, record_config
 
 StepFn = Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
 
 
 class NonFiniteLoss(FloatingPointError):
-    """The loss or the gradient norm is not finite; the message names the step and the remedy."""
+    """Loss, gradients or the training state are not finite; the message names the step and the remedy."""
 
 
 class Interrupted(SystemExit):
-    """The run was asked to stop and has saved its state; the message says how to resume it."""
+    """The run was asked to stop, and its state is on disk; the message says how to resume it."""
 
 
 def train(
@@ -60,11 +61,14 @@ def train(
         None: no average).
     Raises:
       NonFiniteLoss: nothing is saved after the last good checkpoint.
-      Interrupted: on SIGTERM or Ctrl-C, after the running step is done and saved.
+      Interrupted: on Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2, after the running step is done and saved. On several
+        hosts on SIGTERM alone, which the jax runtime handles: all of them must stop at the same step.
+      DamagedCheckpoint: with `resume`, if no checkpoint can be read.
       FileExistsError, FileNotFoundError: if the working directory does not fit `resume`.
       ValueError: if batch, mesh, rules, parameters and checkpoint do not fit each other.
     """
     workdir = open_workdir(workdir, resume)
+    resume = resume and has_checkpoint(workdir)
     mesh = make_mesh(**config.mesh)
     # What can be refused without reading data or weights is refused first.
     check_batch_size(config.batch_size, mesh)
@@ -79,14 +83,14 @@ def train(
         # The state comes from the run's own last checkpoint, else from where the task starts: the weights of a model
         # directory, or scratch. A checkpoint lacks only the frozen parameters.
         if resume:
-            checkpoints.check(abstract)  # before gigabytes of frozen parameters are read
-            frozen = frozen_params(task, config, mesh)
+            # First the state: a checkpoint that does not fit is refused before frozen parameters are read.
             state = checkpoints.restore(with_shardings(abstract, shardings))
+            frozen = frozen_params(task, config, mesh)
         else:
             trained, frozen = initial_params(task, config, mesh)
             state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(trained)
             del trained  # donated: the state has taken over its memory
-        # Written once the state exists: a run that fails before leaves an empty directory, and can be started again.
+        # Written once the state exists: a run that fails before leaves an empty directory.
         record_config(workdir, config)
         step = compile_step(task, config, optimizer, mesh, shardings, frozen)
         # The order of the examples follows from the step; no iterator is saved or restored.
@@ -178,10 +182,13 @@ class _Run:
         """Run all steps. Each is dispatched before the metrics of the previous one are read: the device never waits."""
         pending = None
         self._start = int(state.step), time.perf_counter()
-        with _stop_requests() as stop_requested:
+        # Hosts receive signals at different steps, and must stop at the same one (`reached_preemption`).
+        with nullcontext(Event()) if jax.process_count() > 1 else stop_requests() as stop_requested:
             for n in range(int(state.step) + 1, self.config.steps + 1):
+                batch = self._next(batches, n)
                 # Dispatched only: arrays of metrics are futures until they are read.
-                state, metrics = step(state, self.frozen, self._next(batches, n))
+                with self._compilation(n):
+                    state, metrics = step(state, self.frozen, batch)
                 if pending:
                     self._log(pending[0], self._read(*pending))
                 pending = n, metrics
@@ -191,8 +198,21 @@ class _Run:
                     self._pause(n, metrics, state, stopping)
                     pending = None
                 if stopping:
-                    raise Interrupted(f"stopped after step {n}, whose state is saved: continue with --resume")
+                    # `latest` waits until the state is on disk.
+                    saved = self.checkpoints.latest()
+                    raise Interrupted(f"stopped after step {saved}, whose state is saved: continue with --resume")
         return state
+
+    @contextmanager
+    def _compilation(self, n: int) -> Iterator[None]:
+        """Announces that the first step of this call compiles, and how long it took."""
+        if n > self._start[0] + 1:
+            yield
+            return
+        self.writer.announce("compiling the training step")
+        begin = time.monotonic()
+        yield
+        self.writer.announce(f"compiled in {time.monotonic() - begin:.0f} s")
 
     def _next(self, batches: Iterator[Batch], n: int) -> Batch:
         try:
@@ -210,6 +230,9 @@ class _Run:
         """Checkpoint and evaluation after step n. Their time does not count in `examples_per_second`."""
         numbers = self._read(n, metrics)  # raises before a broken state is saved
         if stopping or self._due(n, self.config.checkpoint_every):
+            # The metrics tell of parameters, not of moments and average.
+            if broken := nonfinite_leaves(state):
+                raise NonFiniteLoss(self._advice(n, f"NaN or infinity in {', '.join(broken[:3])}"))
             self.checkpoints.save(state)
         if not stopping and self._due(n, self.config.evaluate_every):
             numbers |= self._evaluate(_complete(state, self.frozen), n)
@@ -223,8 +246,9 @@ class _Run:
         """
         numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
         # A loss that is not finite has already been applied to the state, but not yet saved.
-        if not (math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])):
-            raise NonFiniteLoss(self._advice(n, numbers))
+        judged = {"loss": "loss", "gradient norm": "grad_norm", "parameter norm": "param_norm"}
+        if not all(math.isfinite(numbers[name]) for name in judged.values()):
+            raise NonFiniteLoss(self._advice(n, ", ".join(f"{word} {numbers[name]}" for word, name in judged.items())))
         now, due = time.perf_counter(), self._due(n, self.config.log_every)
         if due:
             step, then = self._mark or self._start
@@ -235,12 +259,12 @@ class _Run:
             self._mark = n, now
         return numbers
 
-    def _advice(self, n: int, numbers: Mapping[str, float]) -> str:
+    def _advice(self, n: int, found: str) -> str:
         good = self.checkpoints.latest()
         kept = f"the last good checkpoint is of step {good}" if good else "there is no checkpoint yet"
         go_on = "continue from it with --resume" if good else "start again"
         return (
-            f"step {n}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}. Nothing broken was saved: "
+            f"step {n}: {found}. Nothing broken was saved: "
             f"{kept}; {go_on} with a lower learning_rate or clip_norm, or in float32 if half precision overflows"
         )
 
@@ -270,26 +294,3 @@ def _export(task: Task, params: Params, directory: Path) -> None:
         params = jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), params)
     if jax.process_index() == 0:
         task.export(params, directory)
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that the first SIGTERM or Ctrl-C sets; a second signal has its usual effect.
-
-    Several hosts must stop at the same step. There the jax runtime handles SIGTERM (see `reached_preemption`).
-    """
-    requested, before = threading.Event(), {}
-
-    def request(number: int, frame: object) -> None:
-        requested.set()
-        # A run that hangs while it saves can still be killed by a second Ctrl-C.
-        signal.signal(number, before[number])
-
-    # Python allows signal handlers in the main thread only; tests train in other threads too.
-    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

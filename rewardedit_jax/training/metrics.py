@@ -3,22 +3,29 @@
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 import jax
 import numpy as np
+from absl import logging
 from jaxtyping import UInt8
 from PIL import Image
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from rewardedit_jax.data.json_files import parse_json
 from rewardedit_jax.data.runs import atomic_write
+from rewardedit_jax.training.tensorboard import TensorBoard
+from rewardedit_jax.training.workdir import free_name, set_aside
 
 
 class MetricWriter:
     """Writes the metrics of each logged step on the first host; on the others it does nothing.
+
+    A metrics.jsonl that cannot be written is an `OSError`, which names the file. Charts, images and the progress bar
+    may fail (full disk, closed terminal) without stopping the training.
 
     Args:
       workdir: gets metrics.jsonl (one object per logged step), tensorboard/ and images/.
@@ -31,10 +38,11 @@ class MetricWriter:
         if not self._first:
             return
         self._images = workdir / "images"
-        _drop_after(start, workdir / "metrics.jsonl")
-        self._file = (workdir / "metrics.jsonl").open("a", buffering=1)  # by lines: readable while the run goes on
-        # TensorBoard has no way to delete events; `purge_step` makes it ignore those of later steps.
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        self._records = workdir / "metrics.jsonl"
+        with _naming(self._records):
+            _drop_after(start, self._records)
+            self._file = self._records.open("a", encoding="utf-8", buffering=1)  # by lines: readable during the run
+        self._events = TensorBoard(workdir / "tensorboard", purge_step=start + 1)
         self._bar = tqdm(total=steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
 
     def __enter__(self) -> "MetricWriter":
@@ -42,9 +50,19 @@ class MetricWriter:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._first:
-            self._bar.close()
+            with suppress(OSError):
+                self._bar.close()
             self._events.close()
-            self._file.close()
+            with _naming(self._records):
+                self._file.close()
+
+    def announce(self, text: str) -> None:
+        """Print a line, and show it beside the bar until the next logged step."""
+        if self._first:
+            with suppress(OSError):
+                self._bar.set_postfix_str(text)
+                tqdm.write(text)
+                sys.stdout.flush()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Call once per step, in order. A value that is not finite is written as null."""
@@ -52,10 +70,11 @@ class MetricWriter:
             return
         # NaN and infinity are not valid JSON.
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        for name, value in metrics.items():
-            self._events.add_scalar(name, value, step)
-        self._show(step, metrics)
+        with _naming(self._records):
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._events.add(step, metrics)
+        with suppress(OSError):  # the terminal is closed, or the reader of a pipe has ended
+            self._show(step, metrics)
 
     def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """Write an image as a TensorBoard event and as images/<name>_<step>.png."""
@@ -63,9 +82,12 @@ class MetricWriter:
             return
         # Seven digits: files sort by step.
         file = self._images / f"{name}_{step:07d}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(file)
-        self._events.add_image(name, image, step, dataformats="HWC")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(file)
+        except OSError as error:
+            logging.warning("%s is not written: %s", file, error)
+        self._events.add_image(step, name, image)
 
     def _show(self, step: int, metrics: Mapping[str, float]) -> None:
         shown = {name: f"{metrics[name]:.4g}" for name in ("loss", "examples_per_second") if name in metrics}
@@ -76,12 +98,48 @@ class MetricWriter:
             self._bar.update(step - self._bar.n)
 
 
-def _drop_after(step: int, file: Path) -> None:
-    """Remove the records after `step`, and a last line that is incomplete because its run was killed."""
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Adds the name of the file to an `OSError`: that of a full disk has none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
+def read_records(file: Path) -> tuple[list[tuple[int, bytes]], list[bytes]]:
+    """The records of a metrics.jsonl as (step, line), and its damaged lines. Without the file there are none.
+
+    The text after the last line break is dropped unless it is a record: the run was killed while it wrote it.
+    """
     if not file.exists():
+        return [], []
+    # As bytes: a damaged line may not be UTF-8.
+    *lines, rest = file.read_bytes().split(b"\n")
+    steps = [_step(line) for line in lines]
+    records = [(step, line) for step, line in zip(steps, lines, strict=True) if step is not None]
+    damaged = [line for step, line in zip(steps, lines, strict=True) if step is None and line.strip()]
+    return records + [(step, rest) for step in [_step(rest)] if step is not None], damaged
+
+
+def _step(line: bytes) -> int | None:
+    """The step of a record; None for other text."""
+    record = parse_json(line)
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if type(step) is int else None  # not isinstance: true is an int
+
+
+def _drop_after(step: int, file: Path) -> None:
+    """Remove the records after `step`. Damaged lines, or a file that cannot be read, are kept under another name."""
+    try:
+        records, damaged = read_records(file)
+    except OSError as error:  # a directory, or not permitted
+        logging.warning("%s cannot be read and is kept as %s: %s", file, set_aside(file, "damaged").name, error)
         return
-    # A record is one line of ASCII, so that splitlines cannot break within it.
-    lines = file.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    with atomic_write(file) as shorter:  # a second kill loses nothing
-        shorter.write_text("".join(kept))
+    if damaged:
+        kept = free_name(file, "damaged")
+        kept.write_bytes(b"".join(line + b"\n" for line in damaged))
+        logging.warning("%s has %d damaged lines, which are kept in %s", file, len(damaged), kept.name)
+    if file.exists():
+        with atomic_write(file) as shorter:  # a second kill loses nothing
+            shorter.write_bytes(b"".join(line + b"\n" for n, line in records if n <= step))

@@ -75,6 +75,19 @@ def train_step(
     return TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema=ema), metrics
 
 
+def nonfinite_leaves(state: Any) -> list[str]:
+    """Paths of the arrays that hold NaN or infinity. On several hosts a collective, with the same answer on all."""
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    # A small program for each shape, all of them dispatched before the first answer is read.
+    finite = [(path, _all_finite(leaf)) for path, leaf in leaves]
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, answer in finite if not answer]
+
+
+@jax.jit
+def _all_finite(x: Array) -> Array:
+    return jnp.isfinite(x).all()
+
+
 def update_ema(ema: Params, params: Params, step: Int[Array, ""], decay: float) -> Params:
     """ema ← d·ema + (1 - d)·params with d = min(decay, (1 + n) / (10 + n)), n = updates made before this one.
 

@@ -31,6 +31,7 @@ def test_folder_with_a_torn_picture(tmp_path):
     done = run(*flags, "--instruction", "make it snow", "--steps", 2, "--sampler", "ddim", "--reward", 5, 4, 3)
     assert done.returncode == 1, done.stderr
     assert "error: 1 of 3 images were not edited:" in done.stderr
+    assert f"compiling the editor for batches of 2, {SIDE} × {SIDE // 2} pixels" in done.stderr
     assert str(photos / "b.png") in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in edited.iterdir()) == ["a.png", "c.png"]

@@ -133,7 +133,7 @@ def test_a_loss_that_is_no_number_stops_the_run(place, four_steps):
     status, _, err = train(place, "broken", *changes)
     assert status == 1
     assert "Traceback" not in err
-    assert re.search(r"error: step \d: loss .*nan.* lower learning_rate", err)
+    assert re.search(r"error: step \d: loss .*(nan|inf).* lower learning_rate", err)
     assert not (place / "broken" / "model").exists()
 
 
@@ -154,12 +154,14 @@ def test_a_loss_that_is_no_number_stops_the_run(place, four_steps):
             ["--config.init=start", "--config.data.name=shape"],
             "data.name='shape': expected one of reward_edit,",
         ),
+        (["--workdir=gs://never/run", "--config.init=start"], "gs://never/run: expected a local path"),
         (["--resume", "--config.init=start"], "holds no checkpoint to resume from: start without --resume"),
     ],
 )
 def test_what_is_wrong_is_said(place, arguments, told):
     assert told in complaint(place, "--workdir=never", *arguments)
     assert not (place / "never").exists()
+    assert not (place / "gs:").exists()
 
 
 @pytest.mark.slow

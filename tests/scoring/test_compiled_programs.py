@@ -35,7 +35,9 @@ def programs():
     return np.array([_encoded._cache_size(), _score_features._cache_size()])
 
 
-def test_a_hundred_edits_of_all_sizes_take_a_handful_of_programs(capfd):
+def test_a_hundred_edits_of_all_sizes_take_a_handful_of_programs(capfd, monkeypatch):
+    logged = []
+    monkeypatch.setattr("absl.logging.info", lambda text, *values: logged.append(text % values))
     scorer, before = shallow(shapes_scorer()), programs()
     instructions = [INSTRUCTIONS[i % 3] for i in range(100)]
     scores = scorer.score(pictures(100, 0), pictures(100, 1), instructions)
@@ -43,4 +45,6 @@ def test_a_hundred_edits_of_all_sizes_take_a_handful_of_programs(capfd):
     found = programs() - before
     assert (found > 1).all()
     assert found.sum() <= 10, found
+    # Each is announced, as it is compiled for a while.
+    assert [sum(word in line for line in logged) for word in ("image encoder for", "scorer for")] == found.tolist()
     assert capfd.readouterr() == ("", "")

@@ -282,6 +282,19 @@ def test_a_directory_of_another_recipe_is_refused(make_comparison, monkeypatch):
             compare(make_comparison(**other))
 
 
+@pytest.mark.parametrize("content", [b"", bytes(20), b"[]", b"\xff"])
+def test_a_damaged_record_is_set_aside(make_comparison, monkeypatch, content):
+    monkeypatch.setattr(module, "run_processes", lambda jobs, slots: jobs)
+    comparison = make_comparison()
+    comparison.workdir.mkdir()
+    record = comparison.workdir / "comparison.json"
+    record.write_bytes(content)
+    with pytest.raises(JobsFailed):
+        compare(comparison)
+    assert "--config.steps=7" in json.loads(record.read_text())["overrides"]
+    assert (comparison.workdir / "comparison.json.damaged1").read_bytes() == content
+
+
 @pytest.mark.parametrize("config", ["reward_ip2p.py", "edit_reward.py", "autoencoder.py:debug"])
 def test_recipes_without_an_oracle_are_refused(make_comparison, config):
     with pytest.raises(ValueError, match=r"task='.*shapes_editing"):

@@ -1,8 +1,11 @@
 """Jobs side by side: the files of a job alone decide what is left to do, whatever stopped the run before."""
 
 import json
+import os
+import signal
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -10,7 +13,7 @@ from rewardedit_jax.shapes.processes import Job, last_lines, run_processes, shar
 
 # Replacements of the launchers that record their calls.
 TRAIN = """
-    import json, pathlib, sys
+    import json, pathlib, signal, sys, time
     workdir = pathlib.Path(sys.argv[sys.argv.index("--workdir") + 1])
     with (workdir.parent / "calls").open("a") as calls:
         calls.write("resume" * ("--resume" in sys.argv) or "train")
@@ -18,6 +21,13 @@ TRAIN = """
     if "--fail" in sys.argv:
         print("out of cheese")
         sys.exit(3)
+    if "--compile" in sys.argv:
+        print("compiling the training step", flush=True)
+        time.sleep(1.5)
+        print("compiled in 1 s")
+    if "--wait" in sys.argv:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+        time.sleep(60)
     if "--empty" in sys.argv:
         sys.exit(0)
     (workdir / "model").mkdir(parents=True)
@@ -86,10 +96,11 @@ def test_another_number_of_scenes_evaluates_again_without_training(make_job):
     assert calls(make_job()) == ["train None", "evaluate", "evaluate"]
 
 
-def test_a_half_written_result_is_evaluated_again(make_job):
+def test_a_damaged_result_is_evaluated_again(make_job):
     run_processes([make_job()], [()])
-    make_job().result.write_text('{"scenes": ')
-    assert not make_job().done
+    for content in (b'{"scenes": ', bytes(20), b"[8]", b"\xff"):
+        make_job().result.write_bytes(content)
+        assert not make_job().done
     assert run_processes([make_job()], [()]) == []
     assert calls(make_job()) == ["train None", "evaluate", "evaluate"]
 
@@ -106,7 +117,7 @@ def test_training_stopped_before_its_first_checkpoint_starts_anew(make_job):
     (job.workdir / "checkpoints" / "300.orbax-checkpoint-tmp").mkdir(parents=True)
     (job.workdir / "metrics.jsonl").write_text('{"step": 25}\n')
     assert run_processes([job], [()]) == []
-    assert calls(job)[0] == "train None"
+    assert calls(job)[0] == "train ['checkpoints', 'metrics.jsonl']"  # train.py sets the records aside
 
 
 def test_a_failed_job_is_returned_and_the_others_finish(make_job):
@@ -139,14 +150,31 @@ def test_a_job_whose_start_model_is_missing_is_returned_and_not_started(make_job
     assert calls(follower) == []
 
 
-def test_progress_counts_logged_steps_and_ignores_a_half_written_line(make_job):
+def test_progress_counts_logged_steps_and_ignores_damaged_lines(make_job):
     job = make_job()
     assert job.progress() == 0
     job.workdir.mkdir()
-    (job.workdir / "metrics.jsonl").write_text('{"step": 2}\n{"step": 4, "lo')
+    (job.workdir / "metrics.jsonl").write_bytes(b'{"step": 2}\n' + bytes(20) + b'\n[4]\n{"step": 4, "lo')
     assert job.progress() == 2
     run_processes([job], [()])
     assert job.progress() > 5
+
+
+def test_compilation_is_shown(make_job, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # every update is shown
+    job = make_job("a", "--compile")
+    run_processes([job], [()])
+    assert "training 1, evaluating 0, done 0 of 1, compiling 1" in capsys.readouterr().err
+
+
+def test_a_signal_ends_the_processes(make_job):
+    job = make_job("a", "--wait")
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_processes([job], [()])
+    assert "terminated" in last_lines(job.log)
+    timer.join()
 
 
 def test_a_result_of_another_size_without_a_model_trains(make_job):

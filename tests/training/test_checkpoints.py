@@ -1,7 +1,6 @@
-"""Tests `training/checkpoints.py`: the working directory, the recorded configuration, and states that come back."""
+"""Tests `training/checkpoints.py`: states that come back, and checkpoints that are damaged."""
 
-import json
-from functools import partial
+import shutil
 
 import jax
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from toy_task import ToyTask, toy_config
 
 from rewardedit_jax.sharding import infer_shardings, make_mesh
-from rewardedit_jax.training.checkpoints import Checkpoints, open_workdir, record_config, with_shardings
+from rewardedit_jax.training.checkpoints import Checkpoints, DamagedCheckpoint, with_shardings
 from rewardedit_jax.training.step import create_state
 
 
@@ -66,29 +65,82 @@ def test_state_of_another_optimizer_is_refused(saved):
     assert "ema/features/kernel: saved (4, 16), wanted nothing" in str(error.value)
 
 
-def test_a_directory_with_content_is_never_overwritten(tmp_path):
-    (tmp_path / "thesis.txt").touch()
-    with pytest.raises(FileExistsError, match=r"not empty.*--resume.*another directory"):
-        open_workdir(tmp_path, resume=False)
-    assert open_workdir(tmp_path / "new" / "run", resume=False).is_dir()
-    assert open_workdir(tmp_path / "new" / "run", resume=False).is_dir()  # empty is as good as new
+@pytest.fixture
+def copied(saved, tmp_path):
+    """A copy of these checkpoints, to damage."""
+    return shutil.copytree(saved, tmp_path / "copied")
 
 
-def test_resuming_needs_a_checkpoint(tmp_path, saved):
-    assert open_workdir(saved, resume=True) == saved
-    for directory in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(FileNotFoundError, match="start without --resume"):
-            open_workdir(directory, resume=True)
-    assert not (tmp_path / "missing").exists()
+def steps_in(workdir):
+    return sorted(entry.name for entry in (workdir / "checkpoints").iterdir())
 
 
-def test_changed_fields_are_told_when_resuming(tmp_path, monkeypatch):
-    told = []
-    monkeypatch.setattr("absl.logging.warning", lambda text, *values: told.append(text % values))
-    record = partial(record_config, tmp_path)
-    record(toy_config())
-    record(toy_config(steps=100))
-    assert told == []
-    record(toy_config(steps=200, seed=9, **{"optimizer.learning_rate": 0.5}))
-    assert told == ["config.optimizer.learning_rate was 0.01, is now 0.5", "config.seed was 3, is now 9"]
-    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 200
+def restored(workdir):
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        return checkpoints.restore(described(a_state()))
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def zeroed(file):
+    """What a power cut leaves of a file whose length was written before its content."""
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def missing(file):
+    file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("_METADATA", cut), ("_METADATA", missing), ("manifest.ocdbt", zeroed), ("d/*", cut), ("d/*", missing)],
+)
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(copied, monkeypatch, caplog, name, damage):
+    logged = []
+    monkeypatch.setattr("absl.logging.warning", lambda text, *values: logged.append(text % values))
+    for file in (copied / "checkpoints" / "3" / "state").glob(name):
+        damage(file)
+    with Checkpoints(copied, keep=2) as checkpoints:
+        state = checkpoints.restore(described(a_state()))
+        assert int(state.step) == checkpoints.latest() == 2
+        assert steps_in(copied) == ["2", "3.damaged1"]
+        checkpoints.save(a_state().replace(step=np.int32(3)))  # its step is free again
+        assert checkpoints.latest() == 3
+    (line,) = (line for line in logged if "checkpoint 3 is damaged" in line)
+    assert "3.damaged1" in line
+    assert any("goes on from checkpoint 2" in line for line in logged)
+    assert not [record for record in caplog.records if record.name == "asyncio"]  # a traceback for each array
+    assert int(restored(copied).step) == 3
+
+
+def test_an_empty_checkpoint_is_damaged(copied):
+    shutil.rmtree(copied / "checkpoints" / "3" / "state")
+    assert int(restored(copied).step) == 2
+
+
+def test_without_a_readable_checkpoint_all_are_named_and_kept(copied):
+    for step in "23":
+        zeroed(copied / "checkpoints" / step / "state" / "manifest.ocdbt")
+    with pytest.raises(DamagedCheckpoint, match=r"(?s)no checkpoint in .*step 3: .*step 2: "):
+        restored(copied)
+    assert steps_in(copied) == ["2", "3"]
+
+
+def test_a_state_that_is_not_finite_is_damaged(copied, monkeypatch):
+    logged = []
+    monkeypatch.setattr("absl.logging.warning", lambda text, *values: logged.append(text % values))
+    state = a_state().replace(step=np.int32(4))
+    state.ema["head"]["out"]["bias"] = state.ema["head"]["out"]["bias"].at[1].set(np.nan)
+    with Checkpoints(copied, keep=3) as checkpoints:
+        checkpoints.save(state)
+    assert int(restored(copied).step) == 3
+    assert any("ema/head/out/bias" in line for line in logged)
+
+
+def test_a_checkpoint_of_another_model_is_not_damaged(copied):
+    with Checkpoints(copied, keep=2) as checkpoints, pytest.raises(ValueError, match="another model") as error:
+        checkpoints.restore(described(a_state(ema=False)))
+    assert not isinstance(error.value, DamagedCheckpoint)
+    assert steps_in(copied) == ["2", "3"]

@@ -134,7 +134,61 @@ def test_a_loss_that_breaks_between_checkpoints_is_seen_one_step_later(tmp_path)
         train(ToyTask(config, nan_at=1), config, tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("learning_rate", "found"), [(float("nan"), "parameter norm nan"), (1e30, "parameter norm inf")]
+)
+def test_parameters_that_break_are_neither_saved_nor_exported(tmp_path, learning_rate, found):
+    change = {"optimizer.learning_rate": learning_rate}
+    with pytest.raises(NonFiniteLoss, match=rf"step 1: loss 1.*, {found}. Nothing broken was saved: .*no checkpoint"):
+        toy_train(tmp_path, steps=1, **change)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch):
+    broken = "ema/head/out/bias"
+    monkeypatch.setattr("rewardedit_jax.training.loop.nonfinite_leaves", lambda s: [broken] if s.step == 6 else [])
+    with pytest.raises(NonFiniteLoss, match=rf"step 6: NaN or infinity in {broken}\..* checkpoint is of step 3"):
+        toy_train(tmp_path)
+    assert not (tmp_path / "checkpoints" / "6").exists()
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_died_before_its_first_checkpoint_starts_again(straight, tmp_path, resume):
+    class Unreadable(ToyTask):
+        def batches(self, start, split="train"):
+            yield next(super().batches(start))
+            raise ValueError("truncated PNG")
+
+    with pytest.raises(ValueError, match="truncated PNG"):
+        toy_train(tmp_path, task=Unreadable(toy_config(**CONFIG), noise=0.1))
+    assert_equal(toy_train(tmp_path, resume=resume), straight[1])
+    assert [record["step"] for record in metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert len((tmp_path / "metrics.jsonl.old1").read_text().splitlines()) < 2
+
+
+def test_with_a_damaged_checkpoint_and_damaged_records_it_goes_on(straight, tmp_path):
+    workdir = shutil.copytree(straight[0], tmp_path / "run")
+    (workdir / "checkpoints" / "6" / "state" / "manifest.ocdbt").write_bytes(b"")
+    (workdir / "config.json").write_bytes(b"")
+    lines = (workdir / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (workdir / "metrics.jsonl").write_bytes(b"".join([*lines[:2], bytes(20) + b"\n", *lines[2:]]))
+    assert_equal(toy_train(workdir, resume=True), straight[1])
+    assert metrics(workdir) == metrics(straight[0])
+    for kept in ("checkpoints/6.damaged1", "config.json.damaged1", "metrics.jsonl.damaged1"):
+        assert (workdir / kept).exists()
+
+
+def test_compilation_is_announced_once(tmp_path, capsys):
+    toy_train(tmp_path, steps=3)
+    first, second, *steps = capsys.readouterr().out.splitlines()
+    assert first == "compiling the training step"
+    assert second.startswith("compiled in ")
+    assert [line.split()[1] for line in steps] == ["1/3", "2/3", "3/3"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_told_to_stop_it_finishes_the_step_and_saves(tmp_path, number):
     def evaluator(params, step):
         if step == 4:
