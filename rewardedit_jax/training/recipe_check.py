@@ -1,0 +1,100 @@
+"""The check of a recipe's values against its schema: all faults at once, each with its setting, value and range."""
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+LARGEST = sys.float_info.max  # the bound of a finite number: msgspec takes no infinity as a bound
+
+
+def check_section(values: Mapping[str, Any], schema: type, path: str = "") -> None:
+    """Checks a part of a recipe. Raises ValueError with an argument for each fault."""
+    faults: list[str] = []
+    _read_section(values, schema, f"{path}." if path else "", faults)
+    if faults:
+        raise ValueError(*faults)
+
+
+def check_network(config: type, described: Mapping[str, Any], path: str) -> None:
+    """Checks the settings of a network that a recipe describes. Raises as `check_section`.
+
+    Args:
+      config: the dataclass of the settings, with a method `from_hf`.
+      path: the place of the settings in the recipe, such as "network.unet".
+    """
+    faults: list[str] = []
+    for field in dataclasses.fields(config):
+        if field.name in described:
+            _read_value(described[field.name], field.type, f"{path}.{field.name}", faults)
+    if faults:
+        raise ValueError(*faults)
+    try:
+        config.from_hf(described)
+    # The first three: of a value within a dict, whose type is not checked above.
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_section(values: Mapping[str, Any], schema: type, prefix: str, faults: list[str]) -> Any:
+    """The Struct of a section; what is wrong is appended to `faults`."""
+    before, fields = len(faults), {field.name: field for field in msgspec.structs.fields(schema)}
+    if schema.__struct_config__.forbid_unknown_fields:
+        faults += [_unknown(prefix, name, fields) for name in values if name not in fields]
+    faults += [f"{prefix}{name} is missing" for name in fields if fields[name].required and name not in values]
+    given = {name: value for name, value in values.items() if name in fields}
+    read = {name: _read_value(value, fields[name].type, prefix + name, faults) for name, value in given.items()}
+    if len(faults) == before:
+        try:
+            return schema(**read)  # rules between settings are in `__post_init__`
+        except ValueError as error:
+            faults += error.args
+    return None
+
+
+def _read_value(value: Any, type_: Any, path: str, faults: list[str]) -> Any:
+    if isinstance(type_, type) and issubclass(type_, msgspec.Struct) and isinstance(value, Mapping):
+        return _read_section(value, type_, f"{path}.", faults)
+    try:
+        # NumPy's numbers, such as those of a sweep in Python, are taken as Python's.
+        return msgspec.convert(value.item() if isinstance(value, np.generic) else value, type_)
+    except msgspec.ValidationError:
+        # Not its message, which names one bound instead of the range, and not the values of a Literal.
+        faults.append(f"{path}={value!r}: expected {_expected(type_)}")
+    return None
+
+
+def _unknown(prefix: str, name: str, known: Mapping[str, Any]) -> str:
+    similar = difflib.get_close_matches(str(name), known, 1)
+    return f"{prefix}{name} is not a setting" + (f": did you mean {prefix}{similar[0]}?" if similar else "")
+
+
+def _expected(type_: Any) -> str:
+    """The values of a type, in words."""
+    origin, arguments = get_origin(type_), get_args(type_)
+    if origin is Literal:
+        return f"one of {', '.join(value or repr(value) for value in arguments)}"
+    if origin in (Union, UnionType):  # of `|` between types of `typing`, or of others
+        return ", or ".join(map(_expected, arguments))
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return f"a tuple, each value {_expected(arguments[0])}"
+        return f"({', '.join(map(_expected, arguments))})"
+    if origin is Annotated:
+        return f"{_expected(arguments[0])} {_restriction(arguments[1])}"
+    words = {int: "an integer", float: "a finite number", bool: "True or False", str: "a text", type(None): "None"}
+    return words.get(type_, "a dict")
+
+
+def _restriction(meta: Meta) -> str:
+    bounds = {">": meta.gt, ">=": meta.ge, "<": meta.lt, "<=": meta.le}
+    shown = [f"{sign} {x:.10g}" for sign, x in bounds.items() if x is not None and abs(x) < LARGEST]
+    shown += [f"a multiple of {meta.multiple_of}"] if meta.multiple_of else []
+    shown += ["that is not empty"] if meta.min_length else []
+    return " and ".join(shown) + (f" ({meta.description})" if meta.description else "")
