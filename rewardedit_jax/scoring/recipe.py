@@ -48,7 +48,7 @@ class Heads(recipe.Section):
 class ObjectiveSettings(recipe.Section):
     """Arguments of the functions in `scoring.objectives`; None: the default of the objective."""
 
-    margin: recipe.Finite | None = None
+    margin: float | None = None
     draws: recipe.Count | None = None
     tau: recipe.NotNegative | None = None
     k: Annotated[float, Meta(gt=1, le=1e6)] | None = None  # at 1, ties have probability 0

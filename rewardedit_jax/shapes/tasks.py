@@ -39,6 +39,8 @@ _SCALING_BATCHES = 32  # enough pictures to measure the spread of the latents
 
 class ShapesEditingData(EditingData, kw_only=True):
     name: Literal[*SOURCES, NAME]
+    train: recipe.Count
+    test: recipe.Count
 
 
 class ShapesEditingRecipe(EditingRecipe):
@@ -47,6 +49,8 @@ class ShapesEditingRecipe(EditingRecipe):
 
 class ShapesScoringData(ScoringData, kw_only=True):
     name: Literal[*PREFERENCES, NAME]
+    train: recipe.Count
+    test: recipe.Count
 
 
 class ShapesScoringRecipe(ScoringRecipe):
@@ -62,6 +66,8 @@ class AutoencoderNetwork(recipe.Section):
 
 class AutoencoderData(recipe.Data, kw_only=True):
     name: Literal[NAME]
+    train: recipe.Count
+    test: recipe.Count
     resolution: recipe.Count
     flip: bool
 

@@ -1,8 +1,7 @@
 """Recipes: a file under configs/ and overrides → the configuration of a training, and the check of its settings.
 
 The schema of a recipe is a msgspec Struct with the type, the range and the meaning of every setting. `TrainingRecipe`
-has those that the trainer reads; each task extends it by its own, and then refuses others. Ranges exclude NaN and
-infinity.
+has those that the trainer reads; each task extends it by its own, and then refuses others.
 """
 
 import ast
@@ -18,12 +17,12 @@ from msgspec import Meta
 
 from rewardedit_jax.command_line import OVERRIDE_ERRORS, error_message
 from rewardedit_jax.data.records import count_noun, list_lines
-from rewardedit_jax.training.recipe_check import LARGEST, check_section
+from rewardedit_jax.training.recipe_check import check_section
 
 PREFIX = "--config."  # of an override
-Finite = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
-Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
-NotNegative = Annotated[float, Meta(ge=0, le=LARGEST)]
+# The check refuses NaN and infinity in all of them.
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 Count = Annotated[int, Meta(ge=1, lt=2**31)]
 CountOrZero = Annotated[int, Meta(ge=0, lt=2**31)]

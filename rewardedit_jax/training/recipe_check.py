@@ -2,16 +2,15 @@
 
 import dataclasses
 import difflib
-import sys
+import math
 from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 import numpy as np
+from flax.traverse_util import flatten_dict
 from msgspec import Meta
-
-LARGEST = sys.float_info.max  # the bound of a finite number: msgspec takes no infinity as a bound
 
 
 def check_section(values: Mapping[str, Any], schema: type, path: str = "") -> None:
@@ -48,7 +47,7 @@ def _read_section(values: Mapping[str, Any], schema: type, prefix: str, faults: 
     if schema.__struct_config__.forbid_unknown_fields:
         faults += [_unknown(prefix, name, fields) for name in values if name not in fields]
     faults += [f"{prefix}{name} is missing" for name in fields if fields[name].required and name not in values]
-    given = {name: value for name, value in values.items() if name in fields}
+    given = {name: values[name] for name in fields if name in values}
     read = {name: _read_value(value, fields[name].type, prefix + name, faults) for name, value in given.items()}
     if len(faults) == before:
         try:
@@ -61,13 +60,24 @@ def _read_section(values: Mapping[str, Any], schema: type, prefix: str, faults: 
 def _read_value(value: Any, type_: Any, path: str, faults: list[str]) -> Any:
     if isinstance(type_, type) and issubclass(type_, msgspec.Struct) and isinstance(value, Mapping):
         return _read_section(value, type_, f"{path}.", faults)
+    # NumPy's numbers, such as those of a sweep in Python, are taken as Python's.
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, dict):  # of a network or a noise process, whose values may have any type
+        settings = flatten_dict({path: value}, sep=".").items()
+        faults += [f"{name}={x!r}: expected finite numbers" for name, x in settings if not _is_finite(x)]
     try:
-        # NumPy's numbers, such as those of a sweep in Python, are taken as Python's.
-        return msgspec.convert(value.item() if isinstance(value, np.generic) else value, type_)
+        if _is_finite(value):
+            return msgspec.convert(value, type_)
     except msgspec.ValidationError:
-        # Not its message, which names one bound instead of the range, and not the values of a Literal.
-        faults.append(f"{path}={value!r}: expected {_expected(type_)}")
+        pass  # its message names one bound instead of the range, and not the values of a Literal
+    faults.append(f"{path}={value!r}: expected {_expected(type_)}")
     return None
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _unknown(prefix: str, name: str, known: Mapping[str, Any]) -> str:
@@ -94,7 +104,7 @@ def _expected(type_: Any) -> str:
 
 def _restriction(meta: Meta) -> str:
     bounds = {">": meta.gt, ">=": meta.ge, "<": meta.lt, "<=": meta.le}
-    shown = [f"{sign} {x:.10g}" for sign, x in bounds.items() if x is not None and abs(x) < LARGEST]
+    shown = [f"{sign} {x:.10g}" for sign, x in bounds.items() if x is not None]
     shown += [f"a multiple of {meta.multiple_of}"] if meta.multiple_of else []
     shown += ["that is not empty"] if meta.min_length else []
     return " and ".join(shown) + (f" ({meta.description})" if meta.description else "")
