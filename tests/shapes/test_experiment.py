@@ -96,17 +96,6 @@ def test_scorers_rankings_are_short_and_gentle():
     assert ties == ["strict only", "disentangle", "disentangle"]
 
 
-@pytest.mark.parametrize("override", ["--config.stepz=3", "--config.steps=many", "--config.steps", "--steps=3"])
-def test_a_wrong_override_is_refused(override):
-    with pytest.raises(ValueError, match="step"):
-        read_recipe(EDITOR, [override])
-
-
-def test_a_missing_recipe_is_refused():
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.py"):
-        recipe("nowhere.py:shapes")
-
-
 @pytest.fixture(scope="module")
 def scenes():
     return held_out_scenes(8)
@@ -190,6 +179,13 @@ def test_rankings_start_from_ratings_of_the_same_seed(make_comparison):
 def test_overrides_of_the_comparison_win_over_defaults_of_an_arm(make_comparison):
     jobs = make_comparison(config=SCORER).jobs.values()
     assert {job.steps for job in jobs} == {7}
+
+
+def test_a_wrong_setting_of_any_arm_is_refused_before_the_first_training(make_comparison):
+    with pytest.raises(ValueError, match=r"accumulate=0.*>= 1"):
+        compare(make_comparison(overrides=("--config.accumulate=0",)))
+    with pytest.raises(ValueError, match=r"objective.settings={'margin': 2\.0}"):
+        compare(make_comparison("thurstone", config=SCORER, overrides=("--config.objective.settings.margin=2",)))
 
 
 def test_an_unknown_arm_is_refused(make_comparison):
