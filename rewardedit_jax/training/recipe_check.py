@@ -1,8 +1,8 @@
 """The check of a recipe's values against its schema: all faults at once, each with its setting, value and range."""
 
-import dataclasses
 import difflib
 import math
+import sys
 from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 import numpy as np
 from flax.traverse_util import flatten_dict
-from msgspec import Meta
+from msgspec import Meta, UnsetType
+
+from rewardedit_jax.weights.settings import settings_type
 
 
 def check_section(values: Mapping[str, Any], schema: type, path: str = "") -> None:
@@ -28,16 +30,10 @@ def check_network(config: type, described: Mapping[str, Any], path: str) -> None
       config: the dataclass of the settings, with a method `from_hf`.
       path: the place of the settings in the recipe, such as "network.unet".
     """
-    faults: list[str] = []
-    for field in dataclasses.fields(config):
-        if field.name in described:
-            _read_value(described[field.name], field.type, f"{path}.{field.name}", faults)
-    if faults:
-        raise ValueError(*faults)
+    check_section(described, settings_type(config), path)
     try:
         config.from_hf(described)
-    # The first three: of a value within a dict, whose type is not checked above.
-    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:  # the first two: of a section such as `rope_scaling`
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -91,20 +87,21 @@ def _expected(type_: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(value or repr(value) for value in arguments)}"
     if origin in (Union, UnionType):  # of `|` between types of `typing`, or of others
-        return ", or ".join(map(_expected, arguments))
+        return ", or ".join(_expected(argument) for argument in arguments if argument is not UnsetType)
     if origin is tuple:
         if arguments[-1] is Ellipsis:
             return f"a tuple, each value {_expected(arguments[0])}"
         return f"({', '.join(map(_expected, arguments))})"
     if origin is Annotated:
-        return f"{_expected(arguments[0])} {_restriction(arguments[1])}"
+        return _expected(arguments[0]) + _restriction(arguments[1])
     words = {int: "an integer", float: "a finite number", bool: "True or False", str: "a text", type(None): "None"}
     return words.get(type_, "a dict")
 
 
 def _restriction(meta: Meta) -> str:
     bounds = {">": meta.gt, ">=": meta.ge, "<": meta.lt, "<=": meta.le}
-    shown = [f"{sign} {x:.10g}" for sign, x in bounds.items() if x is not None]
+    # A bound of that size says that the number is finite.
+    shown = [f"{sign} {x:.10g}" for sign, x in bounds.items() if x is not None and abs(x) < sys.float_info.max]
     shown += [f"a multiple of {meta.multiple_of}"] if meta.multiple_of else []
-    shown += ["that is not empty"] if meta.min_length else []
-    return " and ".join(shown) + (f" ({meta.description})" if meta.description else "")
+    parts = [" " + " and ".join(shown) if shown else "", ", not empty" if meta.min_length else ""]
+    return "".join(parts) + (f" ({meta.description})" if meta.description else "")
