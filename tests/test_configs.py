@@ -22,7 +22,7 @@ SCHEMAS = {
     "shapes_autoencoder": AutoencoderRecipe,
 }
 # Settings that have a meaning without a value.
-OPTIONAL = {f"optimizer.{name}" for name in ("clip_norm", "ema_decay", "mu_dtype")} | {"keep_checkpoints"}
+OPTIONAL = {f"optimizer.{name}" for name in ("clip_norm", "ema_decay", "mu_dtype")}
 OPTIONAL |= {f"objective.settings.{name}" for name in ("margin", "draws", "tau", "k", "ties")}
 OPTIONAL |= {"network.unet.sample_size"}  # diffusers' own
 EVERY = [(recipe, variant) for recipe, variants in VARIANTS.items() for variant in variants]

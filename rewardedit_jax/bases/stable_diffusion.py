@@ -81,7 +81,7 @@ class StableDiffusionFiles:
         if "beta_schedule" in recipe.schedule:
             try:
                 process_from_config(recipe.schedule)
-            except (TypeError, ValueError) as error:
+            except ValueError as error:
                 raise ValueError(f"schedule: {error}") from error
         described = {f"network.{name}": value for name, value in recipe.network.items()}
         described["schedule.beta_schedule"] = recipe.schedule.get("beta_schedule")

@@ -6,7 +6,7 @@ has those that the trainer reads; each task extends it by its own, and then refu
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -95,7 +95,7 @@ class TrainingRecipe(msgspec.Struct):
     log_every: CountOrZero  # steps, as the next two; 0: after the last step only
     checkpoint_every: CountOrZero
     evaluate_every: CountOrZero  # 0: never
-    keep_checkpoints: Count | None  # the newest; None: all
+    keep_checkpoints: Count  # the newest
 
 
 class ModelRecipe(TrainingRecipe, forbid_unknown_fields=True):
@@ -103,7 +103,8 @@ class ModelRecipe(TrainingRecipe, forbid_unknown_fields=True):
 
     task: Text
     init: str  # model that training starts from; "": from scratch
-    trainable: tuple[tuple[str, bool], ...]  # (regular expression of parameter paths, whether they train); first match
+    # (regular expression of parameter paths, whether they train); the first that matches decides
+    trainable: tuple[tuple[str, bool], ...]
     compute: Compute
 
     def __post_init__(self):
@@ -124,17 +125,23 @@ def define_recipe(
     Args:
       argv: the command line; None: that of the process.
     """
-    parsers = {bool: flags.BooleanParser(), int: flags.IntegerParser(), float: flags.FloatParser()}
-    for type_, parse in ({kind: parser.parse for kind, parser in parsers.items()} | {str: str}).items():
+    parsers = {
+        bool: flags.BooleanParser().parse,
+        int: flags.IntegerParser().parse,
+        float: flags.FloatParser().parse,
+        str: str,
+        type(None): _literal,  # a field that is None does not say its type
+    }
+    for type_, parse in parsers.items():
         config_flags.register_flag_parser_for_type(type_, _OrNone(parse))
-    # A field whose value is None does not say its type. The schema checks the value.
-    config_flags.register_flag_parser_for_type(type(None), _OrNone(_literal))
     description = "Recipe: configs/FILE.py or configs/FILE.py:shapes."
     return config_flags.DEFINE_config_file("config", None, description, flag_values, sys_argv=argv)
 
 
 class _OrNone(flags.ArgumentParser):
-    def __init__(self, parse: Any):
+    """The parser of a type, and of None, which ml_collections has no word for."""
+
+    def __init__(self, parse: Callable[[Any], Any]):
         self._parse = parse
 
     def parse(self, argument: Any) -> Any:

@@ -59,8 +59,8 @@ def _read_value(value: Any, type_: Any, path: str, faults: list[str]) -> Any:
     # NumPy's numbers, such as those of a sweep in Python, are taken as Python's.
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, dict):  # of a network or a noise process, whose values may have any type
-        settings = flatten_dict({path: value}, sep=".").items()
-        faults += [f"{name}={x!r}: expected finite numbers" for name, x in settings if not _is_finite(x)]
+        settings = {".".join(map(str, keys)): x for keys, x in flatten_dict({path: value}).items()}
+        faults += [f"{name}={x!r}: expected finite numbers" for name, x in settings.items() if not _is_finite(x)]
     try:
         if _is_finite(value):
             return msgspec.convert(value, type_)

@@ -44,6 +44,7 @@ class TestReadRecipe:
 
     def test_the_last_override_wins(self):
         assert read("steps=7", "steps=8").steps == 8
+        assert read("data.flip=True", "data.flip=false").data.flip is False
         assert read("optimizer.clip_norm=None", "optimizer.clip_norm=2").optimizer.clip_norm == 2.0
 
     def test_a_missing_recipe_is_refused(self):
@@ -78,7 +79,7 @@ def faults(schema=TrainingRecipe, **changes):
 class TestCheckRecipe:
     def test_valid_settings_pass(self):
         check_recipe(toy_config(), TrainingRecipe)
-        unset = {"optimizer.ema_decay": None, "optimizer.clip_norm": None, "keep_checkpoints": None}
+        unset = {"optimizer.ema_decay": None, "optimizer.clip_norm": None}
         check_recipe(toy_config(**unset, seed=2**32 - 1, **{"optimizer.b1": 0.0}), TrainingRecipe)
 
     @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ class TestCheckRecipe:
         class Open(TrainingRecipe):
             schedule: dict
 
-        found = faults(Open, **{"schedule": {"a": {"start": np.nan}, "betas": (0.1, np.inf), "end": 1.0}})
+        found = faults(Open, **{"schedule": {"a": {"start": np.nan}, "betas": (0.1, np.inf), "end": 1.0, "0": 1.0}})
         assert [fault.split("=")[0].strip() for fault in found] == ["schedule.a.start", "schedule.betas"]
 
 
