@@ -105,4 +105,5 @@ def debug(config: ConfigDict) -> None:
     """The shapes variant in seconds, to check that everything runs; it learns nothing."""
     config.steps, config.batch_size = 4, 4
     config.data.update(root="runs/debug-data", train=64, test=16)
+    config.optimizer.warmup_steps = 1
     config.log_every, config.checkpoint_every = 1, 2

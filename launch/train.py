@@ -4,25 +4,25 @@
   python launch/train.py --config configs/reward_ip2p.py --workdir runs/big --config.batch_size=256
 
 The recipe is a file under configs/. Without argument it is the paper's; ":shapes" is the size of a laptop on the shapes
-world, ":debug" takes a minute. Any field can be set: --config.steps=100. DIR/metrics.jsonl and TensorBoard files are
-written during training; DIR/model, written at the end, is what `launch/edit.py --model DIR` loads. Ctrl-C, SIGTERM,
-SIGHUP, SIGUSR1 and SIGUSR2 finish the running step, save and stop; the same command with --resume continues, also to a
-larger --config.steps. On a TPU pod or a cluster, run it on every host with --distributed and a --workdir that all of
-them see; there SIGTERM saves.
+world, ":debug" takes a minute. Any field can be set, --config.steps=100, or unset, --config.optimizer.ema_decay=None.
+DIR/metrics.jsonl and TensorBoard files are written during training; DIR/model, written at the end, is what
+`launch/edit.py --model DIR` loads. Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 finish the running step, save and stop;
+the same command with --resume continues, also to a larger --config.steps. On a TPU pod or a cluster, run it on every
+host with --distributed and a --workdir that all of them see; there SIGTERM saves.
 """
 
 import jax
 from absl import app, flags
-from ml_collections import config_flags
 
 from rewardedit_jax.command_line import cache_programs, complain_clearly, local_path, parse_flags
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.shapes.tasks import ShapesAutoencoderTask, ShapesEditingTask, ShapesScoringTask
 from rewardedit_jax.training.loop import train
+from rewardedit_jax.training.recipe import check_recipe, define_recipe
 from rewardedit_jax.training.workdir import check_workdir
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe: configs/FILE.py or configs/FILE.py:shapes.")
+_CONFIG = define_recipe()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of checkpoints, metrics and the model.", required=True)
 _RESUME = flags.DEFINE_bool("resume", False, "Continue from the last checkpoint in --workdir.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts: run the same command on each with this flag.")
@@ -44,12 +44,13 @@ def main(argv: list[str]) -> None:
         config, workdir = _CONFIG.value, local_path(_WORKDIR.value)
         if argv[1:]:
             raise ValueError(f"unknown argument {' '.join(argv[1:])}: settings have the form --config.steps=100")
-        if config.task not in _TASKS:
-            raise ValueError(f"task={config.task!r}: expected one of {', '.join(_TASKS)}")
+        if (task := _TASKS.get(config.get("task"))) is None:
+            raise ValueError(f"task={config.get('task')!r}: expected one of {', '.join(_TASKS)}")
+        check_recipe(config, task.schema)  # before it waits for other hosts
         if _DISTRIBUTED.value:
             jax.distributed.initialize()  # finds the other hosts by itself on TPU pods and under Slurm
         check_workdir(workdir, _RESUME.value)  # before models and data are read
-        train(_TASKS[config.task](config), config, workdir, resume=_RESUME.value)
+        train(task(config), config, workdir, resume=_RESUME.value)
 
 
 if __name__ == "__main__":

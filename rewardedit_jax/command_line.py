@@ -19,6 +19,8 @@ from absl import logging as absl_logging
 
 # Exceptions that wrong input raises. Any other exception is a bug, and its traceback is printed.
 _USER_ERRORS = (ValueError, OSError, FloatingPointError)
+# What absl and ml_collections raise for a field that the recipe does not have, or a value of another type.
+OVERRIDE_ERRORS = (flags.Error, AttributeError, LookupError, TypeError)
 _SHOW_TRACEBACK = "REWARDEDIT_TRACEBACK"
 _PACKAGE = str(Path(__file__).parent)
 _CACHE = "JAX_COMPILATION_CACHE_DIR"  # read by JAX itself
@@ -44,14 +46,15 @@ def complain_clearly(*more: type[Exception]) -> Iterator[None]:
         if os.environ.get(_SHOW_TRACEBACK):
             traceback.print_exc()
         # A string as exit code is printed to stderr, with exit status 1.
-        sys.exit(f"error: {_message(error)}\n({_SHOW_TRACEBACK}=1 shows where in the program this was found.)")
+        sys.exit(f"error: {error_message(error)}\n({_SHOW_TRACEBACK}=1 shows where in the program this was found.)")
     except KeyboardInterrupt:
         sys.exit("interrupted.")
     finally:
         warnings.formatwarning = format_before
 
 
-def _message(error: Exception) -> str:
+def error_message(error: Exception) -> str:
+    """What is wrong, in one sentence."""
     text = str(error)
     # ml_collections reports an unknown field by its bare name.
     if (name := text.strip("\"'")).isidentifier():
@@ -65,8 +68,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
     Unless a verbosity is asked for, the log shows the warnings of this package, and errors of all packages.
     """
-    # The last three are raised for a field that the recipe does not have, or a value of another type.
-    with complain_clearly(flags.Error, AttributeError, KeyError, TypeError):
+    with complain_clearly(*OVERRIDE_ERRORS):
         rest = flags.FLAGS(argv)
     if flags.FLAGS["verbosity"].using_default_value:
         absl_logging.set_verbosity(absl_logging.WARNING)

@@ -26,7 +26,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     """
     sizes, devices = [data, fsdp, tensor], jax.device_count()
     fixed = math.prod(size for size in sizes if size != -1)
-    filled = [max(devices // fixed, 1) if size == -1 else size for size in sizes]
+    filled = [max(devices // max(fixed, 1), 1) if size == -1 else size for size in sizes]
     if sizes.count(-1) > 1 or min(filled) < 1 or math.prod(filled) != devices:
         wanted = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
         raise ValueError(

@@ -1,14 +1,30 @@
 """Recipes: each variant builds, the two stages differ in the reward and its data, the papers' values."""
 
+import re
+
 import pytest
 from ml_collections import FrozenConfigDict
 from tiny_models import ROOT, get_config
 
-from rewardedit_jax.editing.task import SOURCES
-from rewardedit_jax.scoring.task import PREFERENCES
+from rewardedit_jax.editing.recipe import SOURCES, EditingRecipe
+from rewardedit_jax.scoring.recipe import PREFERENCES, ScoringRecipe
+from rewardedit_jax.shapes.tasks import AutoencoderRecipe, ShapesEditingRecipe, ShapesScoringRecipe
+from rewardedit_jax.training.recipe import check_recipe, read_recipe
+from rewardedit_jax.training.recipe_check import check_section
 
 ALL = ("", "shapes", "debug")
 VARIANTS = {"autoencoder": ("shapes", "debug"), "ip2p": ALL, "reward_ip2p": ALL, "edit_reward": ALL}
+SCHEMAS = {
+    "editing": EditingRecipe,
+    "scoring": ScoringRecipe,
+    "shapes_editing": ShapesEditingRecipe,
+    "shapes_scoring": ShapesScoringRecipe,
+    "shapes_autoencoder": AutoencoderRecipe,
+}
+# Settings that have a meaning without a value.
+OPTIONAL = {f"optimizer.{name}" for name in ("clip_norm", "ema_decay", "mu_dtype")}
+OPTIONAL |= {f"objective.settings.{name}" for name in ("margin", "draws", "tau", "k", "ties")}
+OPTIONAL |= {"network.unet.sample_size"}  # diffusers' own
 EVERY = [(recipe, variant) for recipe, variants in VARIANTS.items() for variant in variants]
 
 
@@ -46,6 +62,125 @@ def test_a_recipe_builds_and_can_be_locked(recipe, variant):
     else:
         assert config.task in ("editing", "scoring")
         assert config.data.name in (PREFERENCES if config.task == "scoring" else SOURCES)
+
+
+def read_variant(recipe, variant, overrides):
+    """The recipe with each field overridden by the word given for its path."""
+    words = [f"--config.{path}={word}" for path, word in overrides.items()]
+    return read_recipe(f"{ROOT}/configs/{recipe}.py:{variant}", words)
+
+
+def faulty(config):
+    """The settings that the check refuses."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        check_section(config.to_dict(), SCHEMAS[config.task])
+    return {re.match(r"[\w.]+", fault)[0] for fault in caught.value.args}
+
+
+@pytest.mark.parametrize(("recipe", "variant"), EVERY)
+def test_every_field_can_be_set_on_the_command_line(recipe, variant):
+    config = get_config(recipe, variant)
+    check_recipe(config, SCHEMAS[config.task])
+    same = read_variant(recipe, variant, leaves(config))
+    assert leaves(same) == leaves(config)
+    check_recipe(same, SCHEMAS[config.task])
+
+
+@pytest.mark.parametrize(("recipe", "variant"), EVERY)
+def test_every_field_can_be_unset_or_says_that_it_cannot(recipe, variant):
+    config = get_config(recipe, variant)
+    # A tuple or a dict is emptied by () or {}.
+    single = [path for path, value in leaves(config).items() if not isinstance(value, tuple | dict) and path != "task"]
+    unset = read_variant(recipe, variant, dict.fromkeys(single, "None"))
+    assert {path for path in single if leaves(unset)[path] is not None} == set()
+    optional = OPTIONAL.intersection(single)
+    check_recipe(read_variant(recipe, variant, dict.fromkeys(optional, "None")), SCHEMAS[config.task])
+    described = ("network.", "schedule.")  # by settings that may be null in files
+    refused = {path for path in faulty(unset) if not path.startswith(described)}
+    assert refused == {path for path in single if path not in optional and not path.startswith(described)}
+
+
+@pytest.mark.parametrize(("recipe", "variant"), EVERY)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_every_number_is_finite(recipe, variant, value):
+    config = get_config(recipe, variant)
+    numbers = [path for path, field in leaves(config).items() if isinstance(field, float)]
+    assert faulty(read_variant(recipe, variant, dict.fromkeys(numbers, value))) == set(numbers)
+
+
+# Recipe → setting → values that the check refuses.
+WRONG = {
+    "reward_ip2p": {
+        "base_editor": ["pix2pix"],
+        "compute.dtype": ["fp16", "float64", None],
+        "compute.remat": [1],
+        # The instruction, the source and both are dropped with this probability each.
+        "conditioning_dropout": [0.5, 1 / 3, 5.0, -0.1],
+        "data.flip": ["yes"],
+        "data.name": ["shape"],
+        "data.resolution": [0, 32.0],
+        "data.root": [""],
+        "data.threads": [-1],
+        "data.train": [0],
+        "init": [""],
+        "network.text_encoder": [{"num_attention_heads": 0}],
+        "network.tokenizer": [3],
+        "network.unet": [{"in_channels": "sixteen"}, {"block_out_channels": (8, -8)}, {"block_out_channels": None}],
+        "network.vae": [{"latent_channels": 2.5}, {"latent_channel": 4}],
+        "reward.dropout": [1.0],
+        "reward.layout": ["papr"],
+        "reward.paths": [("addition", "attention"), ("addition", "addition")],
+        "reward.perspectives": [("beauty",)],
+        "reward.sources": [(), ("score",), "scores"],
+        "schedule": [{"beta_schedule": "steep"}],
+        "trainable": [(), (("unet/(", True),), ((".*", "yes"),), ((".*", False),)],
+    },
+    "edit_reward": {
+        "base": [""],
+        "data.area": [100],
+        "data.image_patches": [6],
+        "data.name": ["pairs"],
+        "data.row_tokens": [0],
+        "data.ties": ["both"],
+        "heads.aggregation": ["max"],
+        "heads.hidden_sizes": [(8,), (8, 0)],
+        "heads.kind": ["double"],
+        "network.text": [{"hidden_size": "wide"}, {"rope_scaling": {"mrope_section": "x"}}],
+        "network.vision": [{"depth": 1, "num_heads": 0}],
+        "objective.name": ["rank"],
+        "objective.settings.draws": [0],
+        "objective.settings.k": [1.0],
+        "objective.settings.ties": ["half"],
+        "positions": ["rope"],
+    },
+    "autoencoder": {
+        "data.name": ["triplets"],
+        "data.resolution": [33],
+        "kl_weight": [-1e-6],
+        "network.vae": [{"layers_per_block": "one"}],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "path", "value"),
+    [(recipe, path, value) for recipe, paths in WRONG.items() for path, values in paths.items() for value in values],
+)
+def test_a_wrong_setting_is_named(recipe, path, value):
+    config = section = get_config(recipe, "debug")
+    *sections, name = path.split(".")
+    for part in sections:
+        section = section[part]
+    with section.ignore_type():
+        section[name] = value
+    (fault,) = faulty(config)
+    assert fault.startswith(path)
+
+
+def test_settings_that_do_not_fit_the_objective_are_named():
+    config = get_config("edit_reward", "debug")
+    config.objective.settings.tau = 0.5
+    assert faulty(config) == {"objective.settings"}
 
 
 @pytest.mark.parametrize(("recipe", "variant"), EVERY)

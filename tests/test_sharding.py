@@ -26,7 +26,7 @@ def test_minus_one_takes_the_rest():
     assert set(mesh.axis_types) == {AxisType.Auto}
 
 
-@pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (-1, -1, 1), (0, 1, 1)])
+@pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (-1, -1, 1), (0, 1, 1), (0, -1, 1), (-2, 1, -1)])
 def test_mesh_that_does_not_fit_is_explained(sizes):
     with pytest.raises(ValueError, match=r"does not fit 1 device.*only one, to -1") as error:
         make_mesh(*sizes)

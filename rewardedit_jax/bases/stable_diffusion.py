@@ -13,11 +13,14 @@ from ml_collections import ConfigDict
 
 from rewardedit_jax.bases.base import Component, Start, open_component, read_process, recipe_process
 from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, load_clip_tokenizer
+from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.models import clip, unet, vae
 from rewardedit_jax.models.clip import CLIPTextConfig
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.vae import AutoencoderKL
 from rewardedit_jax.params import Params
+from rewardedit_jax.training.recipe import Section
+from rewardedit_jax.training.recipe_check import check_network, check_section
 from rewardedit_jax.weights.files import write_json
 from rewardedit_jax.weights.hub import find_model
 from rewardedit_jax.weights.kinds import CLIP_TEXT, UNET, VAE
@@ -37,6 +40,19 @@ _PARTITION_RULES = tuple(
     )
     for path, spec in rules
 )
+
+
+class NetworkSettings(Section):
+    """Networks that are trained from scratch, by fields of their config.json; {}: the network of `init`."""
+
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    text_encoder: dict[str, Any]  # without its vocabulary, which is the tokenizer's
+    tokenizer: str  # a model that has it; "": that of `init`
+
+    def __post_init__(self):
+        for name, kind in _KINDS.items():
+            check_network(kind.config, getattr(self, name), f"network.{name}")
 
 
 class StableDiffusionFiles:
@@ -62,6 +78,20 @@ class StableDiffusionFiles:
         _check_tokenizer(tokenizer, modules["text_encoder"].config, directory / "tokenizer")
         base = cls(**modules, process=read_process(directory), tokenizer=tokenizer)
         return Start(base, {name: Component(network.module, read=network.read) for name, network in opened.items()})
+
+    @classmethod
+    def check_recipe(cls, recipe: Any) -> None:
+        check_section(recipe.network, NetworkSettings, "network")
+        # A recipe that names a `beta_schedule` describes all of the noise process (`recipe_process`).
+        if "beta_schedule" in recipe.schedule:
+            try:
+                process_from_config(recipe.schedule)
+            except ValueError as error:
+                raise ValueError(f"schedule: {error}") from error
+        described = {f"network.{name}": value for name, value in recipe.network.items()}
+        described["schedule.beta_schedule"] = recipe.schedule.get("beta_schedule")
+        if not recipe.init and (lacking := [name for name, value in described.items() if not value]):
+            raise ValueError(f"init='': expected a model, because the recipe does not describe {', '.join(lacking)}")
 
     @classmethod
     def start(cls, config: ConfigDict) -> Start:

@@ -5,6 +5,7 @@ RewardEdit-20K: Multi-Reward as Condition (Gu et al., ICLR 2025, arXiv:2411.0471
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from rewardedit_jax.data.images import read_image
 from rewardedit_jax.data.json_files import convert, read_json, validate
 from rewardedit_jax.data.parquet import ParquetRows, embedded_image
 from rewardedit_jax.data.paths import find_images
-from rewardedit_jax.data.records import BadRecords, EditRecord, Instruction, Score, raise_or_log
+from rewardedit_jax.data.records import BadRecords, EditRecord, Instruction, Score, evenly_spaced, raise_or_log
 
 _FOLDERS = """expected:
   <root>/
@@ -79,6 +80,10 @@ class InstructPix2PixFolder:
     def __len__(self) -> int:
         return len(self._pairs)
 
+    def instructions(self) -> list[str]:
+        """The instructions of evenly spaced records."""
+        return _some_instructions(self.root, self._pairs)
+
     def __getitem__(self, index: int) -> EditRecord:
         name, seed = self._pairs[index]
         # range(...)[index] counts negative numbers from the end, as the list does: record -1 has the text of the last.
@@ -112,6 +117,10 @@ class RewardEditFolder:
     def __len__(self) -> int:
         return len(self._rewards)
 
+    def instructions(self) -> list[str]:
+        """The instructions of evenly spaced records."""
+        return _some_instructions(self.root, self._rewards)
+
     def __getitem__(self, index: int) -> EditRecord:
         name, reward = self._rewards[index]
         pair = _read_pair(self.root / name, self._seed(name), range(len(self))[index])
@@ -143,6 +152,10 @@ class InstructPix2PixParquet:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def instructions(self) -> list[Any]:
+        """The column of the instructions."""
+        return [row["edit_prompt"] for row in self._rows.only(["edit_prompt"])]
 
     def __getitem__(self, index: int) -> EditRecord:
         index = range(len(self))[index]  # negative numbers count from the end; IndexError beyond
@@ -180,11 +193,24 @@ def _read_index(path: Path, type_: Any) -> Any:
 def _read_pair(folder: Path, seed: str, number: int) -> tuple[str, np.ndarray, np.ndarray]:
     """Instruction, source and edited image; of several texts, text `number` modulo their number."""
     source, edited = (np.asarray(read_image(_image_file(folder, f"{seed}_{i}"))) for i in (0, 1))
+    return _read_instruction(folder, number), source, edited
+
+
+def _read_instruction(folder: Path, number: int) -> str:
     try:
         edit = read_json(folder / "prompt.json", _Prompt).edit
     except OSError as error:
         raise BadRecords(f"{folder / 'prompt.json'} cannot be read: {error.strerror}") from error
-    return edit if isinstance(edit, str) else edit[number % len(edit)], source, edited
+    return edit if isinstance(edit, str) else edit[number % len(edit)]
+
+
+def _some_instructions(root: Path, records: Sequence[tuple[str, Any]]) -> list[str]:
+    """Those instructions of evenly spaced records that can be read. Each is a file of its own."""
+    found = []
+    for number in evenly_spaced(len(records)):
+        with suppress(BadRecords):  # named when the record is trained on
+            found.append(_read_instruction(root / records[number][0], number))
+    return found
 
 
 def _image_file(folder: Path, stem: str) -> Path:

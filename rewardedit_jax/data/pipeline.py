@@ -1,5 +1,6 @@
 """Edit records → batches of images and of what a base editor reads of the requests, in the order of `order.py`."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -7,16 +8,20 @@ from typing import Any
 
 import flax.struct
 import numpy as np
+from absl import logging
 from jaxtyping import UInt8
 from PIL import Image
 
 from rewardedit_jax.data.images import square
 from rewardedit_jax.data.order import check_all_or_none, ordered_batches
-from rewardedit_jax.data.records import EditRecord, Source
+from rewardedit_jax.data.records import EditRecord, Source, count_noun
 from rewardedit_jax.reward import Reward
 
 # Source images, instructions and rewards of a batch → arrays with leading axis b, as the base editor needs them.
 Read = Callable[[Sequence[UInt8[np.ndarray, "h w 3"]], Sequence[str], Sequence[Reward | None]], Any]
+
+# Also "left-hand" and "the left of"; "copyright" and "leftover" are other words.
+_SIDES = re.compile(r"\b(left|right)(most|wards?|hand(ed)?)?\b", re.IGNORECASE)
 
 
 @flax.struct.dataclass
@@ -36,8 +41,7 @@ def edit_batches(
     Args:
       read: makes `EditBatch.inputs`. Threads call it at the same time.
       resolution: side of the square that images are resized to, pixels.
-      flip: whether pairs are mirrored, both images or neither, with probability 1/2. (Instructions may speak of left
-        and right, which a flip exchanges.)
+      flip: whether pairs are mirrored, both images or neither, with probability 1/2; see `warn_of_sides`.
       skip_bad, order: as in `ordered_batches`. Flips follow from the seed too.
     Raises:
       ValueError: as `ordered_batches`; the iterator also if a record has scores without feedback or the reverse, or if
@@ -45,6 +49,18 @@ def edit_batches(
     """
     prepare, collate = partial(_prepare, resolution=resolution, flip=flip), partial(_collate, read=read)
     return ordered_batches(source, prepare, collate, skip_bad=skip_bad, **order)
+
+
+def warn_of_sides(source: Source) -> None:
+    """Logs how many instructions say left or right, which a flip of the images exchanges. Reads no images.
+
+    Silent for a source without a method `instructions`, which gives all instructions or a sample of them.
+    """
+    instructions = source.instructions() if hasattr(source, "instructions") else []
+    if found := [text for text in instructions if isinstance(text, str) and _SIDES.search(text)]:
+        counts = len(found), len(instructions), count_noun(len(source), "record")
+        advice = "A flip does not change the instruction: set data.flip=False, unless the words mean something else."
+        logging.warning("%d of the %d instructions read (%s) say left or right: %r. %s", *counts, found[0], advice)
 
 
 def _prepare(record: EditRecord, rng: np.random.Generator, *, resolution: int, flip: bool) -> EditRecord:

@@ -1,9 +1,9 @@
 """Records and data sources: edits with rewards, pairs of edits with preferences, and the errors about bad records."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -49,6 +49,11 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> EditRecord: ...
 
 
+def evenly_spaced(length: int, most: int = 2000) -> range:
+    """Numbers of records, for a look at a sample where a look at all would take long."""
+    return range(0, length, max(1, -(-length // most)))
+
+
 @dataclass(frozen=True)
 class PreferenceLabel:
     """The label of a pair of edits a, b of one source image, without its images."""
@@ -83,13 +88,6 @@ class PreferenceSource(Protocol):
 
 class BadRecords(ValueError):
     """Records that do not have the expected layout; the message lists them."""
-
-
-def open_named(layouts: Mapping[str, Callable[[Any], Any]], data: Any) -> Any:
-    """The source of the layout `data.name`, opened with the settings `data` of a recipe."""
-    if data.name not in layouts:
-        raise ValueError(f"data.name={data.name!r}: expected one of {', '.join(layouts)}.")
-    return layouts[data.name](data)
 
 
 def raise_or_log(faults: Sequence[str], where: str, skip_bad: bool) -> None:

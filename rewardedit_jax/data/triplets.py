@@ -53,6 +53,10 @@ class TripletFile:
     def __len__(self) -> int:
         return len(self._triplets)
 
+    def instructions(self) -> list[str]:
+        """All instructions."""
+        return [triplet.instruction for _, _, triplet in self._triplets]
+
     def __getitem__(self, index: int) -> EditRecord:
         number, _, triplet = self._triplets[index]
         images = (np.asarray(read_image(file)) for file in self._files(triplet))

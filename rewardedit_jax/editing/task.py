@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Key
@@ -10,36 +11,38 @@ from ml_collections import ConfigDict
 from rewardedit_jax.bases import base_named
 from rewardedit_jax.bases.base import Dropout
 from rewardedit_jax.data.clip_tokenizer import CutTexts
-from rewardedit_jax.data.instruct_pix2pix import InstructPix2PixFolder, InstructPix2PixParquet, RewardEditFolder
 from rewardedit_jax.data.order import first_readable, recipe_order
-from rewardedit_jax.data.pipeline import EditBatch, edit_batches
-from rewardedit_jax.data.records import Source, open_named
-from rewardedit_jax.data.triplets import TripletFile
+from rewardedit_jax.data.pipeline import EditBatch, edit_batches, warn_of_sides
+from rewardedit_jax.data.records import Source
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.objective import editing_loss
+from rewardedit_jax.editing.recipe import SOURCES, EditingRecipe
 from rewardedit_jax.params import Params
+from rewardedit_jax.training.recipe import TrainingRecipe, check_recipe
 from rewardedit_jax.training.task import Evaluator
-
-# Training records by `data.name`, in the folder or file `data.root`. Parquet has no index that may have bad entries.
-SOURCES: dict[str, Callable[[ConfigDict], Source]] = {
-    "reward_edit": lambda data: RewardEditFolder(data.root, data.rewards, skip_bad=data.skip_bad),
-    "instruct_pix2pix": lambda data: InstructPix2PixFolder(data.root, skip_bad=data.skip_bad),
-    "instruct_pix2pix_parquet": lambda data: InstructPix2PixParquet(data.root),
-    "triplets": lambda data: TripletFile(data.root, skip_bad=data.skip_bad, allow_outside=data.allow_outside),
-}
 
 
 class EditingTask:
     """Trains the parts of an editor that `config.trainable` names. A `training.task.Task`."""
 
+    schema: ClassVar[type[TrainingRecipe]] = EditingRecipe
+
     def __init__(self, config: ConfigDict):
+        check_recipe(config, self.schema)
         self.config = config
         self.trainable = tuple(config.trainable)
         # Before the model: a mistyped folder shows within a second.
         self.source = self.open_source(config.data)
+        if config.data.flip:
+            warn_of_sides(self.source)
         # Opens configs and tokenizers; weights are read by `init`.
         self.start = base_named(config.base_editor).start(config)
         self.base = self.start.base
+        if config.data.resolution % self.base.size_multiple:
+            raise ValueError(
+                f"data.resolution={config.data.resolution}: expected a multiple of {self.base.size_multiple}, as the "
+                "editor's networks halve their input several times"
+            )
         self.dropout = Dropout(config.conditioning_dropout, config.reward.dropout)
         self._check_rewards()
 
@@ -49,7 +52,7 @@ class EditingTask:
 
     def open_source(self, data: ConfigDict) -> Source:
         """The training records; a task on data of its own overrides this."""
-        return open_named(SOURCES, data)
+        return SOURCES[data.name](data)
 
     def _check_rewards(self) -> None:
         """Looks at one record: data without rewards would fail in the first batch, after the model was read."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from rewardedit_jax.data.preferences import PreferenceFile, PreferenceParquet
-from rewardedit_jax.data.records import PreferenceSource, open_named
+from rewardedit_jax.data.records import PreferenceSource
 from rewardedit_jax.models import edit_reward
 from rewardedit_jax.models.decoder import check_tensor_axis
 from rewardedit_jax.models.edit_reward import RewardHeadsConfig, aggregate
@@ -21,20 +21,15 @@ from rewardedit_jax.scoring.initialise import starting_scorer
 from rewardedit_jax.scoring.objectives import Pairs, Side, objective, preference_probability
 from rewardedit_jax.scoring.pairs import TIES, PairBatch, all_images, all_prompts, pair_batches
 from rewardedit_jax.scoring.prompts import PERSPECTIVES
+from rewardedit_jax.scoring.recipe import PREFERENCES, ScoringRecipe
 from rewardedit_jax.scoring.scorer import EMBEDDING, Scorer
+from rewardedit_jax.training.recipe import TrainingRecipe, check_recipe
 from rewardedit_jax.training.task import Evaluator
 
 # The reward token's embedding row is a parameter of its own, beside the network: rules of `trainable` can then train it
 # and freeze the rest of the matrix.
 _ROW = "reward_token/embedding"
 PARTITION_RULES = ((_ROW, P()), *((f"scorer/{path}", spec) for path, spec in edit_reward.PARTITION_RULES))
-# Training pairs by `data.name`. Image paths of a list are relative to `data.images`; empty: to the folder of the list.
-PREFERENCES: dict[str, Callable[[ConfigDict], PreferenceSource]] = {
-    "edit_reward": lambda data: PreferenceParquet(data.root, skip_bad=data.skip_bad),
-    "preference_file": lambda data: PreferenceFile(
-        data.root, data.images or None, skip_bad=data.skip_bad, allow_outside=data.allow_outside
-    ),
-}
 
 
 class ScoringTask:
@@ -45,13 +40,13 @@ class ScoringTask:
     """
 
     partition_rules = PARTITION_RULES
+    schema: ClassVar[type[TrainingRecipe]] = ScoringRecipe
 
     def __init__(self, config: ConfigDict):
+        check_recipe(config, self.schema)
         self.config = config
         self.trainable = tuple(config.trainable)
-        # Data and objective first: a wrong path or name fails before the model is downloaded or opened.
-        if config.data.ties not in TIES:
-            raise ValueError(f"data.ties={config.data.ties!r}: expected one of {', '.join(TIES)}.")
+        # Data first: a wrong path fails before the model is downloaded or opened.
         self.source = self.open_source(config.data)
         self.rows = TIES[config.data.ties](self.source.labels)
         if not self.rows:
@@ -65,7 +60,7 @@ class ScoringTask:
 
     def open_source(self, data: ConfigDict) -> PreferenceSource:
         """The training pairs. Tasks on other data override this."""
-        return open_named(PREFERENCES, data)
+        return PREFERENCES[data.name](data)
 
     def abstract_params(self) -> Params:
         """Shapes and dtypes (`jax.ShapeDtypeStruct`) of the parameters. Reads and computes nothing."""

@@ -12,8 +12,8 @@ from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL, report_editor
 from rewardedit_jax.shapes.examples import prepare_shapes
 from rewardedit_jax.shapes.preferences import prepare_shapes_preferences
 from rewardedit_jax.shapes.scorer_benchmark import report_scorers
-
-PREFIX = "--config."  # of an override
+from rewardedit_jax.shapes.tasks import ShapesEditingTask, ShapesScoringTask
+from rewardedit_jax.training.recipe import PREFIX, TrainingRecipe
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Experiment:
     """What is trained and how it is evaluated. Paths are relative to the workdir and contain {arm} and {seed}."""
 
     arms: Mapping[str, Arm]
+    schema: type[TrainingRecipe]
     training: str  # working directory of train.py
     model: str  # the file that train.py writes last, below `training`
     evaluation: str  # directory of result.json, which evaluate.py writes
@@ -53,6 +54,7 @@ EDITORS = Experiment(
         "addition": Arm((f"{PREFIX}reward.paths=('addition',)",)),
         FULL: Arm(),
     },
+    schema=ShapesEditingTask.schema,
     training="{arm}/seed{seed}/training",
     model="model/model_index.json",
     evaluation="{arm}/seed{seed}/evaluation",
@@ -80,6 +82,7 @@ SCORERS = Experiment(
         "probability": _ranking("the same by -log P", "negative_log_probability", "disentangle"),
         "thurstone": _ranking("the same by Thurstone", "thurstone", "disentangle"),
     },
+    schema=ShapesScoringTask.schema,
     training="{arm}-{seed}",
     model="model/tokenizer.json",
     evaluation="{arm}-{seed}/evaluation",

@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from rewardedit_jax.data.records import EditRecord
+from rewardedit_jax.data.records import EditRecord, evenly_spaced
 from rewardedit_jax.shapes import wording
 from rewardedit_jax.shapes.faults import CLEAN, Faults, render_faulty, sample_faults
 from rewardedit_jax.shapes.oracle import judge
@@ -188,10 +188,17 @@ class ShapesSource:
     """One split of a prepared data set: random access to `ShapesExample`s, which are `EditRecord`s."""
 
     def __init__(self, path: str | Path, split: Split):
-        self._rows = tfds.builder_from_directory(str(path)).as_data_source(split)
+        self._builder, self._split = tfds.builder_from_directory(str(path)), split
+        self._rows = self._builder.as_data_source(split)
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def instructions(self) -> list[str]:
+        """The instructions of evenly spaced records; no pictures are decoded."""
+        decoders = dict.fromkeys(PICTURES, tfds.decode.SkipDecoding())
+        rows = self._builder.as_data_source(self._split, decoders=decoders)
+        return [rows[number]["instruction"].decode() for number in evenly_spaced(len(rows))]
 
     def __getitem__(self, index: int) -> ShapesExample:
         row = read_row(self._rows[index])

@@ -1,19 +1,16 @@
 """Runs of experiments: arms × seeds of one recipe, trained, evaluated and compared in one table."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
-
 from rewardedit_jax.data.runs import atomic_write
-from rewardedit_jax.shapes.arms import EXPERIMENTS, PREFIX, Experiment
+from rewardedit_jax.shapes.arms import EXPERIMENTS, Experiment
 from rewardedit_jax.shapes.editor_benchmark import RESULT
 from rewardedit_jax.shapes.processes import Job, available_slots, last_lines, run_processes
+from rewardedit_jax.training.recipe import PREFIX, check_recipe, read_recipe
 from rewardedit_jax.training.workdir import read_or_set_aside
 from rewardedit_jax.weights.files import write_json
 
@@ -38,7 +35,7 @@ class Comparison:
 
     @cached_property
     def experiment(self) -> Experiment:
-        config = recipe(self.config, self.overrides)
+        config = read_recipe(self.config, self.overrides)
         if config.task not in EXPERIMENTS or config.data.name != "shapes":
             raise ValueError(
                 f"{self.config} has task={config.task!r}, data.name={config.data.name!r}: the oracle judges the shapes "
@@ -60,6 +57,8 @@ class Comparison:
     @cached_property
     def jobs(self) -> dict[tuple[str, int], Job]:
         """(arm, seed) → job. One seed after the other: an interrupted comparison then has complete seeds."""
+        if min(self.seeds, self.count) < 1:
+            raise ValueError(f"--seeds {self.seeds} --count {self.count}: expected integers >= 1")
         jobs: dict[tuple[str, int], Job] = {}
         for seed, arm in product(range(self.seeds), self.selected):
             jobs[arm, seed] = self._job(arm, seed, jobs.get((self.experiment.arms[arm].starts_from, seed)))
@@ -73,6 +72,8 @@ class Comparison:
         )
         init = (f"{PREFIX}init={start.workdir}",) if start else ()
         words = (*arm.defaults, *self.overrides, *arm.overrides, *init, f"{PREFIX}seed={seed}")
+        config = read_recipe(self.config, words)
+        check_recipe(config, experiment.schema)  # of all arms, before the first is trained
         paths = {"training": training, "evaluation": evaluation, "result": evaluation / RESULT}
         benchmark = [word.format(**paths) for word in experiment.benchmark]
         return Job(
@@ -83,7 +84,7 @@ class Comparison:
             log=log,
             train=(str(self.launch / "train.py"), f"--config={self.config}", *words, "--workdir", str(training)),
             evaluate=(str(self.launch / "evaluate.py"), *benchmark, "--count", str(self.count)),
-            steps=recipe(self.config, words).steps,
+            steps=config.steps,
             size=(experiment.count_field, self.count),
             after=start,
         )
@@ -97,7 +98,7 @@ def compare(comparison: Comparison) -> list[Path]:
     """
     jobs = list(comparison.jobs.values())
     _record(comparison)
-    data = recipe(comparison.config, comparison.overrides).data
+    data = read_recipe(comparison.config, comparison.overrides).data
     # Written here once, before several trainings would write it at the same time.
     print(f"data: {comparison.experiment.prepare_data(data.root, data.train, data.test)}", file=sys.stderr)
     if failed := run_processes(jobs, available_slots(len(jobs))):
@@ -122,21 +123,3 @@ def _failure(job: Job) -> str:
     if not job.ready:
         return f"{job.name} was not started: it starts from the model of {job.after.name}"
     return f"{job.name} failed; the end of {job.log}:\n{last_lines(job.log)}"
-
-
-def recipe(config: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The configuration that `launch/train.py --config=CONFIG OVERRIDES` trains; later overrides win."""
-    file = config.partition(":")[0]
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"there is no recipe {file}")
-    if malformed := [word for word in overrides if not word.startswith(PREFIX) or "=" not in word]:
-        raise ValueError(f"expected {PREFIX}field=value: {' '.join(malformed)}")
-    # Separate flag values: absl's global flags belong to the launcher.
-    values = flags.FlagValues()
-    words = ["recipe", f"--config={config}", *overrides]
-    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values, sys_argv=words)
-    try:
-        values(words)
-    except (flags.Error, AttributeError, TypeError) as error:  # AttributeError: a field that the recipe does not have
-        raise ValueError(f"{config}: {error}") from error
-    return values.config

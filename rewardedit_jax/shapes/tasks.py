@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +15,76 @@ from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.data.order import recipe_order
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches
 from rewardedit_jax.data.records import PreferenceSource, Source
+from rewardedit_jax.editing.recipe import SOURCES, EditingData, EditingRecipe
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.params import Params, abstract_params, random_params
 from rewardedit_jax.reward import PERSPECTIVES, Reward
+from rewardedit_jax.scoring.recipe import PREFERENCES, ScoringData, ScoringRecipe
 from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.shapes.editor_benchmark import edit_scenes, held_out_scenes, score
 from rewardedit_jax.shapes.editor_report import Column, choose_rows, draw_grid
 from rewardedit_jax.shapes.examples import ShapesSource, prepare_shapes
 from rewardedit_jax.shapes.preferences import ShapesPreferences, prepare_shapes_preferences
 from rewardedit_jax.shapes.scorer_benchmark import evaluate_scorer, held_out_groups, score_groups
+from rewardedit_jax.training import recipe
+from rewardedit_jax.training.recipe_check import check_network
 from rewardedit_jax.training.task import Evaluator
 from rewardedit_jax.weights.files import write_json
 from rewardedit_jax.weights.pretrained import write_network
 from rewardedit_jax.weights.saving import replace_model
 
-NAME = "shapes"  # as `config.data.name`; the parent classes know the other names
+NAME = "shapes"  # as `config.data.name`
 _SCALING_BATCHES = 32  # enough pictures to measure the spread of the latents
+
+
+class ShapesEditingData(EditingData, kw_only=True):
+    name: Literal[*SOURCES, NAME]
+    train: recipe.Count
+    test: recipe.Count
+
+
+class ShapesEditingRecipe(EditingRecipe):
+    data: ShapesEditingData
+
+
+class ShapesScoringData(ScoringData, kw_only=True):
+    name: Literal[*PREFERENCES, NAME]
+    train: recipe.Count
+    test: recipe.Count
+
+
+class ShapesScoringRecipe(ScoringRecipe):
+    data: ShapesScoringData
+
+
+class AutoencoderNetwork(recipe.Section):
+    vae: dict[str, Any]  # fields of diffusers' AutoencoderKL
+
+    def __post_init__(self):
+        check_network(AutoencoderConfig, self.vae, "network.vae")
+
+
+class AutoencoderData(recipe.Data, kw_only=True):
+    name: Literal[NAME]
+    train: recipe.Count
+    test: recipe.Count
+    resolution: recipe.Count
+    flip: bool
+
+
+class AutoencoderRecipe(recipe.TrainingRecipe, forbid_unknown_fields=True):
+    """All settings of the autoencoder's training."""
+
+    task: str
+    network: AutoencoderNetwork
+    kl_weight: recipe.NotNegative  # of the KL term, beside the squared error
+    data: AutoencoderData
+
+    def __post_init__(self):
+        factor = AutoencoderConfig.from_hf(self.network.vae).spatial_factor
+        if self.data.resolution % factor:
+            raise ValueError(f"data.resolution={self.data.resolution}: expected a multiple of {factor}")
 
 
 def _train_split(data: ConfigDict) -> ShapesSource:
@@ -40,6 +93,8 @@ def _train_split(data: ConfigDict) -> ShapesSource:
 
 class ShapesEditingTask(EditingTask):
     """Trains an editor on imperfect edits of procedural scenes."""
+
+    schema = ShapesEditingRecipe
 
     def open_source(self, data: ConfigDict) -> Source:
         """The train split of `data.train` and `data.test` examples, written under `data.root` on first use."""
@@ -52,6 +107,8 @@ class ShapesEditingTask(EditingTask):
 
 class ShapesScoringTask(ScoringTask):
     """Trains a scorer on rated edits of procedural scenes."""
+
+    schema = ShapesScoringRecipe
 
     def open_source(self, data: ConfigDict) -> PreferenceSource:
         """All pairs of `data.train` groups of four edits, written under `data.root` on first use."""
@@ -71,8 +128,10 @@ class ShapesAutoencoderTask:
 
     partition_rules = PARTITION_RULES
     trainable = ((".*", True),)
+    schema: ClassVar[type[recipe.TrainingRecipe]] = AutoencoderRecipe
 
     def __init__(self, config: ConfigDict):
+        recipe.check_recipe(config, self.schema)
         self.config = config
         self.vae = AutoencoderKL(AutoencoderConfig.from_hf(config.network.vae.to_dict()))
         self.source = _train_split(config.data)

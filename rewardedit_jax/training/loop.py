@@ -28,7 +28,8 @@ from rewardedit_jax.sharding import (
 )
 from rewardedit_jax.training.checkpoints import Checkpoints, with_shardings
 from rewardedit_jax.training.metrics import MetricWriter
-from rewardedit_jax.training.optimizer import make_optimizer, make_schedule
+from rewardedit_jax.training.optimizer import make_optimizer, make_schedule, warn_of_warmup
+from rewardedit_jax.training.recipe import TrainingRecipe, check_recipe
 from rewardedit_jax.training.signals import stop_requests
 from rewardedit_jax.training.step import TrainState, create_state, nonfinite_leaves, train_step
 from rewardedit_jax.training.task import Batch, Evaluator, Metrics, Task
@@ -55,18 +56,17 @@ def train(
     """Trains `task` for `config.steps` optimizer steps and exports the result to workdir/model.
 
     Args:
-      config: `seed`, `steps`, `batch_size` (examples of a micro-batch over all hosts), `accumulate`
-        (micro-batches per step), `log_every`, `checkpoint_every`, `evaluate_every` (0: never),
-        `keep_checkpoints`, `mesh` (see `make_mesh`), `optimizer` (see `make_optimizer`; and `ema_decay`,
-        None: no average).
+      config: with the settings of `TrainingRecipe`.
     Raises:
       NonFiniteLoss: nothing is saved after the last good checkpoint.
       Interrupted: on Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2, after the running step is done and saved. On several
         hosts on SIGTERM alone, which the jax runtime handles: all of them must stop at the same step.
       DamagedCheckpoint: with `resume`, if no checkpoint can be read.
       FileExistsError, FileNotFoundError: if the working directory does not fit `resume`.
-      ValueError: if batch, mesh, rules, parameters and checkpoint do not fit each other.
+      ValueError: if a setting is wrong, or batch, mesh, rules, parameters and checkpoint do not fit each other.
     """
+    check_recipe(config, TrainingRecipe)
+    warn_of_warmup(config.optimizer, config.steps)
     workdir = open_workdir(workdir, resume)
     resume = resume and has_checkpoint(workdir)
     mesh = make_mesh(**config.mesh)

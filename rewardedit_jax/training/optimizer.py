@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import optax
+from absl import logging
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
@@ -26,6 +27,13 @@ def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def warn_of_warmup(config: ConfigDict, steps: int) -> None:
+    """Logs a warning if the warm-up is not over before the last step: such a run never has its learning rate."""
+    if config.warmup_steps >= steps:
+        message = "optimizer.warmup_steps=%d is not below steps=%d: the learning rate never reaches %g"
+        logging.warning(message, config.warmup_steps, steps, config.learning_rate)
 
 
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
@@ -84,4 +92,4 @@ def scale_by_adam(b1: float, b2: float, eps: float, mu_dtype: str | None) -> opt
 
 def _correction_error(b: float, n: Int[Array, ""]) -> Float[Array, ""]:
     """1 - b**n as optax computes it, over its true value."""
-    return (1 - b**n) / -jnp.expm1(n * math.log(b))
+    return (1 - b**n) / -jnp.expm1(n * (math.log(b) if b else -math.inf))

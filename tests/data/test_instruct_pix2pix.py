@@ -12,7 +12,7 @@ from pyarrow import parquet
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.data.instruct_pix2pix import InstructPix2PixFolder, InstructPix2PixParquet, RewardEditFolder
 from rewardedit_jax.data.pipeline import edit_batches
-from rewardedit_jax.data.records import BadRecords
+from rewardedit_jax.data.records import BadRecords, evenly_spaced
 
 
 def _grey(value, size=8):
@@ -165,6 +165,33 @@ class TestUnreadableImages:
             next(edit_batches(source, lambda sources, texts, rewards: None, skip_bad=True, **settings))
 
 
+class TestInstructions:
+    """They are read without the images, whose files are removed here."""
+
+    @pytest.fixture
+    def textual(self, ip2p):
+        for image in ip2p.rglob("*.jpg"):
+            image.unlink()
+        return ip2p
+
+    def test_those_of_folders_are_those_of_the_records(self, textual):
+        source = InstructPix2PixFolder(textual)
+        assert source.instructions() == ["make it snow", "make it blue", "turn it blue", "remove the dog"]
+        (textual / "0000003" / "prompt.json").write_text("{")
+        assert source.instructions() == ["make it snow", "make it blue", "turn it blue"]
+
+    def test_those_of_rewards_are_those_of_the_records(self, textual):
+        (textual / "rewards.json").write_text(json.dumps({"0000003": _reward(5, 4, 3), "0000001": _reward(0, 0, 0)}))
+        source = RewardEditFolder(textual, textual / "rewards.json")
+        assert source.instructions() == ["remove the dog", "make it snow"]
+
+    def test_of_many_folders_a_sample_is_read(self):
+        assert list(evenly_spaced(5, 10)) == [0, 1, 2, 3, 4]
+        assert list(evenly_spaced(25, 10)) == [0, 3, 6, 9, 12, 15, 18, 21, 24]
+        assert list(evenly_spaced(0)) == []
+        assert len(evenly_spaced(313_010)) <= 2000
+
+
 class TestRewardEditFolder:
     def _source(self, root, rewards, **kwargs):
         (root / "RewardEdit_20K.json").write_text(json.dumps(rewards))
@@ -261,6 +288,10 @@ class TestInstructPix2PixParquet:
     def test_hidden_files_are_not_read(self, root):
         (root / "._train-00000.parquet").write_bytes(bytes.fromhex("0005160700020000"))
         assert len(InstructPix2PixParquet(root)) == 5
+
+    def test_the_column_of_the_instructions(self, root):
+        expected = ["edit 10", "edit 20", "edit 30", "edit 40", "edit 50"]
+        assert InstructPix2PixParquet(root).instructions() == expected
 
     def test_files_may_be_named(self, root):
         assert len(InstructPix2PixParquet([root / "train-00001.parquet"])) == 2

@@ -15,7 +15,7 @@ from paths import SHARED_DATA
 from PIL import Image
 
 from rewardedit_jax.data.images import ImageError, square
-from rewardedit_jax.data.pipeline import EditBatch, edit_batches
+from rewardedit_jax.data.pipeline import EditBatch, edit_batches, warn_of_sides
 from rewardedit_jax.data.records import BadRecords, EditRecord
 from rewardedit_jax.data.triplets import TripletFile
 from rewardedit_jax.reward import Reward, join_feedback
@@ -288,3 +288,37 @@ def test_aurora_makes_batches():
     changed = np.abs(np.concatenate([b.source.astype(int) - b.edited for b in batches])).mean(axis=(1, 2, 3))
     assert changed.min() > 0.1  # no pair is twice the same image
     assert np.median(changed) < 60  # nor two that have nothing to do with each other
+
+
+class Texts:
+    """A source of instructions without pictures."""
+
+    def __init__(self, *texts):
+        self.texts = texts
+
+    def __len__(self):
+        return len(self.texts)
+
+    def __getitem__(self, index):
+        raise AssertionError("a record was read")
+
+    def instructions(self):
+        return self.texts
+
+
+SIDES = ["move it to the left", "the LEFTMOST cup", "a left-hand turn", "look rightwards", "Right: a tree", "righthand"]
+NO_SIDES = ["copyright sign", "a bright cleft", "leftovers", "human rights", "make it snow", None]
+
+
+def test_instructions_that_name_a_side_are_counted(caplog):
+    warn_of_sides(Texts(*NO_SIDES, *SIDES))
+    (record,) = caplog.records
+    assert f"{len(SIDES)} of the {len(NO_SIDES) + len(SIDES)} instructions" in record.message
+    assert SIDES[0] in record.message
+    assert "data.flip=False" in record.message
+
+
+@pytest.mark.parametrize("source", [Texts(*NO_SIDES), Texts(), Numbered(3)])
+def test_instructions_without_sides_or_unknown_ones_are_not_logged(source, caplog):
+    warn_of_sides(source)
+    assert not caplog.records

@@ -42,6 +42,10 @@ class TestTripletFile:
         (folder / name).write_text(lines if name.endswith("l") else json.dumps(entries), "utf-8")
         return folder / name
 
+    def test_instructions_are_known_without_the_images(self, folder):
+        source = TripletFile(self._write(folder, [self._triplet(), self._triplet(9, 9, instruction="turn left")]))
+        assert source.instructions() == ["brighter", "turn left"]
+
     @pytest.mark.parametrize("name", ["list.json", "list.jsonl"])
     def test_paths_are_relative_to_the_file(self, folder, name, monkeypatch):
         entries = [

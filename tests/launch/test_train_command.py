@@ -151,7 +151,7 @@ def test_a_loss_that_is_no_number_stops_the_run(place, four_steps):
             "no file lists/x.json",
         ),
         (
-            ["--config.init=start", "--config.data.name=shape"],
+            ["--config.init=start", "--config.data.name=shape", "--config.accumulate=0"],
             "data.name='shape': expected one of reward_edit,",
         ),
         (["--workdir=gs://never/run", "--config.init=start"], "gs://never/run: expected a local path"),

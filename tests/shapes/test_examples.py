@@ -148,6 +148,13 @@ def test_what_is_read_is_what_was_made(folder, split, count):
         assert read.scores.dtype == np.float32
 
 
+def test_instructions_are_read_without_pictures(folder, monkeypatch):
+    expected = [shapes_example(index, "train", seed=3).instruction for index in range(20)]
+    source = ShapesSource(folder, "train")
+    monkeypatch.setattr("PIL.Image.open", lambda *_: pytest.fail("a picture was decoded"))
+    assert source.instructions() == expected
+
+
 def test_preparing_again_reuses_and_other_numbers_do_not(folder):
     data_dir = folder.parents[2]
     written = {path: path.stat().st_mtime_ns for path in folder.iterdir()}

@@ -23,8 +23,9 @@ from rewardedit_jax.shapes.editor_benchmark import (
     score,
     table_of,
 )
-from rewardedit_jax.shapes.experiment import Comparison, JobsFailed, compare, recipe
+from rewardedit_jax.shapes.experiment import Comparison, JobsFailed, compare
 from rewardedit_jax.shapes.scorer_benchmark import evaluate_scorer, held_out_groups
+from rewardedit_jax.training.recipe import read_recipe
 
 CONFIGS = ROOT / "configs"
 EDITOR, SCORER = f"{CONFIGS}/reward_ip2p.py:debug", f"{CONFIGS}/edit_reward.py:debug"
@@ -33,7 +34,7 @@ EDITOR, SCORER = f"{CONFIGS}/reward_ip2p.py:debug", f"{CONFIGS}/edit_reward.py:d
 @cache
 def reward_modules(arm):
     """Paths of the reward parameters of a small U-Net with the arm's reward condition."""
-    config = recipe(EDITOR, EDITORS.arms[arm].overrides)
+    config = read_recipe(EDITOR, EDITORS.arms[arm].overrides)
     unet = UNetConfig(
         in_channels=8,
         block_out_channels=(8, 16),
@@ -64,26 +65,26 @@ def test_every_other_arm_has_modules_of_its_own():
 
 @pytest.mark.parametrize("arm", EDITORS.arms)
 def test_an_editors_arm_changes_nothing_but_the_reward(arm):
-    changed, plain = recipe(EDITOR, EDITORS.arms[arm].overrides).to_dict(), recipe(EDITOR).to_dict()
+    changed, plain = read_recipe(EDITOR, EDITORS.arms[arm].overrides).to_dict(), read_recipe(EDITOR).to_dict()
     changed.pop("reward"), plain.pop("reward")
     assert changed == plain
 
 
 def test_editors_arms_have_the_sources_and_paths_of_their_names():
     for arm, source in (("scores", "scores"), ("feedback", "text")):
-        assert recipe(EDITOR, EDITORS.arms[arm].overrides).reward.sources == (source,)
+        assert read_recipe(EDITOR, EDITORS.arms[arm].overrides).reward.sources == (source,)
     for arm in ("attention", "addition"):
-        assert recipe(EDITOR, EDITORS.arms[arm].overrides).reward.paths == (arm,)
-    full = recipe(EDITOR, EDITORS.arms[FULL].overrides).reward
+        assert read_recipe(EDITOR, EDITORS.arms[arm].overrides).reward.paths == (arm,)
+    full = read_recipe(EDITOR, EDITORS.arms[FULL].overrides).reward
     assert (full.sources, full.paths) == (("scores", "text"), ("attention", "addition"))
 
 
 def test_scorers_rankings_are_short_and_gentle():
     for name, arm in SCORERS.arms.items():
-        config = recipe(SCORER, (*arm.defaults, *arm.overrides))
+        config = read_recipe(SCORER, (*arm.defaults, *arm.overrides))
         expected = (4, 1e-3, "marked") if name == "ratings" else (1000, 1e-4, config.data.ties)
         assert (config.steps, config.optimizer.learning_rate, config.data.ties) == expected
-    objectives = {name: recipe(SCORER, arm.overrides).objective.name for name, arm in SCORERS.arms.items()}
+    objectives = {name: read_recipe(SCORER, arm.overrides).objective.name for name, arm in SCORERS.arms.items()}
     assert objectives == {
         "ratings": "reg_per_perspective",
         "strict": "uncertainty",
@@ -91,19 +92,8 @@ def test_scorers_rankings_are_short_and_gentle():
         "probability": "negative_log_probability",
         "thurstone": "thurstone",
     }
-    ties = [recipe(SCORER, SCORERS.arms[name].overrides).data.ties for name in ("strict", "ties", "thurstone")]
+    ties = [read_recipe(SCORER, SCORERS.arms[name].overrides).data.ties for name in ("strict", "ties", "thurstone")]
     assert ties == ["strict only", "disentangle", "disentangle"]
-
-
-@pytest.mark.parametrize("override", ["--config.stepz=3", "--config.steps=many", "--config.steps", "--steps=3"])
-def test_a_wrong_override_is_refused(override):
-    with pytest.raises(ValueError, match="step"):
-        recipe(EDITOR, [override])
-
-
-def test_a_missing_recipe_is_refused():
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.py"):
-        recipe("nowhere.py:shapes")
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +179,18 @@ def test_rankings_start_from_ratings_of_the_same_seed(make_comparison):
 def test_overrides_of_the_comparison_win_over_defaults_of_an_arm(make_comparison):
     jobs = make_comparison(config=SCORER).jobs.values()
     assert {job.steps for job in jobs} == {7}
+
+
+def test_a_wrong_setting_of_any_arm_is_refused_before_the_first_training(make_comparison):
+    with pytest.raises(ValueError, match=r"accumulate=0.*>= 1"):
+        compare(make_comparison(overrides=("--config.accumulate=0",)))
+    with pytest.raises(ValueError, match=r"objective.settings={'margin': 2\.0}"):
+        compare(make_comparison("thurstone", config=SCORER, overrides=("--config.objective.settings.margin=2",)))
+
+
+def test_a_comparison_has_seeds(make_comparison):
+    with pytest.raises(ValueError, match="--seeds 0"):
+        compare(make_comparison(seeds=0))
 
 
 def test_an_unknown_arm_is_refused(make_comparison):

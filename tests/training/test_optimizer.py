@@ -7,7 +7,7 @@ import optax
 import pytest
 from toy_task import toy_config
 
-from rewardedit_jax.training.optimizer import clip_by_global_norm, make_optimizer, make_schedule
+from rewardedit_jax.training.optimizer import clip_by_global_norm, make_optimizer, make_schedule, warn_of_warmup
 
 # The recipe of the published editor.
 PUBLISHED = {"learning_rate": 5e-5, "weight_decay": 1e-2, "clip_norm": 1.0}
@@ -57,7 +57,13 @@ def flat(tree):
 
 
 @pytest.mark.parametrize(
-    "changes", [PUBLISHED, PUBLISHED | {"clip_norm": None}, {"learning_rate": 1e-2, "b1": 0.5, "b2": 0.9, "eps": 1e-3}]
+    "changes",
+    [
+        PUBLISHED,
+        PUBLISHED | {"clip_norm": None},
+        {"learning_rate": 1e-2, "b1": 0.5, "b2": 0.9, "eps": 1e-3},
+        {"b1": 0.0, "b2": 0.0},
+    ],  # no memory: the sign of the gradient
 )
 def test_two_steps_follow_the_closed_form(changes):
     config = optimizer_config(**changes)
@@ -111,3 +117,14 @@ def test_schedules():
 def test_unknown_schedule_is_named():
     with pytest.raises(ValueError, match="schedule='linear': expected 'constant' or 'cosine'"):
         make_schedule(optimizer_config(schedule="linear"), 10)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize(("warmup", "warns"), [(0, False), (9, False), (10, True), (200, True)])
+def test_a_warmup_that_lasts_longer_than_the_run_is_logged(schedule, warmup, warns, caplog):
+    """Of such a run, no step has the learning rate that was asked for."""
+    config = optimizer_config(learning_rate=0.25, schedule=schedule, warmup_steps=warmup)
+    warn_of_warmup(config, 10)
+    assert ("warmup_steps" in caplog.text and "steps=10" in caplog.text and "0.25" in caplog.text) == warns
+    rate = make_schedule(config, 10)
+    assert (max(float(rate(n)) for n in range(10)) == pytest.approx(0.25)) == (not warns)
