@@ -1,9 +1,11 @@
-"""The reference editor as a model directory, and third-party data that may be absent."""
+"""The reference editor as a model directory, third-party data that may be absent, and calls from outside."""
 
 import json
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from paths import REFERENCES, SHARED_DATA
 
@@ -29,3 +31,11 @@ def editor_a_dir(editor_a_fixture, tmp_path_factory) -> Path:
     write = runpy.run_path(str(editor_a_fixture / "make_editor_dir.py"))["write_editor_dir"]
     write(json.loads((editor_a_fixture / "editor_a.json").read_text("utf-8")), str(out))
     return out
+
+
+@pytest.fixture
+def unchecked_annotations() -> Iterator[None]:
+    """Annotations are not checked, as in a user's program: a value of a wrong type reaches the code."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

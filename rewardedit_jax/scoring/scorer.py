@@ -8,20 +8,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float32
-from PIL import Image
 
+from rewardedit_jax.arguments import as_integer, check_dtype, check_path, shown
+from rewardedit_jax.data.image_arguments import image_list
 from rewardedit_jax.data.prefetch import prefetch_map
 from rewardedit_jax.models.decoder import check_tensor_axis
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, aggregate
 from rewardedit_jax.params import Params, fingerprint
-from rewardedit_jax.scoring.edit_score import Calibration, EditScore, Unscorable
-from rewardedit_jax.scoring.images import AREA, PreparedImage
+from rewardedit_jax.scoring.edit_score import Calibration, EditScore, Unscorable, check_score
+from rewardedit_jax.scoring.images import AREA
 from rewardedit_jax.scoring.inference import CHUNK_BATCHES, Inference, scorer_mesh, shard_weights
 from rewardedit_jax.scoring.objectives import preference_probability
 from rewardedit_jax.scoring.packing import ScorerItem, prepare_item, prepared
@@ -31,9 +32,22 @@ from rewardedit_jax.weights.files import WeightFileError, read_json, write_json
 from rewardedit_jax.weights.hub import find_model
 from rewardedit_jax.weights.pretrained import PretrainedNetwork, default_dtype, open_pretrained, save_pretrained
 
-Picture = str | Path | Image.Image | PreparedImage
+Picture = Any  # a path, a PIL image, an array uint8[h, w, 3] or a PreparedImage
 _SETTINGS = ("kind", "aggregation", "positions", "system", "area")  # under "reward_model" in config.json
 EMBEDDING = "decoder/embed_tokens/embedding"  # path of the parameter whose last row is the reward token's
+
+
+class NonFiniteScores(FloatingPointError):
+    """Some scores are NaN or infinite, as after an overflow of float16; the message names edits and remedy.
+
+    `scores` has one entry for each edit: its `EditScore`, or `Unscorable` where it is not finite.
+    """
+
+    def __init__(self, scores: Sequence[EditScore | Unscorable]):
+        failed = [i for i, score in enumerate(scores) if isinstance(score, Unscorable)]
+        which = f"edits {', '.join(map(str, failed))} of {len(scores)}: " if len(scores) > 1 else ""
+        super().__init__(which + scores[failed[0]].reason)
+        self.scores = scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +63,11 @@ class Scorer:
 
     @classmethod
     def load(
-        cls, model: str | Path, base: str | Path | None = None, dtype: DTypeLike | None = None, tensor: int = 1
+        cls,
+        model: str | Path,
+        base: str | Path | None = None,
+        dtype: DTypeLike | None = None,
+        tensor: SupportsIndex = 1,
     ) -> "Scorer":
         """A scorer from a directory, a training workdir or a hub id.
 
@@ -57,13 +75,20 @@ class Scorer:
           model: such as "runs/scorer" or "TIGER-Lab/EditReward-Qwen2.5-VL-7B".
           base: directory or hub id of the base model, for its tokenizer: published EditReward checkpoints have none.
             Only the tokenizer is downloaded.
-          dtype: of computation and parameters, except the heads; None: bfloat16 on accelerators, float32 on a CPU.
+          dtype: "float32", "bfloat16" or "float16", of computation and parameters, except the heads; None: bfloat16 on
+            accelerators, float32 on a CPU.
           tensor: number of devices that share one copy of the weights, for models too large for one device. It must
             divide the number of devices and the model's key heads (4 for Qwen2.5-VL-7B). The copies share the edits.
         Raises:
           ModelNotFound, WeightFileError, WeightMismatch, FileNotFoundError, ValueError: something is missing or does
             not fit; the message names it.
         """
+        check_path("model", model)
+        if base is not None:
+            check_path("base", base)
+        if dtype is not None:
+            check_dtype("dtype", dtype)
+        tensor = as_integer("tensor", tensor)
         mesh = scorer_mesh(tensor)  # first, so that a wrong `tensor` fails before gigabytes are read
         opened = open_scorer(model, base, default_dtype() if dtype is None else dtype)
         config = opened.scorer.module.config
@@ -82,6 +107,7 @@ class Scorer:
 
     def save(self, directory: str | Path) -> None:
         """Write a directory that `Scorer.load` reads: network, tokenizer, calibration."""
+        check_path("directory", directory)
         directory = Path(directory)
         save_pretrained(self.module, self.params, directory)
         config = read_json(directory / "config.json")
@@ -109,13 +135,14 @@ class Scorer:
         edited: Picture | Sequence[Picture],
         instruction: str | Sequence[str],
         *,
-        batch_size: int = 8,
+        batch_size: SupportsIndex = 8,
         improvement: bool = True,
     ) -> EditScore | list[EditScore]:
         """Score one edit or many.
 
         Args:
-          source, edited: paths or PIL images, one or a sequence.
+          source, edited: paths, PIL images or arrays (NumPy, JAX, or PyTorch in host memory) uint8[H, W, 3], also
+            [H, W] for grey and [H, W, 4] for RGBA; one or several, as a sequence or an array uint8[N, H, W, 3].
           instruction: what the edit was asked to change. A single source or instruction is used for all edits;
             sequences must have one length.
           batch_size: edits at a time. A source is encoded once for consecutive edits.
@@ -124,37 +151,47 @@ class Scorer:
         Returns:
           A score for one edit, else a list in the order of the arguments.
         Raises:
-          ImageError, ValueError: an image that cannot be scored, an instruction that is empty or contains tokens of
-            the scorer, or sequences of different lengths; names the edit.
+          ImageError, ValueError: an image that cannot be scored, an instruction that is no text, is empty or contains
+            tokens of the scorer, sequences of different lengths, or another batch size; names the edit or argument.
+          NonFiniteScores: the network gave NaN or infinity for some edits. It holds the other scores.
         """
-        single = not any(isinstance(x, list | tuple) for x in (source, edited, instruction))
-        if not isinstance(source, list | tuple):
+        batch_size = as_integer("batch_size", batch_size, 1)
+        sources, edits = image_list(source), image_list(edited)
+        single = sources is None and edits is None and not isinstance(instruction, list | tuple)
+        if sources is None:
             source = prepared(source, "source", self.area)  # once for all its edits
-        edits = list(zip(*_aligned(source, edited, instruction), strict=True))
-        items = self._prepare_all(edits, batch_size * CHUNK_BATCHES)
+        columns = _aligned(source if sources is None else sources, edited if edits is None else edits, instruction)
+        items = self._prepare_all(list(zip(*columns, strict=True)), batch_size * CHUNK_BATCHES)
         scores = list(self.stream(items, batch_size=batch_size, improvement=improvement))
+        if any(isinstance(score, Unscorable) for score in scores):
+            raise NonFiniteScores(scores)
         return scores[0] if single else scores
 
     @staticmethod
     def prefer(a: EditScore, b: EditScore) -> float:
-        """Probability 0..1 that `a` is better than `b` under the Gaussians of one scorer, Φ(d/s)."""
+        """Probability 0..1 that `a` is better than `b` under the Gaussians of one scorer, Φ(d/s).
+
+        Raises:
+          ValueError: an argument is no `EditScore`, or not finite.
+        """
+        check_score("a", a)
+        check_score("b", b)
         return float(preference_probability(jnp.asarray(a.raw_overall), jnp.asarray(b.raw_overall)))
 
     def prepare(self, source: Picture, edited: Picture, instruction: str) -> ScorerItem:
         """One edit, ready to be scored; raises all that is wrong with it."""
         if not isinstance(instruction, str):
-            raise TypeError(f"instruction {instruction!r}: expected a str.")
+            raise ValueError(f"instruction={shown(instruction)}: expected a text that says what to change.")
         return prepare_item(source, edited, instruction, self.tokenizer, system=self.system, area=self.area)
 
     def stream(
-        self, items: Iterable[ScorerItem | Unscorable], *, batch_size: int = 8, improvement: bool = True
+        self, items: Iterable[ScorerItem | Unscorable], *, batch_size: SupportsIndex = 8, improvement: bool = True
     ) -> Iterator[EditScore | Unscorable]:
         """Scores of prepared edits, in their order, as they are computed; at most 16 batches are in memory.
 
-        An `Unscorable` among the items is yielded at its position.
+        An `Unscorable` among the items is yielded at its position. An edit whose score is not finite gets one too.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: expected at least 1.")
+        batch_size = as_integer("batch_size", batch_size, 1)
         items, inference = iter(items), None
         while chunk := list(islice(items, batch_size * CHUNK_BATCHES)):
             edits = [item for item in chunk if not isinstance(item, Unscorable)]
@@ -176,7 +213,7 @@ class Scorer:
         for i, item in enumerate(prefetch_map(self.prepare, edits, ahead)):
             try:
                 yield item.result()
-            except (ValueError, TypeError) as error:  # the type is kept: callers may catch ImageError
+            except ValueError as error:  # the type is kept: callers may catch ImageError
                 raise type(error)(f"edit {i}: {error}" if len(edits) > 1 else str(error)) from error
 
     def _unchanged(self, items: Sequence[ScorerItem]) -> dict[tuple[bytes, str], ScorerItem]:
@@ -186,7 +223,7 @@ class Scorer:
 
     def _scores(
         self, items: Sequence[ScorerItem], raw: Float32[np.ndarray, "m k 2"], requests: Iterable[tuple[bytes, str]]
-    ) -> Iterator[EditScore]:
+    ) -> Iterator[EditScore | Unscorable]:
         """Scores of `items`, whose outputs are the first rows of `raw`; unchanged sources of `requests` follow."""
         # Each unchanged source is one row, and the baseline of all edits with its instruction.
         n, overall = len(items), np.asarray(aggregate(jnp.asarray(raw), self.module.config.heads.aggregation))  # eq. 3
@@ -194,7 +231,7 @@ class Scorer:
         calibrated = self.calibration.shares(overall[:n]) if self.calibration else [None] * n
         for i, item in enumerate(items):
             baseline = baselines.get(_request(item))
-            yield EditScore(
+            score = EditScore(
                 raw=raw[i],
                 raw_overall=overall[i],
                 improvement=None if baseline is None else float(overall[i, 0]) - baseline,
@@ -202,6 +239,16 @@ class Scorer:
                 calibration=self.calibration and self.calibration.description,
                 composited=tuple(name for name in ("source", "edited") if getattr(item, name).composited),
             )
+            yield score if score.is_finite else self._not_finite(score)
+
+    def _not_finite(self, score: EditScore) -> Unscorable:
+        dtype = jnp.dtype(self.module.dtype).name
+        # float32 does not overflow where float16 does.
+        remedy = "check its weights" if dtype == "float32" else 'load the scorer with dtype="float32" (--dtype float32)'
+        return Unscorable(
+            f"the score is not finite, computing in {dtype}: overall {score.raw_overall}, improvement "
+            f"{score.improvement}; {remedy}."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,10 +322,13 @@ def _check_tokenizer(tokenizer: ScorerTokenizer, network: PretrainedNetwork, con
 
 
 def _aligned(*columns: Any) -> list[list[Any]]:
-    """Lists of one length; single values are repeated. Raises ValueError for lists of different lengths."""
+    """Lists of one length; single values are repeated.
+
+    Raises ValueError for lists of different lengths, and for a single edited image with an empty list.
+    """
     lists = [list(x) if isinstance(x, list | tuple) else None for x in columns]
     lengths = {len(x) for x in lists if x is not None} or {1}
-    if len(lengths) > 1:
+    if len(lengths) > 1 or (lengths == {0} and lists[1] is None):
         found = ", ".join("one" if x is None else str(len(x)) for x in lists)
         raise ValueError(
             f"numbers of sources, edited images and instructions: {found}; expected lists of one length, or single "
