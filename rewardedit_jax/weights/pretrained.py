@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from rewardedit_jax.arguments import check_dtype, check_path
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
@@ -111,7 +112,11 @@ def load_pretrained(
     Raises:
       WeightFileError: as `open_pretrained`.
       WeightMismatch: tensors that do not fit the configuration.
+      ValueError: an argument of another type; names it.
     """
+    check_path("directory", directory)
+    check_dtype("dtype", dtype)
+    check_dtype("param_dtype", param_dtype)
     network = open_pretrained(directory, dtype, param_dtype)
     return network.module, network.read()
 

@@ -2,6 +2,7 @@
 
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +11,7 @@ from tiny_editors import GRID, SIDE, latents, picture, tiny_editor
 from rewardedit_jax import Editor, Reward
 from rewardedit_jax.data.clip_tokenizer import TruncationWarning
 from rewardedit_jax.data.images import ImageError
+from rewardedit_jax.editing.editor import NonFiniteEdits
 from rewardedit_jax.editing.sampling import edit_batch
 
 INSTRUCTION = "make the red circle blue"
@@ -162,7 +164,7 @@ def test_transparency_lies_on_white_whatever_the_mode(editor):
 
 def test_images_come_as_pictures_arrays_and_paths(editor, tmp_path):
     Image.fromarray(picture()).save(tmp_path / "a.png")
-    for image in (Image.fromarray(picture()), tmp_path / "a.png", str(tmp_path / "a.png")):
+    for image in (Image.fromarray(picture()), tmp_path / "a.png", str(tmp_path / "a.png"), jnp.asarray(picture())):
         np.testing.assert_array_equal(edit(editor, image), edit(editor))
 
 
@@ -231,3 +233,11 @@ def test_plain_editors_take_no_reward(plain):
 def test_the_best_reward_is_asked_for_by_default(editor):
     np.testing.assert_array_equal(edit(editor), edit(editor, reward=Reward()))
     np.testing.assert_array_equal(edit(editor, reward="best"), edit(editor, reward=Reward(5, 5, 5)))
+
+
+def test_an_overflow_in_the_networks_is_an_error(editor):
+    """NaN passes every clip on its way to the pixels."""
+    conv = editor.params["unet"]["conv_in"]
+    unet = {**editor.params["unet"], "conv_in": {**conv, "kernel": conv["kernel"] * np.inf}}
+    with pytest.raises(NonFiniteEdits, match="float32"):
+        edit(Editor(editor.base, {**editor.params, "unet": unet}))

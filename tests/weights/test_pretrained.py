@@ -178,3 +178,17 @@ def test_only_the_wanted_parameters_are_read(tmp_path, monkeypatch):
     assert_same(found, {"encoder": {"conv_in": params["encoder"]["conv_in"]}})
     # The type checker that tests run under looks at the first tensor of a mapping.
     assert set(read) - {"decoder.conv_in.bias"} == {"encoder.conv_in.bias", "encoder.conv_in.weight"}
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("directory", {"directory": None}),
+        ("dtype", {"directory": ".", "dtype": "fp16"}),
+        ("param_dtype", {"directory": ".", "param_dtype": None}),
+    ],
+)
+def test_wrong_types_are_named(name, arguments):
+    with pytest.raises(ValueError, match=rf"^{name}="):
+        load_pretrained(**arguments)
