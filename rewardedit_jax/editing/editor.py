@@ -19,7 +19,7 @@ from rewardedit_jax.bases.base import Base
 from rewardedit_jax.data.clip_tokenizer import warn_cut
 from rewardedit_jax.data.image_arguments import image_list
 from rewardedit_jax.data.images import to_unit
-from rewardedit_jax.data.runs import Failed
+from rewardedit_jax.data.runs import Failed, NonFiniteResults
 from rewardedit_jax.editing.requests import EditRequest, in_batches, make_requests, prepare_image
 from rewardedit_jax.editing.sampling import EditInputs, StartingNoise, edit_batch
 from rewardedit_jax.params import Params
@@ -29,19 +29,6 @@ from rewardedit_jax.weights.pretrained import default_dtype
 NATIVE = "native"
 BEST = "best"
 Asked = Reward | None | Literal["best"]
-
-
-class NonFiniteEdits(FloatingPointError):
-    """Pixels of some edits are NaN or infinite, as after an overflow of float16; the message names edits and remedy.
-
-    `pictures` has one entry for each edit: its PIL image, or `Failed` where it has such pixels.
-    """
-
-    def __init__(self, pictures: Sequence[Image.Image | Failed]):
-        failed = [i for i, picture in enumerate(pictures) if isinstance(picture, Failed)]
-        which = f"edits {', '.join(map(str, failed))} of {len(pictures)}: " if len(pictures) > 1 else ""
-        super().__init__(which + pictures[failed[0]].reason)
-        self.pictures = pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +135,7 @@ class Editor:
             NumPy and arrays without axes are numbers, booleans are not); an image that cannot be read or does not fit
             the networks (`ImageError`); an empty instruction; a reward that this model cannot take. The message names
             the argument and its value.
-          NonFiniteEdits: the networks gave NaN for some edits. It holds the others.
+          NonFiniteResults: the networks gave NaN for some edits. It holds the PIL images of the others.
         """
         # Everything that the arguments alone can tell is refused before an image is read.
         self._check(reward, reward_guidance, low_reward, output)
@@ -197,16 +184,9 @@ class Editor:
 
     def _check_finite(self, images: Sequence[np.ndarray]) -> None:
         is_finite = [bool(np.isfinite(image).all()) for image in images]
-        if all(is_finite):
-            return
-        dtype = jnp.dtype(self.base.dtype).name
-        remedy = (
-            "check its weights and lower the guidance scales"
-            if dtype == "float32"
-            else 'load the model with dtype="float32" (--dtype float32)'
-        )
-        fault = Failed(f"the model gave pixels that are NaN or infinite, computing in {dtype}: {remedy}.")
-        raise NonFiniteEdits([_picture(image) if ok else fault for image, ok in zip(images, is_finite, strict=True)])
+        if not all(is_finite):
+            fault = Failed.not_finite("the edited image", self.base.dtype)
+            raise NonFiniteResults([_picture(x) if ok else fault for x, ok in zip(images, is_finite, strict=True)])
 
     @property
     def _precision(self) -> str | None:

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.data.records import Score
-from rewardedit_jax.data.runs import Failed, Shard, atomic_write, image_files, read_list
-from rewardedit_jax.editing.editor import BEST, Asked, Editor, NonFiniteEdits
+from rewardedit_jax.data.runs import Failed, NonFiniteResults, Shard, atomic_write, image_files, read_list
+from rewardedit_jax.editing.editor import BEST, Asked, Editor
 from rewardedit_jax.editing.requests import in_batches
 from rewardedit_jax.reward import Reward
 
@@ -183,8 +183,8 @@ def _edit(
             batch_size=batch_size,
             **{**settings, "resolution": None},  # the images have the size of the edit already
         )
-    except NonFiniteEdits as error:
-        edited = error.pictures
+    except NonFiniteResults as error:
+        edited = error.results
     # Repetitions of the last job pad a batch (`in_batches`); the dictionary keeps one of them.
     outcomes = {job: picture for (job, _), picture in zip(batch, edited, strict=True)}
     failed = {job: Failed(f"{job.image}: {one.reason}") for job, one in outcomes.items() if isinstance(one, Failed)}

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rewardedit_jax.arguments import shown
+from rewardedit_jax.arguments import as_integer, shown
 from rewardedit_jax.data.image_arguments import array_image, image_list
 from rewardedit_jax.data.images import ImageError, fit, read_image, upright_rgb
 from rewardedit_jax.reward import Reward
@@ -79,6 +79,7 @@ def in_batches(items: Iterable[Item], size_of: Callable[[Item], Hashable], batch
     The last batch of a size is smaller. If a full batch of this size came before, it is filled up with repetitions of
     its last item instead, so that each size is compiled once.
     """
+    batch_size = as_integer("batch_size", batch_size, 1)  # before an image is read
     waiting, compiled = defaultdict(list), set()
     for item in items:
         size = size_of(item)

@@ -18,6 +18,7 @@ from jaxtyping import Float32
 from rewardedit_jax.arguments import as_integer, check_dtype, check_path, shown
 from rewardedit_jax.data.image_arguments import image_list
 from rewardedit_jax.data.prefetch import prefetch_map
+from rewardedit_jax.data.runs import NonFiniteResults
 from rewardedit_jax.models.decoder import check_tensor_axis
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, aggregate
 from rewardedit_jax.params import Params, fingerprint
@@ -35,19 +36,6 @@ from rewardedit_jax.weights.pretrained import PretrainedNetwork, default_dtype, 
 Picture = Any  # a path, a PIL image, an array uint8[h, w, 3] or a PreparedImage
 _SETTINGS = ("kind", "aggregation", "positions", "system", "area")  # under "reward_model" in config.json
 EMBEDDING = "decoder/embed_tokens/embedding"  # path of the parameter whose last row is the reward token's
-
-
-class NonFiniteScores(FloatingPointError):
-    """Some scores are NaN or infinite, as after an overflow of float16; the message names edits and remedy.
-
-    `scores` has one entry for each edit: its `EditScore`, or `Unscorable` where it is not finite.
-    """
-
-    def __init__(self, scores: Sequence[EditScore | Unscorable]):
-        failed = [i for i, score in enumerate(scores) if isinstance(score, Unscorable)]
-        which = f"edits {', '.join(map(str, failed))} of {len(scores)}: " if len(scores) > 1 else ""
-        super().__init__(which + scores[failed[0]].reason)
-        self.scores = scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +141,7 @@ class Scorer:
         Raises:
           ImageError, ValueError: an image that cannot be scored, an instruction that is no text, is empty or contains
             tokens of the scorer, sequences of different lengths, or another batch size; names the edit or argument.
-          NonFiniteScores: the network gave NaN or infinity for some edits. It holds the other scores.
+          NonFiniteResults: the network gave NaN or infinity for some edits. It holds the scores of the others.
         """
         batch_size = as_integer("batch_size", batch_size, 1)
         sources, edits = image_list(source), image_list(edited)
@@ -164,7 +152,7 @@ class Scorer:
         items = self._prepare_all(list(zip(*columns, strict=True)), batch_size * CHUNK_BATCHES)
         scores = list(self.stream(items, batch_size=batch_size, improvement=improvement))
         if any(isinstance(score, Unscorable) for score in scores):
-            raise NonFiniteScores(scores)
+            raise NonFiniteResults(scores)
         return scores[0] if single else scores
 
     @staticmethod
@@ -239,16 +227,7 @@ class Scorer:
                 calibration=self.calibration and self.calibration.description,
                 composited=tuple(name for name in ("source", "edited") if getattr(item, name).composited),
             )
-            yield score if score.is_finite else self._not_finite(score)
-
-    def _not_finite(self, score: EditScore) -> Unscorable:
-        dtype = jnp.dtype(self.module.dtype).name
-        # float32 does not overflow where float16 does.
-        remedy = "check its weights" if dtype == "float32" else 'load the scorer with dtype="float32" (--dtype float32)'
-        return Unscorable(
-            f"the score is not finite, computing in {dtype}: overall {score.raw_overall}, improvement "
-            f"{score.improvement}; {remedy}."
-        )
+            yield score if score.is_finite else Unscorable.not_finite("the score", self.module.dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,8 @@ from tiny_editors import GRID, SIDE, picture, tiny_editor
 
 from rewardedit_jax import Editor, Reward
 from rewardedit_jax.data.images import ImageError
-from rewardedit_jax.data.runs import Failed
+from rewardedit_jax.data.runs import Failed, NonFiniteResults
 from rewardedit_jax.editing import editor as editor_module
-from rewardedit_jax.editing.editor import NonFiniteEdits
 from rewardedit_jax.editing.files import edit_to_files, plan_edits
 from rewardedit_jax.editing.requests import make_requests
 
@@ -172,12 +171,12 @@ BLACK = np.zeros((SIDE, SIDE, 3), np.uint8)
 
 @pytest.mark.usefixtures("without_networks")
 def test_an_edit_that_is_not_finite_is_an_error_with_a_remedy(editor):
-    with pytest.raises(NonFiniteEdits, match="check its weights"):
+    with pytest.raises(NonFiniteResults, match="check the model's weights"):
         editor.edit(BLACK, BLUE, resolution=None, steps=2)
     half = Editor(editor.base.__class__(**{**vars(editor.base), "unet": editor.base.unet.clone(dtype="float16")}), {})
-    with pytest.raises(NonFiniteEdits, match=r'edits 1 of 3: .*float16: .*dtype="float32"') as caught:
+    with pytest.raises(NonFiniteResults, match=r'edits 1 of 3: .*float16: .*dtype="float32"') as caught:
         half.edit([picture(0), BLACK, picture(1)], BLUE, resolution=None, steps=2, output="array")
-    first, failed, last = caught.value.pictures
+    first, failed, last = caught.value.results
     assert isinstance(failed, Failed)
     assert first.size == last.size == (SIDE, SIDE)
 

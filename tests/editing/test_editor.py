@@ -11,7 +11,7 @@ from tiny_editors import GRID, SIDE, latents, picture, tiny_editor
 from rewardedit_jax import Editor, Reward
 from rewardedit_jax.data.clip_tokenizer import TruncationWarning
 from rewardedit_jax.data.images import ImageError
-from rewardedit_jax.editing.editor import NonFiniteEdits
+from rewardedit_jax.data.runs import NonFiniteResults
 from rewardedit_jax.editing.sampling import edit_batch
 
 INSTRUCTION = "make the red circle blue"
@@ -239,5 +239,5 @@ def test_an_overflow_in_the_networks_is_an_error(editor):
     """NaN passes every clip on its way to the pixels."""
     conv = editor.params["unet"]["conv_in"]
     unet = {**editor.params["unet"], "conv_in": {**conv, "kernel": conv["kernel"] * np.inf}}
-    with pytest.raises(NonFiniteEdits, match="float32"):
+    with pytest.raises(NonFiniteResults, match="float32"):
         edit(Editor(editor.base, {**editor.params, "unet": unet}))

@@ -15,10 +15,10 @@ from tiny_scorers import shapes_scorer, tiny_config, tiny_scorer, two_passes
 
 from rewardedit_jax import EditScore, Scorer
 from rewardedit_jax.data.images import ImageError
+from rewardedit_jax.data.runs import NonFiniteResults
 from rewardedit_jax.models.edit_reward import aggregate
 from rewardedit_jax.scoring.edit_score import Calibration, Unscorable, matrix
 from rewardedit_jax.scoring.inference import Inference
-from rewardedit_jax.scoring.scorer import NonFiniteScores
 from rewardedit_jax.weights.files import WeightFileError
 from rewardedit_jax.weights.pretrained import save_pretrained
 
@@ -140,9 +140,9 @@ def test_a_score_that_is_not_finite_is_an_error_of_its_edit(scorer, edits, score
         return raw
 
     monkeypatch.setattr(Inference, "outputs", overflowing)
-    with pytest.raises(NonFiniteScores, match=r"edits 1 of 4: .*float32") as caught:
+    with pytest.raises(NonFiniteResults, match=r"edits 1 of 4: .*float32") as caught:
         scorer.score(*edits, batch_size=4, improvement=False)
-    found = caught.value.scores
+    found = caught.value.results
     assert [isinstance(score, Unscorable) for score in found] == [False, True, False, False]
     np.testing.assert_allclose(found[2].raw, scores[2].raw, atol=1e-5)
     assert np.isnan(matrix(found)).all(axis=1).tolist() == [False, True, False, False]
