@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-_LARGEST = float(np.finfo(np.float32).max)  # numbers enter the networks as float32
+LARGEST = float(np.finfo(np.float32).max)  # numbers enter the networks as float32
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -33,7 +33,7 @@ def as_integer(name: str, value: Any, least: Real = -math.inf, most: Real = math
     return int(number)
 
 
-def as_number(name: str, value: Any, least: Real = -_LARGEST, most: Real = _LARGEST) -> float:
+def as_number(name: str, value: Any, least: Real = -LARGEST, most: Real = LARGEST) -> float:
     """A number of Python, NumPy, JAX or PyTorch as `float`.
 
     Raises:
@@ -41,7 +41,7 @@ def as_number(name: str, value: Any, least: Real = -_LARGEST, most: Real = _LARG
     """
     number = _python_number(value)
     if not isinstance(number, Real) or not least <= number <= most:  # the comparison is also False for NaN
-        limits = "a finite number" if most == _LARGEST else f"a number in {least:g}..{most:g}"
+        limits = "a finite number" if most == LARGEST else f"a number in {least:g}..{most:g}"
         raise ValueError(f"{name}={shown(value)}: expected {limits}.")
     return float(number)
 
@@ -59,6 +59,11 @@ def as_array(name: str, value: Any) -> np.ndarray:
     if bad := np.size(array) - np.count_nonzero(np.isfinite(array)):
         raise ValueError(f"{name}: {bad} of {array.size} values are NaN or infinite in float32; expected finite ones.")
     return array
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is a str without lone surrogates, which are no characters and which tokenizers refuse."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def check_path(name: str, value: Any) -> None:

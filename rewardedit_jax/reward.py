@@ -11,7 +11,7 @@ from typing import SupportsFloat
 import numpy as np
 from jaxtyping import Float
 
-from rewardedit_jax.arguments import as_number, shown
+from rewardedit_jax.arguments import as_number, is_text, shown
 
 PERSPECTIVES = ("following", "preserving", "quality")
 BEST, WORST = 5.0, 0.0
@@ -66,6 +66,6 @@ def join_feedback(texts: Sequence[str], perspectives: Sequence[str] = PERSPECTIV
 
 def _three_texts(feedback: Sequence[str]) -> tuple[str, ...]:
     listed = isinstance(feedback, Sequence) and not isinstance(feedback, str)
-    if not listed or len(feedback) != len(PERSPECTIVES) or not all(isinstance(text, str) for text in feedback):
+    if not listed or len(feedback) != len(PERSPECTIVES) or not all(map(is_text, feedback)):
         raise ValueError(f"feedback must be three texts ({', '.join(PERSPECTIVES)}), not {shown(feedback)}")
     return tuple(feedback)

@@ -34,7 +34,9 @@ def test_scalars_of_numpy_and_jax_are_scores(score):
 
 
 @pytest.mark.usefixtures("unchecked_annotations")
-@pytest.mark.parametrize("feedback", ["None; None; None", ("None", "None"), (), ("a", None, "b"), 5])
+@pytest.mark.parametrize(
+    "feedback", ["None; None; None", ("None", "None"), (), ("a", None, "b"), ("a", "\ud800", "b"), 5]
+)
 def test_feedback_is_three_texts(feedback):
     with pytest.raises(ValueError, match=r"feedback must be three texts \(following, preserving, quality\)"):
         Reward(feedback=feedback)

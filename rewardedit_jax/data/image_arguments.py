@@ -12,7 +12,7 @@ _BATCH_AXES = 4
 
 
 def image_list(images: Any) -> list | None:
-    """The images of a list, a tuple or an array [batch, height, width, channels]; None for a single image."""
+    """The elements of a list, a tuple or an array [batch, height, width, channels]; None for a single value."""
     if isinstance(images, list | tuple):
         return list(images)
     return list(_on_host(images)) if getattr(images, "ndim", 0) == _BATCH_AXES else None

@@ -44,7 +44,11 @@ class Failed:
     def not_finite(cls, what: str, dtype: DTypeLike) -> "Failed":
         """The failure of an item for which networks gave NaN or infinity; `what` it is, computed in `dtype`."""
         used = np.dtype(dtype).name
-        remedy = "check the model's weights" if used == "float32" else 'load the model with dtype="float32"'
+        remedy = (
+            "check the model's weights"
+            if used == "float32"
+            else 'load the model with dtype="float32" (--dtype float32)'
+        )
         return cls(f"{what} is NaN or infinite, computed in {used}: {remedy}.")
 
     def to_json(self) -> Mapping[str, Any]:

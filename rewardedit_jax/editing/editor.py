@@ -75,14 +75,17 @@ class Editor:
 
     def prepare(self, image: Any, resolution: SupportsIndex | Literal["native"] | None = NATIVE) -> Image.Image:
         """The image as `edit` sees it with the same `resolution`: upright RGB, resized and cropped."""
+        return prepare_image(image, self._long_side(resolution), self.base.size_multiple)
+
+    def _long_side(self, resolution: Any) -> int | None:
+        """The number of pixels that a `resolution` stands for; None: the image's own size."""
         if resolution is None:
-            return prepare_image(image, None, self.base.size_multiple)
-        if isinstance(resolution, str) and resolution == NATIVE:
-            resolution = self.base.native_resolution
-            if resolution is None:
-                raise ValueError("the model's files do not say which resolution it was trained at: give a resolution.")
-        resolution = as_integer("resolution", resolution, 1)
-        return prepare_image(image, resolution, self.base.size_multiple)
+            return None
+        if not (isinstance(resolution, str) and resolution == NATIVE):
+            return as_integer("resolution", resolution, 1)
+        if (native := self.base.native_resolution) is not None:
+            return native
+        raise ValueError("the model's files do not say which resolution it was trained at: give a resolution.")
 
     def edit(
         self,
@@ -145,7 +148,8 @@ class Editor:
         rewards = (
             [self.requested(one) for one in reward] if isinstance(reward, (list, tuple)) else self.requested(reward)
         )
-        requests = make_requests(image, instruction, rewards, partial(self.prepare, resolution=resolution))
+        prepare = partial(self.prepare, resolution=self._long_side(resolution))
+        requests = make_requests(image, instruction, rewards, prepare)
         start = StartingNoise(self.base, len(requests), steps, seed, latents, noise)
         process = self.base.process
         sampler = process.default_sampler if sampler is None else sampler

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rewardedit_jax.arguments import as_integer, shown
+from rewardedit_jax.arguments import as_integer, is_text, shown
 from rewardedit_jax.data.image_arguments import array_image, image_list
 from rewardedit_jax.data.images import ImageError, fit, read_image, upright_rgb
 from rewardedit_jax.reward import Reward
@@ -105,13 +105,8 @@ def _prepared(prepare: Callable[[Any], Image.Image], image: Any, name: str) -> U
 
 def _check_instructions(instructions: list) -> None:
     for i, text in enumerate(instructions):
-        if not isinstance(text, str) or not text.strip() or not _is_unicode(text):
+        if not is_text(text) or not text.strip():
             raise ValueError(f"the instruction of edit {i} is {shown(text)}; expected a text that says what to change.")
-
-
-def _is_unicode(text: str) -> bool:
-    """False for lone surrogates, which Python strings may hold but tokenizers refuse."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _open(image: Any) -> Image.Image:

@@ -18,14 +18,13 @@ import msgspec
 import numpy as np
 from jaxtyping import Float, Float32
 
-from rewardedit_jax.arguments import shown
+from rewardedit_jax.arguments import LARGEST, shown
 from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.runs import Failed
 from rewardedit_jax.scoring.objectives import preference_probability
 from rewardedit_jax.weights.files import write_json
 
 _FILE = "calibration.json"
-_LARGEST = float(np.finfo(np.float32).max)
 _MAX_REFERENCE = 2000  # edits that are kept; the standard error of a share is then about 0.01
 _DIGITS = 5  # of stored outputs, so that a calibration is the same before and after it is saved
 
@@ -127,7 +126,7 @@ def _means(score: EditScore | Unscorable) -> list[float]:
 
 
 # NaN lies in no range, so `read_json` refuses it.
-_Finite = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
+_Finite = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 
 
 class _Stored(msgspec.Struct):

@@ -144,12 +144,11 @@ class Scorer:
           NonFiniteResults: the network gave NaN or infinity for some edits. It holds the scores of the others.
         """
         batch_size = as_integer("batch_size", batch_size, 1)
-        sources, edits = image_list(source), image_list(edited)
-        single = sources is None and edits is None and not isinstance(instruction, list | tuple)
-        if sources is None:
+        single = all(image_list(x) is None for x in (source, edited, instruction))
+        if image_list(source) is None:
             source = prepared(source, "source", self.area)  # once for all its edits
-        columns = _aligned(source if sources is None else sources, edited if edits is None else edits, instruction)
-        items = self._prepare_all(list(zip(*columns, strict=True)), batch_size * CHUNK_BATCHES)
+        edits = list(zip(*_aligned(source, edited, instruction), strict=True))
+        items = self._prepare_all(edits, batch_size * CHUNK_BATCHES)
         scores = list(self.stream(items, batch_size=batch_size, improvement=improvement))
         if any(isinstance(score, Unscorable) for score in scores):
             raise NonFiniteResults(scores)
@@ -305,7 +304,7 @@ def _aligned(*columns: Any) -> list[list[Any]]:
 
     Raises ValueError for lists of different lengths, and for a single edited image with an empty list.
     """
-    lists = [list(x) if isinstance(x, list | tuple) else None for x in columns]
+    lists = [image_list(x) for x in columns]
     lengths = {len(x) for x in lists if x is not None} or {1}
     if len(lengths) > 1 or (lengths == {0} and lists[1] is None):
         found = ", ".join("one" if x is None else str(len(x)) for x in lists)

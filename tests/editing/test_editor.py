@@ -224,7 +224,13 @@ def test_unknown_names(editor):
 
 def test_plain_editors_take_no_reward(plain):
     np.testing.assert_array_equal(edit(plain), edit(plain, reward=None))
-    asked = ({"reward": Reward()}, {"reward": Reward(following=4)}, {"reward": [Reward()]}, {"reward_guidance": 1})
+    asked = (
+        {"reward": Reward()},
+        {"reward": Reward(following=4)},
+        {"reward": [Reward()]},
+        {"reward_guidance": 1},
+        {"low_reward": Reward(0, 0, 0)},
+    )
     for arguments in asked:
         with refuses("no reward modules"):
             edit(plain, **arguments)
