@@ -226,7 +226,8 @@ class Scorer:
                 calibration=self.calibration and self.calibration.description,
                 composited=tuple(name for name in ("source", "edited") if getattr(item, name).composited),
             )
-            yield score if score.is_finite else Unscorable.not_finite("the score", self.module.dtype)
+            numbers = f"the score {score.overall.mean} ± {score.overall.std} (improvement: {score.improvement})"
+            yield score if score.is_finite else Unscorable.not_finite(numbers, self.module.dtype)
 
 
 @dataclass(frozen=True, eq=False)
