@@ -15,9 +15,10 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 def shown(value: Any) -> str:
     """The value as an error shows it: arrays as dtype[shape], long values shortened."""
-    if getattr(value, "shape", ()) == ():
-        return reprlib.repr(value)
-    return f"{getattr(value, 'dtype', type(value).__name__)}{list(value.shape)}"
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:  # NumPy's scalars have an empty shape, its types a descriptor
+        return f"{getattr(value, 'dtype', type(value).__name__)}{list(shape)}"
+    return reprlib.repr(value)
 
 
 def as_integer(name: str, value: Any, least: Real = -math.inf, most: Real = math.inf) -> int:

@@ -84,7 +84,7 @@ def test_paths_and_names():
 def test_types_of_networks():
     for value in ("float32", "bfloat16", np.float16, jnp.bfloat16, np.dtype("float32")):
         check_dtype("dtype", value)
-    for value in ("fp16", "float8_e4m3fn", "int8", float, None, 16, "half precision", True):
+    for value in ("fp16", "float8_e4m3fn", "int8", float, np.float64, None, 16, "half precision", True):
         with pytest.raises(ValueError, match=r"^dtype=.*'bfloat16'"):
             check_dtype("dtype", value)
 
@@ -92,4 +92,5 @@ def test_types_of_networks():
 def test_errors_show_arrays_by_type_and_shape():
     assert shown(jnp.zeros((2, 3))) == "float32[2, 3]"
     assert shown(np.float32(2)) == repr(np.float32(2))
+    assert "float64" in shown(np.float64)
     assert len(shown("x" * 1000)) < 50

@@ -81,8 +81,10 @@ class Editor:
         """The number of pixels that a `resolution` stands for; None: the image's own size."""
         if resolution is None:
             return None
-        if not (isinstance(resolution, str) and resolution == NATIVE):
+        if not isinstance(resolution, str):
             return as_integer("resolution", resolution, 1)
+        if resolution != NATIVE:
+            raise ValueError(f"resolution={shown(resolution)}: expected 'native', a number of pixels, or None.")
         if (native := self.base.native_resolution) is not None:
             return native
         raise ValueError("the model's files do not say which resolution it was trained at: give a resolution.")
