@@ -55,7 +55,9 @@ def edit_batch(
     def guided(x: Array, time: Array) -> Array:
         # All branches in one batch: one call of the network per step.
         x = repeat(x, len(branches))
-        return combine(base.denoise(params, x, jnp.full(len(x), time), conditions), weights)
+        output = combine(base.denoise(params, x, jnp.full(len(x), time), conditions), weights)
+        # NaN passes the sampler's clip of x0, which would turn an infinite output into a picture.
+        return jnp.where(jnp.isfinite(output), output, jnp.nan)
 
     return base.decode(params, sample(guided, table, inputs.latents, noise=inputs.noise))
 

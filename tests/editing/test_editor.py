@@ -5,6 +5,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 from tiny_editors import GRID, SIDE, latents, picture, tiny_editor
 
@@ -241,9 +242,15 @@ def test_the_best_reward_is_asked_for_by_default(editor):
     np.testing.assert_array_equal(edit(editor, reward="best"), edit(editor, reward=Reward(5, 5, 5)))
 
 
-def test_an_overflow_in_the_networks_is_an_error(editor):
-    """NaN passes every clip on its way to the pixels."""
-    conv = editor.params["unet"]["conv_in"]
-    unet = {**editor.params["unet"], "conv_in": {**conv, "kernel": conv["kernel"] * np.inf}}
+@pytest.mark.parametrize("path", ["unet/conv_in/kernel", "unet/conv_out/bias", "vae/decoder/conv_out/bias"])
+def test_an_overflow_in_the_networks_is_an_error(editor, monkeypatch, path):
+    """Also where a clip follows: of x0 in the sampler, of colours after the VAE."""
+
+    def clipped(base, params, inputs, table, *rest):
+        return edit_batch(base, params, inputs, table.replace(clip=np.float32(1)), *rest)
+
+    monkeypatch.setattr("rewardedit_jax.editing.editor.edit_batch", clipped)
+    flat = flatten_dict(editor.params, sep="/")
+    broken = unflatten_dict({**flat, path: np.full_like(flat[path], np.inf)}, sep="/")
     with pytest.raises(NonFiniteResults, match="float32"):
-        edit(Editor(editor.base, {**editor.params, "unet": unet}))
+        edit(Editor(editor.base, broken), sampler="dpmpp_2m")
