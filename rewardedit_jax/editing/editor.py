@@ -145,6 +145,8 @@ class Editor:
         # Everything that the arguments alone can tell is refused before an image is read.
         self._check(reward, reward_guidance, low_reward, output)
         steps, batch_size = as_integer("steps", steps, 1), as_integer("batch_size", batch_size, 1)
+        process = self.base.process
+        sampler = process.default_sampler if sampler is None else sampler
         scales = {"text_guidance": text_guidance, "image_guidance": image_guidance, "reward_guidance": reward_guidance}
         guidance = self.base.guide(*(as_number(name, scale) for name, scale in scales.items()))
         rewards = (
@@ -153,8 +155,6 @@ class Editor:
         prepare = partial(self.prepare, resolution=self._long_side(resolution))
         requests = make_requests(image, instruction, rewards, prepare)
         start = StartingNoise(self.base, len(requests), steps, seed, latents, noise)
-        process = self.base.process
-        sampler = process.default_sampler if sampler is None else sampler
         edited = {}
         for chosen in in_batches(range(len(requests)), lambda i: requests[i].source.shape, batch_size):
             batch = [requests[i] for i in chosen]
