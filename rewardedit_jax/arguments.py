@@ -3,7 +3,7 @@
 import math
 import reprlib
 from numbers import Integral, Real
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ def is_text(value: Any) -> bool:
 
 def check_path(name: str, value: Any) -> None:
     """Raises ValueError unless the value can be a path or the name of a model."""
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+    if not isinstance(value, str | PathLike) or not str(value) or "\0" in str(value):
         raise ValueError(f"{name}={shown(value)}: expected a path or a name, as a str or a pathlib.Path.")
 
 
