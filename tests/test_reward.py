@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,13 +19,24 @@ def test_scores_keep_their_order_and_become_floats():
     assert hash(Reward(feedback=["a", "b", "c"])) == hash(Reward(feedback=("a", "b", "c")))
 
 
-@pytest.mark.parametrize("score", [-0.1, 5.1, float("nan"), float("inf")])
-def test_scores_outside_0_to_5(score):
-    with pytest.raises(ValueError, match=r"reward preserving=.* is not a number in 0\.\.5"):
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize(
+    "score", [-0.1, 5.1, float("nan"), float("inf"), "5", None, True, np.bool_(True), 3 + 0j, [5], np.ones(1), b"5"]
+)
+def test_scores_that_are_no_number_in_0_to_5(score):
+    with pytest.raises(ValueError, match=r"reward preserving=.*0\.\.5"):
         Reward(preserving=score)
 
 
-@pytest.mark.parametrize("feedback", ["None; None; None", ("None", "None"), ()])
+@pytest.mark.parametrize("score", [np.float32(3), np.int64(3), np.array(3), jnp.array(3.0), jnp.bfloat16(3)])
+def test_scalars_of_numpy_and_jax_are_scores(score):
+    assert Reward(score) == Reward(3)
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize(
+    "feedback", ["None; None; None", ("None", "None"), (), ("a", None, "b"), ("a", "\ud800", "b"), 5]
+)
 def test_feedback_is_three_texts(feedback):
     with pytest.raises(ValueError, match=r"feedback must be three texts \(following, preserving, quality\)"):
         Reward(feedback=feedback)

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "rewardedit_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up. A module may import its own floor and those below it.
 FLOORS = (
-    {"command_line", "params", "reward", "sharding"},
+    {"arguments", "command_line", "params", "reward", "sharding"},
     {"diffusion", "models"},
     {"bases", "data", "training", "weights"},
     {"editing", "judging", "scoring"},

@@ -154,6 +154,7 @@ class InstructPix2Pix(StableDiffusionFiles):
     def decode(self, params: Params, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
         latents = self.vae.config.unscale_latents(latents)
         images = self.vae.apply({"params": params["vae"]}, latents, method="decode")
+        images = jnp.where(jnp.isfinite(images), images, jnp.nan)  # infinity would be clipped to black or white
         return jnp.clip(images.astype(jnp.float32) / 2 + 0.5, 0, 1)
 
     def draw_keep(self, rng: PRNGKeyArray, batch: int, dropout: Dropout) -> Keep:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 from absl import logging
+from jax.typing import DTypeLike
 
 from rewardedit_jax.data import json_files
 from rewardedit_jax.data.records import count_noun, list_lines, list_names
@@ -37,8 +39,32 @@ class Failed:
 
     reason: str  # a sentence that names the fault, without the name of the item
 
+    @classmethod
+    def not_finite(cls, what: str, dtype: DTypeLike) -> "Failed":
+        """The failure of an item for which networks gave NaN or infinity; `what` it is, computed in `dtype`."""
+        used = np.dtype(dtype).name
+        remedy = (
+            "check the model's weights"
+            if used == "float32"
+            else 'load the model with dtype="float32" (--dtype float32)'
+        )
+        return cls(f"{what} is NaN or infinite, computed in {used}: {remedy}.")
+
     def to_json(self) -> Mapping[str, Any]:
         return {"error": self.reason}
+
+
+class NonFiniteResults(FloatingPointError):
+    """Results of some items are NaN or infinite, as after an overflow of float16; the message names the items.
+
+    `results` has one entry for each item: its result, or `Failed`.
+    """
+
+    def __init__(self, results: Sequence[Any]):
+        failed = [i for i, result in enumerate(results) if isinstance(result, Failed)]
+        which = f"edits {', '.join(map(str, failed))} of {len(results)}: " if len(results) > 1 else ""
+        super().__init__(which + results[failed[0]].reason)
+        self.results = results
 
 
 @dataclass(frozen=True)

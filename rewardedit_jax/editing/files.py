@@ -18,7 +18,7 @@ from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, local_p
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.data.paths import image_files, inside, output_inside
 from rewardedit_jax.data.records import Instruction, Score, list_lines
-from rewardedit_jax.data.runs import Failed, Shard, atomic_write, read_list, unwritable
+from rewardedit_jax.data.runs import Failed, NonFiniteResults, Shard, atomic_write, read_list, unwritable
 from rewardedit_jax.editing.editor import BEST, Asked, Editor
 from rewardedit_jax.editing.requests import in_batches
 from rewardedit_jax.reward import Reward
@@ -170,7 +170,8 @@ def edit_to_files(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, A
     Args:
       settings: further arguments of `Editor.edit`, including `resolution`; also written into the PNGs.
     Returns:
-      A sentence for each image that cannot be read or is too large or narrow. The others are edited.
+      A sentence for each image that cannot be read, is too large or narrow, or whose edit is not finite. The others are
+      edited.
     """
     # Outputs are written atomically, so a file that exists is complete.
     due = [job for job in jobs if not job.output.exists()]
@@ -190,7 +191,7 @@ def edit_to_files(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, A
 
     with tqdm(total=len(due), unit="edit", disable=len(due) < 2) as progress:
         for batch in in_batches(prepared(), lambda job_and_image: job_and_image[1].size, batch_size):
-            _edit(editor, batch, settings, batch_size)
+            failed |= _edit(editor, batch, settings, batch_size)
             progress.update(len(dict(batch)))
     # Errors of reading name the file already.
     named = ((str(job.image), failure.reason) for job, failure in failed.items())
@@ -199,18 +200,25 @@ def edit_to_files(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, A
 
 def _edit(
     editor: Editor, batch: Sequence[tuple[EditJob, Image.Image]], settings: dict[str, Any], batch_size: int
-) -> None:
-    edited = editor.edit(
-        [image for _, image in batch],
-        [job.instruction for job, _ in batch],
-        reward=[job.reward for job, _ in batch],
-        seed=[job.seed for job, _ in batch],
-        batch_size=batch_size,
-        **{**settings, "resolution": None},  # the images have the size of the edit already
-    )
+) -> dict[EditJob, Failed]:
+    """Writes the edits of a batch, and returns those that are not finite."""
+    try:
+        edited = editor.edit(
+            [image for _, image in batch],
+            [job.instruction for job, _ in batch],
+            reward=[job.reward for job, _ in batch],
+            seed=[job.seed for job, _ in batch],
+            batch_size=batch_size,
+            **{**settings, "resolution": None},  # the images have the size of the edit already
+        )
+    except NonFiniteResults as error:
+        edited = error.results
     # Repetitions of the last job pad a batch (`in_batches`); the dictionary keeps one of them.
-    for job, picture in {job: picture for (job, _), picture in zip(batch, edited, strict=True)}.items():
-        _write(picture, job, editor.requested(job.reward), settings)
+    outcomes = {job: picture for (job, _), picture in zip(batch, edited, strict=True)}
+    failed = {job: Failed(f"{job.image}: {one.reason}") for job, one in outcomes.items() if isinstance(one, Failed)}
+    for job in outcomes.keys() - failed.keys():
+        _write(outcomes[job], job, editor.requested(job.reward), settings)
+    return failed
 
 
 def _write(picture: Image.Image, job: EditJob, reward: Reward | None, settings: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from rewardedit_jax.arguments import as_integer, is_text, shown
+from rewardedit_jax.data.image_arguments import array_image, image_list
 from rewardedit_jax.data.images import ImageError, check_sides, fit, read_image, upright_rgb
 from rewardedit_jax.reward import Reward
 
@@ -36,16 +38,18 @@ def make_requests(
     Args:
       prepare: brings an image to the size that it is edited at.
     Raises:
-      ValueError: lists of different lengths, or an empty instruction.
+      ValueError: an image that `prepare` refuses, lists of different lengths, or an instruction that is not a text.
     """
-    images, instructions, rewards = _as_list(image), _as_list(instruction), _as_list(reward)
-    n = max(len(images), len(instructions), len(rewards))
+    images = image_list(image)
+    several = images is not None
+    images, instructions, rewards = images if several else [image], _as_list(instruction), _as_list(reward)
+    n = max(1, len(images), len(instructions), len(rewards))
     for what, values in (("images", images), ("instructions", instructions), ("rewards", rewards)):
         if len(values) not in (1, n):
             raise ValueError(f"{len(values)} {what} for {n} edits: give one, or one for each edit.")
     _check_instructions(instructions)
     # Each image is prepared once, also if many instructions share it.
-    sources = [np.asarray(prepare(picture)) for picture in images]
+    sources = [_prepared(prepare, picture, f"image {i}: " if several else "") for i, picture in enumerate(images)]
     return [EditRequest(*(values[i % len(values)] for values in (sources, instructions, rewards))) for i in range(n)]
 
 
@@ -57,6 +61,8 @@ def prepare_image(image: Any, resolution: int | None, multiple: int) -> Image.Im
       ValueError: without a resolution, sides that are not multiples of `multiple`.
     """
     image = _open(image)
+    if not min(image.size):
+        raise ImageError(f"the image is {image.width}×{image.height} pixels, which is empty.")
     if resolution is not None:
         return fit(image, resolution, multiple)
     if image.width % multiple or image.height % multiple:
@@ -74,6 +80,7 @@ def in_batches(items: Iterable[Item], size_of: Callable[[Item], Hashable], batch
     The last batch of a size is smaller. If a full batch of this size came before, it is filled up with repetitions of
     its last item instead, so that each size is compiled once.
     """
+    batch_size = as_integer("batch_size", batch_size, 1)  # before an image is read
     waiting, compiled = defaultdict(list), set()
     for item in items:
         size = size_of(item)
@@ -90,18 +97,20 @@ def _as_list(value: Any) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def _prepared(prepare: Callable[[Any], Image.Image], image: Any, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    try:
+        return np.asarray(prepare(image))
+    except ValueError as error:  # the type is kept: callers may catch ImageError
+        raise type(error)(f"{name}{error}") from error
+
+
 def _check_instructions(instructions: list) -> None:
     for i, text in enumerate(instructions):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"the instruction of edit {i} is {text!r}; expected a text that says what to change.")
+        if not is_text(text) or not text.strip():
+            raise ValueError(f"the instruction of edit {i} is {shown(text)}; expected a text that says what to change.")
 
 
 def _open(image: Any) -> Image.Image:
     if isinstance(image, (str, Path)):
         return read_image(image)
-    if isinstance(image, Image.Image):
-        return upright_rgb(image)
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] in (3, 4):
-        return upright_rgb(Image.fromarray(image))
-    what = f"{image.dtype}{list(image.shape)}" if hasattr(image, "shape") else type(image).__name__
-    raise ImageError(f"{what} is not an image: give a PIL image, a path, or a NumPy array uint8[height, width, 3].")
+    return upright_rgb(image if isinstance(image, Image.Image) else array_image(image))

@@ -1,6 +1,5 @@
 """A whole edit as one jitted function (encode, denoise under guidance, decode), and the noise that it starts from."""
 
-import operator
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,12 +11,15 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, Float
 
+from rewardedit_jax.arguments import as_array, as_integer
 from rewardedit_jax.bases.base import Base
 from rewardedit_jax.diffusion.guidance import combine, repeat
 from rewardedit_jax.diffusion.samplers import SamplerTable, sample
 from rewardedit_jax.params import Params
 
 Shape = tuple[int, ...]
+# NumPy reads a larger seed as two words, the second of which would be taken for the number of the stream.
+_LARGEST_SEED = 2**32 - 1
 
 
 @flax.struct.dataclass
@@ -57,7 +59,9 @@ def edit_batch(
     def guided(x: Array, time: Array) -> Array:
         # All branches in one batch: one call of the network per step.
         x = repeat(x, len(branches))
-        return combine(base.denoise(params, x, jnp.full(len(x), time), conditions), weights)
+        output = combine(base.denoise(params, x, jnp.full(len(x), time), conditions), weights)
+        # NaN passes the sampler's clip of x0, which would turn an infinite output into a picture.
+        return jnp.where(jnp.isfinite(output), output, jnp.nan)
 
     return base.decode(params, sample(guided, table, inputs.latents, noise=inputs.noise))
 
@@ -74,20 +78,22 @@ class StartingNoise:
         base: Base,
         edits: int,
         steps: int,
-        seed: int | Sequence[int],
-        latents: np.ndarray | jax.Array | None,
-        noise: np.ndarray | jax.Array | None,
+        seed: Any,
+        latents: Any,
+        noise: Any,
     ):
         """
         Args:
-          seed: one for each edit; a single number n stands for n, n + 1, ...
-          latents: [edits, h, w, c], or None to draw them.
-          noise: [steps, edits, h, w, c], or None to draw it.
+          seed: an integer in 0..2³² - 1 for each edit; a single number n stands for n, n + 1, ...
+          latents: an array [edits, h, w, c], or None to draw them.
+          noise: an array [steps, edits, h, w, c], or None to draw it.
+        Raises:
+          ValueError: any other value, or numbers that are not finite.
         """
         self._base, self._edits, self._steps = base, edits, steps
         self._seeds = _seeds(seed, edits)
-        self._latents = None if latents is None else np.asarray(latents, np.float32)
-        self._noise = None if noise is None else np.asarray(noise, np.float32)
+        self._latents = None if latents is None else as_array("latents", latents)
+        self._noise = None if noise is None else as_array("noise", noise)
 
     def latents(self, chosen: Sequence[int], images: Shape) -> Float[np.ndarray, "b h w c"]:
         """Starting latents of the chosen edits, whose images have the shape [b, H, W, 3].
@@ -115,13 +121,18 @@ class StartingNoise:
         return np.random.default_rng([self._seeds[edit], stream]).standard_normal(shape, np.float32)
 
 
-def _seeds(seed: int | Sequence[int], edits: int) -> Sequence[int]:
-    if not isinstance(seed, Sequence):
-        first = operator.index(seed)
+def _seeds(seed: Any, edits: int) -> Sequence[int]:
+    if isinstance(seed, Sequence) and not isinstance(seed, str | bytes):
+        seeds = seed
+    elif getattr(seed, "ndim", 0) == 1:
+        seeds = list(seed)
+    else:
+        # The last one has to be a seed as well.
+        first = as_integer("seed", seed, 0, _LARGEST_SEED - edits + 1)
         return range(first, first + edits)
-    if len(seed) != edits:
-        raise ValueError(f"{len(seed)} seeds for {edits} edits: give one number, or one for each edit.")
-    return seed
+    if len(seeds) != edits:
+        raise ValueError(f"{len(seeds)} seeds for {edits} edits: give one number, or one for each edit.")
+    return [as_integer(f"seed of edit {i}", one, 0, _LARGEST_SEED) for i, one in enumerate(seeds)]
 
 
 def _check_shape(name: str, given: np.ndarray, expected: Shape) -> None:

@@ -9,16 +9,20 @@ because the number means nothing without it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 from jaxtyping import Float, Float32
 
+from rewardedit_jax.arguments import LARGEST, shown
+from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.runs import Failed
 from rewardedit_jax.scoring.objectives import preference_probability
-from rewardedit_jax.weights.files import read_json, write_json
+from rewardedit_jax.weights.files import write_json
 
 _FILE = "calibration.json"
 _MAX_REFERENCE = 2000  # edits that are kept; the standard error of a share is then about 0.01
@@ -34,7 +38,8 @@ class Gaussian(NamedTuple):
     @classmethod
     def of(cls, output: Float[np.ndarray, "2"]) -> "Gaussian":
         """From the published form [mean, log σ]."""
-        return cls(float(output[0]), float(np.exp(output[1])))
+        with np.errstate(over="ignore"):  # `EditScore.is_finite` reports it
+            return cls(float(output[0]), float(np.exp(output[1])))
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Unscorable(Failed):
 @dataclass(frozen=True, eq=False)
 class EditScore:
     """Scores of one edit; higher is better.
+
+    Scores have no order of their own, and `<` is a TypeError: sort them by `overall.mean`, or ask `Scorer.prefer`.
 
     `raw` and `raw_overall` are the network's outputs in the published form [mean, log σ], for each prompt and for their
     aggregate. Published code returns the aggregate.
@@ -71,6 +78,17 @@ class EditScore:
         """None for a scorer with a single prompt."""
         return Gaussian.of(self.raw[1]) if len(self.raw) == 2 else None
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all means, standard deviations and the improvement are finite."""
+        gaussians = [g for g in (self.following, self.quality, self.overall) if g is not None]
+        return bool(np.isfinite([*chain(*gaussians), self.improvement or 0.0]).all())
+
+    def __lt__(self, other: Any) -> bool:
+        raise TypeError("EditScores have no order: sort by score.overall.mean, or call Scorer.prefer(a, b).")
+
+    __gt__ = __le__ = __ge__ = __lt__
+
     def to_json(self) -> dict[str, Any]:
         """Plain numbers in full precision."""
         gaussians = {name: getattr(self, name) for name in ("following", "quality", "overall")}
@@ -85,10 +103,37 @@ class EditScore:
         }
 
 
-def matrix(scores: Sequence[EditScore]) -> Float[np.ndarray, "n 3"]:
-    """Means of following, quality and overall, float64; overall in all columns for a scorer with a single prompt."""
-    means = [[(g or s.overall).mean for g in (s.following, s.quality, s.overall)] for s in scores]
-    return np.array(means, np.float64).reshape(-1, 3)
+def check_score(name: str, value: Any) -> None:
+    """Raises ValueError unless the value is an `EditScore` of finite numbers."""
+    if not isinstance(value, EditScore):
+        raise ValueError(f"{name}={shown(value)}: expected an EditScore, as Scorer.score returns.")
+    if not value.is_finite:
+        raise ValueError(f"{name} has overall={value.overall}: expected finite numbers.")
+
+
+def matrix(scores: Sequence[EditScore | Unscorable]) -> Float[np.ndarray, "n 3"]:
+    """Means of following, quality and overall, float64; NaN for an `Unscorable`.
+
+    A scorer with a single prompt has its overall mean in all columns.
+    """
+    return np.array([_means(score) for score in scores], np.float64).reshape(-1, 3)
+
+
+def _means(score: EditScore | Unscorable) -> list[float]:
+    if isinstance(score, Unscorable):
+        return [np.nan] * 3
+    return [(gaussian or score.overall).mean for gaussian in (score.following, score.quality, score.overall)]
+
+
+# NaN lies in no range, so `read_json` refuses it.
+_Finite = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+
+
+class _Stored(msgspec.Struct):
+    """The file of a calibration."""
+
+    description: str
+    outputs: Annotated[list[tuple[_Finite, _Finite]], msgspec.Meta(min_length=1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +148,10 @@ class Calibration:
         """From the scores of the reference edits. At most 2,000 are kept, evenly spaced by their means."""
         if not scores:
             raise ValueError("a calibration needs the scores of reference edits; got none.")
-        if not description.strip():
-            raise ValueError(f"description={description!r}: expected a text such as '1,000 edits of our release'.")
+        for i, score in enumerate(scores):
+            check_score(f"scores[{i}]", score)
+        if not isinstance(description, str) or not description.strip():
+            raise ValueError(f"description={shown(description)}: expected a text such as '1,000 edits of our release'.")
         outputs = np.stack([score.raw_overall for score in scores])
         # Evenly spaced by rank, so that the kept outputs have the distribution of all.
         outputs = outputs[outputs[:, 0].argsort()]
@@ -125,5 +172,5 @@ class Calibration:
         """The calibration of a model directory; None if it has none."""
         if not (directory / _FILE).is_file():
             return None
-        stored = read_json(directory / _FILE)
-        return cls(stored["description"], np.asarray(stored["outputs"], np.float32).reshape(-1, 2))
+        stored = read_json(directory / _FILE, _Stored)
+        return cls(stored.description, np.asarray(stored.outputs, np.float32))

@@ -12,11 +12,13 @@ import math
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from rewardedit_jax.data.image_arguments import array_image
 from rewardedit_jax.data.images import ImageError, image_errors, is_transparent, load_image, upright_rgb
 
 AREA = 448 * 448  # pixels; published code hard-codes it, and ignores max_pixels and min_pixels of its configurations
@@ -56,8 +58,8 @@ class PreparedImage:
         return self.n_patches // MERGE**2
 
 
-def prepare_scorer_image(image: str | Path | Image.Image, area: int = AREA) -> PreparedImage:
-    """Read an image, composite it on white and resize it to about `area` pixels; the aspect ratio is kept."""
+def prepare_scorer_image(image: Any, area: int = AREA) -> PreparedImage:
+    """Composite a path, PIL image or uint8 array on white and resize it to about `area` pixels, keeping its aspect."""
     rgb, composited = _open(image)
     try:
         height, width = smart_resize(rgb.height, rgb.width, area)
@@ -106,12 +108,10 @@ def to_patches(pixels: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "n 117
     return np.repeat(blocks[:, :, :, :, :, None], _FRAMES, axis=5).reshape(-1, PATCH_WIDTH)
 
 
-def _open(image: str | Path | Image.Image) -> tuple[Image.Image, bool]:
+def _open(image: Any) -> tuple[Image.Image, bool]:
     """The image as upright RGB, and whether any part of it was transparent."""
-    if not isinstance(image, str | Path | Image.Image):
-        kind = type(image).__name__
-        raise TypeError(f"image of type {kind}: expected a path or a PIL image (Image.fromarray), or a list of these.")
-    if isinstance(image, Image.Image):
+    if not isinstance(image, str | Path):
+        image = image if isinstance(image, Image.Image) else array_image(image)
         with _LOADING:
             return upright_rgb(image), is_transparent(image)
     with image_errors(str(image)):

@@ -10,11 +10,10 @@ separately (`stack_images`), and rows point to their features, so that an image 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int32
-from PIL import Image
 
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.models.edit_reward import PackedPrompts
@@ -38,8 +37,8 @@ class ScorerItem:
 
 
 def prepare_item(
-    source: str | Path | Image.Image | PreparedImage,
-    edited: str | Path | Image.Image | PreparedImage,
+    source: Any,
+    edited: Any,
     instruction: str,
     tokenizer: ScorerTokenizer,
     *,
@@ -49,7 +48,7 @@ def prepare_item(
     """One edit with its images resized and its prompts tokenized.
 
     Args:
-      source, edited: paths or PIL images, or prepared images, for a source with many edits.
+      source, edited: paths, PIL images or uint8 arrays, or prepared images, for a source with many edits.
       system: text of the system turn (`chat_prompt`).
       area: pixels that images are resized to; published weights were trained with the default only.
     """
@@ -61,7 +60,7 @@ def prepare_item(
     return ScorerItem(*images, instruction, prompts, positions)
 
 
-def prepared(image: str | Path | Image.Image | PreparedImage, role: str, area: int) -> PreparedImage:
+def prepared(image: Any, role: str, area: int) -> PreparedImage:
     """`prepare_scorer_image` of an image that is not prepared yet. An ImageError names its `role`."""
     if isinstance(image, PreparedImage):
         return image

@@ -8,20 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float32
-from PIL import Image
 
+from rewardedit_jax.arguments import as_integer, check_dtype, check_path, shown
+from rewardedit_jax.data.image_arguments import image_list
 from rewardedit_jax.data.prefetch import prefetch_map
+from rewardedit_jax.data.runs import NonFiniteResults
 from rewardedit_jax.models.decoder import check_tensor_axis
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, aggregate
 from rewardedit_jax.params import Params, fingerprint
-from rewardedit_jax.scoring.edit_score import Calibration, EditScore, Unscorable
-from rewardedit_jax.scoring.images import AREA, PreparedImage
+from rewardedit_jax.scoring.edit_score import Calibration, EditScore, Unscorable, check_score
+from rewardedit_jax.scoring.images import AREA
 from rewardedit_jax.scoring.inference import CHUNK_BATCHES, Inference, scorer_mesh, shard_weights
 from rewardedit_jax.scoring.objectives import preference_probability
 from rewardedit_jax.scoring.packing import ScorerItem, prepare_item, prepared
@@ -34,7 +36,7 @@ from rewardedit_jax.weights.pretrained import PretrainedNetwork, default_dtype, 
 from rewardedit_jax.weights.saving import replace_model
 from rewardedit_jax.weights.tokenizer_files import save_tokenizer
 
-Picture = str | Path | Image.Image | PreparedImage
+Picture = Any  # a path, a PIL image, an array uint8[h, w, 3] or a PreparedImage
 _SETTINGS = ("kind", "aggregation", "positions", "system", "area")  # under "reward_model" in config.json
 EMBEDDING = "decoder/embed_tokens/embedding"  # path of the parameter whose last row is the reward token's
 
@@ -56,7 +58,7 @@ class Scorer:
         model: str | Path,
         base: str | Path | None = None,
         dtype: DTypeLike | None = None,
-        tensor: int = 1,
+        tensor: SupportsIndex = 1,
         *,
         allow_nonfinite: bool = False,
     ) -> "Scorer":
@@ -66,7 +68,8 @@ class Scorer:
           model: such as "runs/scorer" or "TIGER-Lab/EditReward-Qwen2.5-VL-7B".
           base: directory or hub id of the base model, for its tokenizer: published EditReward checkpoints have none.
             Only the tokenizer is downloaded.
-          dtype: of computation and parameters, except the heads; None: bfloat16 on accelerators, float32 on a CPU.
+          dtype: "float32", "bfloat16" or "float16", of computation and parameters, except the heads; None: bfloat16 on
+            accelerators, float32 on a CPU.
           tensor: number of devices that share one copy of the weights, for models too large for one device. It must
             divide the number of devices and the model's key heads (4 for Qwen2.5-VL-7B). The copies share the edits.
           allow_nonfinite: load a model all the same whose weights are NaN or infinite in some places.
@@ -74,6 +77,12 @@ class Scorer:
           ModelNotFound, WeightFileError, WeightMismatch, FileNotFoundError, ValueError: something is missing or does
             not fit; the message names it.
         """
+        check_path("model", model)
+        if base is not None:
+            check_path("base", base)
+        if dtype is not None:
+            check_dtype("dtype", dtype)
+        tensor = as_integer("tensor", tensor)
         mesh = scorer_mesh(tensor)  # first, so that a wrong `tensor` fails before gigabytes are read
         opened = open_scorer(model, base, default_dtype() if dtype is None else dtype, allow_nonfinite)
         config = opened.scorer.module.config
@@ -103,6 +112,7 @@ class Scorer:
         It replaces the model that is there; other files stay. If it cannot be written, or parameters are not finite
         (ValueError), the old model stays.
         """
+        check_path("directory", directory)
         with replace_model(Path(directory)) as new:
             write_network(self.module, self.params, new)
             config = read_json(new / "config.json")
@@ -130,13 +140,14 @@ class Scorer:
         edited: Picture | Sequence[Picture],
         instruction: str | Sequence[str],
         *,
-        batch_size: int = 8,
+        batch_size: SupportsIndex = 8,
         improvement: bool = True,
     ) -> EditScore | list[EditScore]:
         """Score one edit or many.
 
         Args:
-          source, edited: paths or PIL images, one or a sequence.
+          source, edited: paths, PIL images or arrays (NumPy, JAX, or PyTorch in host memory) uint8[H, W, 3], also
+            [H, W] for grey and [H, W, 4] for RGBA; one or several, as a sequence or an array uint8[N, H, W, 3].
           instruction: what the edit was asked to change. A single source or instruction is used for all edits;
             sequences must have one length.
           batch_size: edits at a time. A source is encoded once for consecutive edits.
@@ -145,37 +156,46 @@ class Scorer:
         Returns:
           A score for one edit, else a list in the order of the arguments.
         Raises:
-          ImageError, ValueError: an image that cannot be scored, an instruction that is empty or contains tokens of
-            the scorer, or sequences of different lengths; names the edit.
+          ImageError, ValueError: an image that cannot be scored, an instruction that is no text, is empty or contains
+            tokens of the scorer, sequences of different lengths, or another batch size; names the edit or argument.
+          NonFiniteResults: the network gave NaN or infinity for some edits. It holds the scores of the others.
         """
-        single = not any(isinstance(x, list | tuple) for x in (source, edited, instruction))
-        if not isinstance(source, list | tuple):
+        batch_size = as_integer("batch_size", batch_size, 1)
+        single = all(image_list(x) is None for x in (source, edited, instruction))
+        if image_list(source) is None:
             source = prepared(source, "source", self.area)  # once for all its edits
         edits = list(zip(*_aligned(source, edited, instruction), strict=True))
         items = self._prepare_all(edits, batch_size * CHUNK_BATCHES)
         scores = list(self.stream(items, batch_size=batch_size, improvement=improvement))
+        if any(isinstance(score, Unscorable) for score in scores):
+            raise NonFiniteResults(scores)
         return scores[0] if single else scores
 
     @staticmethod
     def prefer(a: EditScore, b: EditScore) -> float:
-        """Probability 0..1 that `a` is better than `b` under the Gaussians of one scorer, Φ(d/s)."""
+        """Probability 0..1 that `a` is better than `b` under the Gaussians of one scorer, Φ(d/s).
+
+        Raises:
+          ValueError: an argument is no `EditScore`, or not finite.
+        """
+        check_score("a", a)
+        check_score("b", b)
         return float(preference_probability(jnp.asarray(a.raw_overall), jnp.asarray(b.raw_overall)))
 
     def prepare(self, source: Picture, edited: Picture, instruction: str) -> ScorerItem:
         """One edit, ready to be scored; raises all that is wrong with it."""
         if not isinstance(instruction, str):
-            raise TypeError(f"instruction {instruction!r}: expected a str.")
+            raise ValueError(f"instruction={shown(instruction)}: expected a text that says what to change.")
         return prepare_item(source, edited, instruction, self.tokenizer, system=self.system, area=self.area)
 
     def stream(
-        self, items: Iterable[ScorerItem | Unscorable], *, batch_size: int = 8, improvement: bool = True
+        self, items: Iterable[ScorerItem | Unscorable], *, batch_size: SupportsIndex = 8, improvement: bool = True
     ) -> Iterator[EditScore | Unscorable]:
         """Scores of prepared edits, in their order, as they are computed; at most 16 batches are in memory.
 
-        An `Unscorable` among the items is yielded at its position.
+        An `Unscorable` among the items is yielded at its position. An edit whose score is not finite gets one too.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: expected at least 1.")
+        batch_size = as_integer("batch_size", batch_size, 1)
         items, inference = iter(items), None
         while chunk := list(islice(items, batch_size * CHUNK_BATCHES)):
             edits = [item for item in chunk if not isinstance(item, Unscorable)]
@@ -197,7 +217,7 @@ class Scorer:
         for i, item in enumerate(prefetch_map(self.prepare, edits, ahead)):
             try:
                 yield item.result()
-            except (ValueError, TypeError) as error:  # the type is kept: callers may catch ImageError
+            except ValueError as error:  # the type is kept: callers may catch ImageError
                 raise type(error)(f"edit {i}: {error}" if len(edits) > 1 else str(error)) from error
 
     def _unchanged(self, items: Sequence[ScorerItem]) -> dict[tuple[bytes, str], ScorerItem]:
@@ -207,7 +227,7 @@ class Scorer:
 
     def _scores(
         self, items: Sequence[ScorerItem], raw: Float32[np.ndarray, "m k 2"], requests: Iterable[tuple[bytes, str]]
-    ) -> Iterator[EditScore]:
+    ) -> Iterator[EditScore | Unscorable]:
         """Scores of `items`, whose outputs are the first rows of `raw`; unchanged sources of `requests` follow."""
         # Each unchanged source is one row, and the baseline of all edits with its instruction.
         n, overall = len(items), np.asarray(aggregate(jnp.asarray(raw), self.module.config.heads.aggregation))  # eq. 3
@@ -215,7 +235,7 @@ class Scorer:
         calibrated = self.calibration.shares(overall[:n]) if self.calibration else [None] * n
         for i, item in enumerate(items):
             baseline = baselines.get(_request(item))
-            yield EditScore(
+            score = EditScore(
                 raw=raw[i],
                 raw_overall=overall[i],
                 improvement=None if baseline is None else float(overall[i, 0]) - baseline,
@@ -223,6 +243,8 @@ class Scorer:
                 calibration=self.calibration and self.calibration.description,
                 composited=tuple(name for name in ("source", "edited") if getattr(item, name).composited),
             )
+            numbers = f"the score {score.overall.mean} ± {score.overall.std} (improvement: {score.improvement})"
+            yield score if score.is_finite else Unscorable.not_finite(numbers, self.module.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,10 +320,13 @@ def _check_tokenizer(tokenizer: ScorerTokenizer, network: PretrainedNetwork, con
 
 
 def _aligned(*columns: Any) -> list[list[Any]]:
-    """Lists of one length; single values are repeated. Raises ValueError for lists of different lengths."""
-    lists = [list(x) if isinstance(x, list | tuple) else None for x in columns]
+    """Lists of one length; single values are repeated.
+
+    Raises ValueError for lists of different lengths, and for a single edited image with an empty list.
+    """
+    lists = [image_list(x) for x in columns]
     lengths = {len(x) for x in lists if x is not None} or {1}
-    if len(lengths) > 1:
+    if len(lengths) > 1 or (lengths == {0} and lists[1] is None):
         found = ", ".join("one" if x is None else str(len(x)) for x in lists)
         raise ValueError(
             f"numbers of sources, edited images and instructions: {found}; expected lists of one length, or single "

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from rewardedit_jax.arguments import check_dtype, check_path
 from rewardedit_jax.params import Params, abstract_params
 from rewardedit_jax.weights import files
 from rewardedit_jax.weights.engine import (
@@ -99,7 +100,11 @@ def load_pretrained(
     Raises:
       WeightFileError: as `open_pretrained`.
       WeightMismatch: tensors that do not fit the configuration.
+      ValueError: an argument of another type; names it.
     """
+    check_path("directory", directory)
+    check_dtype("dtype", dtype)
+    check_dtype("param_dtype", param_dtype)
     network = open_pretrained(directory, dtype, param_dtype, allow_nonfinite)
     return network.module, network.read()
 

@@ -2,14 +2,17 @@
 
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 from tiny_editors import GRID, SIDE, latents, picture, tiny_editor
 
 from rewardedit_jax import Editor, Reward
 from rewardedit_jax.data.clip_tokenizer import TruncationWarning
 from rewardedit_jax.data.images import ImageError
+from rewardedit_jax.data.runs import NonFiniteResults
 from rewardedit_jax.editing.sampling import edit_batch
 
 INSTRUCTION = "make the red circle blue"
@@ -162,7 +165,7 @@ def test_transparency_lies_on_white_whatever_the_mode(editor):
 
 def test_images_come_as_pictures_arrays_and_paths(editor, tmp_path):
     Image.fromarray(picture()).save(tmp_path / "a.png")
-    for image in (Image.fromarray(picture()), tmp_path / "a.png", str(tmp_path / "a.png")):
+    for image in (Image.fromarray(picture()), tmp_path / "a.png", str(tmp_path / "a.png"), jnp.asarray(picture())):
         np.testing.assert_array_equal(edit(editor, image), edit(editor))
 
 
@@ -222,7 +225,13 @@ def test_unknown_names(editor):
 
 def test_plain_editors_take_no_reward(plain):
     np.testing.assert_array_equal(edit(plain), edit(plain, reward=None))
-    asked = ({"reward": Reward()}, {"reward": Reward(following=4)}, {"reward": [Reward()]}, {"reward_guidance": 1})
+    asked = (
+        {"reward": Reward()},
+        {"reward": Reward(following=4)},
+        {"reward": [Reward()]},
+        {"reward_guidance": 1},
+        {"low_reward": Reward(0, 0, 0)},
+    )
     for arguments in asked:
         with refuses("no reward modules"):
             edit(plain, **arguments)
@@ -231,3 +240,17 @@ def test_plain_editors_take_no_reward(plain):
 def test_the_best_reward_is_asked_for_by_default(editor):
     np.testing.assert_array_equal(edit(editor), edit(editor, reward=Reward()))
     np.testing.assert_array_equal(edit(editor, reward="best"), edit(editor, reward=Reward(5, 5, 5)))
+
+
+@pytest.mark.parametrize("path", ["unet/conv_in/kernel", "unet/conv_out/bias", "vae/decoder/conv_out/bias"])
+def test_an_overflow_in_the_networks_is_an_error(editor, monkeypatch, path):
+    """Also where a clip follows: of x0 in the sampler, of colours after the VAE."""
+
+    def clipped(base, params, inputs, table, *rest):
+        return edit_batch(base, params, inputs, table.replace(clip=np.float32(1)), *rest)
+
+    monkeypatch.setattr("rewardedit_jax.editing.editor.edit_batch", clipped)
+    flat = flatten_dict(editor.params, sep="/")
+    broken = unflatten_dict({**flat, path: np.full_like(flat[path], np.inf)}, sep="/")
+    with pytest.raises(NonFiniteResults, match="float32"):
+        edit(Editor(editor.base, broken), sampler="dpmpp_2m")

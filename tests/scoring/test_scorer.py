@@ -15,8 +15,10 @@ from tiny_scorers import shapes_scorer, tiny_config, tiny_scorer, two_passes
 
 from rewardedit_jax import EditScore, Scorer
 from rewardedit_jax.data.images import ImageError
+from rewardedit_jax.data.runs import NonFiniteResults
 from rewardedit_jax.models.edit_reward import aggregate
-from rewardedit_jax.scoring.edit_score import Calibration, matrix
+from rewardedit_jax.scoring.edit_score import Calibration, Unscorable, matrix
+from rewardedit_jax.scoring.inference import Inference
 from rewardedit_jax.weights.files import WeightFileError
 from rewardedit_jax.weights.pretrained import save_pretrained
 
@@ -58,6 +60,14 @@ def test_batches_and_order_change_nothing(scorer, edits, scores):
         np.testing.assert_allclose(a.raw, b.raw, atol=1e-5)
 
 
+@pytest.mark.parametrize("of", [np.asarray, jnp.asarray])
+def test_arrays_are_images(scorer, edits, scores, of):
+    batch = of(np.stack([np.asarray(edits[1][0])] * 2))
+    found = scorer.score(of(np.asarray(edits[0][0])), batch, [INSTRUCTION, INSTRUCTION], improvement=False)
+    for score in found:
+        np.testing.assert_allclose(score.raw, scores[0].raw, atol=1e-5)
+
+
 @pytest.mark.parametrize("how", ["mean", "min", "sum"])
 def test_the_overall_score_is_the_aggregate(edits, how):
     (score,) = shapes_scorer(aggregation=how).score(*(column[:1] for column in edits))
@@ -93,6 +103,49 @@ def test_preference_is_a_probability(scores):
     a, b = scores[:2]
     assert Scorer.prefer(a, b) + Scorer.prefer(b, a) == pytest.approx(1, abs=1e-6)
     assert (Scorer.prefer(a, b) > 0.5) == (a.overall.mean > b.overall.mean)
+
+
+def made_up(mean, log_std=0.0):
+    return EditScore(raw=np.float32([[mean, log_std]]), raw_overall=np.float32([mean, log_std]))
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize(
+    "value",
+    [1, None, "a", [made_up(1)], made_up(np.nan), made_up(np.inf), made_up(1, np.nan), made_up(1, 100)],
+    ids=str,
+)
+def test_preferences_are_between_finite_scores(value):
+    with pytest.raises(ValueError, match=r"^a"):
+        Scorer.prefer(value, made_up(0))
+    with pytest.raises(ValueError, match=r"^b"):
+        Scorer.prefer(made_up(0), value)
+    with pytest.raises(ValueError, match=r"^scores\[1\]"):
+        Calibration.of([made_up(0), value], "made up")
+
+
+def test_scores_have_no_order():
+    for compare in (min, max, lambda *scores: sorted(scores), lambda a, b: a <= b, lambda a, b: a >= b):
+        with pytest.raises(TypeError, match=r"overall\.mean"):
+            compare(made_up(0), made_up(1))
+
+
+def test_a_score_that_is_not_finite_is_an_error_of_its_edit(scorer, edits, scores, monkeypatch):
+    """A NaN in the outputs stands for an overflow; the other edits keep their scores."""
+    outputs = Inference.outputs
+
+    def overflowing(self, items):
+        raw = outputs(self, items)
+        raw[1] = np.nan
+        return raw
+
+    monkeypatch.setattr(Inference, "outputs", overflowing)
+    with pytest.raises(NonFiniteResults, match=r"edits 1 of 4: .*float32") as caught:
+        scorer.score(*edits, batch_size=4, improvement=False)
+    found = caught.value.results
+    assert [isinstance(score, Unscorable) for score in found] == [False, True, False, False]
+    np.testing.assert_allclose(found[2].raw, scores[2].raw, atol=1e-5)
+    assert np.isnan(matrix(found)).all(axis=1).tolist() == [False, True, False, False]
 
 
 def test_a_scorer_of_one_question_tells_no_perspectives(edits):
@@ -131,6 +184,7 @@ def test_transparent_parts_are_reported(scorer):
     assert score.to_json()["composited"] == ["source"]
 
 
+@pytest.mark.usefixtures("unchecked_annotations")
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -140,6 +194,13 @@ def test_transparent_parts_are_reported(scorer):
         (("nowhere.png", picture(1), INSTRUCTION), ImageError, "nowhere.png"),
         ((picture(0), [picture(1), "nowhere.png"], INSTRUCTION), ImageError, "edit 1: .*nowhere.png"),
         (([picture(0)] * 2, [picture(1)] * 3, INSTRUCTION), ValueError, "2, 3, one"),
+        ((picture(0), picture(1), None), ValueError, "instruction=None"),
+        ((picture(0), picture(1), b"make it snow"), ValueError, "instruction=b"),
+        ((picture(0), [picture(1)] * 2, [INSTRUCTION, 5]), ValueError, "edit 1: instruction=5"),
+        ((picture(0), picture(1), []), ValueError, "one, one, 0"),
+        ((None, picture(1), INSTRUCTION), ImageError, "source: .*None"),
+        ((picture(0), 5, INSTRUCTION), ImageError, "edited: .*int"),
+        ((picture(0), np.zeros((90, 90, 3)), INSTRUCTION), ImageError, r"edited: float64\[90, 90, 3\]"),
     ],
 )
 def test_invalid_edits_are_reported(scorer, arguments, error, message):
@@ -166,6 +227,44 @@ def test_a_tokenizer_of_another_size_is_reported(scorer, tmp_path):
     scorer.save(tmp_path / "base")
     with pytest.raises(ValueError, match="embedding rows"):
         Scorer.load(tmp_path / "model", base=tmp_path / "base")
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("batch_size", [2.5, "8", None, 0, True])
+def test_a_batch_size_is_a_positive_integer(scorer, edits, batch_size):
+    with pytest.raises(ValueError, match=r"^batch_size="):
+        scorer.score(*edits, batch_size=batch_size)
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("model", {"model": None}),
+        ("base", {"model": "shapes_scorer", "base": 5}),
+        ("dtype", {"model": "shapes_scorer", "dtype": "fp16"}),
+        ("tensor", {"model": "shapes_scorer", "tensor": "2"}),
+    ],
+)
+def test_loading_names_the_argument(name, arguments):
+    with pytest.raises(ValueError, match=f"^{name}="):
+        Scorer.load(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("stored", "named"),
+    [
+        ({"outputs": [[0, 0]]}, "description"),
+        ({"description": "made up", "outputs": []}, "outputs"),
+        ({"description": "made up", "outputs": [[0, 0], [1]]}, r"outputs\[1\]"),
+        ({"description": "made up", "outputs": [[0, float("nan")]]}, r"outputs\[0\]"),
+        ([], "object"),
+    ],
+)
+def test_a_damaged_calibration_is_named(tmp_path, stored, named):
+    (tmp_path / "calibration.json").write_text(json.dumps(stored), "utf-8")
+    with pytest.raises(ValueError, match=rf"calibration\.json.*{named}"):
+        Calibration.read(tmp_path)
 
 
 @pytest.mark.slow

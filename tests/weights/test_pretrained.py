@@ -224,3 +224,17 @@ def test_buffers_of_any_type_are_ignored(tmp_path):
     file = tmp_path / "model.safetensors"
     save_file(load_file(file) | {"text_model.embeddings.position_ids": np.arange(32)[None]}, file)
     assert_same(load_pretrained(tmp_path)[1], params)
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("directory", {"directory": None}),
+        ("dtype", {"directory": ".", "dtype": "fp16"}),
+        ("param_dtype", {"directory": ".", "param_dtype": None}),
+    ],
+)
+def test_wrong_types_are_named(name, arguments):
+    with pytest.raises(ValueError, match=rf"^{name}="):
+        load_pretrained(**arguments)
