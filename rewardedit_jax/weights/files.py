@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from absl import logging
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -102,14 +103,19 @@ def impostor(file: Path) -> str | None:
 
 def choose_entry_file(names: Iterable[str]) -> str | None:
     """The file to start from among the file names of one component: a weight file or the index of its shards."""
+    return next((name for _, name in _entry_files(names)), None)
+
+
+def _entry_files(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(variant, name) of the weight files and indexes among the names, in the order of preference."""
     names = set(names)
     for variant, stem in product(VARIANTS, STEMS):
         single = f"{stem}{variant}.safetensors"
         # diffusers puts the variant before ".json" of an index, transformers before ".safetensors".
         for name in (single, f"{stem}.safetensors.index{variant}.json", f"{single}.index.json"):
             if name in names:
-                return name
-    return None
+                yield variant, name
+                names.remove(name)  # without a variant, the two names of an index are one
 
 
 def read_weights(directory: Path) -> TensorFiles:
@@ -118,9 +124,13 @@ def read_weights(directory: Path) -> TensorFiles:
     Raises:
       WeightFileError: no weight file, a pickle only, a shard that is missing, or a damaged file.
     """
-    entry = choose_entry_file(p.name for p in directory.iterdir())
-    if entry is None:
+    entries = list(_entry_files(p.name for p in directory.iterdir()))
+    if not entries:
         raise WeightFileError(refused_pickle(directory) or _no_weights(directory))
+    variant, entry = entries[0]
+    if others := [name for other, name in entries[1:] if other == variant]:
+        # Libraries that save shards leave a single file of before, and the other way round.
+        logging.warning("%s holds the weights of two saves: %s is read, not %s", directory, entry, ", ".join(others))
     return _read_shards(directory / entry) if entry.endswith(".json") else TensorFiles([directory / entry])
 
 

@@ -19,7 +19,7 @@ _WRITING, _WRITTEN, _MOVING = ".saving", ".saved", ".moving"
 # What libraries read from a model directory, by its name. A model is replaced whole, because most of them prefer one
 # name to another: diffusers takes an index with its shards before a single file. Other files are the user's.
 _MODEL_FILE = re.compile(
-    r"(diffusion_)?(pytorch_|flax_|tf_|adapter_)?model([.-].+)?\.(safetensors|bin|pth|msgpack|h5|onnx|json)"
+    r"(diffusion_)?(pytorch_|flax_|tf_|adapter_)?model([.-].+)?\.(safetensors|bin|pth|msgpack|h5|onnx|index(\.\w+)?\.json)"
     r"|((adapter|generation|(video_)?preprocessor|processor|scheduler|tokenizer)_)?config\.json"
     r"|model_index\.json|calibration\.json|chat_template\.(json|jinja)"
     r"|tokenizer\.(json|model)|spiece\.model|vocab\.(json|txt)|merges\.txt|(added_tokens|special_tokens_map)\.json"
@@ -72,7 +72,8 @@ def _remove_model(directory: Path, new: Path) -> None:
     # A folder that is a link belongs to another model too: the link is removed, not what it leads to.
     links = [directory / name for name in folders if (directory / name).is_symlink()]
     folders = [directory / name for name in folders if directory / name not in links]
-    files = [path for folder in (directory, *folders) for path in folder.glob("*") if _MODEL_FILE.fullmatch(path.name)]
+    found = [path for folder in (directory, *folders) for path in folder.glob("*") if not path.is_dir()]
+    files = [path for path in found if _MODEL_FILE.fullmatch(path.name)]
     if (directory / "checkpoints").is_dir():  # in the working directory of a training, config.json is the recipe
         files = [file for file in files if file != directory / "config.json"]
     for path in (*links, *files):
@@ -84,7 +85,7 @@ def _remove_model(directory: Path, new: Path) -> None:
 
 def _pipeline_folders(directory: Path) -> set[str]:
     """The folders of `directory` that its model_index.json names."""
-    with suppress(BadRecords, FileNotFoundError):
+    with suppress(BadRecords, OSError):  # none, or damaged
         index = json_files.read_json(directory / "model_index.json", dict)
         # Not every name in the file: one such as "../other" leads out of the directory.
         return {path.name for path in directory.iterdir() if path.is_dir() and path.name in index}

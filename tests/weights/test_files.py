@@ -74,6 +74,16 @@ def test_full_precision_is_preferred_and_diffusers_name_first():
     assert choose_entry_file(["config.json", f"{DIFFUSERS}.bin", f"{DIFFUSERS}.non_ema.safetensors"]) is None
 
 
+def test_the_weights_of_two_saves_are_reported(tmp_path, caplog):
+    save_file(tensors(np.float16), tmp_path / f"{DIFFUSERS}.fp16.safetensors")
+    write_shards(tmp_path)
+    read_weights(tmp_path)
+    assert not caplog.records  # other variants are common
+    save_file({"e": np.ones(3)}, tmp_path / f"{DIFFUSERS}.safetensors")
+    assert_read(tmp_path, {"e": np.ones(3)})
+    assert f"{DIFFUSERS}.safetensors is read, not {DIFFUSERS}.safetensors.index.json" in caplog.text
+
+
 def test_values_are_read_when_they_are_asked_for(tmp_path):
     write_weights(tensors(), tmp_path, TRANSFORMERS)
     read = read_weights(tmp_path)

@@ -29,7 +29,7 @@ STALE = (
     "added_tokens.json",
     "chat_template.jinja",
 )
-OURS = ("README.md", "a.png", "notes.json", "pytorch_lora_weights.safetensors", "my_model.safetensors", ".gitignore")
+OURS = ("README.md", "a.png", "model.json", "pytorch_lora_weights.safetensors", "my_model.safetensors", ".gitignore")
 
 
 def fill(directory, names):
