@@ -134,13 +134,10 @@ def test_a_loss_that_breaks_between_checkpoints_is_seen_one_step_later(tmp_path)
         train(ToyTask(config, nan_at=1), config, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("learning_rate", "found"), [(float("nan"), "parameter norm nan"), (1e30, "parameter norm inf")]
-)
-def test_parameters_that_break_are_neither_saved_nor_exported(tmp_path, learning_rate, found):
-    change = {"optimizer.learning_rate": learning_rate}
-    with pytest.raises(NonFiniteLoss, match=rf"step 1: loss 1.*, {found}. Nothing broken was saved: .*no checkpoint"):
-        toy_train(tmp_path, steps=1, **change)
+def test_parameters_that_break_are_neither_saved_nor_exported(tmp_path):
+    told = r"step 1: loss 1.*, parameter norm inf. Nothing broken was saved: .*no checkpoint"
+    with pytest.raises(NonFiniteLoss, match=told):
+        toy_train(tmp_path, steps=1, **{"optimizer.learning_rate": 1e30})
     assert list((tmp_path / "checkpoints").iterdir()) == []
     assert not (tmp_path / "model").exists()
 
