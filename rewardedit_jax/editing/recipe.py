@@ -19,7 +19,9 @@ SOURCES: dict[str, Callable[[ConfigDict], Source]] = {
     "reward_edit": lambda data: RewardEditFolder(data.root, data.rewards, skip_bad=data.skip_bad),
     "instruct_pix2pix": lambda data: InstructPix2PixFolder(data.root, skip_bad=data.skip_bad),
     "instruct_pix2pix_parquet": lambda data: InstructPix2PixParquet(data.root),
-    "triplets": lambda data: TripletFile(data.root, skip_bad=data.skip_bad, allow_outside=data.allow_outside),
+    "triplets": lambda data: TripletFile(
+        data.root, skip_bad=data.skip_bad, allow_outside=data.get("allow_outside", False)
+    ),
 }
 
 

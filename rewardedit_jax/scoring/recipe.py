@@ -23,7 +23,7 @@ from rewardedit_jax.training.recipe_check import check_network
 PREFERENCES: dict[str, Callable[[ConfigDict], PreferenceSource]] = {
     "edit_reward": lambda data: PreferenceParquet(data.root, skip_bad=data.skip_bad),
     "preference_file": lambda data: PreferenceFile(
-        data.root, data.images or None, skip_bad=data.skip_bad, allow_outside=data.allow_outside
+        data.root, data.images or None, skip_bad=data.skip_bad, allow_outside=data.get("allow_outside", False)
     ),
 }
 
