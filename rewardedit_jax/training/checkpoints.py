@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from absl import logging
 from jax.experimental import multihost_utils
 
@@ -89,6 +90,7 @@ class Checkpoints:
 
     def _read(self, step: int, abstract: TrainState) -> TrainState:
         with _damage():
+            _check_database(self._directory / str(step) / "state")
             saved = _shapes(self._manager.item_metadata(step).state)
         if not saved:
             raise DamagedCheckpoint("its metadata lists no arrays")
@@ -142,6 +144,16 @@ def _damage() -> Iterator[None]:
         # Shortened: messages of tensorstore end with a list of its source files.
         message = shorten(str(error), _MAX_MESSAGE, placeholder=" ...")
         raise DamagedCheckpoint(f"{type(error).__name__}: {message}") from error
+
+
+def _check_database(directory: Path) -> None:
+    """Read the index of a checkpoint's arrays. Raises ValueError if it is damaged.
+
+    Before orbax does: it reads all arrays at the same time, and each of them would fail with a traceback of its own.
+    """
+    spec = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{directory}/"}}
+    if not ts.KvStore.open(spec).result().list().result():
+        raise ValueError("its database of arrays is empty")
 
 
 @contextmanager

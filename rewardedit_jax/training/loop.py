@@ -57,6 +57,7 @@ def train(
 
     Args:
       config: with the settings of `TrainingRecipe`.
+      resume: continue from the newest checkpoint that can be read; in an empty directory, start from the beginning.
     Raises:
       NonFiniteLoss: nothing is saved after the last good checkpoint.
       Interrupted: on Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2, after the running step is done and saved. On several
