@@ -4,14 +4,12 @@ Scoring, editing, labelling and evaluating a list share these rules. A result fi
 holds the key of its item, its result or its error, and the fingerprint of what made it. A run appends to the file and
 skips the items that it has already, so a stopped run resumes with the same command. Failed items are kept with their
 reason, and the next run tries them again. Results that are files of their own, such as images, are written with
-`atomic_write`: a file that exists is complete.
+`output_files.atomic_write`: a file that exists is complete.
 """
 
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
@@ -21,7 +19,8 @@ from absl import logging
 from jax.typing import DTypeLike
 
 from rewardedit_jax.data import json_files
-from rewardedit_jax.data.records import count_noun, list_lines, list_names
+from rewardedit_jax.data.output_files import atomic_write, set_lines_aside
+from rewardedit_jax.data.records import list_lines, list_names
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -112,34 +111,6 @@ def read_list(
         heading = f"{listing}: all lines are bad" if faults else f"{listing} is empty"
         raise ValueError(list_lines(f"{heading}; expected lines such as {example}.", faults))
     return items, [f"{listing}, {fault}" for fault in faults]
-
-
-@contextmanager
-def atomic_write(file: Path) -> Iterator[Path]:
-    """The path of a temporary file beside `file`, which replaces `file` when the block ends without an error."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _unfinished(file)
-    try:
-        yield unfinished
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)  # only after an error
-
-
-def unwritable(file: Path) -> str | None:
-    """Why a file of this name cannot be written by `atomic_write`, such as its length; None if the name is fine."""
-    try:
-        os.lstat(_unfinished(file))
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:
-        return getattr(error, "strerror", None) or str(error)
-    return "it is a folder" if file.is_dir() else None
-
-
-def _unfinished(file: Path) -> Path:
-    # In the same folder: renaming is atomic within a file system only.
-    return file.with_name(f".{file.name}.part")
 
 
 @dataclass(frozen=True)
@@ -238,7 +209,7 @@ class ResultFile:
         lines, unread, is_cut = self._read(self.path, fingerprint) if self.path.is_file() else ([], [], False)
         kept = [line for line in lines if "error" not in line and is_complete(line)]
         if unread:
-            self._set_aside(unread)
+            set_lines_aside(self.path, unread)
         # A half-written last line must go, because the next result would be appended to it.
         if again := len(lines) - len(kept) + len(unread) + is_cut:
             logging.info("%s: %d items are tried again.", self.path, again)
@@ -248,12 +219,6 @@ class ResultFile:
         if done:
             logging.info("%s has %d items; %d are to do.", self.path, len(done), len(due))
         return due
-
-    def _set_aside(self, lines: Sequence[bytes]) -> None:
-        damaged = self.path.with_name(f"{self.path.name}.damaged")
-        with damaged.open("ab") as file:
-            file.writelines(line + b"\n" for line in lines)
-        logging.warning("%s has %s, kept in %s.", self.path, count_noun(len(lines), "damaged line"), damaged)
 
     def _read(self, path: Path, fingerprint: str | None) -> tuple[list[dict[str, Any]], list[bytes], bool]:
         """The complete lines of a result file, checked; those that are not JSON; whether a half-written one follows."""

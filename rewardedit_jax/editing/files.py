@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, local_path, not_blank
 from rewardedit_jax.data.images import ImageError
+from rewardedit_jax.data.output_files import atomic_write, unwritable
 from rewardedit_jax.data.paths import image_files, inside, output_inside
 from rewardedit_jax.data.records import Instruction, Score, list_lines
-from rewardedit_jax.data.runs import Failed, NonFiniteResults, Shard, atomic_write, read_list, unwritable
+from rewardedit_jax.data.runs import Failed, NonFiniteResults, Shard, read_list
 from rewardedit_jax.editing.editor import BEST, Asked, Editor
 from rewardedit_jax.editing.requests import in_batches
 from rewardedit_jax.reward import Reward

@@ -17,7 +17,7 @@ from PIL import Image
 
 from rewardedit_jax.command_line import local_path, whole_number
 from rewardedit_jax.data.json_files import read_json
-from rewardedit_jax.data.runs import atomic_write
+from rewardedit_jax.data.output_files import atomic_write
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.reward import PERSPECTIVES, Reward
 from rewardedit_jax.shapes.editor_report import Column, EditorTable, choose_rows, draw_grid, make_table

@@ -6,7 +6,7 @@ from functools import cached_property
 from itertools import product
 from pathlib import Path
 
-from rewardedit_jax.data.runs import atomic_write
+from rewardedit_jax.data.output_files import atomic_write
 from rewardedit_jax.shapes.arms import EXPERIMENTS, Experiment
 from rewardedit_jax.shapes.editor_benchmark import RESULT
 from rewardedit_jax.shapes.processes import Job, available_slots, last_lines, run_processes

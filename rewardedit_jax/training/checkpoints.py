@@ -15,8 +15,8 @@ import tensorstore as ts
 from absl import logging
 from jax.experimental import multihost_utils
 
+from rewardedit_jax.data.output_files import set_aside
 from rewardedit_jax.training.step import TrainState, nonfinite_leaves
-from rewardedit_jax.training.workdir import set_aside
 
 # What orbax raises for files that are missing, cut off or overwritten.
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)

@@ -16,9 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from rewardedit_jax.data.json_files import parse_json
-from rewardedit_jax.data.runs import atomic_write
+from rewardedit_jax.data.output_files import atomic_write, set_aside, set_lines_aside
 from rewardedit_jax.training.tensorboard import TensorBoard
-from rewardedit_jax.training.workdir import free_name, set_aside
 
 
 class MetricWriter:
@@ -137,9 +136,7 @@ def _drop_after(step: int, file: Path) -> None:
         logging.warning("%s cannot be read and is kept as %s: %s", file, set_aside(file, "damaged").name, error)
         return
     if damaged:
-        kept = free_name(file, "damaged")
-        kept.write_bytes(b"".join(line + b"\n" for line in damaged))
-        logging.warning("%s has %d damaged lines, which are kept in %s", file, len(damaged), kept.name)
+        set_lines_aside(file, damaged)
     if file.exists():
         with atomic_write(file) as shorter:  # a second kill loses nothing
             shorter.write_bytes(b"".join(line + b"\n" for n, line in records if n <= step))

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 
 from rewardedit_jax.command_line import local_path
 from rewardedit_jax.data.json_files import read_json
-from rewardedit_jax.data.runs import atomic_write
+from rewardedit_jax.data.output_files import atomic_write, set_aside
 
 # What a run writes before its first checkpoint, besides checkpoints/. Temporary files have the suffix ".part".
 _RECORDS = ("config.json", "metrics.jsonl", "tensorboard", "images")
@@ -88,17 +87,6 @@ def open_workdir(workdir: str | Path, resume: bool) -> Path:
             if resume:
                 logging.warning("%s holds no checkpoint to resume from: the run starts from the beginning", workdir)
     return workdir
-
-
-def set_aside(path: Path, state: str) -> Path:
-    """Rename a file or directory to a free name beside it, such as NAME.damaged1 for the state "damaged"."""
-    return path.rename(free_name(path, state))
-
-
-def free_name(path: Path, state: str) -> Path:
-    """The first of NAME.damaged1, NAME.damaged2, ... that does not exist, for the state "damaged"."""
-    names = (path.with_name(f"{path.name}.{state}{n}") for n in count(1))
-    return next(name for name in names if not os.path.lexists(name))
 
 
 def record_config(workdir: Path, config: ConfigDict) -> None:

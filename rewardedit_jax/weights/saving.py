@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from rewardedit_jax.command_line import local_path
 from rewardedit_jax.data import json_files
 from rewardedit_jax.data.records import BadRecords
 
@@ -32,7 +33,7 @@ def replace_model(directory: Path) -> Iterator[Path]:
 
     If the block raises, `directory` is as before. Files that are not part of a model stay in any case.
     """
-    directory = directory.expanduser()  # as a load does
+    directory = local_path(directory).expanduser()  # as a load does
     complete_save(directory)
     writing = directory / _WRITING
     shutil.rmtree(writing, ignore_errors=True)  # of a process that was killed

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from rewardedit_jax.data.runs import Failed, ResultFile, Shard, atomic_write, read_list
+from rewardedit_jax.data.output_files import atomic_write
+from rewardedit_jax.data.runs import Failed, ResultFile, Shard, read_list
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def test_a_damaged_line_is_set_aside_and_its_item_tried_again(tmp_path, damage, 
     results(file).run(NUMBERS, work, "f1")
     assert work.calls == [1]
     assert sorted(line["value"] for line in lines(file)) == [0, 1, 2, 3, 4]
-    assert (tmp_path / "out.jsonl.damaged").read_bytes() == damage + b"\n"
+    assert (tmp_path / "out.jsonl.damaged1").read_bytes() == damage + b"\n"
     assert "1 damaged line" in caplog.text
 
 

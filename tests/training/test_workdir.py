@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from toy_task import toy_config
 
-from rewardedit_jax.training.workdir import check_workdir, open_workdir, record_config, set_aside
+from rewardedit_jax.data.output_files import set_aside
+from rewardedit_jax.training.workdir import check_workdir, open_workdir, record_config
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ class Ratings:
 def read_ratings(directory: Path) -> Ratings:
     """The ratings of all `*_rater*.tsv` in a directory, without the model that published results leave out."""
     # Two raters at least: the human ceiling compares each with the mean of the others.
-    files = sorted(directory.glob("*_rater*.tsv"))
+    files = sorted(directory.glob("[!.]*_rater*.tsv"))
     if len(files) < 2:
         raise FileNotFoundError(f"{directory} has {len(files)} files *_rater*.tsv; expected at least 2")
     raters = [_read_rater(file) for file in files]
