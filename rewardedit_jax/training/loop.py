@@ -11,6 +11,7 @@ from threading import Event
 import jax
 import numpy as np
 import optax
+from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -96,6 +97,8 @@ def train(
         step = compile_step(task, config, optimizer, mesh, shardings, frozen)
         # The order of the examples follows from the step; no iterator is saved or restored.
         start = int(state.step)
+        if start > config.steps:
+            logging.warning("the checkpoint is of step %d, beyond steps=%d: its model is exported", start, config.steps)
         with (
             MetricWriter(workdir, start, config.steps) as writer,
             prefetched(task.batches(start), partial(global_batch, mesh=mesh), depth=2) as batches,
