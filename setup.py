@@ -3,8 +3,8 @@
 from setuptools import find_packages, setup
 
 RUNTIME = [
-    "jax>=0.10,<0.13", "flax>=0.12", "optax>=0.2.8", "orbax-checkpoint>=0.12", "ml_collections>=1.1",
-    "transformers>=5.0", "tokenizers>=0.22", "huggingface_hub>=1.0", "safetensors>=0.8",
+    "jax>=0.10,<0.13", "flax>=0.12", "optax>=0.2.8", "orbax-checkpoint>=0.12", "tensorstore>=0.1.84",
+    "ml_collections>=1.1", "transformers>=5.0", "tokenizers>=0.22", "huggingface_hub>=1.0", "safetensors>=0.8",
     "tensorflow-datasets>=4.9.10", "array_record>=0.8.3", "grain>=0.2.18", "pyarrow>=16", "msgspec>=0.19",
     "numpy>=2.0", "scipy>=1.15", "pillow>=11.0", "jaxtyping>=0.3", "absl-py>=2.1", "tqdm>=4.66", "tensorboardX>=2.6",
     "jinja2>=3.1",

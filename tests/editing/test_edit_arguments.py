@@ -187,7 +187,7 @@ def test_files_whose_edit_is_not_finite_are_listed_and_the_others_written(editor
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
         lines.append(json.dumps({"image": f"{i}.png"}))
     (tmp_path / "list.jsonl").write_text("\n".join(lines), "utf-8")
-    jobs = plan_edits(tmp_path / "list.jsonl", BLUE, "best", tmp_path / "out", seed=0)
+    jobs, _ = plan_edits(tmp_path / "list.jsonl", BLUE, "best", tmp_path / "out", seed=0)
     (fault,) = edit_to_files(editor, jobs, {"steps": 2, "resolution": "native"}, batch_size)
     assert "1.png" in fault
     assert "NaN" in fault

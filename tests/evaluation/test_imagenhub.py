@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -58,7 +59,10 @@ def evaluate(ratings, answers):
 
 @pytest.fixture(scope="module")
 def published(shared_data):
-    return evaluate(shared_data / "imagenhub", shared_data / "viescore" / "gpt4o_0shot").to_json()
+    # The bootstrap calls `spearman` 96,000 times: checks of annotations would take most of a minute.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield evaluate(shared_data / "imagenhub", shared_data / "viescore" / "gpt4o_0shot").to_json()
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def test_a_file_is_a_tensor_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [(b"{", "not JSON"), (b"\xff\xfe", "not UTF-8"), (b"[]", "expected `object`")]
+    ("text", "told"), [(b"{", "not JSON"), (b"\xff\xff", "not UTF-8"), (b"[]", "expected `object`")]
 )
 def test_json_errors_name_the_file(tmp_path, text, told):
     (tmp_path / "config.json").write_bytes(text)
