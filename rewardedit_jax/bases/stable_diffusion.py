@@ -52,7 +52,7 @@ class NetworkSettings(Section):
 
     def __post_init__(self):
         for name, kind in _KINDS.items():
-            check_network(kind.config, getattr(self, name), f"network.{name}")
+            check_network(kind.config, getattr(self, name), f"network.{name}", kind.settings)
 
 
 class StableDiffusionFiles:

@@ -23,14 +23,17 @@ def check_section(values: Mapping[str, Any], schema: type, path: str = "") -> No
         raise ValueError(*faults)
 
 
-def check_network(config: type, described: Mapping[str, Any], path: str) -> None:
+def check_network(
+    config: type, described: Mapping[str, Any], path: str, settings: type[msgspec.Struct] | None = None
+) -> None:
     """Checks the settings of a network that a recipe describes. Raises as `check_section`.
 
     Args:
       config: the dataclass of the settings, with a method `from_hf`.
       path: the place of the settings in the recipe, such as "network.unet".
+      settings: their types in a config.json, if these are not the types of the dataclass alone.
     """
-    check_section(described, settings_type(config), path)
+    check_section(described, settings or settings_type(config), path)
     try:
         config.from_hf(described)
     except (AttributeError, TypeError, ValueError) as error:  # the first two: of a section such as `rope_scaling`

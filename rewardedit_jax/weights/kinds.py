@@ -1,16 +1,12 @@
 """The kinds of networks: config, module, weight table and the settings of config.json; which kind a directory holds."""
 
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
-from functools import partial, reduce
-from operator import or_
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
-import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 from rewardedit_jax.models.decoder import DecoderConfig
@@ -22,11 +18,8 @@ from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.weights.engine import WeightTable
 from rewardedit_jax.weights.files import STEMS, WeightFileError, read_json
 from rewardedit_jax.weights.qwen2_5_vl import edit_reward_table
+from rewardedit_jax.weights.settings import settings_type
 from rewardedit_jax.weights.stable_diffusion import text_table, unet_table, vae_table, vision_table
-
-_LARGEST = sys.float_info.max
-# Numbers are positive, except these and token ids.
-_LEAST = {"freq_shift": 0, "fullatt_block_indexes": 0, "dropout": 0, "shift_factor": -_LARGEST}
 
 
 class NetworkKind(NamedTuple):
@@ -39,42 +32,6 @@ class NetworkKind(NamedTuple):
     settings: type[Struct]  # types of config.json
     # Published config.json files mention neither reward modules nor reward heads; their tensors' names and shapes do.
     infers_from_shapes: bool = False
-
-
-def _settings_type(config: type, *, lists: Sequence[str] = (), nullable: bool = False, **sections: Any) -> type[Struct]:
-    """The msgspec type of a config.json, or of a section of it. Settings may be missing; unknown ones are ignored.
-
-    Args:
-      config: a dataclass whose fields have the names of the settings.
-      lists: settings that may also be lists, which `config` then has to read.
-      nullable: whether every setting may be null.
-      sections: further settings and their types.
-    """
-    hints = get_type_hints(config)
-    hints = {field.name: hints[field.name] for field in fields(config)}
-    # Parts of a network with a config of their own are sections, which may have other names.
-    plain = {name: hint for name, hint in hints.items() if not any(map(is_dataclass, (hint, *get_args(hint))))}
-    types = {name: _bounded(hint, name) for name, hint in plain.items()}
-    types |= {name: types[name] | tuple[types[name], ...] for name in lists} | sections
-    missing = UnsetType | None if nullable else UnsetType
-    return msgspec.defstruct(config.__name__, [(name, type_ | missing, UNSET) for name, type_ in types.items()])
-
-
-def _bounded(hint: Any, name: str) -> Any:
-    """The type of a setting with the range of its numbers. No number is NaN or infinite."""
-    least = 0 if name.endswith("_id") else _LEAST.get(name)
-    if hint is int:
-        return Annotated[int, Meta(ge=1 if least is None else least)]
-    if hint is float:
-        return Annotated[float, Meta(le=_LARGEST, **({"gt": 0} if least is None else {"ge": least}))]
-    if not (args := get_args(hint)):
-        return hint
-    bounded = tuple(_bounded(arg, name) for arg in args)
-    if get_origin(hint) is not tuple:
-        return reduce(or_, bounded)
-    # Of any length: a network has at least one level.
-    any_length = args[-1] is ... and least is None
-    return Annotated[tuple[bounded], Meta(min_length=1)] if any_length else tuple[bounded]
 
 
 class _Identity(Struct, rename={"class_name": "_class_name"}):
@@ -106,10 +63,10 @@ class _RewardModel(Struct):
 
 
 _DIFFUSERS, _TRANSFORMERS = STEMS
-_UNET_SETTINGS = _settings_type(UNetConfig, lists=SINGLE_VALUED, reward_condition=_settings_type(RewardConditionConfig))
+_UNET_SETTINGS = settings_type(UNetConfig, lists=SINGLE_VALUED, reward_condition=settings_type(RewardConditionConfig))
 _VAE_BLOCKS = dict.fromkeys(["down_block_types", "up_block_types"], list[str])
-_VAE_SETTINGS = _settings_type(AutoencoderConfig, lists=["sample_size"], **_VAE_BLOCKS)
-_nullable = partial(_settings_type, nullable=True)  # transformers writes null for what has its default
+_VAE_SETTINGS = settings_type(AutoencoderConfig, lists=["sample_size"], **_VAE_BLOCKS)
+_nullable = partial(settings_type, nullable=True)  # transformers writes null for what has its default
 _TEXT_SETTINGS = _nullable(CLIPTextConfig, text_config=_nullable(CLIPTextConfig))
 _VISION_SETTINGS = _nullable(CLIPVisionConfig, vision_config=_nullable(CLIPVisionConfig))
 _ROPE = {"rope_scaling": _Rope, "rope_parameters": _Rope}
