@@ -68,6 +68,7 @@ def latents(channels, seed):
     return np.random.default_rng(seed).standard_normal((2, 8, 8, channels), np.float32)
 
 
+@pytest.mark.slow
 def test_stable_diffusion_becomes_an_editor_that_ignores_the_condition_at_first(stable_diffusion):
     editor = starting_editor(recipe(stable_diffusion))
     before, params = tiny_unet(in_channels=4), draw(tiny_unet(in_channels=4), seed=0)
@@ -83,6 +84,7 @@ def test_stable_diffusion_becomes_an_editor_that_ignores_the_condition_at_first(
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_but_the_condition_is_learnt_from():
     """The new weights are zero, their gradients are not."""
     module = tiny_unet()

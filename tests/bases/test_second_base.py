@@ -51,6 +51,7 @@ def test_it_is_a_base(triplets):
     assert isinstance(EditingTask(recipe(triplets)).base, Base)
 
 
+@pytest.mark.slow
 def test_it_trains_edits_saves_and_loads(triplets, tmp_path):
     config = recipe(triplets)
     train(EditingTask(config), config, tmp_path / "run")

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -59,10 +58,7 @@ def evaluate(ratings, answers):
 
 @pytest.fixture(scope="module")
 def published(shared_data):
-    # The bootstrap calls `spearman` 96,000 times: checks of annotations would take most of a minute.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield evaluate(shared_data / "imagenhub", shared_data / "viescore" / "gpt4o_0shot").to_json()
-    jaxtyping.config.update("jaxtyping_disable", False)
+    return evaluate(shared_data / "imagenhub", shared_data / "viescore" / "gpt4o_0shot").to_json()
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def test_a_windowed_block_does_not_see_other_windows_and_a_full_one_does():
         assert (np.abs(a - b).max() > 1e-4) == seen
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_where_windows_are_empty():
     module, params = tiny()
     plan = plan_images(GRIDS, TINY, 160)

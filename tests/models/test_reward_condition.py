@@ -84,6 +84,7 @@ def test_scores_are_encoded_raw_side_by_side_in_order():
     np.testing.assert_allclose(reward.scores[0, 256:512], np.concatenate([np.cos(angle), np.sin(angle)]), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [("quality",), ("following", "quality"), PERSPECTIVES])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_perspectives_choose_the_columns_of_the_scores(layout, chosen):
@@ -98,6 +99,7 @@ def test_perspectives_choose_the_columns_of_the_scores(layout, chosen):
         assert (change > 1e-4) == (perspective in chosen), perspective
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "sources", "paths"), ABLATIONS)
 def test_an_ablation_has_only_its_modules_and_uses_each_source(layout, sources, paths):
     config = with_reward(layout=layout, sources=sources, paths=paths)

@@ -138,6 +138,7 @@ def test_a_scorer_encodes_every_image_once(scorer, encoded, sources, edits_each)
     assert sum(encoded) == sources * (1 + edits_each)
 
 
+@pytest.mark.slow
 def test_scores_are_the_networks_wherever_the_features_lie(scorer):
     """More images of mixed sizes than are held, with positions that count their rows and columns."""
     module, params = tiny_scorer(replace(scorer.module.config, positions="mrope"))

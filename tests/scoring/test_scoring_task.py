@@ -85,6 +85,7 @@ def test_a_resumed_run_reads_only_the_wanted_tensors(task, params, root, tmp_pat
     assert_same(found, {"scorer": {"decoder": {"embed_tokens": params["scorer"]["decoder"]["embed_tokens"]}}})
 
 
+@pytest.mark.slow
 def test_a_batch_gives_the_scorers_numbers(task, params):
     """The images of each pair are at their own tokens: compared with the scorer, which packs edit by edit."""
     rng = np.random.default_rng(0)
@@ -135,6 +136,7 @@ def test_ties_become_rows(root, ties, per_kind):
     assert min(kinds.values()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["uncertainty", "per_perspective", "btt", "reg", "reg_per_perspective"])
 def test_losses_and_gradients_are_finite(root, name, params):
     config = recipe(root, ties="marked")

@@ -18,6 +18,7 @@ def judged(scorer):
     return scores, evaluate_scorer(scores, groups)
 
 
+@pytest.mark.slow
 def test_it_orders_held_out_edits(judged):
     scores, report = judged
     found = {row.measure: row.value for row in report.rows}
@@ -27,6 +28,7 @@ def test_it_orders_held_out_edits(judged):
     assert sum(score.calibrated for score in best) / len(best) > 0.6
 
 
+@pytest.mark.slow
 def test_what_it_prefers_comes_true_as_often_as_it_states(judged):
     """The error is 0.11 after a ranking by -log P, and 0.15 after one by the published code's loss."""
     assert judged[1].values["expected_calibration_error"] < 0.06

@@ -185,8 +185,17 @@ def test_compilation_is_announced_once(tmp_path, capsys):
     assert [line.split()[1] for line in steps] == ["1/3", "2/3", "3/3"]
 
 
+@pytest.fixture
+def not_ignored(number):
+    """The signal has its usual effect, also where a shell or nohup started the tests and lets them ignore it."""
+    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, usual)
+    yield
+    signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
-def test_told_to_stop_it_finishes_the_step_and_saves(tmp_path, number):
+def test_told_to_stop_it_finishes_the_step_and_saves(tmp_path, number, not_ignored):
     def evaluator(params, step):
         if step == 4:
             os.kill(os.getpid(), number)
