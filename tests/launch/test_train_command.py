@@ -14,10 +14,8 @@ from paths import SHARED_DATA
 from tiny_models import ROOT, tiny_editor
 
 from rewardedit_jax.editing.editor import Editor
-from rewardedit_jax.weights.hub import SHIPPED
 
 RECIPE = ROOT / "configs" / "reward_ip2p.py"
-SHAPES_MODEL = SHIPPED / "shapes" / "model_index.json"
 
 
 @pytest.fixture(scope="module")
@@ -204,12 +202,3 @@ def test_real_photographs_from_a_list(place):
     assert status == 0, err
     assert [record["step"] for record in records(place / "photographs")] == [1, 2, 3]
     assert not Editor.load(place / "photographs").has_reward
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not SHAPES_MODEL.is_file(), reason="the shapes model does not ship yet")
-def test_the_debug_recipe_as_it_stands(place):
-    status, out, err = run(place, "--workdir=debug")
-    assert status == 0, err
-    assert "step 4/4" in out
-    assert Editor.load(place / "debug").has_reward
