@@ -226,11 +226,11 @@ class ResultFile:
         complete, _, rest = path.read_bytes().rpartition(b"\n")
         named = ((f"line {n} of {path}", line) for n, line in enumerate(complete.split(b"\n"), 1) if line.strip())
         parsed = [(name, line, json_files.parse_json(line)) for name, line in named]
+        entries = [(name, entry) for name, _, entry in parsed if not isinstance(entry, json_files.NotJson)]
         unread = [line for _, line, entry in parsed if isinstance(entry, json_files.NotJson)]
-        # A file without any JSON was not written by a run: it is refused like other foreign lines.
-        if len(unread) == len(parsed):
-            unread = []
-        entries = ((name, entry) for name, line, entry in parsed if line not in unread)
+        # A file without any JSON was not written by a run: its lines are refused as other foreign lines are.
+        if not entries:
+            entries, unread = [(name, entry) for name, _, entry in parsed], []
         return [self._check(entry, name, fingerprint) for name, entry in entries], unread, bool(rest)
 
     def _check(self, entry: Any, where: str, fingerprint: str | None) -> dict[str, Any]:
