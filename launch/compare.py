@@ -10,9 +10,10 @@ and repeats nothing that is done. Fields of the recipe are set for all arms: --c
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
-from rewardedit_jax.command_line import complain_clearly, local_path
+from rewardedit_jax.command_line import complain_clearly, local_path, whole_number
 from rewardedit_jax.shapes.arms import EDITORS, SCORERS
 from rewardedit_jax.shapes.experiment import Comparison, JobsFailed, compare
 
@@ -23,8 +24,10 @@ def parse() -> Comparison:
     p.add_argument("--arms", nargs="+", default=(), metavar="ARM",
                    help=f"what to train (default: all). Editors: {', '.join(EDITORS.arms)}. "
                    f"Scorers: {', '.join(SCORERS.arms)}; all others start from ratings")  # fmt: skip
-    p.add_argument("--seeds", type=int, default=1, help="trainings of each arm (default: %(default)s)")
-    p.add_argument("--count", type=int, default=256,
+    p.add_argument(
+        "--seeds", type=partial(whole_number, least=1), default=1, help="trainings of each arm (default: %(default)s)"
+    )
+    p.add_argument("--count", type=partial(whole_number, least=1), default=256,
                    help="held-out scenes, or groups of edits, to evaluate on (default: %(default)s)")  # fmt: skip
     p.add_argument("--workdir", required=True, type=local_path, help="directory of trainings, table and pictures")
     a, overrides = p.parse_known_args()

@@ -14,7 +14,8 @@ host with --distributed and a --workdir that all of them see; there SIGTERM save
 import jax
 from absl import app, flags
 
-from rewardedit_jax.command_line import cache_programs, complain_clearly, local_path, parse_flags
+from rewardedit_jax.command_line import complain_clearly, local_path, parse_flags
+from rewardedit_jax.compilation_cache import cache_programs
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.shapes.tasks import ShapesAutoencoderTask, ShapesEditingTask, ShapesScoringTask

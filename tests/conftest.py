@@ -17,6 +17,7 @@ os.environ |= {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled"),
     "JAX_COMPILATION_CACHE_MAX_SIZE": str(4 << 30),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # programs here run for milliseconds and compile for seconds
 }
 
 

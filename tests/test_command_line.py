@@ -2,18 +2,16 @@
 
 import argparse
 import io
-import os
 import runpy
 import sys
 import warnings
 from pathlib import Path
 
-import jax
 import pytest
 from ml_collections import ConfigDict
 from paths import ROOT
 
-from rewardedit_jax.command_line import cache_programs, complain_clearly, local_path, png_file, whole_number
+from rewardedit_jax.command_line import complain_clearly, local_path, png_file, whole_number
 
 
 def complaint(error):
@@ -53,6 +51,14 @@ def test_whole_numbers(text, least):
     with pytest.raises(argparse.ArgumentTypeError, match=f"{least} or more"):
         whole_number(text, least)
     assert whole_number("12", least) == 12
+
+
+@pytest.mark.parametrize("argument", ["--seeds", "--count"])
+def test_a_comparison_has_seeds_and_scenes(argument, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["compare", "--config=recipe.py", "--workdir=runs", argument, "0"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "launch" / "compare.py"), run_name="__main__")
+    assert f"argument {argument}: '0': expected a whole number, 1 or more" in capsys.readouterr().err
 
 
 def test_faults_of_the_program_keep_their_traceback():
@@ -113,61 +119,3 @@ def test_commands_refuse_a_url_as_output(monkeypatch, capsys, tmp_path, command,
         runpy.run_path(str(ROOT / "launch" / f"{command}.py"), run_name="__main__")
     assert f"argument {output}: gs://bucket/x: expected a local path" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    """Settings of JAX's cache that a test may change, and a home directory without a cache."""
-    settings = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size", "jax_enable_compilation_cache")
-    before = {name: getattr(jax.config, name) for name in settings}
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    jax.config.update("jax_compilation_cache_dir", None)
-    yield tmp_path / ".cache" / "rewardedit_jax" / "xla"
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
-def test_commands_keep_compiled_programs(cache, monkeypatch, tmp_path):
-    cache_programs()
-    assert jax.config.jax_compilation_cache_dir == str(cache)
-    assert jax.config.jax_compilation_cache_max_size > 0  # a limit makes JAX lock the directory
-    assert cache.is_dir()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    cache_programs()
-    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "xdg" / "rewardedit_jax" / "xla")
-
-
-def test_jaxs_variable_wins_and_turns_the_cache_off(cache, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
-    cache_programs()
-    assert not cache.exists()
-    assert jax.config.jax_enable_compilation_cache
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-    cache_programs()
-    assert not jax.config.jax_enable_compilation_cache
-    assert not cache.exists()
-
-
-def test_without_a_writable_home_there_is_no_cache(cache, monkeypatch, tmp_path):
-    (tmp_path / ".cache").write_text("a file in place of the folder")
-    cache_programs()
-    assert jax.config.jax_compilation_cache_dir is None
-    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home directory")))
-    cache_programs()
-    assert jax.config.jax_compilation_cache_dir is None
-
-
-def test_a_read_only_cache_is_not_used(cache, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    cache_programs()
-    assert jax.config.jax_compilation_cache_dir is None
-
-
-def test_a_program_that_was_written_in_part_is_removed(cache):
-    cache.mkdir(parents=True)
-    for name in ("jit_a-1-cache", "jit_a-1-atime", "jit_b-2-cache"):
-        (cache / name).touch()
-    cache_programs()
-    assert sorted(file.name for file in cache.iterdir()) == ["jit_a-1-atime", "jit_a-1-cache"]

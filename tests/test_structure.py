@@ -16,7 +16,7 @@ PACKAGE = ROOT / "rewardedit_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up. A module may import its own floor and those below it.
 FLOORS = (
-    {"arguments", "command_line", "params", "reward", "sharding"},
+    {"arguments", "command_line", "compilation_cache", "listing", "params", "reward", "sharding"},
     {"diffusion", "models"},
     {"bases", "data", "training", "weights"},
     {"editing", "judging", "scoring"},
@@ -181,7 +181,7 @@ def test_sizes():
     }
     allowed = {
         "comments per 100 lines of code": (8, 30),
-        "files": (1, 130),
+        "files": (1, 140),
         "median lines of a file": (110, 160),
         "lines": (1, 18_600),
     }

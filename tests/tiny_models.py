@@ -43,7 +43,9 @@ def tiny_unet(in_channels=8, layout=None, **types):
 
 
 def tiny_vae():
-    return AutoencoderKL(AutoencoderConfig(block_out_channels=(8, 8), norm_num_groups=4, sample_size=32))
+    return AutoencoderKL(
+        AutoencoderConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, sample_size=32)
+    )
 
 
 def tiny_text_encoder():

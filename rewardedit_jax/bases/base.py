@@ -9,9 +9,6 @@ Two kinds of method are kept apart. Those on the host (`read`, `guide`, `open`, 
 The others are pure functions of arrays, traced by `jax.jit` with the base as a static argument. A base is therefore
 hashable, holds no parameters, and two bases that compile to the same program are equal.
 
-A base may also have a class method `check_recipe(recipe)`. It checks `init`, `network` and `schedule` of an
-`editing.recipe.EditingRecipe` without reading files, and raises ValueError with an argument for each fault.
-
 Axes: b batch, k guidance branches, H W image, h w c latents.
 """
 
@@ -150,6 +147,14 @@ class Base(Protocol):
 
         Args:
           allow_nonfinite: whether weights may be NaN or infinite when they are read.
+        """
+
+    @classmethod
+    def check_recipe(cls, recipe: Any) -> None:
+        """Check `init`, `network` and `schedule` of an `editing.recipe.EditingRecipe`; reads no files.
+
+        Raises:
+          ValueError: with an argument for each fault, which names the field.
         """
 
     @classmethod

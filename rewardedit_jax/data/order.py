@@ -22,7 +22,8 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from rewardedit_jax.data.records import BadRecords, count_noun
+from rewardedit_jax.data.records import BadRecords
+from rewardedit_jax.listing import count_noun
 
 # With half of the records bad, 32 bad draws in a row happen once in 2³² records; with 9 in 10 bad, once in 30.
 _MAX_DRAWS = 32

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import logging
 
-from rewardedit_jax.data.records import count_noun
+from rewardedit_jax.listing import count_noun
 
 
 @contextmanager

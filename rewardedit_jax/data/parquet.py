@@ -45,7 +45,7 @@ class ParquetRows:
         return {**self.__dict__, "_cached": None}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The row as Python objects, column → value; 0 ≤ index < len."""
+        """The row as Python objects, column → value; 0 ≤ index < len. Raises `BadRecords` if its group is damaged."""
         group = self._group_of(index)
         return self._read(group).slice(index - self._starts[group], 1).to_pylist()[0]
 
@@ -69,8 +69,11 @@ class ParquetRows:
         cached = self._cached  # one read of the attribute: another thread may replace it at any time
         if cached is None or cached[0] != group:
             path, number = self._groups[group]
-            with parquet.ParquetFile(path) as file:
-                cached = self._cached = (group, file.read_row_group(number, columns=self._columns))
+            try:
+                with parquet.ParquetFile(path) as file:
+                    cached = self._cached = (group, file.read_row_group(number, columns=self._columns))
+            except (OSError, pyarrow.ArrowException) as error:
+                raise BadRecords(f"{path}: row group {number} cannot be read: {error}") from error
         return cached[1]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PureWindowsPath
 from absl import logging
 from PIL import Image, UnidentifiedImageError
 
-from rewardedit_jax.data.records import list_names
+from rewardedit_jax.listing import list_names
 
 # A file with one of these is listed without a look into it, so that a folder of 100,000 images is listed in seconds,
 # and a damaged image fails by its name. The content decides about other files.

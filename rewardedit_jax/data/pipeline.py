@@ -14,7 +14,8 @@ from PIL import Image
 
 from rewardedit_jax.data.images import square
 from rewardedit_jax.data.order import check_all_or_none, ordered_batches
-from rewardedit_jax.data.records import EditRecord, Source, count_noun
+from rewardedit_jax.data.records import EditRecord, Source
+from rewardedit_jax.listing import count_noun
 from rewardedit_jax.reward import Reward
 
 # Source images, instructions and rewards of a batch → arrays with leading axis b, as the base editor needs them.
@@ -52,11 +53,8 @@ def edit_batches(
 
 
 def warn_of_sides(source: Source) -> None:
-    """Logs how many instructions say left or right, which a flip of the images exchanges. Reads no images.
-
-    Silent for a source without a method `instructions`, which gives all instructions or a sample of them.
-    """
-    instructions = source.instructions() if hasattr(source, "instructions") else []
+    """Logs how many instructions say left or right, which a flip of the images exchanges. Reads no images."""
+    instructions = source.instructions()
     if found := [text for text in instructions if isinstance(text, str) and _SIDES.search(text)]:
         counts = len(found), len(instructions), count_noun(len(source), "record")
         advice = "A flip does not change the instruction: set data.flip=False, unless the words mean something else."

@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 
+from rewardedit_jax.listing import count_noun, list_lines
 from rewardedit_jax.reward import BEST, WORST
 
 # In files: checked by `json_files.validate`. True and NaN are not numbers there.
@@ -18,9 +19,6 @@ Instruction = Annotated[str, msgspec.Meta(pattern=r"\S")]  # not blank
 Rating = Annotated[float, msgspec.Meta(ge=1, le=4)]
 Ratings = tuple[int | float, int | float]  # following and quality; means of several raters need not be whole
 
-# An index with the wrong layout has a fault in every entry: the first ones are enough to see what is wrong.
-_MAX_LINES = 40
-_MAX_NAMES = 5
 # Ratings that are means over raters differ by rounding where they are equal.
 _EQUAL = 1e-6
 
@@ -47,6 +45,9 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> EditRecord: ...
+
+    def instructions(self) -> Sequence[Any]:
+        """The instructions as they are stored: all, or a sample where reading all takes long. Reads no images."""
 
 
 def evenly_spaced(length: int, most: int = 2000) -> range:
@@ -102,22 +103,6 @@ def raise_or_log(faults: Sequence[str], where: str, skip_bad: bool) -> None:
     if not skip_bad:
         raise BadRecords(f"{message}\nSet skip_bad=True to leave them out.")
     logging.warning("%s\nThey are left out (skip_bad=True).", message)
-
-
-def count_noun(count: int, noun: str) -> str:
-    """The count and the noun, in the plural unless the count is 1: "1 pair", "2 pairs"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def list_lines(heading: str, lines: Sequence[str]) -> str:
-    """The heading and, indented below it, the first 40 lines and the number of the others."""
-    more = [f"... and {len(lines) - _MAX_LINES} more"] if len(lines) > _MAX_LINES else []
-    return "\n  ".join([heading, *lines[:_MAX_LINES], *more])
-
-
-def list_names(names: Sequence[str], separator: str = ", ") -> str:
-    """The first 5 names in one line."""
-    return separator.join(names[:_MAX_NAMES]) + (f"{separator.rstrip()} ..." if len(names) > _MAX_NAMES else "")
 
 
 def contradictions(labels: Iterable[PreferenceLabel]) -> list[tuple[str, ...]]:

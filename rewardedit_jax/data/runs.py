@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 
 from rewardedit_jax.data import json_files
 from rewardedit_jax.data.output_files import atomic_write, set_lines_aside
-from rewardedit_jax.data.records import list_lines, list_names
+from rewardedit_jax.listing import list_lines, list_names
 
 Item = TypeVar("Item", bound=Hashable)
 

@@ -18,10 +18,11 @@ from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, local_p
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.data.output_files import atomic_write, unwritable
 from rewardedit_jax.data.paths import image_files, inside, output_inside
-from rewardedit_jax.data.records import Instruction, Score, list_lines
+from rewardedit_jax.data.records import Instruction, Score
 from rewardedit_jax.data.runs import Failed, NonFiniteResults, Shard, read_list
 from rewardedit_jax.editing.editor import BEST, Asked, Editor
 from rewardedit_jax.editing.requests import in_batches
+from rewardedit_jax.listing import list_lines
 from rewardedit_jax.reward import Reward
 
 METADATA = "rewardedit_jax"  # the text chunk of an output PNG that holds its settings as JSON

@@ -67,6 +67,4 @@ class EditingRecipe(recipe.ModelRecipe):
 
     def __post_init__(self):
         super().__post_init__()
-        base = base_named(self.base_editor)
-        if hasattr(base, "check_recipe"):
-            base.check_recipe(self)
+        base_named(self.base_editor).check_recipe(self)

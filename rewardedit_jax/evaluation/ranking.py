@@ -7,9 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from rewardedit_jax.data.images import read_image
+from rewardedit_jax.data.images import ImageError, read_image
 from rewardedit_jax.evaluation.report import aligned, plus_minus
 from rewardedit_jax.evaluation.sheets import CAPTION_LINE, INK, Sheet
+from rewardedit_jax.listing import count_noun, list_lines
 from rewardedit_jax.scoring.edit_score import EditScore, Gaussian, Unscorable
 from rewardedit_jax.scoring.files import ScoreJob, to_json
 from rewardedit_jax.scoring.scorer import Scorer
@@ -33,10 +34,15 @@ def report_scores(
     ranked = best_first((job, outcome) for job, outcome in outcomes if isinstance(outcome, EditScore))
     if ranked:
         print(ranking_text(ranked))
+    faults = [f"{job.edited}: {outcome.reason}" for job, outcome in outcomes if isinstance(outcome, Unscorable)]
     if ranked and png_file:
-        png_file.parent.mkdir(parents=True, exist_ok=True)
-        draw_ranking(ranked).save(png_file)
-    return [f"{job.edited}: {outcome.reason}" for job, outcome in outcomes if isinstance(outcome, Unscorable)]
+        try:
+            png_file.parent.mkdir(parents=True, exist_ok=True)
+            draw_ranking(ranked).save(png_file)
+        except (OSError, ImageError) as error:
+            unscored = list_lines(f"{count_noun(len(faults), 'edit')} without a score", faults)
+            raise OSError(f"{png_file} was not drawn: {error}\n{unscored}") from error
+    return faults
 
 
 def best_first(scores: Iterable[Scored]) -> list[Scored]:

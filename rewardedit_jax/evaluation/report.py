@@ -1,7 +1,7 @@
 """Results as text, Markdown and JSON: `TextTable` for cells of any kind, `Report` for the measures of a benchmark."""
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from rewardedit_jax.evaluation.statistics import bootstrap_interval, indices_by_value
+from rewardedit_jax.listing import MAX_NAMES, list_names
 
 Note = tuple[list[str], dict[str, Any]]  # sentences below a report's table, and the entries of its JSON file
-
-MOST_LISTED = 10  # names in one line of text
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,6 @@ def plus_minus(mean: float, deviation: float | None, spec: str = ".2f") -> str:
     """`3.10 ± 0.25`, or the mean alone where the deviation is None. `spec` formats the mean: "+.2f" for differences."""
     # The sign of a difference says something, that of a deviation nothing.
     return f"{mean:{spec}}" + ("" if deviation is None else f" ± {deviation:{spec.lstrip('+')}}")
-
-
-def listed(names: Iterable[Any], separator: str = ", ") -> str:
-    """The first ten names in one line, and the number of the others."""
-    names = [str(name) for name in names]
-    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-    return separator.join(names[:MOST_LISTED]) + more
 
 
 @dataclass(frozen=True)
@@ -141,9 +133,9 @@ def note_repeated(items: Sequence[Hashable], verdicts: Sequence[Hashable], what:
     for same in indices_by_value(items).values():
         if len(same) > 1:
             found["contradictory" if len({verdicts[i] for i in same}) > 1 else "repeated"].append(same)
-    values = {kind: {what: len(groups), "first": groups[:MOST_LISTED]} for kind, groups in found.items()}
+    values = {kind: {what: len(groups), "first": groups[:MAX_NAMES]} for kind, groups in found.items()}
     notes = [
-        f"{kind} {what}, {len(groups)}: items {listed((' = '.join(map(str, same)) for same in groups), '; ')}."
+        f"{kind} {what}, {len(groups)}: items {list_names((' = '.join(map(str, same)) for same in groups), '; ')}."
         for kind, groups in found.items()
         if groups
     ]

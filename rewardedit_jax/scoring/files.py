@@ -18,8 +18,9 @@ from tqdm import tqdm
 from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, local_path, not_blank
 from rewardedit_jax.data.paths import image_files, inside
 from rewardedit_jax.data.prefetch import prefetch_map
-from rewardedit_jax.data.records import Instruction, list_lines, list_names
+from rewardedit_jax.data.records import Instruction
 from rewardedit_jax.data.runs import Failed, ResultFile, Shard, read_list
+from rewardedit_jax.listing import list_lines, list_names
 from rewardedit_jax.scoring.edit_score import EditScore, Unscorable
 from rewardedit_jax.scoring.inference import CHUNK_BATCHES
 from rewardedit_jax.scoring.packing import ScorerItem

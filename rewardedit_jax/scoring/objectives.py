@@ -72,7 +72,9 @@ def objective(name: str, prompts: int = 2, **settings: Any) -> Objective:
     try:  # a trial on abstract values, so that wrong settings fail before the weights are read
         jax.eval_shape(loss, Pairs(side, side, jnp.zeros(1, bool)), jax.random.key(0))
     except TypeError as error:
-        raise ValueError(f"objective.settings={settings} do not fit objective {name!r}: {error}.") from error
+        # Python names the function, which may be an adapter, before what is wrong with its arguments.
+        fault = str(error).rpartition("() ")[2]
+        raise ValueError(f"objective.settings={settings} do not fit objective {name!r}: it {fault}.") from error
     return loss
 
 

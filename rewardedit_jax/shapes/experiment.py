@@ -57,8 +57,6 @@ class Comparison:
     @cached_property
     def jobs(self) -> dict[tuple[str, int], Job]:
         """(arm, seed) → job. One seed after the other: an interrupted comparison then has complete seeds."""
-        if min(self.seeds, self.count) < 1:
-            raise ValueError(f"--seeds {self.seeds} --count {self.count}: expected integers >= 1")
         jobs: dict[tuple[str, int], Job] = {}
         for seed, arm in product(range(self.seeds), self.selected):
             jobs[arm, seed] = self._job(arm, seed, jobs.get((self.experiment.arms[arm].starts_from, seed)))

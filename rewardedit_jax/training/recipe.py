@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from msgspec import Meta
 
 from rewardedit_jax.command_line import OVERRIDE_ERRORS, error_message
-from rewardedit_jax.data.records import count_noun, list_lines
+from rewardedit_jax.listing import count_noun, list_lines
 from rewardedit_jax.training.recipe_check import check_section
 
 PREFIX = "--config."  # of an override

@@ -158,6 +158,11 @@ class ToyBase:
         return Start(base, parts)
 
     @classmethod
+    def check_recipe(cls, recipe) -> None:
+        if not isinstance(recipe.network.get("width"), int):
+            raise ValueError(f"network.width={recipe.network.get('width')!r}: expected an integer")
+
+    @classmethod
     def start(cls, config) -> Start:
         base = cls(Reader(config.network.width), Denoiser(config.network.width), process_from_config(PROCESS))
         return Start(base, {name: Component(getattr(base, name)) for name in cls.components})

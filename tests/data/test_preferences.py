@@ -243,6 +243,17 @@ class TestPreferenceParquet:
         assert before.labels == after.labels
         assert [_values(before[i]) for i in range(3)] == [_values(after[i]) for i in range(3)]
 
+    def test_a_damaged_group_is_a_bad_record(self, root):
+        file = root / "data" / "train-0.parquet"
+        first, second = (parquet.read_metadata(file).row_group(i).column(0).data_page_offset for i in range(2))
+        source = PreferenceParquet(file)
+        data = bytearray(file.read_bytes())
+        data[first:second] = bytes(second - first)
+        file.write_bytes(data)
+        with pytest.raises(BadRecords, match=r"train-0\.parquet: row group 0 cannot be read"):
+            source[0]
+        assert source[2].instruction == "edit 2"
+
     def test_unknown_votes_and_wrong_ratings_are_listed_or_left_out(self, root, caplog):
         rows = [self._row(3, "tievote"), self._row(4), self._row(5, scores=(9.0, 1.0, 1.0, 1.0))]
         rows += [

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rewardedit_jax.evaluation.ranking import MAX_EDITS, best_first, draw_ranking, ranking_text
-from rewardedit_jax.scoring.edit_score import EditScore
+from rewardedit_jax.evaluation.ranking import MAX_EDITS, best_first, draw_ranking, ranking_text, report_scores
+from rewardedit_jax.scoring.edit_score import EditScore, Unscorable
 from rewardedit_jax.scoring.files import ScoreJob
 
 
@@ -65,3 +65,13 @@ def test_a_sheet_has_a_largest_width(red_and_blue):
     many = [(job, score(float(i))) for i in range(9)]
     few = many[:MAX_EDITS]
     assert draw_ranking(many).size == draw_ranking(few).size
+
+
+def test_a_sheet_that_cannot_be_drawn_does_not_hide_the_unscored(red_and_blue, tmp_path):
+    """The source was removed while the edits were scored."""
+    (tmp_path / "source.png").unlink()
+    unscored = ScoreJob(str(tmp_path / "source.png"), "green.png", "make it red"), Unscorable("the reason")
+    with pytest.raises(
+        OSError, match=r"(?s)sheet.png was not drawn: .*source.png.*1 edit without.*green.png: the reas"
+    ):
+        report_scores([*red_and_blue, unscored], None, tmp_path / "sheet.png")

@@ -5,16 +5,7 @@ import math
 
 import numpy as np
 
-from rewardedit_jax.evaluation.report import (
-    Report,
-    Row,
-    TextTable,
-    aligned,
-    listed,
-    note_repeated,
-    plus_minus,
-    sound_share,
-)
+from rewardedit_jax.evaluation.report import Report, Row, TextTable, aligned, note_repeated, plus_minus, sound_share
 
 ROWS = (
     Row("accuracy", "published", 0.5354, "919 votes"),
@@ -67,11 +58,6 @@ def test_plus_minus():
     assert plus_minus(1.234, 0.056) == "1.23 ± 0.06"
     assert plus_minus(1.234, 0.056, "+.1f") == "+1.2 ± 0.1"
     assert plus_minus(-1.234, None, "+.2f") == "-1.23"
-
-
-def test_many_names_are_cut():
-    assert listed("abc") == "a, b, c"
-    assert listed(range(12), "; ") == "0; 1; 2; 3; 4; 5; 6; 7; 8; 9 and 2 more"
 
 
 def test_a_share_counts_pairs_and_resamples_groups():

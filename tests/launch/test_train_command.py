@@ -141,19 +141,13 @@ def test_a_loss_that_is_no_number_stops_the_run(place, four_steps):
     [
         (["--config.task=edit"], "task='edit': expected one of editing, "),
         (["--config.stepz=3"], 'Did you mean "steps" instead of "stepz"?'),
-        (["--config.steps=three"], "--config.steps=three: invalid literal"),
         (["config.steps=3"], "config.steps=3"),
         (["--config.init=nowhere"], "there is no directory nowhere. Shipped models: "),
         (
             ["--config.init=start", "--config.data.name=triplets", "--config.data.root=lists/x.json"],
             "no file lists/x.json",
         ),
-        (
-            ["--config.init=start", "--config.data.name=shape", "--config.accumulate=0"],
-            "data.name='shape': expected one of reward_edit,",
-        ),
         (["--workdir=gs://never/run", "--config.init=start"], "gs://never/run: expected a local path"),
-        (["--resume", "--config.init=start"], "holds no checkpoint to resume from: start without --resume"),
     ],
 )
 def test_what_is_wrong_is_said(place, arguments, told):
@@ -163,11 +157,10 @@ def test_what_is_wrong_is_said(place, arguments, told):
 
 
 @pytest.mark.slow
-def test_a_missing_recipe_variant_or_workdir_is_said(place):
+def test_a_missing_variant_or_workdir_is_said(place):
     told = complaint(place, "--workdir=never", recipe=f"{RECIPE}:shape")
     assert told.startswith("error: ValueError: unknown variant 'shape' of reward_ip2p.py")
     assert "'debug'" in told
-    assert "No such file or directory: 'configs/none.py'" in complaint(place, "--workdir=x", recipe="configs/none.py")
     assert "--workdir must have a value" in complaint(place)
 
 

@@ -188,11 +188,6 @@ def test_a_wrong_setting_of_any_arm_is_refused_before_the_first_training(make_co
         compare(make_comparison("thurstone", config=SCORER, overrides=("--config.objective.settings.margin=2",)))
 
 
-def test_a_comparison_has_seeds(make_comparison):
-    with pytest.raises(ValueError, match="--seeds 0"):
-        compare(make_comparison(seeds=0))
-
-
 def test_an_unknown_arm_is_refused(make_comparison):
     with pytest.raises(ValueError, match=r"strict.*attention"):
         compare(make_comparison("strict"))

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from rewardedit_jax.weights.tokenizer_files import save_tokenizer
 SHIPPED_TOKENIZERS = (SHIPPED / "shapes" / "tokenizer", SHIPPED / "shapes_scorer")
 TEXT = "three\nlines\nof text\n"
 PROMPT = "make the red circle blue"
-TRANSFORMERS_4 = "TRANSFORMERS_4_PYTHON"  # environment variable: a Python interpreter that has transformers 4
+TRANSFORMERS_4 = Path(sys.prefix) / "transformers4"  # `make oracle` installs it there
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +132,8 @@ def test_a_saved_tokenizer_is_saved_again_alike(saved, tmp_path):
 
 @pytest.mark.oracle
 def test_transformers_4_loads_them(saved):
-    if not (python := os.environ.get(TRANSFORMERS_4)):
-        pytest.skip(f"no Python with transformers 4: {TRANSFORMERS_4} does not name one")
+    if not TRANSFORMERS_4.is_dir():
+        pytest.skip(f"transformers 4 is not in {TRANSFORMERS_4}: run `make oracle` once")
     code = (
         "import json, sys, transformers as t; assert t.__version__ < '5';"
         "made = [c.from_pretrained(d) for d in sys.argv[1::2] for c in (t.AutoTokenizer, t.CLIPTokenizer)]"
@@ -139,7 +141,8 @@ def test_transformers_4_loads_them(saved):
         f"print(json.dumps([m({PROMPT!r})['input_ids'] for m in made]))"
     )
     folders = map(str, (*saved, *SHIPPED_TOKENIZERS))
-    told = subprocess.run([python, "-c", code, *folders], capture_output=True, text=True, check=True)
+    command, environment = [sys.executable, "-c", code, *folders], os.environ | {"PYTHONPATH": str(TRANSFORMERS_4)}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     ours = [load_clip_tokenizer(d) for d in (saved[0], SHIPPED_TOKENIZERS[0]) for _ in range(2)]
     ours += [load_scorer_tokenizer(d).base for d in (saved[1], SHIPPED_TOKENIZERS[1])]
     expected = [tokenizer(PROMPT)["input_ids"] for tokenizer in ours]

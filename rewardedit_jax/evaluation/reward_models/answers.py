@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from rewardedit_jax.evaluation.report import MOST_LISTED, Note, Row, listed, sound_share
+from rewardedit_jax.evaluation.report import Note, Row, sound_share
+from rewardedit_jax.listing import MAX_NAMES, list_names
 
 MISSING, UNREADABLE, REFUSED = KINDS = ("missing", "unreadable", "refused")
 
@@ -48,11 +49,11 @@ def note_lost(lost: Mapping[str, str], total: int, what: str, counted: str, suff
     coverage = (total - len(lost)) / total
     notes = [f"Coverage: {100 * coverage:.2f} %, {total - len(lost)} of {total} {what} have a readable answer."]
     if lost:
-        kinds = (f"{len(of)} {kind} ({listed(of)})" if of else f"0 {kind}" for kind, of in by_kind.items())
+        kinds = (f"{len(of)} {kind} ({list_names(of)})" if of else f"0 {kind}" for kind, of in by_kind.items())
         notes.append(f"Lost answers, {counted}: {'; '.join(kinds)}.")
     values = {
         f"coverage{suffix}": coverage,
-        f"lost{suffix}": {kind: {"count": len(names), "first": names[:MOST_LISTED]} for kind, names in by_kind.items()},
+        f"lost{suffix}": {kind: {"count": len(names), "first": names[:MAX_NAMES]} for kind, names in by_kind.items()},
     }
     return notes, values
 
@@ -106,7 +107,7 @@ def align_swapped(votes: Votes[AnyVote], swapped: Votes[AnyVote], file: Path) ->
     only_here, only_swapped = [k for k in known if k not in mirrored], [k for k in mirrored if k not in known]
     if len(only_here) > swapped.count(None) or len(only_swapped) > votes.count(None):
         unmatched = [*only_here, *only_swapped]
-        raise ValueError(f"{file}: {len(unmatched)} comparisons are in one order only: {listed(unmatched)}")
+        raise ValueError(f"{file}: {len(unmatched)} comparisons are in one order only: {list_names(unmatched)}")
     if len(swapped) != len(votes):
         raise ValueError(f"{file}: {len(swapped)} votes in this order and {len(votes)} in the other; expected the same")
     unassigned = iter(only_swapped)
@@ -114,7 +115,7 @@ def align_swapped(votes: Votes[AnyVote], swapped: Votes[AnyVote], file: Path) ->
     # Human votes that stay on their side show that the file was not made with exchanged edits.
     both = [(a, b) for a, b in zip(votes, found, strict=True) if a and b and NOT_STORED not in (a.human, b.human)]
     if unlike := [a.key for a, b in both if a.human != b.human]:
-        raise ValueError(f"{file}: {len(unlike)} human votes do not change sides with the edits: {listed(unlike)}")
+        raise ValueError(f"{file}: {len(unlike)} human votes do not change sides with the edits: {list_names(unlike)}")
     return found
 
 

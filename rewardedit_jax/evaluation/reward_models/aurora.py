@@ -23,10 +23,11 @@ from jaxtyping import Float
 from rewardedit_jax.data.paths import inside
 from rewardedit_jax.data.records import Instruction
 from rewardedit_jax.evaluation import statistics
-from rewardedit_jax.evaluation.report import Report, Row, listed, note_repeated, sound_share
+from rewardedit_jax.evaluation.report import Report, Row, note_repeated, sound_share
 from rewardedit_jax.evaluation.reward_models import edits
 from rewardedit_jax.evaluation.reward_models.edits import Edit, ScoreSource
 from rewardedit_jax.evaluation.reward_models.records import Number, Text, read_records
+from rewardedit_jax.listing import list_names
 
 _TITLES = {"aurora": "AURORA points", "imagenhub": "ImagenHub points"}
 
@@ -200,7 +201,7 @@ def measure_points(points: Sequence[Point], scores: Float[np.ndarray, " n"], ben
     undefined = [name for name, r in sound.items() if np.isnan(r)]
     notes = ["r: Spearman's correlation over the edits of one model."]
     if undefined:
-        notes.append(f"r is undefined, and counts as 0 in sound means, for: {listed(undefined)}.")
+        notes.append(f"r is undefined, and counts as 0 in sound means, for: {list_names(undefined)}.")
     values = {"per_model": per_model, "undefined": undefined, "edits": len(points), "seed": seed}
     return Report(f"{_TITLES[benchmark]}: rank correlation with ratings", rows, notes, values, percent=False)
 

@@ -24,12 +24,13 @@ from jaxtyping import Bool, Float, Int
 
 from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.paths import inside
-from rewardedit_jax.data.records import BadRecords, Instruction, count_noun, list_lines
+from rewardedit_jax.data.records import BadRecords, Instruction
 from rewardedit_jax.evaluation import statistics
-from rewardedit_jax.evaluation.report import MOST_LISTED, Report, Row, listed, sound_share
+from rewardedit_jax.evaluation.report import Report, Row, sound_share
 from rewardedit_jax.evaluation.reward_models import edits
 from rewardedit_jax.evaluation.reward_models.edits import Edit, ScoreSource
 from rewardedit_jax.evaluation.reward_models.records import Records, Text, check_record
+from rewardedit_jax.listing import MAX_NAMES, count_noun, list_lines, list_names
 
 LETTERS = "ABCD"  # names of the edits of a group
 # Number of edits → ranking → their indices, best first; None for a tie. "A=B", which is a tie on the hub, is unknown
@@ -78,7 +79,9 @@ def join_groups(parts: Sequence[ReadGroups]) -> ReadGroups:
     groups = [group for part in parts for group in part.groups]
     left_out = [key for part in parts for key in part.left_out]
     if not groups:
-        faulty = f": all {len(left_out)} have faults and were left out: {listed(left_out, '; ')}" if left_out else ""
+        faulty = (
+            f": all {len(left_out)} have faults and were left out: {list_names(left_out, '; ')}" if left_out else ""
+        )
         raise ValueError(f"no group is left to be evaluated{faulty}")
     return ReadGroups(groups, left_out)
 
@@ -116,7 +119,7 @@ def read_groups(
     by_edits = statistics.indices_by_value(frozenset(group.edits) for group in groups)
     equal = [[groups[i] for i in same] for same in by_edits.values()]
     for found in equal:
-        names = listed(group.key for group in found)
+        names = list_names(group.key for group in found)
         if len({group.order and tuple(group.edits[i] for i in group.order) for group in found}) > 1:
             faults[found[0].key] = [f"{names}: the same group with contradictory rankings"]
         elif len(found) > 1:
@@ -128,7 +131,7 @@ def _group(record: _GroupRecord, key: str, images: Path, allow_outside: bool) ->
     ranking, orders = record.human_vote.ranking, _ORDERS[len(record.paths_generated)]
     if ranking not in orders:
         size = len(record.paths_generated)
-        raise ValueError(f"{key}: the ranking of {size} edits is {ranking!r}; expected {listed(orders)}")
+        raise ValueError(f"{key}: the ranking of {size} edits is {ranking!r}; expected {list_names(orders)}")
     try:
         source, *edited = (
             inside(images, path, allow_outside=allow_outside) for path in (record.path_src, *record.paths_generated)
@@ -162,8 +165,8 @@ def evaluate_groups(
     # All groups in one list, as a scorer sorts edits into batches of similar sizes.
     ends = np.cumsum([len(group.edits) for group in groups])
     report = measure_groups(groups, np.split(scores, ends[:-1]), seed)
-    note = f"{len(left_out)} groups with faults are left out: {listed(left_out, '; ')}."
-    values = {"left_out": {"count": len(left_out), "first": list(left_out[:MOST_LISTED])}}
+    note = f"{len(left_out)} groups with faults are left out: {list_names(left_out, '; ')}."
+    values = {"left_out": {"count": len(left_out), "first": list(left_out[:MAX_NAMES])}}
     return report.with_notes(([note] if left_out else [], values), *unscored.notes(scored, source, _COUNTED))
 
 

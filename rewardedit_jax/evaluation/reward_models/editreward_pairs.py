@@ -26,13 +26,14 @@ from jaxtyping import Bool
 
 from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.parquet import ParquetRows
-from rewardedit_jax.data.records import BadRecords, Instruction, list_lines
-from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
+from rewardedit_jax.data.records import BadRecords, Instruction
+from rewardedit_jax.evaluation.report import Report, Row, sound_share
 from rewardedit_jax.evaluation.reward_models import answers as judge
 from rewardedit_jax.evaluation.reward_models.editreward_bench import LETTERS, Group, ReadGroups, without_faulty
 from rewardedit_jax.evaluation.reward_models.edits import Edit
 from rewardedit_jax.evaluation.reward_models.records import EmbeddedImage, Records, Text, check_record
 from rewardedit_jax.evaluation.statistics import indices_by_value
+from rewardedit_jax.listing import list_lines, list_names
 
 # Names that both layouts share.
 
@@ -253,7 +254,7 @@ def _check_repeated(answers: Answers, file: Path) -> None:
             # The edits may be in the other order in a repetition, so winners are compared, not votes.
             contradictory = len({answers[i].winner for i in same}) > 1
             votes = "contradictory human votes" if contradictory else "the same human vote"
-            lines.append(f"{key}: results {listed(same)}, with {votes}")
+            lines.append(f"{key}: results {list_names(same)}, with {votes}")
     if lines:
         raise BadRecords(list_lines(f"{file}: {len(lines)} pairs occur more than once; keep one of each:", lines))
 

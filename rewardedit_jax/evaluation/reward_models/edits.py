@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from rewardedit_jax.data.images import decode_image, is_transparent, read_image
 from rewardedit_jax.data.prefetch import prefetch_map
-from rewardedit_jax.data.records import list_lines
-from rewardedit_jax.evaluation.report import MOST_LISTED, Note, listed
+from rewardedit_jax.evaluation.report import Note
 from rewardedit_jax.evaluation.reward_models.records import Picture, StoredScores
+from rewardedit_jax.listing import MAX_NAMES, list_lines, list_names
 from rewardedit_jax.scoring.edit_score import EditScore, Unscorable, matrix
 from rewardedit_jax.scoring.inference import CHUNK_BATCHES
 from rewardedit_jax.scoring.packing import ScorerItem
@@ -68,10 +68,10 @@ class Unscored:
         sentences = list(self._sentences(edits))
         coverage = (len(edits) - len(sentences)) / len(edits)
         note = (
-            f"{len(sentences)} edits could not be scored: {listed(sentences, '; ')}. "
+            f"{len(sentences)} edits could not be scored: {list_names(sentences, '; ')}. "
             f"Coverage: {100 * coverage:.2f} % of {len(edits)} edits. {counted}"
         )
-        values = {"unscored": {"count": len(sentences), "first": sentences[:MOST_LISTED]}, "coverage": coverage}
+        values = {"unscored": {"count": len(sentences), "first": sentences[:MAX_NAMES]}, "coverage": coverage}
         scored = [edit for i, edit in enumerate(edits) if i not in self.reasons]
         return [([note] if sentences else [], values), note_transparent(source, scored)]
 

@@ -22,13 +22,14 @@ import msgspec
 
 from rewardedit_jax.data import json_files
 from rewardedit_jax.data.parquet import ParquetRows
-from rewardedit_jax.data.records import BadRecords, Instruction, list_lines
-from rewardedit_jax.evaluation.report import Report, Row, listed, sound_share
+from rewardedit_jax.data.records import BadRecords, Instruction
+from rewardedit_jax.evaluation.report import Report, Row, sound_share
 from rewardedit_jax.evaluation.reward_models import answers
 from rewardedit_jax.evaluation.reward_models.answers import DECIDED, FIRST, KINDS, NOT_STORED, SECOND, TIE, TIES, Vote
 from rewardedit_jax.evaluation.reward_models.aurora import Pair
 from rewardedit_jax.evaluation.reward_models.edits import Edit
 from rewardedit_jax.evaluation.reward_models.records import Records
+from rewardedit_jax.listing import list_lines, list_names
 
 # Human label → the judge's word for it.
 ANSWER_OF = {"leftvote": FIRST, "rightvote": SECOND, "tievote": "[[A=B=Good]]", "bothbad_vote": "[[A=B=Bad]]"}
@@ -52,7 +53,7 @@ def read_votes(file: Path) -> list[Vote]:
     """The votes of a `pairwise.json`, in its order, then those of the rows that are missing between the others."""
     records = json_files.read_json(file, Records[_VoteRecord])
     if repeated := [idx for idx, count in Counter(str(r.idx) for r in records).items() if count > 1]:
-        raise ValueError(f"{file}: idx {listed(repeated)} occurs more than once; expected one vote per idx")
+        raise ValueError(f"{file}: idx {list_names(repeated)} occurs more than once; expected one vote per idx")
     votes = [Vote(_key(r.idx), ANSWER_OF[r.human_vote], _judged(r)) for r in records]
     return votes + [Vote(_key(idx), NOT_STORED, answers.MISSING) for idx in _missing_rows([r.idx for r in records])]
 

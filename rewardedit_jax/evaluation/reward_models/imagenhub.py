@@ -25,10 +25,11 @@ from jaxtyping import Float, Int
 
 from rewardedit_jax.data.json_files import read_json, read_text, validate
 from rewardedit_jax.data.records import Instruction
-from rewardedit_jax.evaluation.report import Note, Report, Row, listed
+from rewardedit_jax.evaluation.report import Note, Report, Row
 from rewardedit_jax.evaluation.reward_models import edits
 from rewardedit_jax.evaluation.reward_models.edits import Edit, ScoreSource
 from rewardedit_jax.evaluation.statistics import bootstrap_interval, fisher_mean, published_mean, spearman
+from rewardedit_jax.listing import list_names
 
 _Drawn = Int[np.ndarray, " n"] | slice  # indices of the uids in a resample
 _Parts = Float[np.ndarray, "*batch 2"]  # SC, PQ
@@ -91,7 +92,7 @@ def _read_rater(file: Path) -> dict[str, dict[str, tuple[float, float]]]:
     heading, rater = lines[0], {}
     # Both name files: of edits, and of a judge's answers.
     if paths := [name for name in (*heading[1:], *(uid for uid, *_ in lines[1:])) if not _is_file_name(name)]:
-        raise ValueError(f"{file}: expected names of models and files, without directories; got {listed(paths)}")
+        raise ValueError(f"{file}: expected names of models and files, without directories; got {list_names(paths)}")
     for uid, *cells in lines[1:]:
         if uid in rater or len(cells) != len(heading) - 1:
             fault = "occurs twice" if uid in rater else f"has {len(cells)} ratings for {len(heading) - 1} models"
@@ -114,7 +115,7 @@ def _cell(text: str, name: str) -> tuple[float, float]:
 def _check_same(expected, found, file: Path, what: str) -> None:
     """Raises a ValueError that counts and lists what `found` lacks or has beyond `expected`."""
     keys = {"missing": [k for k in expected if k not in found], "not rated": [k for k in found if k not in expected]}
-    if faults := [f"{len(of)} are {fault} ({listed(of)})" for fault, of in keys.items() if of]:
+    if faults := [f"{len(of)} are {fault} ({list_names(of)})" for fault, of in keys.items() if of]:
         raise ValueError(f"{file}: of {len(expected)} {what}, {'; '.join(faults)}")
 
 
@@ -134,7 +135,7 @@ def rated_edits(results: Path, ratings: Ratings) -> list[Edit]:
     entries, faults = validate([(uid, lookup.get(uid)) for uid in ratings.uids], _Lookup)
     if faults:
         count = f"{len(faults)} of {len(ratings.uids)} rated uids"
-        raise ValueError(f"{file} has no instruction for {count}: {listed(faults, '; ')}")
+        raise ValueError(f"{file} has no instruction for {count}: {list_names(faults, '; ')}")
     return [
         Edit(results / SOURCES / uid, results / model / uid, entry.instruction, f"{model}, {uid}")
         for model in ratings.models
@@ -163,7 +164,7 @@ def note_unrated(directory: Path, ratings: Ratings, besides: Sequence[str] = ())
     known = {*ratings.models, *ratings.left_out, *besides}
     names = sorted(path.name for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
     unrated = [name for name in names if name not in known]
-    note = f"Not evaluated, as nobody rated them: {listed(unrated)}."
+    note = f"Not evaluated, as nobody rated them: {list_names(unrated)}."
     return ([note], {"unrated": unrated}) if unrated else ([], {})
 
 
@@ -191,8 +192,8 @@ def evaluate_ratings(
         "r: Spearman's correlation of one model's edits with the mean of all raters; human: of each rater with the "
         "mean of the others.",
         "Published human figures take tanh of the mean over raters, then tanh of its mean over models.",
-        *([f"Left out, as published: {listed(ratings.left_out)}."] if ratings.left_out else []),
-        *([f"r is undefined, and counts as 0 in sound means, for: {listed(constant)}."] if constant else []),
+        *([f"Left out, as published: {list_names(ratings.left_out)}."] if ratings.left_out else []),
+        *([f"r is undefined, and counts as 0 in sound means, for: {list_names(constant)}."] if constant else []),
     ]
     values |= {"models": list(ratings.models), "edits": len(ratings.uids), "seed": seed}
     return Report("ImagenHub, text-guided editing: rank correlation with raters", rows, notes, values, percent=False)

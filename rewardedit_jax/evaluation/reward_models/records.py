@@ -12,7 +12,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from rewardedit_jax.data import json_files
-from rewardedit_jax.data.records import BadRecords, count_noun, list_lines
+from rewardedit_jax.data.records import BadRecords
+from rewardedit_jax.listing import count_noun, list_lines
 
 INSIDE_PARQUET = (
     "--scores identifies edits by their image files, but the images of this benchmark are inside its parquet files: "

@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Float
 
 from rewardedit_jax.data.json_files import read_json
-from rewardedit_jax.evaluation.report import MOST_LISTED, Note, listed
+from rewardedit_jax.evaluation.report import Note
 from rewardedit_jax.evaluation.reward_models.answers import UNREADABLE, lost_kind, note_lost
 from rewardedit_jax.evaluation.reward_models.imagenhub import Ratings
+from rewardedit_jax.listing import MAX_NAMES, list_names
 
 _PARTS = ("SC", "PQ")
 _BEST = 10
@@ -36,7 +37,9 @@ class Answers(NamedTuple):
 def read_answers(directory: Path, ratings: Ratings) -> Answers:
     """The answers of a directory. Lost answers are no errors; a file or directory that is missing is one."""
     if missing := [model for model in ratings.models if not (directory / model).is_dir()]:
-        raise FileNotFoundError(f"{directory} has no directory for {listed(missing)}; expected <model>/{{SC,PQ}}.json")
+        raise FileNotFoundError(
+            f"{directory} has no directory for {list_names(missing)}; expected <model>/{{SC,PQ}}.json"
+        )
     shape = len(ratings.models), len(ratings.uids), len(_PARTS)
     answers = Answers(np.full(shape, np.nan), np.full(shape, np.nan), {}, [])
     for m, model in enumerate(ratings.models):
@@ -79,6 +82,6 @@ def note_answers(answers: Answers) -> list[Note]:
         counted += f" ({used} with a random or clipped score of VIEScore's code, which published measures use)"
     notes = [note_lost(answers.lost, answers.sound.size, "scores", counted)]
     if found := answers.not_rated:
-        values = {"not_rated": {"count": len(found), "first": found[:MOST_LISTED]}}
-        notes.append(([f"Not evaluated, as nobody rated these edits: {listed(found)}."], values))
+        values = {"not_rated": {"count": len(found), "first": found[:MAX_NAMES]}}
+        notes.append(([f"Not evaluated, as nobody rated these edits: {list_names(found)}."], values))
     return notes
