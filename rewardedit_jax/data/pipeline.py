@@ -14,7 +14,7 @@ from PIL import Image
 
 from rewardedit_jax.data.images import square
 from rewardedit_jax.data.order import check_all_or_none, ordered_batches
-from rewardedit_jax.data.records import EditRecord, Source
+from rewardedit_jax.data.records import EditRecord, InstructionSource, Source
 from rewardedit_jax.listing import count_noun
 from rewardedit_jax.reward import Reward
 
@@ -53,8 +53,8 @@ def edit_batches(
 
 
 def warn_of_sides(source: Source) -> None:
-    """Logs how many instructions say left or right, which a flip of the images exchanges. Reads no images."""
-    instructions = source.instructions()
+    """Logs how many instructions of an `InstructionSource` say left or right, which a flip of the images exchanges."""
+    instructions = source.instructions() if isinstance(source, InstructionSource) else []
     if found := [text for text in instructions if isinstance(text, str) and _SIDES.search(text)]:
         counts = len(found), len(instructions), count_noun(len(source), "record")
         advice = "A flip does not change the instruction: set data.flip=False, unless the words mean something else."

@@ -46,8 +46,13 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> EditRecord: ...
 
+
+@runtime_checkable
+class InstructionSource(Source, Protocol):
+    """A source that knows its instructions without reading images."""
+
     def instructions(self) -> Sequence[Any]:
-        """The instructions as they are stored: all, or a sample where reading all takes long. Reads no images."""
+        """The instructions as they are stored: all, or a sample where reading all takes long."""
 
 
 def evenly_spaced(length: int, most: int = 2000) -> range:

@@ -318,7 +318,7 @@ def test_instructions_that_name_a_side_are_counted(caplog):
     assert "data.flip=False" in record.message
 
 
-@pytest.mark.parametrize("source", [Texts(*NO_SIDES), Texts()])
-def test_instructions_without_sides_are_not_logged(source, caplog):
+@pytest.mark.parametrize("source", [Texts(*NO_SIDES), Texts(), Numbered(3)])
+def test_instructions_without_sides_or_unknown_ones_are_not_logged(source, caplog):
     warn_of_sides(source)
     assert not caplog.records

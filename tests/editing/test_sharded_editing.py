@@ -45,9 +45,9 @@ NETWORK = {
     },
     "tokenizer": "shapes",
 }
-# One process for all meshes of a layout. The loss and its gradient alone: `training/test_distributed.py` tests the state,
-# the optimizer and checkpoints on meshes, which all tasks share. Drawn parameters, as layers that start at zero hide the
-# gradients of those before them.
+# One process for all meshes of a layout. The loss and its gradient alone: `training/test_distributed.py` tests the
+# state, the optimizer and checkpoints on meshes, which all tasks share. Drawn parameters, as layers that start at zero
+# hide the gradients of those before them.
 WORKER = """
 import json, sys
 import jax, numpy as np
