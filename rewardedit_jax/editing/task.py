@@ -1,15 +1,17 @@
 """The editing task: what the trainer needs to train an editor on imperfect edits and their rewards."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, UInt8
 from ml_collections import ConfigDict
 
 from rewardedit_jax.bases import base_named
-from rewardedit_jax.bases.base import Dropout
+from rewardedit_jax.bases.base import Dropout, ReportCut
 from rewardedit_jax.data.clip_tokenizer import CutTexts
 from rewardedit_jax.data.order import first_readable, recipe_order
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches, warn_of_sides
@@ -18,6 +20,7 @@ from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.objective import editing_loss
 from rewardedit_jax.editing.recipe import SOURCES, EditingRecipe
 from rewardedit_jax.params import Params
+from rewardedit_jax.reward import Reward
 from rewardedit_jax.training.recipe import TrainingRecipe, check_recipe
 from rewardedit_jax.training.task import Evaluator
 
@@ -74,13 +77,23 @@ class EditingTask:
     ) -> tuple[Float[Array, " b"], Mapping[str, Float[Array, " b"]]]:
         return editing_loss(self.base, params, self.dropout, batch, rng), {}
 
+    def read(
+        self,
+        sources: Sequence[UInt8[np.ndarray, "H W 3"]],
+        instructions: Sequence[str],
+        rewards: Sequence[Reward | None],
+        report_cut: ReportCut,
+    ) -> Any:
+        """The inputs of a batch of records; a task whose loss needs more of them overrides this."""
+        return self.base.read(sources, instructions, rewards, report_cut)
+
     def batches(self, start: int) -> Iterator[EditBatch]:
         # One counter per run; the threads of the pipeline share it.
-        cut_texts = CutTexts()
+        read = partial(self.read, report_cut=CutTexts())
         data = self.config.data
         return edit_batches(
             self.source,
-            lambda sources, instructions, rewards: self.base.read(sources, instructions, rewards, cut_texts),
+            read,
             resolution=data.resolution,
             flip=data.flip,
             skip_bad=data.skip_bad,

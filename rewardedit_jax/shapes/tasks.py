@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
+from rewardedit_jax.data.clip_tokenizer import encode_texts
 from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.data.order import recipe_order
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches
@@ -19,7 +20,7 @@ from rewardedit_jax.editing.recipe import SOURCES, EditingData, EditingRecipe
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.params import Params, abstract_params, random_params
-from rewardedit_jax.reward import PERSPECTIVES, Reward
+from rewardedit_jax.reward import PERSPECTIVES, Reward, join_feedback
 from rewardedit_jax.scoring.recipe import PREFERENCES, ScoringData, ScoringRecipe
 from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.shapes.editor_benchmark import edit_scenes, held_out_scenes, score
@@ -27,6 +28,7 @@ from rewardedit_jax.shapes.editor_report import Column, choose_rows, draw_grid
 from rewardedit_jax.shapes.examples import ShapesSource, prepare_shapes
 from rewardedit_jax.shapes.preferences import ShapesPreferences, prepare_shapes_preferences
 from rewardedit_jax.shapes.scorer_benchmark import evaluate_scorer, held_out_groups, score_groups
+from rewardedit_jax.shapes.words import words_loss
 from rewardedit_jax.training import recipe
 from rewardedit_jax.training.recipe_check import check_network
 from rewardedit_jax.training.task import Evaluator
@@ -44,8 +46,9 @@ class ShapesEditingData(EditingData, kw_only=True):
     test: recipe.Count
 
 
-class ShapesEditingRecipe(EditingRecipe):
+class ShapesEditingRecipe(EditingRecipe, kw_only=True):
     data: ShapesEditingData
+    words_weight: recipe.NotNegative = 0.0  # of `words_loss`, beside the squared error
 
 
 class ShapesScoringData(ScoringData, kw_only=True):
@@ -99,6 +102,29 @@ class ShapesEditingTask(EditingTask):
     def open_source(self, data: ConfigDict) -> Source:
         """The train split of `data.train` and `data.test` examples, written under `data.root` on first use."""
         return _train_split(data) if data.name == NAME else super().open_source(data)
+
+    def read(self, sources, instructions, rewards, report_cut) -> Any:
+        inputs = super().read(sources, instructions, rewards, report_cut)
+        if not self._weight:
+            return inputs
+        # An editor without reward modules does not read the feedback, but its text encoder is to know the words.
+        texts = [*instructions, *(join_feedback(reward.texts) for reward in rewards)]
+        return inputs, encode_texts(self.base.tokenizer, texts).ids.reshape(2, len(instructions), -1).swapaxes(0, 1)
+
+    def loss(
+        self, params: Params, batch: EditBatch, rng: Key[Array, ""]
+    ) -> tuple[Float[Array, " b"], Mapping[str, Float[Array, " b"]]]:
+        if not self._weight:
+            return super().loss(params, batch, rng)
+        inputs, texts = batch.inputs
+        loss, metrics = super().loss(params, batch.replace(inputs=inputs), rng)
+        words = words_loss(self.base.text_encoder, params["text_encoder"], texts.reshape(-1, texts.shape[-1]))
+        words = words.reshape(texts.shape[:2]).mean(axis=1)
+        return loss + self._weight * words, {**metrics, "edit": loss, "words": words}
+
+    @property
+    def _weight(self) -> float:
+        return self.config.get("words_weight", 0.0)
 
     def evaluators(self) -> Mapping[str, Evaluator]:
         # The oracle needs the ideal edit, which only scenes of its own world have.
