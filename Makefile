@@ -14,7 +14,7 @@ export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/installed  ## train with and without reward, print the table, draw runs/demo/grid.png: ten minutes on two cores
+demo: .venv/installed  ## train with and without reward, print the tables, draw runs/demo/grid.png and curve.png: ten minutes on two cores
 	$(EDITORS) --arms "without reward" reward --seeds 1 --count 128 --workdir runs/demo
 
 table: .venv/installed  ## the README's table: the same with three seeds and more scenes

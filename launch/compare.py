@@ -1,4 +1,4 @@
-"""Train the arms of an experiment side by side and compare the models: one table, and a picture grid for editors.
+"""Train the arms of an experiment side by side and compare them: a table, for editors also pictures and a curve.
 
   python launch/compare.py --config configs/reward_ip2p.py:shapes --arms "without reward" reward --workdir runs/demo
   python launch/compare.py --config configs/reward_ip2p.py:shapes --seeds 3 --workdir runs/comparison   # all arms

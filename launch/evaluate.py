@@ -9,8 +9,9 @@
   python launch/evaluate.py imagenhub --ratings imagenhub --answers viescore/gpt4o_0shot --json out.json
   python launch/evaluate.py editreward_bench --model runs/scorer --groups data/EditReward-Bench
 
-shapes: edits of held-out scenes of the shapes world, asked for reward 5, 3 and 0 where the model takes rewards, scored
-by the oracle judge. DIR/result.json gets every score, DIR/pictures.npz every picture.
+shapes: edits of held-out scenes of the shapes world, scored by the oracle judge. A model that takes rewards is asked
+for 5, 3 and 0, and on the first 64 scenes for six rewards more. DIR/result.json gets every score, DIR/pictures.npz the
+pictures of 5, 3 and 0.
 shapes_scorer: a scorer's order of held-out edits of the shapes world, beside chance and a baseline, and whether its
 stated probabilities come true.
 shapes_scorers: several scorers in one table, each trained with one seed or more.

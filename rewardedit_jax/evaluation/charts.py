@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLORS = {"published": "#aab0be", "sound": "#3a6ebe"}
-_INK, _FAINT, _GRID = "#1c1c1e", "#808086", "#e2e2e6"
+INK, FAINT, GRID = "#1c1c1e", "#808086", "#e2e2e6"
 _BAR_HEIGHT = 0.3  # inches per row of a bar chart, its gap included
 _DPI = 110
 
@@ -32,7 +32,7 @@ def require_matplotlib() -> None:
 
 def draw_bars(report: Report) -> "Figure":
     """A bar for each row of a report, from 0 to 1, with a line for its interval and its numbers at the right."""
-    figure, axes = _new_figure(9.2, 1.1 + _BAR_HEIGHT * len(report.rows))
+    figure, (axes,) = new_figure(9.2, 1.1 + _BAR_HEIGHT * len(report.rows))
     # Horizontal bars, as the names of measures are long.
     y = np.arange(len(report.rows))
     # NaN and negative correlations have no bar: their number at the right says what they are.
@@ -42,16 +42,16 @@ def draw_bars(report: Report) -> "Figure":
         if row.interval:
             low, high = np.clip(row.interval, 0, 1)
             middle = (low + high) / 2
-            axes.errorbar(middle, i, xerr=(high - low) / 2, ecolor=_INK, elinewidth=1.2, capsize=3, fmt="none")
-        axes.text(1.02, i, report.label(row), va="center", color=_INK, fontsize=9)
+            axes.errorbar(middle, i, xerr=(high - low) / 2, ecolor=INK, elinewidth=1.2, capsize=3, fmt="none")
+        axes.text(1.02, i, report.label(row), va="center", color=INK, fontsize=9)
     axes.set_yticks(y, [f"{row.measure}, {row.protocol}" for row in report.rows])
     axes.set_ylim(len(report.rows) - 0.4, -0.6)  # the first row at the top
     axes.set_xlim(0, 1)
     if report.percent:
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    axes.grid(axis="x", color=_GRID)
+    axes.grid(axis="x", color=GRID)
     axes.set_title(report.title, loc="left", fontsize=11)
-    axes.set_xlabel("lines: 95 % bootstrap intervals", color=_FAINT, fontsize=8, loc="left")
+    axes.set_xlabel("lines: 95 % bootstrap intervals", color=FAINT, fontsize=8, loc="left")
     return figure
 
 
@@ -60,9 +60,9 @@ def draw_reliability(bins: Sequence[Bin], title: str) -> "Figure":
 
     The area of a dot grows with the number of items in its bin.
     """
-    figure, axes = _new_figure(5.0, 5.0)
+    figure, (axes,) = new_figure(5.0, 5.0)
     stated, observed, count = np.array(bins, float).reshape(-1, 3).T
-    axes.plot([0.5, 1], [0.5, 1], color=_FAINT, linewidth=1, linestyle="--")
+    axes.plot([0.5, 1], [0.5, 1], color=FAINT, linewidth=1, linestyle="--")
     axes.plot(stated, observed, color=_COLORS["sound"], linewidth=1.6)
     # Drawn over the frame: the most important bin often lies in the corner at (1, 1).
     axes.scatter(
@@ -72,7 +72,7 @@ def draw_reliability(bins: Sequence[Bin], title: str) -> "Figure":
     axes.set_ylim(0, 1)
     axes.set_xlabel("stated probability")
     axes.set_ylabel("share that came true")
-    axes.grid(color=_GRID)
+    axes.grid(color=GRID)
     axes.set_title(title, loc="left", fontsize=10)
     return figure
 
@@ -97,15 +97,16 @@ def save_figure(figure: "Figure", file: Path) -> None:
     figure.savefig(file, dpi=_DPI, bbox_inches="tight", facecolor="white")
 
 
-def _new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
-    """A figure of this size in inches and its axes, without the frame at the top and at the right."""
+def new_figure(width: float, height: float, columns: int = 1) -> "tuple[Figure, Sequence[Axes]]":
+    """A figure of this size in inches and its axes side by side, without the frame at the top and at the right."""
     require_matplotlib()
     # Figure without pyplot: no global state to close, no display; savefig uses the Agg renderer.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=9)
-    return figure, axes
+    panels = figure.subplots(1, columns, squeeze=False)[0]
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0, labelsize=9)
+    return figure, panels

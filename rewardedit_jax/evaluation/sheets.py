@@ -70,7 +70,7 @@ class Sheet:
         self._draw.multiline_text((self._text_left, top + 24), wrapped, INK, self._body, spacing=6)
 
     def footer(self, text: str) -> None:
-        """Writes the line below the last row."""
+        """Writes the text below the last row; it may have several lines."""
         self._draw.text((_MARGIN, self._bottom), text, FAINT, self._small)
 
     @property

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL, report_editors
+from rewardedit_jax.shapes.comparison_report import report_editors
+from rewardedit_jax.shapes.editor_benchmark import BASELINE, COUNT, FULL
 from rewardedit_jax.shapes.examples import prepare_shapes
 from rewardedit_jax.shapes.preferences import prepare_shapes_preferences
 from rewardedit_jax.shapes.scorer_benchmark import report_scorers
@@ -60,7 +61,7 @@ EDITORS = Experiment(
     evaluation="{arm}/seed{seed}/evaluation",
     log="{arm}/seed{seed}/log.txt",
     benchmark=("shapes", "--model", "{training}", "--output", "{evaluation}"),
-    count_field="scenes",
+    count_field=COUNT,
     prepare_data=prepare_shapes,
     report=report_editors,
 )

@@ -1,4 +1,4 @@
-"""Reports on editors: a table of scores as text, Markdown and JSON, and a grid of pictures, one scene per row."""
+"""Tables of editors' scores as text, Markdown and JSON: means with gains over a baseline, and means by edit type."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -7,20 +7,13 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 
 from rewardedit_jax.evaluation.report import TextTable, plus_minus
-from rewardedit_jax.evaluation.sheets import Sheet
 from rewardedit_jax.reward import PERSPECTIVES
-from rewardedit_jax.shapes.examples import ShapesExample
-from rewardedit_jax.shapes.render import SIZE
 from rewardedit_jax.shapes.scene import EDIT_TYPES
 
 Scores = Float[np.ndarray, "seeds scenes 3"]  # 0..5; all arrays of a table: same scenes, same starting noise
-
-_SCALE = 4  # of the pictures in a grid: large enough to see their pixels
-_LEGEND = "f following   p preserving   q quality: scores 0..5 of the oracle judge"
 
 
 @dataclass(frozen=True)
@@ -145,41 +138,39 @@ def _claims(rows: Sequence[EditorRow]) -> tuple[Claim, ...]:
     return tuple(claims)
 
 
-@dataclass(frozen=True, eq=False)
-class Column:
-    """Pictures of all scenes under one heading, with their scores if they have any."""
+@dataclass(frozen=True)
+class TypeTable:
+    """Means over seeds and over the scenes of each edit type."""
 
-    title: str
-    pictures: UInt8[np.ndarray, "n h w 3"]
-    scores: Float[np.ndarray, "n 3"] | None = None
+    counts: Mapping[str, int]  # edit type → scenes; all types, in the order of `EDIT_TYPES`
+    rows: Mapping[tuple[str, str], Mapping[str, tuple[float, ...]]]  # (arm, asked) → type → mean of each perspective
 
+    def to_json(self) -> dict[str, Any]:
+        rows = [{"arm": arm, "asked": asked, "means": found} for (arm, asked), found in self.rows.items()]
+        return {"scenes": self.counts, "rows": rows}
 
-def choose_rows(scenes: Sequence[ShapesExample], count: int = 8) -> list[int]:
-    """Indices of the scenes to show: the first of each edit type, then the first of the others.
-
-    A fixed rule, so that nobody picks the scenes that look best.
-    """
-    types = [scene.edit_type for scene in scenes]
-    first = [types.index(edit_type) for edit_type in EDIT_TYPES if edit_type in types]
-    rest = [i for i in range(len(scenes)) if i not in first]
-    return (first + rest)[:count]
+    def table(self) -> TextTable:
+        heading = ["arm", "asked for", *(f"{name} ({count})" for name, count in self.counts.items())]
+        rows = [[*name, *(_slashed(found.get(kind)) for kind in self.counts)] for name, found in self.rows.items()]
+        note = f"Means by edit type, number of scenes in brackets: {'/'.join(PERSPECTIVES)}."
+        return TextTable(heading, rows, notes=[note])
 
 
-def draw_grid(
-    scenes: Sequence[ShapesExample], outputs: Sequence[Column], rows: Sequence[int]
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Grid of source, instruction, `outputs` and ideal of the chosen scenes, with scores under each output."""
-    source, ideal = (Column(name, np.stack([getattr(s, name) for s in scenes])) for name in ("source", "ideal"))
-    columns = (source, *outputs, ideal)
-    sheet = Sheet(len(rows), len(columns), _SCALE * SIZE, heading=34, footer=18, text_width=168)
-    sheet.text_heading("instruction")
-    sheet.footer(_LEGEND)
-    for place, column in enumerate(columns):
-        sheet.heading(place, column.title)
-        for row, i in enumerate(rows):
-            scores = () if column.scores is None else zip("fpq", column.scores[i], strict=True)
-            caption = "  ".join(f"{letter} {value:.1f}" for letter, value in scores)
-            sheet.picture(row, place, Image.fromarray(column.pictures[i]), [caption])
-    for row, i in enumerate(rows):
-        sheet.text(row, scenes[i].edit_type, scenes[i].instruction)
-    return np.asarray(sheet.image)
+def make_type_table(scores: Mapping[tuple[str, str], Scores], edit_types: Sequence[str]) -> TypeTable:
+    """A row for each (arm, reward asked for). A type without scenes has a column without means."""
+    types = np.asarray(edit_types)
+    counts = {kind: int((types == kind).sum()) for kind in EDIT_TYPES}
+    rows = {
+        name: {kind: tuple(_mean(array[:, types == kind])) for kind, count in counts.items() if count}
+        for name, array in scores.items()
+    }
+    return TypeTable(counts, rows)
+
+
+def _mean(scores: Scores) -> list[float]:
+    return scores.mean((0, 1), dtype=np.float64).tolist()
+
+
+def _slashed(values: Sequence[float] | None) -> str:
+    # One decimal: a type has few scenes, and seven columns have to fit a page.
+    return "–" if values is None else "/".join(f"{value:.1f}" for value in values)

@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from rewardedit_jax.shapes import wording
 from rewardedit_jax.shapes.faults import CLEAN, Faults, render_faulty, sample_faults
 from rewardedit_jax.shapes.oracle import judge
 from rewardedit_jax.shapes.render import SIZE, render, to_uint8
-from rewardedit_jax.shapes.scene import EDIT_TYPES, SPLITS, Edit, Split, choose, sample_case
+from rewardedit_jax.shapes.scene import EDIT_TYPES, SPLITS, Edit, Scene, Split, choose, sample_case
 
 PICTURES = ("source", "edited", "ideal")
 PICTURE = tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png")
@@ -50,7 +50,7 @@ def shapes_example(index: int, split: Split, seed: int = 0) -> ShapesExample:
     than its severity suggests.
     """
     # The order of the draws is part of the data: another order gives other examples.
-    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    rng = _generator(index, split, seed)
     scene, edit = sample_case(rng, split)
     faults = sample_faults(rng, scene, edit)
     source, ideal = to_uint8(render(scene)), to_uint8(render(edit.apply(scene)))
@@ -62,15 +62,26 @@ def shapes_example(index: int, split: Split, seed: int = 0) -> ShapesExample:
         source=source,
         edited=edited,
         scores=scores,
-        feedback=_feedback(rng, edit, faults, scores),
+        feedback=describe(rng, edit, faults, scores),
         ideal=ideal,
         edit_type=edit.type,
         severity=faults.severity,
     )
 
 
-def _feedback(rng: np.random.Generator, edit: Edit, faults: Faults, scores: np.ndarray) -> tuple[str, str, str]:
-    """One text for each perspective, "None" for a score of 5."""
+def example_case(index: int, split: Split, seed: int = 0) -> tuple[Scene, Edit]:
+    """The scene and the edit of example number `index`, which the example itself keeps as pictures only."""
+    return sample_case(_generator(index, split, seed), split)
+
+
+def _generator(index: int, split: Split, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, SPLITS.index(split), index])
+
+
+def describe(
+    rng: np.random.Generator, edit: Edit, faults: Faults, scores: Sequence[float] | np.ndarray
+) -> tuple[str, str, str]:
+    """Feedback on an edit with these faults: one text for each perspective, "None" for a score of 5."""
     quality = wording.damage(faults.damage, faults.severity[2]) if faults.damage else wording.UNCLEAN
     failures = _following_failure(edit, faults), _preserving_failure(edit, faults), quality
     return tuple(

@@ -46,9 +46,17 @@ class Faults:
 def sample_faults(rng: np.random.Generator, scene: Scene, edit: Edit) -> Faults:
     """Draws the three severities independently, then the faults."""
     severity = tuple(rng.choice(len(_SEVERITIES), 3, p=_SEVERITIES).tolist())
+    return sample_faults_of(rng, scene, edit, severity)
+
+
+def sample_faults_of(
+    rng: np.random.Generator, scene: Scene, edit: Edit, severity: tuple[int, int, int], wrong_edits: bool = True
+) -> Faults:
+    """Draws faults of the severities. Without `wrong_edits`, a failed edit is partial or missing, never another one."""
     following, preserving, quality = severity
     made, done = edit, following / CLEAN
-    if following < CLEAN and rng.random() < _WRONG_SHARE[following]:
+    # `wrong_edits` first: the draw is part of the data of examples.
+    if wrong_edits and following < CLEAN and rng.random() < _WRONG_SHARE[following]:
         wrong = _wrong_edit(rng, scene, edit)  # None where the type has no other edit: the edit is then partial
         made, done = (wrong, 1.0) if wrong else (edit, done)
     unrequested, share = None, 0.0

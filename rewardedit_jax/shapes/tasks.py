@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
@@ -24,8 +25,8 @@ from rewardedit_jax.reward import PERSPECTIVES, Reward, join_feedback
 from rewardedit_jax.scoring.recipe import PREFERENCES, ScoringData, ScoringRecipe
 from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.shapes.editor_benchmark import edit_scenes, held_out_scenes, score
-from rewardedit_jax.shapes.editor_report import Column, choose_rows, draw_grid
 from rewardedit_jax.shapes.examples import ShapesSource, prepare_shapes
+from rewardedit_jax.shapes.picture_grid import Column, choose_rows, draw_grid
 from rewardedit_jax.shapes.preferences import ShapesPreferences, prepare_shapes_preferences
 from rewardedit_jax.shapes.scorer_benchmark import evaluate_scorer, held_out_groups, score_groups
 from rewardedit_jax.shapes.words import words_loss
@@ -211,12 +212,14 @@ class ShapesAutoencoderTask:
 def shapes_evaluator(task: EditingTask, config: ConfigDict, count: int = 64) -> Evaluator:
     """Mean scores of held-out scenes at the best reward, and a picture grid."""
     scenes = held_out_scenes(count)
+    # Not ranked by the editor's own scores, so that every step shows the same scenes.
+    rows = choose_rows(scenes, np.stack([scene.scores for scene in scenes]))
     reward = Reward() if config.reward.layout else None  # without a layout, the editor has no reward modules
 
     def evaluate(params: Mapping[str, Any], step: int) -> dict[str, Any]:
         pictures = edit_scenes(task.with_params(params), scenes, reward)
         scores = score(pictures, scenes)
-        grid = draw_grid(scenes, [Column(f"step {step}", pictures, scores)], choose_rows(scenes))
+        grid = draw_grid(scenes, [Column(f"step {step}", pictures, scores)], rows, "imperfect edits as in training")
         return {**dict(zip(PERSPECTIVES, scores.mean(0), strict=True)), "grid": grid}
 
     return evaluate

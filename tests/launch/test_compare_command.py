@@ -59,7 +59,9 @@ def test_a_half_done_comparison_of_editors_is_completed(folder, half_done):
     assert "Δ following" in table
     assert BASELINE in alone
     assert Image.open(half_done / "grid.png").width > width
-    assert {"table.txt", "table.md", "table.json", "grid.png"} <= {file.name for file in half_done.iterdir()}
+    assert {"table.txt", "table.md", "table.json", "grid.png", "curve.png"} <= {
+        file.name for file in half_done.iterdir()
+    }
     records = (half_done / "reward" / "seed0" / "training" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(record)["step"] for record in records] == [1, 2, 3, 4]
 

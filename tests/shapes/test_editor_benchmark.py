@@ -8,13 +8,13 @@ import pytest
 from ml_collections import ConfigDict
 from tiny_models import tiny_editor
 
-from rewardedit_jax.data.clip_tokenizer import encode_texts
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.task import EditingTask
-from rewardedit_jax.reward import PERSPECTIVES, Reward, join_feedback
-from rewardedit_jax.shapes import shapes_example, vocabulary_texts
+from rewardedit_jax.reward import PERSPECTIVES, Reward
+from rewardedit_jax.shapes import editor_benchmark, shapes_example
+from rewardedit_jax.shapes.asked import FURTHER, asked_reward
 from rewardedit_jax.shapes.editor_benchmark import (
-    ASKED,
+    FURTHER_SCENES,
     SETTINGS,
     Result,
     edit_scenes,
@@ -40,11 +40,12 @@ def rewarded():
 
 @dataclass(frozen=True)
 class Knowing(Editor):
-    """Returns the ideal edit, or the unchanged source for the worst reward."""
+    """Returns the ideal edit, or the unchanged source where the reward has a 0 for following."""
 
     def edit(self, image, instruction, *, reward, seed, output, **settings):
-        ideal = {scene.source.tobytes(): scene.ideal for scene in held_out_scenes(len(image))}
-        edited = image if reward == ASKED["0"] else [ideal[source.tobytes()] for source in image]
+        scenes = held_out_scenes(len(image))
+        rewards = reward if isinstance(reward, list) else [reward] * len(scenes)
+        edited = [s.source if r and r.following == 0 else s.ideal for s, r in zip(scenes, rewards, strict=True)]
         return np.stack(edited).astype(np.float32) / 255
 
 
@@ -59,9 +60,33 @@ def test_perfect_edits_score_best_and_none_at_all_follows_nothing(scenes, reward
     np.testing.assert_allclose(result.scores["0"], [[0, 5, 5]] * 8, atol=0.1)
 
 
+def test_further_rewards_are_asked_for_on_the_first_scenes(rewarded, monkeypatch):
+    monkeypatch.setattr(editor_benchmark, "FURTHER_SCENES", 3)
+    result = evaluate_editor(knowing(rewarded), held_out_scenes(8))
+    assert list(result.further) == list(FURTHER)
+    assert set(result.further).isdisjoint(result.pictures)
+    np.testing.assert_allclose(result.further["following 0"], [[0, 5, 5]] * 3, atol=0.1)
+    np.testing.assert_allclose(result.further["quality 0"], 5, atol=0.1)
+    assert FURTHER_SCENES == 64
+
+
+def test_every_scene_has_a_reward_of_its_own(scenes, rewarded, monkeypatch):
+    asked = []
+
+    def record(editor, some, reward, settings=SETTINGS):
+        asked.append(reward)
+        return np.stack([scene.source for scene in some])
+
+    monkeypatch.setattr(editor_benchmark, "edit_scenes", record)
+    evaluate_editor(rewarded, scenes)
+    assert asked[2] == [asked_reward("0", i) for i in range(8)]
+    assert len({reward.texts for reward in asked[2]}) == 8
+
+
 def test_editor_without_reward_modules_is_asked_for_none(scenes):
     result = evaluate_editor(knowing(tiny_editor()), scenes)
     assert list(result.scores) == ["none"]
+    assert not result.further
 
 
 def test_scenes_are_those_of_every_test_split(scenes):
@@ -88,37 +113,27 @@ def test_same_noise_whatever_else_is_edited(scenes, rewarded):
 
 
 def test_reward_reaches_the_editor(scenes, rewarded):
-    best, worst = (edit_scenes(rewarded, scenes[:4], ASKED[label], QUICK) for label in "50")
+    rewards = [[asked_reward(label, i) for i in range(4)] for label in "50"]
+    best, worst = (edit_scenes(rewarded, scenes[:4], asked, QUICK) for asked in rewards)
     assert np.abs(best.astype(int) - worst).max() > 2
 
 
-def test_texts_asked_for_are_the_worlds_and_fit_the_encoder(rewarded):
-    world = set(vocabulary_texts())
-    for label, reward in ASKED.items():
-        assert reward.scores.tolist() == [float(label)] * 3
-        assert set(reward.texts) <= world
-        assert not encode_texts(rewarded.base.tokenizer, [join_feedback(reward.texts, PERSPECTIVES)]).cut.any()
-
-
-def test_training_knows_the_texts_asked_for():
-    """Each text comes with its own score, in its own perspective, in training pairs."""
-    seen = {(i, s, t) for k in range(400) for i, s, t in _rewards(shapes_example(k, "train"))}
-    for label in "30":
-        assert {(i, float(label), text) for i, text in enumerate(ASKED[label].texts)} <= seen
-
-
-def _rewards(example):
-    return [(i, score, text) for i, (score, text) in enumerate(zip(example.scores, example.feedback, strict=True))]
+def test_each_scene_is_edited_under_its_own_reward(scenes, rewarded):
+    """Two rewards in one list give what each of them gives alone."""
+    low, high = (edit_scenes(rewarded, scenes[:2], Reward(*[score] * 3), QUICK) for score in (0, 5))
+    mixed = edit_scenes(rewarded, scenes[:2], [Reward(0, 0, 0), Reward()], QUICK)
+    np.testing.assert_array_equal(mixed, [low[0], high[1]])
 
 
 def test_result_survives_its_files(tmp_path, scenes):
     pictures = np.stack([scene.edited for scene in scenes])
-    result = Result({"5": score(pictures, scenes)}, {"5": pictures})
+    result = Result({"5": score(pictures, scenes)}, {"5": pictures}, {"1": score(pictures[:2], scenes[:2])})
     result.save(tmp_path / "a", {"model": "m"})
-    assert json.loads((tmp_path / "a" / "result.json").read_text())["scenes"] == 8
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["count"] == 8
     again = Result.load(tmp_path / "a")
     np.testing.assert_allclose(again.scores["5"], result.scores["5"], atol=1e-4)
     np.testing.assert_array_equal(again.pictures["5"], pictures)
+    np.testing.assert_allclose(again.further["1"], result.further["1"], atol=1e-4)
     assert {p.name for p in (tmp_path / "a").iterdir()} == {"result.json", "pictures.npz"}
 
 

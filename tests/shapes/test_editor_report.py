@@ -1,4 +1,4 @@
-"""Reports on editors: arithmetic of tables against numbers worked out by hand, and what a grid shows where."""
+"""Tables of editors: their arithmetic against numbers worked out by hand."""
 
 import json
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from rewardedit_jax.shapes import EDIT_TYPES
-from rewardedit_jax.shapes.editor_benchmark import held_out_scenes
-from rewardedit_jax.shapes.editor_report import Column, choose_rows, draw_grid, make_table, means
+from rewardedit_jax.shapes.editor_report import make_table, make_type_table, means
 
 BASE = ("plain", "none")
 
@@ -95,60 +94,21 @@ def test_unequal_scenes_cannot_be_paired():
         make_table({BASE: scores([1, 2]), ("reward", "5"): scores([1, 2, 3])}, BASE)
 
 
-@pytest.fixture(scope="module")
-def scenes():
-    return held_out_scenes(40)
+def test_means_by_edit_type():
+    """Over the scenes of the type and over seeds, with as many scenes as there are."""
+    found = make_type_table({BASE: scores([1, 2, 4], [3, 2, 5])}, ["add", "style", "add"])
+    assert found.rows[BASE] == {"add": pytest.approx((3.25, 2.25, 4)), "style": pytest.approx((2, 1, 4))}
+    assert {kind: count for kind, count in found.counts.items() if count} == {"add": 2, "style": 1}
+    assert list(found.counts) == list(EDIT_TYPES)
 
 
-def flat(color, n):
-    return np.full((n, 32, 32, 3), color, np.uint8)
-
-
-def columns_of(grid, color):
-    """Left edges of the runs of a colour in the first row of the grid that has it, and their total width."""
-    found = (grid == np.asarray(color)).all(-1)
-    row = found[found.any(1)][0]
-    return np.flatnonzero(np.diff(np.concatenate([[False], row]).astype(int)) == 1).tolist(), int(row.sum())
-
-
-def test_rows_begin_with_one_of_each_type(scenes):
-    rows = choose_rows(scenes)
-    assert len(set(rows)) == len(rows) == 8
-    assert [scenes[i].edit_type for i in rows[:7]] == list(EDIT_TYPES)
-    assert all(scenes[j].edit_type != scenes[i].edit_type for i in rows[:7] for j in range(i))  # each the first
-    assert rows[7] == min(set(range(8)) - set(rows[:7]))
-
-
-def test_fewer_scenes_than_rows(scenes):
-    assert sorted(choose_rows(scenes[:5])) == list(range(5))
-
-
-def test_every_output_has_its_column(scenes):
-    red, blue = (255, 0, 1), (1, 0, 254)  # no pixel of a scene has these
-    outputs = [Column("a", flat(red, 40), np.ones((40, 3), np.float32)), Column("b", flat(blue, 40))]
-    grid = draw_grid(scenes, outputs, choose_rows(scenes))
-    (left_a,), width_a = columns_of(grid, red)
-    (left_b,), width_b = columns_of(grid, blue)
-    assert width_a == width_b == 4 * 32
-    assert left_b - left_a > 4 * 32
-    for color in (red, blue):
-        assert (grid == np.asarray(color)).all(-1).sum() == 8 * 128 * 128  # nothing is drawn over
-
-
-def test_size_follows_rows_and_columns(scenes):
-    output = Column("a", flat(0, 40))
-    small = draw_grid(scenes, [output], [0, 1])
-    assert draw_grid(scenes, [output], [0, 1, 2]).shape[0] - small.shape[0] > 128
-    wider = draw_grid(scenes, [output, output], [0, 1])
-    assert wider.shape[0] == small.shape[0]
-    assert wider.shape[1] - small.shape[1] > 128
-    assert small.dtype == np.uint8
-
-
-def test_source_and_ideal_are_shown_as_they_are(scenes):
-    grid = draw_grid(scenes, [], [3])
-    windows = np.lib.stride_tricks.sliding_window_view(grid, (128, 128, 3))[:, :, 0]
-    for picture in (scenes[3].source, scenes[3].ideal):
-        large = picture.repeat(4, 0).repeat(4, 1)
-        corner = (windows[:, :, 0, 0] == large[0, 0]).all(-1) & (windows[:, :, 64, 64] == large[64, 64]).all(-1)
-        assert any((windows[y, x] == large).all() for y, x in np.argwhere(corner))
+def test_forms_of_the_table_by_edit_type():
+    table = make_type_table({BASE: scores([1, 2]), ("reward", "5"): scores([3, 4])}, ["add", "local"])
+    heading, _, plain, rewarded, *notes = table.table().to_text().splitlines()
+    assert heading.split("  ")[0] == "arm"
+    assert heading.index("local (1)") == plain.index("2.0/1.0/4.0") == rewarded.index("4.0/3.0/4.0")
+    assert plain.count("–") == rewarded.count("–") == len(EDIT_TYPES) - 2
+    assert "following/preserving/quality" in notes[-1]
+    entry = json.loads(json.dumps(table.to_json()))
+    assert entry["scenes"]["remove"] == 0
+    assert entry["rows"][1] == {"arm": "reward", "asked": "5", "means": {"add": [3, 2, 4], "local": [4, 3, 4]}}
