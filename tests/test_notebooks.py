@@ -1,10 +1,14 @@
 """Each notebook runs from the first cell to the last when nothing but its file is there, and installs what it needs."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.parse import quote
 
 import nbformat
 import pytest
@@ -72,6 +76,48 @@ def test_the_first_cell_of_a_lone_notebook_installs_the_repository(monkeypatch, 
         exec(cell, {})
     exec(cell.replace('REPOSITORY = ""', 'REPOSITORY = "https://host/owner/repository"'), {})
     assert installed == ["git+https://host/owner/repository"]
+
+
+@pytest.fixture
+def colab(monkeypatch, tmp_path):
+    """A machine with the variables of Colab, whose notebook server tells the path that it is given."""
+
+    class Sessions(BaseHTTPRequestHandler):
+        path_of_notebook = ""
+
+        def do_GET(self):
+            self.send_response(200 if self.path == "/api/sessions" else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps([{"name": "edit.ipynb", "path": self.path_of_notebook}]).encode())
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.chdir(tmp_path)
+    with HTTPServer(("127.0.0.1", 0), Sessions) as server:
+        monkeypatch.setenv("COLAB_JUPYTER_IP", "127.0.0.1")
+        monkeypatch.setenv("KMP_TARGET_PORT", str(server.server_port))
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield Sessions
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_colab_the_repository_is_the_one_that_the_notebook_was_opened_from(colab, installed, name):
+    file = "https://github.com/an-owner/a.repository/blob/main/colabs/edit.ipynb"
+    colab.path_of_notebook = f"fileId={quote(file)}"
+    exec(code_cells(name)[0], {})
+    assert installed == ["git+https://github.com/an-owner/a.repository"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_colab_a_notebook_from_elsewhere_asks_for_the_repository(colab, installed, monkeypatch, name):
+    colab.path_of_notebook = "fileId=1a2B3c"  # Google Drive
+    with pytest.raises(RuntimeError, match="set REPOSITORY"):
+        exec(code_cells(name)[0], {})
+    monkeypatch.setenv("KMP_TARGET_PORT", "1")  # nobody answers
+    with pytest.raises(RuntimeError, match="set REPOSITORY"):
+        exec(code_cells(name)[0], {})
 
 
 @pytest.mark.parametrize("name", NAMES)
