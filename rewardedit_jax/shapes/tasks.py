@@ -109,7 +109,8 @@ class ShapesEditingTask(EditingTask):
         if not self._weight:
             return inputs
         # An editor without reward modules does not read the feedback, but its text encoder is to know the words.
-        texts = [*instructions, *(join_feedback(reward.texts) for reward in rewards)]
+        # Triplets of a user's own may have no feedback.
+        texts = [*instructions, *(join_feedback(reward.texts) if reward else "" for reward in rewards)]
         return inputs, encode_texts(self.base.tokenizer, texts).ids.reshape(2, len(instructions), -1).swapaxes(0, 1)
 
     def loss(

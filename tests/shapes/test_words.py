@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tiny_models import draw, get_config, tiny_text_encoder
 
-from rewardedit_jax.data.clip_tokenizer import encode_texts
+from rewardedit_jax.data.clip_tokenizer import encode_texts, warn_cut
+from rewardedit_jax.reward import Reward
 from rewardedit_jax.shapes.tasks import ShapesEditingTask
 from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 from rewardedit_jax.shapes.words import words_loss
@@ -53,3 +54,13 @@ def test_the_task_adds_the_words_of_both_texts(tmp_path):
     uniform = np.log(task.base.text_encoder.config.vocab_size)
     np.testing.assert_allclose(metrics["words"], uniform, rtol=1e-5)
     np.testing.assert_allclose(losses[0.5] - losses[0.0], 0.5 * uniform, rtol=1e-5)
+
+
+def test_a_record_without_feedback_has_the_words_of_its_instruction_alone(tmp_path):
+    config = get_config("ip2p", "debug")
+    config.data.root, config.words_weight = str(tmp_path), 0.5
+    pictures = [np.zeros((32, 32, 3), np.uint8)] * 2
+    task = ShapesEditingTask(config)
+    _, texts = task.read(pictures, TEXTS[:2], [None, Reward()], warn_cut)
+    expected = encode_texts(task.base.tokenizer, [TEXTS[0], "", TEXTS[1], "None; None; None"]).ids
+    np.testing.assert_array_equal(texts.reshape(4, -1), expected)
