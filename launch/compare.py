@@ -24,10 +24,9 @@ def parse() -> Comparison:
     p.add_argument("--arms", nargs="+", default=(), metavar="ARM",
                    help=f"what to train (default: all). Editors: {', '.join(EDITORS.arms)}. "
                    f"Scorers: {', '.join(SCORERS.arms)}; all others start from ratings")  # fmt: skip
-    p.add_argument(
-        "--seeds", type=partial(whole_number, least=1), default=1, help="trainings of each arm (default: %(default)s)"
-    )
-    p.add_argument("--count", type=partial(whole_number, least=1), default=256,
+    at_least_one = partial(whole_number, least=1)
+    p.add_argument("--seeds", type=at_least_one, default=1, help="trainings of each arm (default: %(default)s)")
+    p.add_argument("--count", type=at_least_one, default=256,
                    help="held-out scenes, or groups of edits, to evaluate on (default: %(default)s)")  # fmt: skip
     p.add_argument("--workdir", required=True, type=local_path, help="directory of trainings, table and pictures")
     a, overrides = p.parse_known_args()

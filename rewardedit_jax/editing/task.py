@@ -1,13 +1,12 @@
 """The editing task: what the trainer needs to train an editor on imperfect edits and their rewards."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from rewardedit_jax.bases import base_named
@@ -20,7 +19,6 @@ from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.objective import editing_loss
 from rewardedit_jax.editing.recipe import SOURCES, EditingRecipe
 from rewardedit_jax.params import Params
-from rewardedit_jax.reward import Reward
 from rewardedit_jax.training.recipe import TrainingRecipe, check_recipe
 from rewardedit_jax.training.task import Evaluator
 
@@ -77,15 +75,9 @@ class EditingTask:
     ) -> tuple[Float[Array, " b"], Mapping[str, Float[Array, " b"]]]:
         return editing_loss(self.base, params, self.dropout, batch, rng), {}
 
-    def read(
-        self,
-        sources: Sequence[UInt8[np.ndarray, "H W 3"]],
-        instructions: Sequence[str],
-        rewards: Sequence[Reward | None],
-        report_cut: ReportCut,
-    ) -> Any:
-        """The inputs of a batch of records; a task whose loss needs more of them overrides this."""
-        return self.base.read(sources, instructions, rewards, report_cut)
+    def read(self, *request: Any, report_cut: ReportCut) -> Any:
+        """`Base.read` of a batch of records; a task whose loss needs more of them overrides this."""
+        return self.base.read(*request, report_cut)
 
     def batches(self, start: int) -> Iterator[EditBatch]:
         # One counter per run; the threads of the pipeline share it.

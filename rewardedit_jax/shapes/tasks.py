@@ -104,8 +104,8 @@ class ShapesEditingTask(EditingTask):
         """The train split of `data.train` and `data.test` examples, written under `data.root` on first use."""
         return _train_split(data) if data.name == NAME else super().open_source(data)
 
-    def read(self, sources, instructions, rewards, report_cut) -> Any:
-        inputs = super().read(sources, instructions, rewards, report_cut)
+    def read(self, sources, instructions, rewards, *, report_cut) -> Any:
+        inputs = super().read(sources, instructions, rewards, report_cut=report_cut)
         if not self._weight:
             return inputs
         # An editor without reward modules does not read the feedback, but its text encoder is to know the words.

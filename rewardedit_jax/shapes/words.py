@@ -14,10 +14,10 @@ from rewardedit_jax.params import Params
 
 
 def words_loss(encoder: CLIPTextModel, params: Params, ids: Int[Array, "b l"]) -> Float[Array, " b"]:
-    """Cross-entropy of the words of each text, all equally likely, given its pooled state: 0 is out of reach, the
-    entropy of a text of n words is log n.
+    """Cross-entropy of the words of each text, all equally likely, given its pooled state; 0 for a text without words.
 
-    The logit of a word is the product of the pooled state and the embedding of the word: no further parameters.
+    For n different words it is at least log n. The logit of a word is the product of the pooled state and the embedding
+    of the word: there are no further parameters.
     """
     pooled = encoder.apply({"params": params}, ids).pooled
     embedding = params["embeddings"]["token_embedding"]["embedding"]

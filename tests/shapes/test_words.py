@@ -61,6 +61,6 @@ def test_a_record_without_feedback_has_the_words_of_its_instruction_alone(tmp_pa
     config.data.root, config.words_weight = str(tmp_path), 0.5
     pictures = [np.zeros((32, 32, 3), np.uint8)] * 2
     task = ShapesEditingTask(config)
-    _, texts = task.read(pictures, TEXTS[:2], [None, Reward()], warn_cut)
+    _, texts = task.read(pictures, TEXTS[:2], [None, Reward()], report_cut=warn_cut)
     expected = encode_texts(task.base.tokenizer, [TEXTS[0], "", TEXTS[1], "None; None; None"]).ids
     np.testing.assert_array_equal(texts.reshape(4, -1), expected)
