@@ -137,6 +137,9 @@ def shapes(config: ConfigDict) -> None:
 def debug(config: ConfigDict) -> None:
     """The shapes variant in seconds, to check that everything runs; it learns nothing."""
     config.steps, config.batch_size = 4, 4
+    # Most of the time is compilation, which grows with the number of layers.
+    config.network.text.num_hidden_layers = 1
+    config.network.vision.update(depth=1, fullatt_block_indexes=(0,))
     config.data.update(root="runs/debug-data", train=16, test=8)
     config.optimizer.warmup_steps = 1
     config.log_every, config.checkpoint_every = 1, 2

@@ -5,6 +5,7 @@ A parameter tree is a nested dict of arrays. The path of a parameter is its keys
 trains, how parameters are sharded, and what is frozen are all lists of such rules.
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Sequence
@@ -57,11 +58,15 @@ def merge_params(trained: Params, frozen: Params) -> Params:
     return unflatten_dict({**flatten_dict(trained), **flatten_dict(frozen)})
 
 
+@functools.cache  # traces the whole network, and a run asks about each network several times
 def abstract_params(module: nn.Module) -> Params:
     """Shapes and dtypes (`jax.ShapeDtypeStruct`) of a network's parameters, without computing them.
 
     Args:
       module: has a method `example_inputs()`, the smallest inputs that reach every parameter.
+
+    Returns:
+      One tree for all calls with equal modules: do not change it.
     """
     return jax.eval_shape(lambda: module.init(jax.random.key(0), *module.example_inputs()))["params"]
 

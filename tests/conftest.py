@@ -1,5 +1,6 @@
 """What all tests share: compiled programs, the reference editor, third-party data, and calls from outside."""
 
+import gc
 import json
 import os
 import runpy
@@ -19,6 +20,10 @@ os.environ |= {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # programs here run for milliseconds and compile for seconds
 }
+
+
+# Tracing leaves many objects that live on. With Python's own thresholds, looking through them took a tenth of the time.
+gc.set_threshold(200_000, 20, 100)
 
 
 @pytest.fixture(scope="session")

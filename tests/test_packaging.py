@@ -95,6 +95,13 @@ def test_every_folder_with_code_is_packaged(settings):
     assert {".".join(folder.relative_to(ROOT).parts) for folder in folders} == set(settings["packages"])
 
 
+@pytest.mark.oracle
+def test_the_package_leaves_pytorch_alone():
+    """transformers loads it, where it is installed, for classes beyond tokenizers: a second of every command."""
+    code = "import rewardedit_jax, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 @pytest.mark.slow
 def test_the_wheel_edits_outside_the_checkout(tmp_path):
     # A copy, as a build leaves files in its folder.

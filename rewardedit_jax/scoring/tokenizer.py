@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 from absl import logging
 from jaxtyping import Int32
+from tokenizers import AddedToken
 
 from rewardedit_jax.data.clip_tokenizer import without_torch_advisory
 from rewardedit_jax.scoring.prompts import IMAGE_TOKEN, NO_SYSTEM, QWEN_SYSTEM, RESERVED_TOKENS, REWARD_TOKEN
 from rewardedit_jax.weights.files import read_json
 from rewardedit_jax.weights.hub import TOKENIZER_FILES, ModelNotFound, find_tokenizer
 from rewardedit_jax.weights.tokenizer_files import load_tokenizer
-
-with without_torch_advisory():
-    from transformers import AddedToken, AutoTokenizer
 
 # The beginning of a conversation in Qwen's chat format, with or without a system turn.
 _BEGINNING = re.compile(r"(<\|im_start\|>system\n(?P<system>.*?)<\|im_end\|>\n)?<\|im_start\|>user\n", re.DOTALL)
@@ -98,6 +96,10 @@ def load_scorer_tokenizer(directory: str | Path, base: str | Path | None = None)
       FileNotFoundError: files are missing; names them and their directory.
       ValueError: the files are damaged, or the tokenizer has no image token.
     """
+    # Where PyTorch is installed, this import loads it: a second that an editor does not need.
+    with without_torch_advisory():
+        from transformers import AutoTokenizer
+
     found = _find(Path(directory), base)
     tokenizer = load_tokenizer(AutoTokenizer.from_pretrained, found)
     # transformers resets truncation and padding from tokenizer.json at the first call. Two threads that do so at the

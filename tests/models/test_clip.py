@@ -22,6 +22,7 @@ from rewardedit_jax.models.clip import (
     end_of_text,
     quick_gelu,
 )
+from rewardedit_jax.params import abstract_params
 from rewardedit_jax.weights.engine import WeightMismatch, export_tensors, import_tensors
 from rewardedit_jax.weights.stable_diffusion import text_table, vision_table
 
@@ -44,10 +45,6 @@ TOWERS = {
 }
 
 
-def abstract(module):
-    return jax.eval_shape(lambda: module.init(jax.random.key(0), *module.example_inputs()))["params"]
-
-
 def random_params(module, seed=0):
     rng = np.random.default_rng(seed)
 
@@ -57,7 +54,7 @@ def random_params(module, seed=0):
             return 0.1 * x + path.endswith("scale")
         return x if path.endswith("embedding") else x / np.sqrt(np.prod(leaf.shape[:-1]))
 
-    flat = flatten_dict(abstract(module), sep="/")
+    flat = flatten_dict(abstract_params(module), sep="/")
     return unflatten_dict({path: draw(path, leaf).astype(leaf.dtype) for path, leaf in flat.items()}, sep="/")
 
 
@@ -101,7 +98,7 @@ def test_a_shorter_text_is_the_start_of_a_longer_one():
 
 def test_a_text_longer_than_the_positions_is_refused():
     with pytest.raises(ValueError, match=r"10 tokens.*max_position_embeddings=9"):
-        jax.eval_shape(CLIPTextModel(TEXT).apply, {"params": abstract(CLIPTextModel(TEXT))}, token_ids(1, 10))
+        jax.eval_shape(CLIPTextModel(TEXT).apply, {"params": abstract_params(CLIPTextModel(TEXT))}, token_ids(1, 10))
 
 
 @pytest.mark.parametrize(
@@ -177,12 +174,12 @@ def test_half_precision_keeps_close_and_parameters_keep_their_type(tower):
     make, config, _, _ = TOWERS[tower]
     x = token_ids(2, 9) if tower == "text" else images(2, 12, 12, 3)
     single, half = make(config), make(config, dtype=jnp.bfloat16)
-    assert {leaf.dtype for leaf in jax.tree.leaves(abstract(half))} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(abstract_params(half))} == {jnp.dtype("float32")}
     params = random_params(single)
     expected, states = call(single, params, x), call(half, params, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(states)} == {jnp.dtype("bfloat16")}
     np.testing.assert_allclose(states.pooled.astype(jnp.float32), expected.pooled, atol=0.1)
-    stored = abstract(make(config, param_dtype=jnp.bfloat16))
+    stored = abstract_params(make(config, param_dtype=jnp.bfloat16))
     assert {leaf.dtype for leaf in jax.tree.leaves(stored)} == {jnp.dtype("bfloat16")}
 
 
@@ -190,14 +187,14 @@ def test_half_precision_keeps_close_and_parameters_keep_their_type(tower):
     ("module", "count"), [(CLIPTextModel(SD15_TEXT), 123_060_480), (CLIPVisionModel(VIT_L), 303_966_208)]
 )
 def test_published_sizes(module, count):
-    assert sum(leaf.size for leaf in jax.tree.leaves(abstract(module))) == count
+    assert sum(leaf.size for leaf in jax.tree.leaves(abstract_params(module))) == count
 
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_partition_rules_cover_every_parameter(tower):
     make, config, _, rules = TOWERS[tower]
     used = set()
-    for path, leaf in flatten_dict(abstract(make(config)), sep="/").items():
+    for path, leaf in flatten_dict(abstract_params(make(config)), sep="/").items():
         (regex, spec), *_ = [rule for rule in rules if re.fullmatch(rule[0], path)]
         used.add(regex)
         assert len(spec) <= leaf.ndim, path
@@ -272,7 +269,9 @@ def test_import_undoes_export(tower):
     make, config, table, _ = TOWERS[tower]
     params = random_params(make(config))
     tensors = export_tensors(params, table(config))
-    jax.tree.map(np.testing.assert_array_equal, import_tensors(tensors, table(config), abstract(make(config))), params)
+    jax.tree.map(
+        np.testing.assert_array_equal, import_tensors(tensors, table(config), abstract_params(make(config))), params
+    )
 
 
 @pytest.mark.parametrize("tower", TOWERS)
@@ -283,13 +282,15 @@ def test_older_and_newer_names_are_read(prefix, tower):
     tensors = export_tensors(params, table(config)) | {f"{tower}_model.embeddings.position_ids": np.arange(9)}
     if not prefix:
         tensors = {name.removeprefix(f"{tower}_model."): tensor for name, tensor in tensors.items()}
-    jax.tree.map(np.testing.assert_array_equal, import_tensors(tensors, table(config), abstract(make(config))), params)
+    jax.tree.map(
+        np.testing.assert_array_equal, import_tensors(tensors, table(config), abstract_params(make(config))), params
+    )
 
 
 def test_a_file_of_the_other_tower_is_told_from_the_right_one():
     tensors = export_tensors(random_params(CLIPVisionModel(VISION)), vision_table(VISION))
     with pytest.raises(WeightMismatch, match="parameter final_layer_norm/scale: no tensor fills it"):
-        import_tensors(tensors, text_table(TEXT), abstract(CLIPTextModel(TEXT)))
+        import_tensors(tensors, text_table(TEXT), abstract_params(CLIPTextModel(TEXT)))
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +307,7 @@ def test_reference_states(reference):
     config, tensors, expected = reference
     config = CLIPTextConfig.from_hf(config)
     module = CLIPTextModel(config)
-    params = import_tensors(tensors, text_table(config), abstract(module))
+    params = import_tensors(tensors, text_table(config), abstract_params(module))
     states = call(module, params, jnp.asarray(expected["token_ids"]))
     np.testing.assert_allclose(states.last_hidden, expected["last_hidden"], atol=3e-5)
     np.testing.assert_allclose(states.pooled, expected["pooled"], atol=3e-5)
@@ -317,7 +318,7 @@ def test_reference_states(reference):
 def test_written_names_are_those_of_transformers_4(reference):
     config, tensors, _ = reference
     config = CLIPTextConfig.from_hf(config)
-    params = import_tensors(tensors, text_table(config), abstract(CLIPTextModel(config)))
+    params = import_tensors(tensors, text_table(config), abstract_params(CLIPTextModel(config)))
     written = export_tensors(params, text_table(config))
     assert written.keys() == tensors.keys()
     for name, tensor in tensors.items():

@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+from rewardedit_jax.params import abstract_params
 from rewardedit_jax.weights.engine import export_tensors, import_tensors
 from rewardedit_jax.weights.stable_diffusion import text_table, vision_table
 
@@ -65,7 +66,7 @@ def vision_oracle(config):
 
 
 def read(tensors, module, table):
-    wanted = jax.eval_shape(lambda: module.init(jax.random.key(0), *module.example_inputs()))["params"]
+    wanted = abstract_params(module)
     return import_tensors(tensors, table(module.config), wanted)
 
 

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from paths import REFERENCES
 
 from rewardedit_jax.models.vae import PARTITION_RULES, AutoencoderConfig, AutoencoderKL, DownBlock, Posterior
+from rewardedit_jax.params import abstract_params
 from rewardedit_jax.weights.engine import WeightMismatch, export_tensors, import_tensors
 from rewardedit_jax.weights.stable_diffusion import vae_table
 
@@ -22,8 +23,7 @@ SD15 = AutoencoderConfig(block_out_channels=(128, 256, 512, 512), layers_per_blo
 
 
 def abstract(config, **types):
-    module = AutoencoderKL(config, **types)
-    return jax.eval_shape(lambda: module.init(jax.random.key(0), *module.example_inputs()))["params"]
+    return abstract_params(AutoencoderKL(config, **types))
 
 
 def random_params(config, seed=0):

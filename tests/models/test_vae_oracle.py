@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
+from rewardedit_jax.params import abstract_params
 from rewardedit_jax.weights.engine import export_tensors, import_tensors
 from rewardedit_jax.weights.stable_diffusion import vae_table
 
@@ -60,7 +61,7 @@ def load(directory):
     """Our network and parameters from a directory that diffusers wrote."""
     config = AutoencoderConfig.from_hf(json.loads((directory / "config.json").read_text()))
     module = AutoencoderKL(config)
-    wanted = jax.eval_shape(lambda: module.init(jax.random.key(0), *module.example_inputs()))["params"]
+    wanted = abstract_params(module)
     return module, import_tensors(load_file(directory / WEIGHTS), vae_table(config), wanted)
 
 

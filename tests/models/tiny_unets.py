@@ -9,6 +9,7 @@ from tiny_models import draw
 
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
+from rewardedit_jax.params import abstract_params
 
 TEXT_WIDTH = 12
 SD1 = UNetConfig(
@@ -42,8 +43,7 @@ def with_reward(config=SD1, **reward):
 
 
 def abstract(config, **types):
-    module = UNet(config, **types)
-    return jax.eval_shape(lambda: module.init(jax.random.key(0), *module.example_inputs()))["params"]
+    return abstract_params(UNet(config, **types))
 
 
 def count(params):

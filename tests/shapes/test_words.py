@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_models import draw, get_config, tiny_text_encoder
+from tiny_models import draw, get_config, tiny_editor, tiny_text_encoder
 
 from rewardedit_jax.data.clip_tokenizer import encode_texts, warn_cut
 from rewardedit_jax.reward import Reward
@@ -39,10 +39,17 @@ def test_the_rows_of_the_words_learn(ids):
     assert rows[np.unique(ids)].min() > 0
 
 
-def test_the_task_adds_the_words_of_both_texts(tmp_path):
-    """Also without reward modules, which would be the only ones to read the feedback."""
-    config = get_config("ip2p", "debug")
-    config.data.root = str(tmp_path)
+@pytest.fixture
+def config(tmp_path):
+    """Of a task with a tiny editor, without reward modules: these would be the only ones to read the feedback."""
+    tiny_editor().save(tmp_path / "start")
+    config = get_config("reward_ip2p", "debug")
+    config.init, config.data.root, config.reward.layout = str(tmp_path / "start"), str(tmp_path), ""
+    config.words_weight = 0.5
+    return config
+
+
+def test_the_task_adds_the_words_of_both_texts(config):
     losses = {}
     for config.words_weight in (0.0, 0.5):
         task = ShapesEditingTask(config)
@@ -56,9 +63,7 @@ def test_the_task_adds_the_words_of_both_texts(tmp_path):
     np.testing.assert_allclose(losses[0.5] - losses[0.0], 0.5 * uniform, rtol=1e-5)
 
 
-def test_a_record_without_feedback_has_the_words_of_its_instruction_alone(tmp_path):
-    config = get_config("ip2p", "debug")
-    config.data.root, config.words_weight = str(tmp_path), 0.5
+def test_a_record_without_feedback_has_the_words_of_its_instruction_alone(config):
     pictures = [np.zeros((32, 32, 3), np.uint8)] * 2
     task = ShapesEditingTask(config)
     _, texts = task.read(pictures, TEXTS[:2], [None, Reward()], report_cut=warn_cut)
