@@ -18,7 +18,8 @@ from rewardedit_jax.command_line import complain_clearly, local_path, parse_flag
 from rewardedit_jax.compilation_cache import cache_programs
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.scoring.task import ScoringTask
-from rewardedit_jax.shapes.tasks import ShapesAutoencoderTask, ShapesEditingTask, ShapesScoringTask
+from rewardedit_jax.shapes.autoencoder_task import ShapesAutoencoderTask
+from rewardedit_jax.shapes.tasks import ShapesEditingTask, ShapesScoringTask
 from rewardedit_jax.training.loop import train
 from rewardedit_jax.training.recipe import check_recipe, define_recipe
 from rewardedit_jax.training.workdir import check_workdir

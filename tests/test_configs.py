@@ -8,7 +8,8 @@ from tiny_models import ROOT, get_config
 
 from rewardedit_jax.editing.recipe import SOURCES, EditingRecipe
 from rewardedit_jax.scoring.recipe import PREFERENCES, ScoringRecipe
-from rewardedit_jax.shapes.tasks import AutoencoderRecipe, ShapesEditingRecipe, ShapesScoringRecipe
+from rewardedit_jax.shapes.autoencoder_task import AutoencoderRecipe
+from rewardedit_jax.shapes.tasks import ShapesEditingRecipe, ShapesScoringRecipe
 from rewardedit_jax.training.recipe import check_recipe, read_recipe
 from rewardedit_jax.training.recipe_check import check_section
 

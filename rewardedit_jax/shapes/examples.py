@@ -29,6 +29,7 @@ from rewardedit_jax.shapes.oracle import judge
 from rewardedit_jax.shapes.render import SIZE, render, to_uint8
 from rewardedit_jax.shapes.scene import EDIT_TYPES, SPLITS, Edit, Scene, Split, choose, sample_case
 
+NAME = "shapes"  # of the data set, as `config.data.name`
 PICTURES = ("source", "edited", "ideal")
 PICTURE = tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png")
 _POOL_THRESHOLD = 3000  # examples from which worker processes pay; their start takes as long as about 1000 examples
@@ -146,7 +147,7 @@ class GeneratedBuilder(tfds.core.GeneratorBasedBuilder):
 class ShapesBuilder(GeneratedBuilder):
     """Imperfect edits of procedural scenes, with the ideal edits and the oracle's rewards."""
 
-    name = "shapes"
+    name = NAME
     unit = " scenes"
     # The first number changes with the pictures, the second with their scores, so that stale files are not reused.
     VERSION = tfds.core.Version("1.1.0")
