@@ -23,7 +23,7 @@ os.environ |= {
 
 
 # Tracing leaves many objects that live on. With Python's own thresholds, looking through them took a tenth of the time.
-gc.set_threshold(200_000, 20, 100)
+gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(scope="session")
