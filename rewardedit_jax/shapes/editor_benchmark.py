@@ -23,6 +23,7 @@ from rewardedit_jax.shapes.asked import FURTHER, IN_TABLE, asked_reward
 from rewardedit_jax.shapes.editor_report import make_table
 from rewardedit_jax.shapes.examples import ShapesExample, shapes_example
 from rewardedit_jax.shapes.oracle import judge_batch
+from rewardedit_jax.shapes.questions import Question
 from rewardedit_jax.weights.files import write_json
 
 NO_REWARD = "none"  # label of the results of an editor without reward modules
@@ -51,8 +52,8 @@ class Result:
             **about,
             COUNT: len(next(iter(self.scores.values()))),
             "perspectives": list(PERSPECTIVES),
-            "scores": _rounded(self.scores),
-            "further": _rounded(self.further),
+            "scores": rounded(self.scores),
+            "further": rounded(self.further),
         }
         # Written last, because the presence of result.json marks an evaluation as done.
         with atomic_write(directory / RESULT) as unfinished:
@@ -69,7 +70,8 @@ class Result:
             return cls(scores, dict(pictures), further)
 
 
-def _rounded(scores: Mapping[str, Float[np.ndarray, "n 3"]]) -> dict[str, list[list[float]]]:
+def rounded(scores: Mapping[str, Float[np.ndarray, "n 3"]]) -> dict[str, list[list[float]]]:
+    """Scores for a JSON file, to four decimals."""
     return {label: [[round(float(s), 4) for s in row] for row in rows] for label, rows in scores.items()}
 
 
@@ -89,18 +91,28 @@ def edit_scenes(
     Args:
       reward: one for all scenes or one for each; None for editors without reward modules.
     """
+    return edit_pictures(
+        editor, [scene.source for scene in scenes], [scene.instruction for scene in scenes], reward, settings
+    )
+
+
+def edit_pictures(
+    editor: Editor,
+    pictures: Sequence[UInt8[np.ndarray, "32 32 3"]],
+    instructions: Sequence[str],
+    reward: Reward | Sequence[Reward] | None,
+    settings: Mapping[str, Any] = SETTINGS,
+) -> UInt8[np.ndarray, "n 32 32 3"]:
+    """The editor's edits of pictures, as 8-bit values. Picture i starts from the noise of seed i."""
     edited = editor.edit(
-        [scene.source for scene in scenes],
-        [scene.instruction for scene in scenes],
-        reward=reward,
-        seed=range(len(scenes)),
-        output="array",
-        **settings,
+        list(pictures), list(instructions), reward=reward, seed=range(len(pictures)), output="array", **settings
     )
     return np.uint8(np.round(edited * 255))
 
 
-def score(pictures: UInt8[np.ndarray, "n 32 32 3"], scenes: Sequence[ShapesExample]) -> Float[np.ndarray, "n 3"]:
+def score(
+    pictures: UInt8[np.ndarray, "n 32 32 3"], scenes: Sequence[ShapesExample | Question]
+) -> Float[np.ndarray, "n 3"]:
     """The oracle's scores 0..5: following, preserving, quality."""
     sources, ideals = (np.stack([getattr(scene, name) for scene in scenes]) for name in ("source", "ideal"))
     return judge_batch(pictures, sources, ideals, [scene.edit_type for scene in scenes])

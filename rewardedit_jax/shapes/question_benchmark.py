@@ -15,16 +15,15 @@ from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.evaluation.report import TextTable, plus_minus
 from rewardedit_jax.evaluation.sheets import CAPTION_LINE, Sheet
 from rewardedit_jax.reward import PERSPECTIVES, Reward
-from rewardedit_jax.shapes.editor_benchmark import SETTINGS
+from rewardedit_jax.shapes.editor_benchmark import SETTINGS, edit_pictures, rounded, score
 from rewardedit_jax.shapes.editor_report import means
-from rewardedit_jax.shapes.oracle import judge_batch
+from rewardedit_jax.shapes.picture_grid import LEGEND, SCALE, median_index, score_caption
 from rewardedit_jax.shapes.questions import Question, harder_questions
 from rewardedit_jax.shapes.render import SIZE
 from rewardedit_jax.weights.files import write_json
 
 Pictures = UInt8[np.ndarray, "n 32 32 3"]
 Scores = Float[np.ndarray, "n 3"]
-_SCALE = 5  # of the pictures: large enough to see their pixels
 
 
 def answer(editor: Editor, questions: Sequence[Question]) -> Pictures:
@@ -32,18 +31,8 @@ def answer(editor: Editor, questions: Sequence[Question]) -> Pictures:
     pictures = np.stack([question.source for question in questions])
     # All questions of a kind have the same number of instructions.
     for turn in zip(*(question.instructions for question in questions), strict=True):
-        reward = Reward() if editor.has_reward else None
-        edited = editor.edit(
-            list(pictures), list(turn), reward=reward, seed=range(len(questions)), output="array", **SETTINGS
-        )
-        pictures = np.uint8(np.round(edited * 255))
+        pictures = edit_pictures(editor, pictures, turn, Reward() if editor.has_reward else None, SETTINGS)
     return pictures
-
-
-def score(pictures: Pictures, questions: Sequence[Question]) -> Scores:
-    """The oracle's scores 0..5: following, preserving, quality."""
-    sources, ideals = (np.stack([getattr(question, name) for question in questions]) for name in ("source", "ideal"))
-    return judge_batch(pictures, sources, ideals, [question.edit_type for question in questions])
 
 
 def make_table(scores: Mapping[str, Scores]) -> TextTable:
@@ -69,19 +58,17 @@ def draw_answers(
     questions: Mapping[str, Sequence[Question]], pictures: Mapping[str, Pictures], scores: Mapping[str, Scores]
 ) -> Image.Image:
     """A row for each kind of question: the scene with the median sum of scores, the lower one of two in the middle."""
-    sheet = Sheet(len(questions), 3, _SCALE * SIZE, caption=CAPTION_LINE + 6, heading=34, footer=20, text_width=188)
+    sheet = Sheet(len(questions), 3, SCALE * SIZE, caption=CAPTION_LINE + 6, heading=34, footer=20, text_width=188)
     sheet.text_heading("instructions")
     for column, title in enumerate(("source", "output", "ideal")):
         sheet.heading(column, title)
     for row, (kind, asked) in enumerate(questions.items()):
-        order = np.argsort(scores[kind].sum(1), kind="stable")
-        i = int(order[(len(order) - 1) // 2])
+        i = median_index(scores[kind].sum(1))
         sheet.text(row, kind, ", then ".join(asked[i].instructions))
-        caption = "  ".join(f"{letter} {value:.1f}" for letter, value in zip("fpq", scores[kind][i], strict=True))
-        shown = ((asked[i].source, ""), (pictures[kind][i], caption), (asked[i].ideal, ""))
+        shown = ((asked[i].source, ""), (pictures[kind][i], score_caption(scores[kind][i])), (asked[i].ideal, ""))
         for column, (picture, text) in enumerate(shown):
             sheet.picture(row, column, Image.fromarray(picture), [text])
-    sheet.footer("f following   p preserving   q quality: scores 0..5 of the oracle judge; rows: median scenes")
+    sheet.footer(f"{LEGEND}; rows: median scenes")
     return sheet.image
 
 
@@ -110,5 +97,4 @@ def _run(a: argparse.Namespace) -> None:
 def _save(directory: Path, table: TextTable, about: Mapping[str, Any], scores: Mapping[str, Scores]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "questions.md").write_text(table.to_markdown() + "\n", "utf-8")
-    rounded = {kind: [[round(float(s), 4) for s in row] for row in found] for kind, found in scores.items()}
-    write_json({**about, "perspectives": list(PERSPECTIVES), "scores": rounded}, directory / "questions.json")
+    write_json({**about, "perspectives": list(PERSPECTIVES), "scores": rounded(scores)}, directory / "questions.json")

@@ -64,7 +64,7 @@ def _questions(index: int) -> Iterator[tuple[str, Question]]:
     rng = np.random.default_rng([0, SPLITS.index("test"), index, _STREAM])
     scene, edit = _sample_object_edit(rng)
     usual = choose(rng, wording.instructions(edit))
-    topic, key = f"the {edit.subject.color} {edit.subject.form}", edit.attribute or edit.type
+    topic, key = wording.topic(edit), edit.attribute or edit.type
 
     def question(ideal: Scene, *instructions: str) -> Question:
         return Question(_draw(scene), instructions, _draw(ideal), edit.type)

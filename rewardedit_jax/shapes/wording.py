@@ -34,13 +34,13 @@ def instructions(edit: Edit) -> Wordings:
     new = _name(edit.subject) if edit.type == "add" else edit.value
     place = PLACES[edit.subject.cell] if edit.subject else ""
     return tuple(
-        wording.format(new, it=_topic(edit), at=place) for wording in _INSTRUCTIONS[edit.attribute or edit.type]
+        wording.format(new, it=topic(edit), at=place) for wording in _INSTRUCTIONS[edit.attribute or edit.type]
     )
 
 
 def edit_missing(edit: Edit) -> Wordings:
     """Feedback for an edit that was not made."""
-    it, goal = _topic(edit), _goal(edit)
+    it, goal = topic(edit), _goal(edit)
     match edit.type:
         case "add":
             return f"no {_name(edit.subject)} was added", f"{it} is missing"
@@ -52,7 +52,7 @@ def edit_missing(edit: Edit) -> Wordings:
 def edit_partial(edit: Edit, done: float) -> Wordings:
     """Feedback for a partial edit, with the share `done` below 1."""
     degree = "almost" if done > 0.7 else "only partly" if done > 0.3 else "hardly"
-    it, goal = _topic(edit), _goal(edit)
+    it, goal = topic(edit), _goal(edit)
     match edit.type:
         case "add":
             return f"{it} was {degree} added", f"{it} is {degree} there"
@@ -65,11 +65,11 @@ def edit_wrong(edit: Edit, done: Edit) -> Wordings:
     """Feedback for another edit than the one asked for: another value, another shape or another place."""
     if edit.type == "add":
         if done.subject.cell != edit.subject.cell:
-            return f"{_topic(edit)} is in the wrong place", f"{_topic(edit)} is at the {PLACES[done.subject.cell]}"
+            return f"{topic(edit)} is in the wrong place", f"{topic(edit)} is at the {PLACES[done.subject.cell]}"
         return f"a {_name(done.subject)} was added instead", f"the added {done.subject.form} is {done.subject.color}"
     if edit.type == "remove":
-        return f"{_topic(done)} was removed instead", f"{_topic(done)} is gone instead"
-    return f"{_topic(done)} turned {_goal(done)} instead", f"{_topic(done)} is {_goal(done)} instead"
+        return f"{topic(done)} was removed instead", f"{topic(done)} is gone instead"
+    return f"{topic(done)} turned {_goal(done)} instead", f"{topic(done)} is {_goal(done)} instead"
 
 
 def unrequested_change(change: Edit, slight: bool) -> Wordings:
@@ -80,9 +80,9 @@ def unrequested_change(change: Edit, slight: bool) -> Wordings:
             return f"a {kind} {_name(change.subject)} appeared", f"there is a {kind} {_name(change.subject)}"
         case "remove":
             degree = "partly " if slight else ""
-            return f"{_topic(change)} {degree}disappeared", f"{_topic(change)} is {degree}gone"
+            return f"{topic(change)} {degree}disappeared", f"{topic(change)} is {degree}gone"
     degree = "slightly " if slight else ""
-    return f"{_topic(change)} turned {degree}{_goal(change)}", f"{_topic(change)} became {degree}{_goal(change)}"
+    return f"{topic(change)} turned {degree}{_goal(change)}", f"{topic(change)} became {degree}{_goal(change)}"
 
 
 def damage(kind: str, severity: int) -> Wordings:
@@ -129,7 +129,7 @@ def _name(shape: Shape) -> str:
     return f"{shape.color} {shape.form}"
 
 
-def _topic(edit: Edit) -> str:
+def topic(edit: Edit) -> str:
     """The subject of a feedback sentence."""
     if edit.subject is not None:
         return f"the {_name(edit.subject)}"

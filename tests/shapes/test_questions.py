@@ -12,7 +12,8 @@ from tiny_models import tiny_editor
 
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.shapes import question_benchmark
-from rewardedit_jax.shapes.question_benchmark import add_question_benchmark, answer, make_table, score
+from rewardedit_jax.shapes.editor_benchmark import score
+from rewardedit_jax.shapes.question_benchmark import add_question_benchmark, answer, make_table
 from rewardedit_jax.shapes.questions import harder_questions
 from rewardedit_jax.shapes.scene import COLORS
 from rewardedit_jax.shapes.wording import vocabulary_texts
