@@ -15,11 +15,11 @@ import jax
 from absl import app, flags
 
 from rewardedit_jax.command_line import complain_clearly, local_path, parse_flags
-from rewardedit_jax.compilation_cache import cache_programs
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.shapes.autoencoder_task import ShapesAutoencoderTask
 from rewardedit_jax.shapes.tasks import ShapesEditingTask, ShapesScoringTask
+from rewardedit_jax.startup import start_quickly
 from rewardedit_jax.training.loop import train
 from rewardedit_jax.training.recipe import check_recipe, define_recipe
 from rewardedit_jax.training.workdir import check_workdir
@@ -41,7 +41,7 @@ _TASKS = {
 
 
 def main(argv: list[str]) -> None:
-    cache_programs()
+    start_quickly()
     with complain_clearly():
         config, workdir = _CONFIG.value, local_path(_WORKDIR.value)
         if argv[1:]:

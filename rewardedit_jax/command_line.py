@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import flags
 from absl import logging as absl_logging
 
-from rewardedit_jax.compilation_cache import cache_programs
+from rewardedit_jax.startup import start_quickly
 
 # Exceptions that wrong input raises. Any other exception is a bug, and its traceback is printed.
 _USER_ERRORS = (ValueError, OSError, FloatingPointError)
@@ -79,9 +79,9 @@ def _is_relevant(record: logging.LogRecord) -> bool:
 
 
 def set_up_command() -> None:
-    """The first call of a command: its log shows progress, and compiled programs are kept (`cache_programs`)."""
+    """The first call of a command: its log shows progress, and compiled programs are kept (`start_quickly`)."""
     absl_logging.set_verbosity(absl_logging.INFO)
-    cache_programs()
+    start_quickly()
 
 
 class _NotLocal(argparse.ArgumentTypeError, ValueError):

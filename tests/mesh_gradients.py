@@ -46,7 +46,7 @@ def loss_and_norms(make, arguments, meshes, devices):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(folders),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_NUM_CPU_DEVICES": str(devices),
     }
     described = json.dumps([make.__module__.rpartition(".")[2], make.__name__, arguments, meshes])
     command = [sys.executable, "-c", _WORKER, described]

@@ -8,10 +8,10 @@ from tiny_models import draw_all, get_config
 from rewardedit_jax.shapes.tasks import ShapesEditingTask
 
 # data × fsdp × tensor. Data is never alone: it divides nothing but the batch.
-MESHES = {"fsdp": (1, 8, 1), "tensor": (2, 1, 4), "mixed": (2, 2, 2)}
+MESHES = {"fsdp": (1, 8, 1), "mixed": (2, 2, 2)}
 # The layouts share all but the reward modules, whose rules the mixed mesh applies on every axis.
 CASES = (("released", tuple(MESHES)), ("paper", ("mixed",)))
-# Every axis that a partition rule divides is a multiple of 8, except the vocabulary of 796 words: tensor is at most 4.
+# Every axis that a partition rule divides is a multiple of 8, except the vocabulary of 796 words.
 NETWORK = {
     "unet": {
         "in_channels": 8,

@@ -13,7 +13,8 @@ from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL
 
 pytestmark = pytest.mark.slow
 COUNT = 4
-INIT = "--config.init=start"
+# The programs of test_train_command.py.
+TINY = ("--config.init=start", "--config.optimizer.schedule=constant")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def compare(folder, recipe, workdir, *arguments):
 @pytest.fixture(scope="module")
 def half_done(folder):
     """A comparison of one arm: the workdir."""
-    status, _, err = compare(folder, "reward_ip2p.py", "editors", "--arms", BASELINE, INIT)
+    status, _, err = compare(folder, "reward_ip2p.py", "editors", "--arms", BASELINE, *TINY)
     assert status == 0, err
     return folder / "editors"
 
@@ -49,7 +50,7 @@ def test_a_half_done_comparison_of_editors_is_completed(folder, half_done):
     alone = (half_done / "table.txt").read_text()
     width = Image.open(half_done / "grid.png").width
 
-    status, out, err = compare(folder, "reward_ip2p.py", "editors", "--arms", BASELINE, FULL, INIT)
+    status, out, err = compare(folder, "reward_ip2p.py", "editors", "--arms", BASELINE, FULL, *TINY)
     assert status == 0, err
     assert [file.stat().st_mtime_ns for file in finished] == before
     table = (half_done / "table.txt").read_text()

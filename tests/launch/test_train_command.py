@@ -16,7 +16,8 @@ from tiny_models import ROOT, tiny_editor
 from rewardedit_jax.editing.editor import Editor
 
 RECIPE = ROOT / "configs" / "reward_ip2p.py"
-# A cosine depends on the number of steps: with it, a run that is made longer is not the longer run.
+# A cosine depends on the number of steps: with it, a run that is made longer is not the longer run, and each number of
+# steps is another program to compile.
 CONSTANT = "--config.optimizer.schedule=constant"
 
 
@@ -113,7 +114,7 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(place, four_steps):
 
 @pytest.mark.slow
 def test_ctrl_c_saves(place, four_steps):
-    process = start(place, "--workdir=stopped", "--config.init=start", "--config.steps=1000000", "--config.log_every=1")
+    process = start(place, "--workdir=stopped", "--config.init=start", "--config.steps=1000000", CONSTANT)
     metrics, deadline = place / "stopped" / "metrics.jsonl", time.monotonic() + 500
     while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
         assert process.poll() is None, process.stderr.read()
@@ -160,8 +161,7 @@ def test_a_missing_variant_or_workdir_is_said(place):
 
 @pytest.mark.slow
 def test_a_batch_that_cannot_be_divided_over_the_devices_is_said(place):
-    three = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
-    told = complaint(place, "--workdir=mesh", "--config.init=start", **three)
+    told = complaint(place, "--workdir=mesh", "--config.init=start", JAX_NUM_CPU_DEVICES="3")
     assert "batch_size=4 is not divisible by the mesh's data=3" in told
 
 
@@ -185,7 +185,7 @@ def test_real_photographs_from_a_list(place):
         pytest.skip(f"there are no triplets at {triplets}")
     data = ("--config.data.name=triplets", f"--config.data.root={triplets}", "--config.data.resolution=32")
     assert "train without: --config.reward.layout=" in complaint(place, "--workdir=never", "--config.init=start", *data)
-    status, _, err = train(place, "photographs", "--config.reward.layout=", "--config.steps=3", *data)
+    status, _, err = train(place, "photographs", "--config.reward.layout=", "--config.steps=3", CONSTANT, *data)
     assert status == 0, err
     assert [record["step"] for record in records(place / "photographs")] == [1, 2, 3]
     assert not Editor.load(place / "photographs").has_reward

@@ -42,7 +42,7 @@ def first_steps(recipe: str, folder: Path) -> dict[str, list[float]]:
     }
     arguments = [f"--config.{name}={value}" for name, value in settings.items()]
     # One device, whatever the machine: a mesh adds in another order.
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": ""}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     done = subprocess.run(
         [*map(str, command), f"--workdir={workdir}", *arguments],
         env=environment,
