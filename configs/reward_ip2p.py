@@ -97,7 +97,7 @@ def shapes(config: ConfigDict) -> None:
     config.data.update(name="shapes", root="runs/shapes-data", train=20_000, test=512)
     config.data.update(resolution=32, flip=False, threads=2)
     # To zero at the end: at a constant rate the pictures get worse than those of the start editor.
-    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=50)
+    config.optimizer.update(learning_rate=7e-4, schedule="cosine", warmup_steps=50)
     config.optimizer.update(b2=0.99, weight_decay=1e-4, ema_decay=0.999)
     config.compute.update(dtype="float32", remat=False)
     config.log_every, config.checkpoint_every = 25, 250
