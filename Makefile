@@ -20,8 +20,8 @@ demo: .venv/installed  ## train with and without reward, print the tables, draw 
 table: .venv/installed  ## the README's table: the same with three seeds and more scenes
 	$(EDITORS) --arms "without reward" reward --seeds 3 --count 256 --workdir runs/comparison
 
-ablations: .venv/installed  ## the table, extended by: scores, text or both; attention, addition or both
-	$(EDITORS) --seeds 3 --count 256 --workdir runs/comparison
+ablations: .venv/installed  ## the same in the paper's layout: scores or text alone, attention or addition, one perspective
+	$(EDITORS) --config.reward.layout=paper --seeds 3 --count 256 --workdir runs/ablations
 
 scorers: .venv/installed  ## the README's table of scorers: three seeds, each trained on ratings, then four rankings
 	$(SCORERS) --seeds 3 --count 256 --workdir runs/scorers

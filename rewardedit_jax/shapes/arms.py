@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rewardedit_jax.reward import PERSPECTIVES
 from rewardedit_jax.shapes.comparison_report import report_editors
 from rewardedit_jax.shapes.editor_benchmark import BASELINE, COUNT, FULL
 from rewardedit_jax.shapes.examples import prepare_shapes
@@ -44,8 +45,8 @@ class Experiment:
     report: Callable[[Path, Mapping[str, Sequence[Path]], int], list[Path]]
 
 
-# The ablations of Multi-Reward as Condition: table 4 (scores, feedback) and table 5 (attention, addition). The recipe
-# itself uses both sources and both paths.
+# The ablations of Multi-Reward as Condition: table 4 (scores, feedback), table 5 (attention, addition), table 10 (each
+# perspective). The recipe itself uses all of them.
 EDITORS = Experiment(
     arms={
         BASELINE: Arm((f"{PREFIX}reward.layout=",)),
@@ -53,6 +54,7 @@ EDITORS = Experiment(
         "feedback": Arm((f"{PREFIX}reward.sources=('text',)",)),
         "attention": Arm((f"{PREFIX}reward.paths=('attention',)",)),
         "addition": Arm((f"{PREFIX}reward.paths=('addition',)",)),
+        **{perspective: Arm((f"{PREFIX}reward.perspectives=('{perspective}',)",)) for perspective in PERSPECTIVES},
         FULL: Arm(),
     },
     schema=ShapesEditingTask.schema,

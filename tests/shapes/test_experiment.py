@@ -10,6 +10,7 @@ from paths import ROOT
 from rewardedit_jax.bases.stable_diffusion import recipe_reward
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.params import abstract_params
+from rewardedit_jax.reward import PERSPECTIVES
 from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.shapes import experiment as module
 from rewardedit_jax.shapes.arms import EDITORS, SCORERS
@@ -61,13 +62,16 @@ def test_an_editors_arm_changes_nothing_but_the_reward(arm):
     assert changed == plain
 
 
-def test_editors_arms_have_the_sources_and_paths_of_their_names():
+def test_editors_arms_have_the_parts_of_their_names():
     for arm, source in (("scores", "scores"), ("feedback", "text")):
         assert read_recipe(EDITOR, EDITORS.arms[arm].overrides).reward.sources == (source,)
     for arm in ("attention", "addition"):
         assert read_recipe(EDITOR, EDITORS.arms[arm].overrides).reward.paths == (arm,)
+    for arm in PERSPECTIVES:
+        assert read_recipe(EDITOR, EDITORS.arms[arm].overrides).reward.perspectives == (arm,)
     full = read_recipe(EDITOR, EDITORS.arms[FULL].overrides).reward
     assert (full.sources, full.paths) == (("scores", "text"), ("attention", "addition"))
+    assert full.perspectives == PERSPECTIVES
 
 
 def test_scorers_rankings_are_short_and_gentle():
@@ -100,9 +104,9 @@ def make_comparison(tmp_path, monkeypatch):
 
 def test_jobs_cover_arms_and_seeds(make_comparison):
     jobs = list(make_comparison().jobs.values())
-    assert len(jobs) == len({job.workdir for job in jobs}) == 12
+    assert len(jobs) == len({job.workdir for job in jobs}) == 2 * len(EDITORS.arms)
     assert {job.steps for job in jobs} == {7}  # the override counts
-    seeds = [next(word for word in job.train if "seed=" in word) for job in jobs[::6]]
+    seeds = [next(word for word in job.train if "seed=" in word) for job in jobs[:: len(EDITORS.arms)]]
     assert seeds == ["--config.seed=0", "--config.seed=1"]  # all arms of a seed first
 
 
