@@ -4,9 +4,9 @@ The tokens of the feedback text (eq. 5) and one score token (eq. 6), each kind w
 reward condition c_R (section 4.3). One transformer block on the first feature map attends to Linear1(c_R) (eq. 2).
 Behind every U-Net block, Linear2(c_R) is added to the input of the next block (eq. 3), not to the skips.
 
-Eq. 3 adds a sequence of tokens to a feature map and does not say how. Here c_R is pooled first. The mean of the text
-tokens and the score token have equal weights, as a mean over all tokens would leave 1/78 of the weight to the score.
-Both paths start from zero: training starts from the unchanged base editor.
+Eq. 3 adds a sequence of tokens to a feature map and does not say how. Here the mean over the tokens is added. The score
+token is repeated as often as there are text tokens. Otherwise it had 1/78 of the weight, in the mean and in the
+attention, which starts nearly uniform. Both paths start from zero: training starts from the unchanged base editor.
 Axes: as in `reward_condition`; k tokens of c_R.
 """
 
@@ -16,11 +16,11 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from flax.linen.initializers import normal, zeros
+from flax.linen.initializers import Initializer, normal, zeros
 from jaxtyping import Array, Float
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Dense, EmbeddingMLP, LayerNorm, TypedModule, torch_default
+from rewardedit_jax.models.layers import Dense, EmbeddingMLP, LayerNorm, TypedModule
 from rewardedit_jax.models.reward_condition import (
     EncodedReward,
     FeatureMap,
@@ -75,10 +75,11 @@ class ConditionModule(TypedModule):
             kinds.append(reward.text.astype(self.dtype) + self._type_embedding("text"))
         if reward.scores is not None:  # E_s, eq. 6
             mlp = EmbeddingMLP(self.text_width, **self.types, name="score_embedding")
-            kinds.append(mlp(reward.scores)[:, None] + self._type_embedding("score"))
-        # Pooled for eq. 3: equal weights for the two kinds, see above.
-        pooled = sum(tokens.mean(axis=1) for tokens in kinds) / len(kinds)
-        return PaperCondition(jnp.concatenate(kinds, axis=1), pooled, reward.keep)
+            score = mlp(reward.scores)[:, None] + self._type_embedding("score")
+            # As many as text tokens: equal weights for the two kinds, see above.
+            kinds.append(jnp.repeat(score, kinds[0].shape[1] if kinds else 1, axis=1))
+        tokens = jnp.concatenate(kinds, axis=1)
+        return PaperCondition(tokens, tokens.mean(axis=1), reward.keep)
 
     def _type_embedding(self, kind: str) -> Float[Array, " d"]:
         return self.param(f"{kind}_type", normal(0.02), (self.text_width,), self.param_dtype).astype(self.dtype)
@@ -92,8 +93,7 @@ class PaperAttention(TypedModule):
     @nn.compact
     def __call__(self, x: FeatureMap, condition: PaperCondition) -> FeatureMap:
         b, h, w, c = x.shape
-        dense = partial(Dense, kernel_init=torch_default, **self.types)
-        zero_dense = partial(Dense, c, kernel_init=zeros, **self.types)  # residual branches start as zero
+        dense, from_zero = partial(Dense, **self.types), partial(DenseFromZero, c, **self.types)
         norm = partial(LayerNorm, 1e-5, **self.types)
         z, reward = x.reshape(b, h * w, c), dense(c, name="linear1")(condition.tokens)
         keep = per_sample(condition.keep, reward)
@@ -103,10 +103,10 @@ class PaperAttention(TypedModule):
             dense(c, name=name)(y).reshape(*y.shape[:2], self.heads, -1)
             for name, y in (("to_q", queries), ("to_k", reward), ("to_v", reward))
         )
-        z = z + keep * zero_dense(name="to_out")(attention(query, key, value).reshape(z.shape))
+        z = z + keep * from_zero(name="to_out")(attention(query, key, value).reshape(z.shape))
         # Feed-forward
         y = jax.nn.gelu(dense(4 * c, name="fc1")(norm(name="norm2")(z)), approximate=False)
-        return (z + keep * zero_dense(name="fc2")(y)).reshape(x.shape)
+        return (z + keep * from_zero(name="fc2")(y)).reshape(x.shape)
 
 
 class PaperAddition(TypedModule):
@@ -114,5 +114,18 @@ class PaperAddition(TypedModule):
 
     @nn.compact
     def __call__(self, x: FeatureMap, condition: PaperCondition) -> FeatureMap:
-        added = Dense(x.shape[-1], kernel_init=zeros, **self.types, name="linear2")(condition.pooled)
+        added = DenseFromZero(x.shape[-1], **self.types, name="linear2")(condition.pooled)
         return x + (added * per_sample(condition.keep, added))[:, None, None, :]
+
+
+class DenseFromZero(Dense):
+    """A projection that starts as zero. Adam moves its output as fast as that of one with 1024 inputs.
+
+    Adam moves each weight by about the learning rate per step, and the output by that times the width of the input. In
+    a narrow network the reward would stay small beside the features of the U-Net for as long as it is fine-tuned.
+    """
+
+    kernel_init: Initializer = zeros
+
+    def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
+        return super().__call__(x) * (1024 / x.shape[-1])

@@ -214,7 +214,8 @@ def test_the_papers_condition_by_the_equations():
     hidden = silu(encoded @ mlp["linear_1"]["kernel"] + mlp["linear_1"]["bias"])
     score = hidden @ mlp["linear_2"]["kernel"] + mlp["linear_2"]["bias"] + params["score_type"]
     np.testing.assert_allclose(tokens[:, :7], text + params["text_type"], atol=1e-6)
-    np.testing.assert_allclose(tokens[:, 7], score, atol=1e-5)
+    # One score token for each text token: half of the weight in a mean.
+    np.testing.assert_allclose(tokens[:, 7:], jnp.repeat(score[:, None], 7, axis=1), atol=1e-5)
     np.testing.assert_allclose(pooled, ((text + params["text_type"]).mean(axis=1) + score) / 2, atol=1e-5)
 
 
