@@ -15,7 +15,8 @@ help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/installed  ## train with and without reward, print the tables, draw runs/demo/grid.png and curve.png: ten minutes on two cores
-	$(EDITORS) --arms "without reward" reward --seeds 1 --count 128 --workdir runs/demo
+	$(EDITORS) --arms "without reward" reward --seeds 1 --count 128 --workdir runs/demo \
+		--config.steps=400 --config.data.train=12800
 
 table: .venv/installed  ## the README's table: the same with three seeds and more scenes
 	$(EDITORS) --arms "without reward" reward --seeds 3 --count 256 --workdir runs/comparison

@@ -5,6 +5,7 @@ therefore paired, and their mean difference has a much smaller error than either
 """
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +32,7 @@ SETTINGS = {"sampler": "euler", "steps": 15, "text_guidance": 3.0, "image_guidan
 BASELINE, FULL = "without reward", "reward"  # the arm that gains are measured from, and the arm with all parts
 RESULT = "result.json"
 COUNT = "count"  # field of `RESULT`; files that lack it asked with other texts, and a comparison evaluates them again
-FURTHER_SCENES = 64  # at most, for the rewards that are not in the table: a curve needs fewer scenes than a difference
+FURTHER_SHARE = 1 / 4  # of the scenes, for the rewards that are not in the table: a curve needs fewer than a difference
 _PICTURES = "pictures.npz"
 
 
@@ -122,13 +123,13 @@ def evaluate_editor(editor: Editor, scenes: Sequence[ShapesExample]) -> Result:
     """Edits and scores under each reward of `asked`, or without reward if the editor has no reward modules.
 
     Args:
-      scenes: `held_out_scenes`. The first `FURTHER_SCENES` are also edited under the rewards that are not in the table.
+      scenes: `held_out_scenes`. The first `FURTHER_SHARE` are also edited under the rewards that are not in the table.
     """
     if not editor.has_reward:
         pictures = edit_scenes(editor, scenes, None)
         return Result({NO_REWARD: score(pictures, scenes)}, {NO_REWARD: pictures})
     pictures = {label: _asked_edits(editor, scenes, label) for label in IN_TABLE}
-    first = scenes[:FURTHER_SCENES]
+    first = scenes[: math.ceil(FURTHER_SHARE * len(scenes))]
     further = {label: score(_asked_edits(editor, first, label), first) for label in FURTHER}
     return Result({label: score(p, scenes) for label, p in pictures.items()}, pictures, further)
 

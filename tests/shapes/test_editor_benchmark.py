@@ -14,7 +14,6 @@ from rewardedit_jax.reward import PERSPECTIVES, Reward
 from rewardedit_jax.shapes import editor_benchmark, shapes_example
 from rewardedit_jax.shapes.asked import FURTHER, asked_reward
 from rewardedit_jax.shapes.editor_benchmark import (
-    FURTHER_SCENES,
     SETTINGS,
     Result,
     edit_scenes,
@@ -60,14 +59,12 @@ def test_perfect_edits_score_best_and_none_at_all_follows_nothing(scenes, reward
     np.testing.assert_allclose(result.scores["0"], [[0, 5, 5]] * 8, atol=0.1)
 
 
-def test_further_rewards_are_asked_for_on_the_first_scenes(rewarded, monkeypatch):
-    monkeypatch.setattr(editor_benchmark, "FURTHER_SCENES", 3)
+def test_further_rewards_are_asked_for_on_the_first_quarter(rewarded):
     result = evaluate_editor(knowing(rewarded), held_out_scenes(8))
     assert list(result.further) == list(FURTHER)
     assert set(result.further).isdisjoint(result.pictures)
-    np.testing.assert_allclose(result.further["following 0"], [[0, 5, 5]] * 3, atol=0.1)
+    np.testing.assert_allclose(result.further["following 0"], [[0, 5, 5]] * 2, atol=0.1)
     np.testing.assert_allclose(result.further["quality 0"], 5, atol=0.1)
-    assert FURTHER_SCENES == 64
 
 
 def test_every_scene_has_a_reward_of_its_own(scenes, rewarded, monkeypatch):
