@@ -28,7 +28,7 @@ from rewardedit_jax.shapes.questions import Question
 from rewardedit_jax.weights.files import write_json
 
 NO_REWARD = "none"  # label of the results of an editor without reward modules
-SETTINGS = {"sampler": "euler", "steps": 15, "text_guidance": 3.0, "image_guidance": 1.75, "batch_size": 64}
+SETTINGS = {"sampler": "euler", "steps": 15, "text_guidance": 2.0, "image_guidance": 1.5, "batch_size": 64}
 BASELINE, FULL = "without reward", "reward"  # the arm that gains are measured from, and the arm with all parts
 RESULT = "result.json"
 COUNT = "count"  # field of `RESULT`; files that lack it asked with other texts, and a comparison evaluates them again
