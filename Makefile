@@ -21,7 +21,7 @@ demo: .venv/installed  ## train with and without reward, print the tables, draw 
 table: .venv/installed  ## the README's table: the same with three seeds and more scenes
 	$(EDITORS) --arms "without reward" reward --seeds 3 --count 256 --workdir runs/comparison
 
-ablations: .venv/installed  ## the same in the paper's layout: scores or text alone, attention or addition, one perspective
+ablations: .venv/installed  ## the paper's layout and its ablations: scores or text alone, attention or addition, one perspective
 	$(EDITORS) --config.reward.layout=paper --seeds 3 --count 128 --workdir runs/ablations
 
 scorers: .venv/installed  ## the README's table of scorers: three seeds, each trained on ratings, then four rankings
