@@ -38,11 +38,17 @@ def decode_image(data: bytes, name: str) -> Image.Image:
 def load_image(path: str | Path) -> Image.Image:
     """The image as it is in the file: in any mode, not turned upright. Raises `ImageError` as `read_image`."""
     with image_errors(str(path)):
+        return _load(image_bytes(path))
+
+
+def image_bytes(path: str | Path) -> bytes:
+    """The bytes of an image file, not decoded. Raises `ImageError`, naming the file, if they cannot be read."""
+    with image_errors(str(path)):
         if not str(path):
             raise ImageError("its name is empty")  # pathlib takes it for the current directory
         if (size := Path(path).stat().st_size) > _MAX_BYTES:
             raise ImageError(f"it has {size:,} bytes, expected at most {_MAX_BYTES:,}")
-        return _load(Path(path).read_bytes())
+        return Path(path).read_bytes()
 
 
 def _load(data: bytes) -> Image.Image:

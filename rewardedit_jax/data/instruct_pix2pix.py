@@ -6,18 +6,19 @@ RewardEdit-20K: Multi-Reward as Condition (Gu et al., ICLR 2025, arXiv:2411.0471
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 from absl import logging
 
-from rewardedit_jax.data.images import read_image
+from rewardedit_jax.data.encoded import EncodedEdit, StoredEdits
+from rewardedit_jax.data.images import image_bytes
 from rewardedit_jax.data.json_files import convert, read_json, validate
-from rewardedit_jax.data.parquet import ParquetRows, embedded_image
+from rewardedit_jax.data.parquet import ParquetRows, embedded_bytes
 from rewardedit_jax.data.paths import find_images
-from rewardedit_jax.data.records import BadRecords, EditRecord, Instruction, Score, evenly_spaced, raise_or_log
+from rewardedit_jax.data.records import BadRecords, Instruction, Score, evenly_spaced, raise_or_log
 
 _FOLDERS = """expected:
   <root>/
@@ -54,8 +55,8 @@ class _Judgement(msgspec.Struct):
 _Reward = tuple[_Judgement, _Judgement, _Judgement]  # following, preserving, quality
 
 
-class InstructPix2PixFolder:
-    """The clip-filtered folders, a `Source`: every (name, seed) of `seeds.json` is a record, in the order of the file.
+class InstructPix2PixFolder(StoredEdits):
+    """The clip-filtered folders: every (name, seed) of `seeds.json` is a record, in the order of the file.
 
     Where `prompt.json` holds several texts, record i has text i modulo their number. (The published training draws a
     name, then one of its seeds and one of its texts: there, the seeds of a name share its weight.)
@@ -84,15 +85,17 @@ class InstructPix2PixFolder:
         """The instructions of evenly spaced records."""
         return _some_instructions(self.root, self._pairs)
 
-    def __getitem__(self, index: int) -> EditRecord:
+    def keys(self) -> list[str]:
+        return [f"{name}/{seed}" for name, seed in self._pairs]
+
+    def encoded(self, index: int) -> EncodedEdit:
         name, seed = self._pairs[index]
         # range(...)[index] counts negative numbers from the end, as the list does: record -1 has the text of the last.
-        pair = _read_pair(self.root / name, seed, range(len(self))[index])
-        return EditRecord(f"{name}/{seed}", *pair, scores=None, feedback=None)
+        return _read_pair(f"{name}/{seed}", self.root / name, seed, range(len(self))[index])
 
 
-class RewardEditFolder:
-    """RewardEdit-20K: rewards of InstructPix2Pix folders in a JSON file. A `Source`, one record per name, in its order.
+class RewardEditFolder(StoredEdits):
+    """RewardEdit-20K: rewards of InstructPix2Pix folders in a JSON file, one record per name, in its order.
 
     The file names folders, not pairs. Of a folder with several pairs the first by file name is read.
     """
@@ -121,11 +124,14 @@ class RewardEditFolder:
         """The instructions of evenly spaced records."""
         return _some_instructions(self.root, self._rewards)
 
-    def __getitem__(self, index: int) -> EditRecord:
+    def keys(self) -> list[str]:
+        return [name for name, _ in self._rewards]
+
+    def encoded(self, index: int) -> EncodedEdit:
         name, reward = self._rewards[index]
-        pair = _read_pair(self.root / name, self._seed(name), range(len(self))[index])
-        scores = np.asarray([part.score for part in reward], np.float32)
-        return EditRecord(name, *pair, scores, tuple(part.feedback for part in reward))
+        edit = _read_pair(name, self.root / name, self._seed(name), range(len(self))[index])
+        scores = tuple(float(part.score) for part in reward)
+        return replace(edit, scores=scores, feedback=tuple(part.feedback for part in reward))
 
     def _seed(self, name: str) -> str:
         # Sorted: the order of a directory depends on the file system.
@@ -140,8 +146,8 @@ class RewardEditFolder:
         return seeds[0]
 
 
-class InstructPix2PixParquet:
-    """The rows of parquet files, a `Source`, in the order of the files; of a directory, all `*.parquet` under it.
+class InstructPix2PixParquet(StoredEdits):
+    """The rows of parquet files, in the order of the files; of a directory, all `*.parquet` under it.
 
     Good for looking at the data or converting it. Train from folders: shuffled rows of parquet are slow (`parquet`).
     """
@@ -157,13 +163,18 @@ class InstructPix2PixParquet:
         """The column of the instructions."""
         return [row["edit_prompt"] for row in self._rows.only(["edit_prompt"])]
 
-    def __getitem__(self, index: int) -> EditRecord:
+    def keys(self) -> list[str]:
+        return [f"{index:06d}" for index in range(len(self))]
+
+    def encoded(self, index: int) -> EncodedEdit:
         index = range(len(self))[index]  # negative numbers count from the end; IndexError beyond
         row, name = self._rows[index], self._rows.name(index)
         if not isinstance(row["edit_prompt"], str) or not row["edit_prompt"].strip():
             raise BadRecords(f"{name}: edit_prompt={row['edit_prompt']!r}: expected a text that is not blank.")
-        source, edited = (embedded_image(row[column], f"{column} of {name}") for column in _COLUMNS[::2])
-        return EditRecord(f"{index:06d}", row["edit_prompt"], source, edited, scores=None, feedback=None)
+        columns = _COLUMNS[::2]
+        names = tuple(f"{column} of {name}" for column in columns)
+        images = (embedded_bytes(row[column], label) for column, label in zip(columns, names, strict=True))
+        return EncodedEdit(f"{index:06d}", row["edit_prompt"], *images, names=names)
 
 
 def _list_folders(root: Path) -> set[str]:
@@ -190,10 +201,11 @@ def _read_index(path: Path, type_: Any) -> Any:
     return read_json(path, type_)
 
 
-def _read_pair(folder: Path, seed: str, number: int) -> tuple[str, np.ndarray, np.ndarray]:
-    """Instruction, source and edited image; of several texts, text `number` modulo their number."""
-    source, edited = (np.asarray(read_image(_image_file(folder, f"{seed}_{i}"))) for i in (0, 1))
-    return _read_instruction(folder, number), source, edited
+def _read_pair(key: str, folder: Path, seed: str, number: int) -> EncodedEdit:
+    """The pair of a seed; of several texts, it has text `number` modulo their number."""
+    files = [_image_file(folder, f"{seed}_{i}") for i in (0, 1)]
+    images, names = map(image_bytes, files), tuple(map(str, files))
+    return EncodedEdit(key, _read_instruction(folder, number), *images, names=names)
 
 
 def _read_instruction(folder: Path, number: int) -> str:

@@ -79,9 +79,14 @@ class ParquetRows:
 
 def embedded_image(cell: Any, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """The RGB image of a cell {bytes, path}. Raises `BadRecords` or `ImageError`, with `name`, if there is none."""
+    return np.asarray(decode_image(embedded_bytes(cell, name), name))
+
+
+def embedded_bytes(cell: Any, name: str) -> bytes:
+    """The encoded image of a cell {bytes, path}. Raises `BadRecords`, with `name`, if there is none."""
     if not isinstance(cell, dict) or not cell.get("bytes"):
         raise BadRecords(f"{name}: no image bytes.")
-    return np.asarray(decode_image(cell["bytes"], name))
+    return cell["bytes"]
 
 
 def _list_files(files: str | Path | Sequence[str | Path], expected: str) -> list[Path]:

@@ -5,19 +5,20 @@ One object per triplet, in a JSON list or one per line (`.jsonl`):
     {"input": "images/1.png", "output": "images/1_edited.png", "instruction": "make it snow",
      "scores": [4, 5, 3.5], "feedback": ["None", "None", "the sky is grey"]}
 
-`scores` (0..5) and `feedback` are in the order following, preserving, quality; a triplet has both or neither. Other
-keys are ignored. Image paths are relative to the folder of the file, and stay within it unless `allow_outside` is set.
+`scores` (0..5) and `feedback` are in the order following, preserving, quality; a triplet has both or neither. `task`,
+the type of the edit, may follow. Other keys are ignored. Image paths are relative to the folder of the file, and stay
+within it unless `allow_outside` is set.
 """
 
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
-from rewardedit_jax.data.images import read_image
+from rewardedit_jax.data.encoded import EncodedEdit, StoredEdits
+from rewardedit_jax.data.images import image_bytes
 from rewardedit_jax.data.json_files import Entry, convert, read_list
 from rewardedit_jax.data.paths import inside
-from rewardedit_jax.data.records import EditRecord, Instruction, Score, raise_or_log
+from rewardedit_jax.data.records import Instruction, Score, raise_or_log
 
 
 class _Triplet(msgspec.Struct):
@@ -26,6 +27,7 @@ class _Triplet(msgspec.Struct):
     instruction: Instruction
     scores: tuple[Score, Score, Score] | None = None
     feedback: tuple[str, str, str] | None = None
+    task: str = ""  # the type of edit, as AURORA's list names it
 
     def __post_init__(self):
         # An invented score or text would be trained on.
@@ -34,8 +36,8 @@ class _Triplet(msgspec.Struct):
             raise ValueError(f"no {missing}; expected both scores and feedback, or neither")
 
 
-class TripletFile:
-    """The triplets of a `.json` or `.jsonl` file, in its order. A `Source`; keys are "number in the file:output"."""
+class TripletFile(StoredEdits):
+    """The triplets of a `.json` or `.jsonl` file, in its order. Keys are "number in the file:output"."""
 
     def __init__(self, path: str | Path, *, skip_bad: bool = False, allow_outside: bool = False):
         """Reads the file; images are read at access. Malformed triplets are `BadRecords`, or left out.
@@ -57,12 +59,20 @@ class TripletFile:
         """All instructions."""
         return [triplet.instruction for _, _, triplet in self._triplets]
 
-    def __getitem__(self, index: int) -> EditRecord:
+    def keys(self) -> list[str]:
+        return [self._key(number, triplet) for number, _, triplet in self._triplets]
+
+    def encoded(self, index: int) -> EncodedEdit:
         number, _, triplet = self._triplets[index]
-        images = (np.asarray(read_image(file)) for file in self._files(triplet))
-        scores = None if triplet.scores is None else np.asarray(triplet.scores, np.float32)
+        files = self._files(triplet)
+        reward, extra = (triplet.scores, triplet.feedback), {"task": triplet.task} if triplet.task else {}
+        images, names = map(image_bytes, files), tuple(map(str, files))
+        return EncodedEdit(self._key(number, triplet), triplet.instruction, *images, *reward, extra, names)
+
+    @staticmethod
+    def _key(number: int, triplet: _Triplet) -> str:
         # The number, because several triplets may share an output.
-        return EditRecord(f"{number}:{triplet.output}", triplet.instruction, *images, scores, triplet.feedback)
+        return f"{number}:{triplet.output}"
 
     def _files(self, triplet: _Triplet) -> list[Path]:
         names = (triplet.input, triplet.output)
