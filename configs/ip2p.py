@@ -54,7 +54,7 @@ def full() -> ConfigDict:
     config.data = ConfigDict()
     config.data.name = "instruct_pix2pix"
     config.data.root = "data/instruct-pix2pix"
-    config.data.rewards = ""  # reward file; none without reward
+    config.data.rewards = config.data.labels = ""  # reward files; none without reward
     config.data.resolution = 256  # pixels
     config.data.flip = True  # random horizontal flips of source and edited image together
     config.data.allow_outside = False  # whether paths in a triplet file may lead out of its folder

@@ -57,6 +57,7 @@ def paper() -> ConfigDict:
     config.data.name = "reward_edit"
     config.data.root = "data/RewardEdit"
     config.data.rewards = "data/RewardEdit/RewardEdit_20K.json"
+    config.data.labels = ""  # rewards that launch/label.py wrote, of data.name "prepared" or "triplets"
     config.data.resolution = 256  # pixels; table 11 compares with 512
     config.data.flip = True  # random horizontal flips of source and edited image together
     config.data.allow_outside = False  # whether paths in a triplet file may lead out of its folder

@@ -8,20 +8,25 @@ from msgspec import Meta
 
 from rewardedit_jax.bases import base_named
 from rewardedit_jax.data.instruct_pix2pix import InstructPix2PixFolder, InstructPix2PixParquet, RewardEditFolder
+from rewardedit_jax.data.open_edits import open_edits
 from rewardedit_jax.data.records import Source
-from rewardedit_jax.data.triplets import TripletFile
 from rewardedit_jax.models import reward_condition
 from rewardedit_jax.reward import PERSPECTIVES
 from rewardedit_jax.training import recipe
+
+
+def _open_edits(data: ConfigDict) -> Source:
+    allow_outside = data.get("allow_outside", False)
+    return open_edits(data.root, labels=data.labels, skip_bad=data.skip_bad, allow_outside=allow_outside)
+
 
 # Training records by `data.name`, in the folder or file `data.root`. Parquet has no index that may have bad entries.
 SOURCES: dict[str, Callable[[ConfigDict], Source]] = {
     "reward_edit": lambda data: RewardEditFolder(data.root, data.rewards, skip_bad=data.skip_bad),
     "instruct_pix2pix": lambda data: InstructPix2PixFolder(data.root, skip_bad=data.skip_bad),
     "instruct_pix2pix_parquet": lambda data: InstructPix2PixParquet(data.root),
-    "triplets": lambda data: TripletFile(
-        data.root, skip_bad=data.skip_bad, allow_outside=data.get("allow_outside", False)
-    ),
+    "triplets": _open_edits,
+    "prepared": _open_edits,
 }
 
 
@@ -44,6 +49,7 @@ class EditingData(recipe.Data, kw_only=True):
 
     name: Literal[*SOURCES]  # the layout
     rewards: str  # file of the rewards, of the layout "reward_edit"
+    labels: str = ""  # file of launch/label.py, of "triplets" and "prepared"; "": the rewards that the data have
     resolution: recipe.Count  # pixels; a multiple of what the base editor needs
     flip: bool  # mirror both images with probability 1/2
 

@@ -1,0 +1,165 @@
+"""Prepared data sets: folders of array_record files that TFDS and the recipes read (`config.data.name="prepared"`).
+
+Images stay encoded as they were published. The index beside each shard has the keys, instructions, digests and further
+fields, so that labelling and curation look at millions of edits without reading an image.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import tensorflow_datasets as tfds
+
+from rewardedit_jax.data.encoded import EncodedEdit, StoredEdits, digest
+from rewardedit_jax.data.records import BadRecords
+from rewardedit_jax.data.shards import StoredRow, open_records, read_index
+
+TEXT, IMAGE = tfds.features.Text(), tfds.features.Image()
+# The fields of a stored edit. `scores` is NaN and `feedback` empty where an edit is not judged; `extra` is JSON.
+EDIT_FEATURES = tfds.features.FeaturesDict(
+    {
+        "key": TEXT,
+        "instruction": TEXT,
+        "source": IMAGE,
+        "edited": IMAGE,
+        "scores": tfds.features.Tensor(shape=(3,), dtype=np.float32),
+        "feedback": tfds.features.Sequence(TEXT, length=3),
+        "extra": TEXT,
+    }
+)
+_INDEX = ("key", "instruction", "source_digest", "edited_digest", "extra")  # columns, all texts
+
+
+def edit_row(edit: EncodedEdit) -> StoredRow:
+    """The edit as it is stored. Raises `ImageError` if one of its images cannot be decoded."""
+    edit.decoded()
+    example = {
+        **{name: getattr(edit, name) for name in ("key", "instruction", "source", "edited")},
+        "scores": np.asarray(edit.scores or [np.nan] * 3, np.float32),
+        "feedback": edit.feedback or [""] * 3,
+        "extra": to_json(edit.extra),
+    }
+    values = edit.key, edit.instruction, digest(edit.source), digest(edit.edited), example["extra"]
+    return StoredRow(serialize(EDIT_FEATURES, example), dict(zip(_INDEX, values, strict=True)))
+
+
+def serialize(features: tfds.features.FeaturesDict, example: dict[str, Any]) -> bytes:
+    return features.serialize_example(features.encode_example(example))
+
+
+def to_json(extra: Any) -> str:
+    # Sorted: the same fields are the same bytes.
+    return json.dumps(extra, ensure_ascii=False, sort_keys=True)
+
+
+class PreparedEdits(StoredEdits):
+    """The edits of one split of a prepared data set, or of any TFDS folder with the four fields of an edit.
+
+    Fields other than images, `scores` and `feedback` come as `EncodedEdit.extra`.
+    """
+
+    def __init__(self, folder: str | Path, split: str = "train"):
+        """Reads the folder's description, and of each shard the positions of its records.
+
+        Raises:
+          FileNotFoundError: the folder is not a prepared data set, or its preparation has not finished.
+          BadRecords: its records are not edits, or it has no such split.
+        """
+        self.folder, self.split = Path(folder), split
+        self.info = read_info(self.folder)
+        check_fields(self.folder, self.info, ("key", "instruction", "source", "edited"))
+        self._features = self.info.features
+        images = [name for name, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
+        self._decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
+        self._further = [name for name in self._features if name not in {*images, *EDIT_FEATURES}]
+        self._records = open_records(split_files(self.folder, self.info, split))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def encoded(self, index: int) -> EncodedEdit:
+        row = self._read(index)
+        key, instruction = row["key"].decode(), row["instruction"].decode()
+        scores = tuple(np.asarray(row.get("scores", [np.nan]), float).tolist())
+        judged = not np.isnan(scores).any()
+        feedback = tuple(text.decode() for text in row["feedback"]) if judged else None
+        names = tuple(f"{name} of {key} ({self.folder})" for name in ("source", "edited"))
+        reward = (scores if judged else None), feedback
+        return EncodedEdit(key, instruction, row["source"], row["edited"], *reward, self._extra(row), names)
+
+    def keys(self) -> list[str]:
+        return self.index["key"].to_pylist()
+
+    def instructions(self) -> list[str]:
+        """All instructions."""
+        return self.index["instruction"].to_pylist()
+
+    def digests(self, index: int) -> tuple[str, str]:
+        return tuple(self.index[column][index].as_py() for column in ("source_digest", "edited_digest"))
+
+    def stored(self, index: int) -> StoredRow:
+        """The record and its row of the index as they are in the files, for a copy."""
+        return StoredRow(self._records[index], self.index.slice(index, 1).to_pylist()[0])
+
+    @cached_property
+    def index(self) -> pyarrow.Table:
+        """A row for each record: key, instruction, source_digest, edited_digest, and `extra` as JSON."""
+        files = [file.with_name(file.name.replace(".array_record-", ".index-")) for file in self._files]
+        if all(file.is_file() for file in files):
+            return read_index(files, _INDEX)
+        # A data set that another program prepared has no index: every record is read once.
+        return pyarrow.Table.from_pylist([self._index_row(i) for i in range(len(self))])
+
+    @property
+    def _files(self) -> list[Path]:
+        return split_files(self.folder, self.info, self.split)
+
+    def _read(self, index: int) -> dict[str, Any]:
+        return self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
+
+    def _index_row(self, index: int) -> dict[str, str]:
+        edit = self.encoded(index)
+        digests = digest(edit.source), digest(edit.edited)
+        return dict(zip(_INDEX, (edit.key, edit.instruction, *digests, to_json(edit.extra)), strict=True))
+
+    def _extra(self, row: dict[str, Any]) -> dict[str, Any]:
+        stored = json.loads(row["extra"]) if "extra" in row else {}
+        return stored | {name: _plain(self._features[name], row[name]) for name in self._further}
+
+
+def read_info(folder: Path) -> tfds.core.DatasetInfo:
+    """The description of a TFDS folder. Raises FileNotFoundError if it is none."""
+    if not (folder / "dataset_info.json").is_file():
+        begun = any(folder.glob("*.plan.json"))
+        reason = "its preparation has not finished: run the same command again" if begun else "it is not prepared"
+        raise FileNotFoundError(f"{folder} has no dataset_info.json ({reason}); see launch/prepare_data.py --help.")
+    return tfds.builder_from_directory(str(folder)).info
+
+
+def check_fields(folder: Path, info: tfds.core.DatasetInfo, needed: Sequence[str]) -> None:
+    """Raises `BadRecords` if records lack one of the `needed` fields."""
+    if lacking := [name for name in needed if name not in info.features]:
+        raise BadRecords(f"{folder}: records have {', '.join(info.features)}, but lack {', '.join(lacking)}.")
+
+
+def split_files(folder: Path, info: tfds.core.DatasetInfo, split: str) -> list[Path]:
+    """The array_record files of a split. Raises `BadRecords` if there is no such split or a file is missing."""
+    if split not in info.splits:
+        raise BadRecords(f"{folder} has no split {split!r}: expected one of {', '.join(info.splits)}.")
+    files = [folder / Path(path).name for path in info.splits[split].filepaths]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise BadRecords(f"{folder} lacks {missing[0]} ({len(missing)} of {len(files)} files): copy it there again.")
+    return files
+
+
+def _plain(feature: tfds.features.FeatureConnector, value: Any) -> Any:
+    """A value of TFDS as JSON has it."""
+    if isinstance(feature, tfds.features.ClassLabel):
+        return feature.int2str(int(value))
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

@@ -1,0 +1,224 @@
+"""Sets of array_record files that are written shard by shard, so that a stopped run loses one shard at most.
+
+A numbered list of inputs becomes ceil(count / per_shard) files. Shard k holds the records of inputs k·per_shard to
+(k+1)·per_shard - 1, in their order, without the bad ones. Beside it lie its index, a parquet file with a row for each
+record, and its report, which names the bad inputs. Each file is whole or absent and the report is written last, so a
+shard with a report is complete. Everything follows from the inputs: a run that was stopped, or done by several
+machines, leaves the same bytes as one that was not.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+from pyarrow import parquet
+from tqdm import tqdm
+
+from rewardedit_jax.data.output_files import atomic_write
+from rewardedit_jax.data.prefetch import prefetch_map
+from rewardedit_jax.data.runs import Shard
+from rewardedit_jax.listing import list_names
+
+PER_SHARD = 1000  # inputs; with images of 100 kB a shard has 200 MB
+# One record per group: a read at random decompresses no others. Images and latents do not compress.
+_OPTIONS = "group_size:1,uncompressed"
+_AHEAD = 64  # inputs that threads prepare before they are written
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A record as it is written, and its row of the index."""
+
+    data: bytes
+    index: Mapping[str, Any]  # the same columns in all rows of a set
+
+
+class BadInput(msgspec.Struct, frozen=True):
+    """An input without a record."""
+
+    number: int  # from 0, among all inputs
+    reason: str  # names the input and the fault
+
+
+class ShardReport(msgspec.Struct, frozen=True):
+    """What a complete shard holds."""
+
+    records: int
+    data_bytes: int  # of all records
+    bad: list[BadInput]
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """The files of `count` inputs in a folder."""
+
+    folder: Path
+    name: str  # dataset and split, "aurora-train"
+    count: int
+    per_shard: int = PER_SHARD
+
+    def __post_init__(self):
+        if min(self.count, self.per_shard) < 1:
+            raise ValueError(f"{self.count} inputs in shards of {self.per_shard}: expected at least one of each")
+
+    @property
+    def shards(self) -> int:
+        return -(-self.count // self.per_shard)
+
+    def data_file(self, shard: int) -> Path:
+        return self._file("array_record", shard)
+
+    def index_file(self, shard: int) -> Path:
+        return self._file("index", shard)
+
+    def report_file(self, shard: int) -> Path:
+        return self._file("report", shard)
+
+    def inputs(self, shard: int) -> range:
+        return range(self.count)[shard * self.per_shard : (shard + 1) * self.per_shard]
+
+    def missing(self) -> list[int]:
+        """The shards that are not complete."""
+        return [shard for shard in range(self.shards) if not self.report_file(shard).is_file()]
+
+    def reports(self) -> list[ShardReport]:
+        """The reports of all shards. Raises ValueError if some are missing."""
+        if missing := self.missing():
+            raise ValueError(
+                f"{self.folder} lacks {len(missing)} of {self.shards} shards of {self.name}: "
+                f"{list_names(map(str, missing))}; run the command again, on all its machines."
+            )
+        return [msgspec.json.decode(self.report_file(k).read_bytes(), type=ShardReport) for k in range(self.shards)]
+
+    def write(self, row: Callable[[int], StoredRow], plan: Mapping[str, Any], part: Shard | None = None) -> None:
+        """Write the shards that are missing, with a progress bar over their inputs.
+
+        Args:
+          row: number of an input → its record; threads call it at the same time. ValueError makes it a bad input.
+          plan: what the records follow from, JSON values. The folder keeps it, and refuses another one.
+          part: the shards of this machine; None: all.
+        Raises:
+          ValueError: the folder holds a set with another plan.
+          OSError: the disk is full, or files cannot be written. Complete shards stay.
+        """
+        self.keep_plan(plan)
+        mine = Shard(1, 1) if part is None else part
+        due = sorted({*self.missing()} & {*mine.of(range(self.shards))})
+        numbers = [number for shard in due for number in self.inputs(shard)]
+        rows = prefetch_map(row, ((number,) for number in numbers), _AHEAD)
+        # The bar counts the inputs of this run: what earlier runs have done takes no time.
+        with tqdm(total=len(numbers), desc=self.name, unit=" records", disable=not numbers) as bar:
+            for shard in due:
+                self._write_shard(shard, islice(rows, len(self.inputs(shard))), bar)
+
+    def keep_plan(self, plan: Mapping[str, Any]) -> None:
+        """Store the plan of the set, or raise ValueError if the folder has another one."""
+        file, text = self._plan_file, self._plan_text(plan)
+        if not file.is_file():
+            # Machines that share the folder write it at the same time, and one may rename the other's file.
+            with suppress(FileNotFoundError), atomic_write(file) as unfinished:
+                unfinished.write_bytes(text)
+        if (stored := file.read_bytes()) != text:
+            here, asked = map(msgspec.json.decode, (stored, text))
+            differing = sorted(name for name in here.keys() | asked.keys() if here.get(name) != asked.get(name))
+            changes = "; ".join(f"{name}: {here.get(name)!r} there, {asked.get(name)!r} now" for name in differing)
+            raise ValueError(f"{self.folder} was begun with other settings ({changes}): give another folder.")
+
+    def merge(self, parts: Sequence[Path]) -> None:
+        """Copy the shards that several machines wrote into folders of their own to this folder.
+
+        Raises:
+          ValueError: a shard is missing or in two folders, or the folders' plans differ.
+        """
+        sets = [ShardSet(part, self.name, self.count, self.per_shard) for part in parts]
+        where: dict[int, list[ShardSet]] = {shard: [] for shard in range(self.shards)}
+        for found in sets:
+            found.keep_plan(self.plan())
+            for shard in {*range(self.shards)} - {*found.missing()}:
+                where[shard].append(found)
+        faults = {
+            "missing": [shard for shard, found in where.items() if not found],
+            "found twice": [shard for shard, found in where.items() if len(found) > 1],
+        }
+        if any(faults.values()):
+            listed = "; ".join(f"{len(k)} {what}: {list_names(map(str, k))}" for what, k in faults.items() if k)
+            raise ValueError(f"the parts do not make up the {self.shards} shards of {self.name}: {listed}.")
+        for shard, (found,) in where.items():
+            for file in ("data_file", "index_file", "report_file"):
+                with atomic_write(getattr(self, file)(shard)) as unfinished:
+                    shutil.copyfile(getattr(found, file)(shard), unfinished)
+
+    def plan(self) -> dict[str, Any]:
+        """The plan that the folder keeps, as `write` takes it."""
+        stored = msgspec.json.decode(self._plan_file.read_bytes())
+        return {name: value for name, value in stored.items() if name not in ("count", "per_shard")}
+
+    @property
+    def _plan_file(self) -> Path:
+        return self.folder / f"{self.name}.plan.json"
+
+    def _plan_text(self, plan: Mapping[str, Any]) -> bytes:
+        return msgspec.json.encode({**plan, "count": self.count, "per_shard": self.per_shard}, order="sorted") + b"\n"
+
+    def _file(self, suffix: str, shard: int) -> Path:
+        return self.folder / f"{self.name}.{suffix}-{shard:05d}-of-{self.shards:05d}"
+
+    def _write_shard(self, shard: int, rows: Iterable[Future[StoredRow]], bar: tqdm) -> None:
+        index, bad, size = [], [], 0
+        with atomic_write(self.data_file(shard)) as unfinished, _full_disk_errors(unfinished):
+            writer = ArrayRecordWriter(os.fspath(unfinished), _OPTIONS)
+            for number, future in zip(self.inputs(shard), rows, strict=True):
+                try:
+                    row = future.result()
+                except ValueError as error:
+                    bad.append(BadInput(number, str(error)))
+                else:
+                    writer.write(row.data)
+                    index.append(row.index)
+                    size += len(row.data)
+                bar.update()
+            writer.close()
+        with atomic_write(self.index_file(shard)) as unfinished:
+            parquet.write_table(pyarrow.Table.from_pylist(index), unfinished, compression="zstd")
+        with atomic_write(self.report_file(shard)) as unfinished:
+            unfinished.write_bytes(msgspec.json.encode(ShardReport(len(index), size, bad)))
+
+
+def bad_inputs(reports: Iterable[ShardReport]) -> Iterator[BadInput]:
+    """The bad inputs of all shards, in their order."""
+    return (bad for report in reports for bad in report.bad)
+
+
+def read_index(files: Sequence[Path], columns: Sequence[str]) -> pyarrow.Table:
+    """The indexes of shards as one table."""
+    tables = (parquet.read_table(file, memory_map=True) for file in files)
+    # A shard without records has no columns.
+    return pyarrow.concat_tables([table.select(list(columns)) for table in tables if table.num_rows])
+
+
+def open_records(files: Sequence[Path]) -> ArrayRecordDataSource:
+    """The records of shards, bytes, by number over all files."""
+    return ArrayRecordDataSource([os.fspath(file) for file in files])
+
+
+@contextmanager
+def _full_disk_errors(file: Path) -> Iterator[None]:
+    """Raises OSError, as Python's own files do, where the writer of array_record reports a full disk."""
+    try:
+        yield
+    except RuntimeError as error:
+        for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), os.fspath(file.parent)) from error
+        raise
