@@ -98,8 +98,24 @@ def test_every_folder_with_code_is_packaged(settings):
 @pytest.mark.oracle
 def test_the_package_leaves_pytorch_alone():
     """transformers loads it, where it is installed, for classes beyond tokenizers: a second of every command."""
-    code = "import rewardedit_jax, sys; assert 'torch' not in sys.modules"
+    code = "from rewardedit_jax import Editor, Scorer; import sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_commands_of_data_start_without_networks():
+    """Flax and transformers take seconds to import."""
+    code = (
+        "import runpy, sys; runpy.run_path('launch/prepare_data.py'); "
+        "assert not {'flax', 'transformers'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_public_names_are_found():
+    assert {*rewardedit_jax.__all__} <= {*dir(rewardedit_jax)}
+    assert all(getattr(rewardedit_jax, name).__name__ == name for name in rewardedit_jax.__all__)
+    with pytest.raises(AttributeError, match="Editors"):
+        rewardedit_jax.Editors  # noqa: B018
 
 
 @pytest.mark.slow

@@ -1,19 +1,48 @@
-"""Edits as they are stored: encoded images that nothing has decoded, for copying, judging and training.
+"""Records as they are stored: encoded images that nothing has decoded, for copying, judging and training.
 
-`StoredEdits` is the base of every source of edits that lies on a disk. A subclass reads the files of one layout; the
-decoded record of `Source`, and the digests of images, follow from them here.
+There are three kinds: edits; pairs of edits with a preference; and requests, which ask for an edit and have none. A
+source of stored records reads the files of one layout. Decoded records and digests of images follow from them here.
 """
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from rewardedit_jax.data.images import decode_image
-from rewardedit_jax.data.records import EditRecord
+from rewardedit_jax.data.records import EditRecord, Preference, PreferenceLabel
+
+
+class Stored(ABC):
+    """Random access to records on a disk.
+
+    Worker threads read from one object at the same time, so subclasses hold no state that matters between calls.
+    """
+
+    # Entries of the index that were left out on request (`skip_bad`), a sentence for each.
+    faults: Sequence[str] = ()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def encoded(self, index: int) -> Any:
+        """The record with its images as they are stored. Raises `ImageError` or `BadRecords` if it cannot be read."""
+
+    @abstractmethod
+    def keys(self) -> Sequence[str]:
+        """The keys of all records, in order; no image is read."""
+
+    def identities(self) -> Iterable[str]:
+        """Texts that differ between this and another source: the keys, and what else is known without the images."""
+        return self.keys()
+
+
+# Edits.
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,28 +60,16 @@ class EncodedEdit:
 
     def decoded(self) -> EditRecord:
         """The edit as training reads it. Raises `ImageError`, naming the image, if one cannot be decoded."""
-        pairs = zip((self.source, self.edited), self.names, strict=True)
-        images = (np.asarray(decode_image(data, name)) for data, name in pairs)
+        images = _decoded((self.source, self.edited), self.names)
         scores = None if self.scores is None else np.asarray(self.scores, np.float32)
         return EditRecord(self.key, self.instruction, *images, scores, self.feedback)
 
 
-class StoredEdits(ABC):
-    """Random access to edits on a disk: a `Source` whose records can also be read encoded.
-
-    Worker threads read from one object at the same time, so subclasses hold no mutable state.
-    """
+class StoredEdits(Stored):
+    """Random access to edits on a disk: a `Source` whose records can also be read encoded."""
 
     @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def encoded(self, index: int) -> EncodedEdit:
-        """The edit with its images as they are stored. Raises `ImageError` or `BadRecords` if it cannot be read."""
-
-    @abstractmethod
-    def keys(self) -> Sequence[str]:
-        """The keys of all edits, in order; no image is read."""
+    def encoded(self, index: int) -> EncodedEdit: ...
 
     def __getitem__(self, index: int) -> EditRecord:
         return self.encoded(index).decoded()
@@ -61,6 +78,77 @@ class StoredEdits(ABC):
         """SHA-256 of the encoded source and edited image, hexadecimal: equal digests are equal files."""
         edit = self.encoded(index)
         return digest(edit.source), digest(edit.edited)
+
+
+# Pairs of edits.
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPreference:
+    """A labelled pair of edits with its images as encoded files."""
+
+    label: PreferenceLabel
+    source: bytes
+    edited_a: bytes
+    edited_b: bytes
+    names: tuple[str, str, str]  # of the three images in errors
+
+    def decoded(self) -> Preference:
+        """The pair as training reads it. Raises `ImageError`, naming the image, if one cannot be decoded."""
+        images = _decoded((self.source, self.edited_a, self.edited_b), self.names)
+        return Preference(**vars(self.label), **dict(zip(("source", "edited_a", "edited_b"), images, strict=True)))
+
+
+class StoredPreferences(Stored):
+    """Random access to pairs of edits on a disk: a `PreferenceSource` whose pairs can also be read encoded."""
+
+    labels: Sequence[PreferenceLabel]
+
+    @abstractmethod
+    def encoded(self, index: int) -> EncodedPreference: ...
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Preference:
+        return self.encoded(index).decoded()
+
+    def keys(self) -> list[str]:
+        return [label.key for label in self.labels]
+
+    def identities(self) -> Iterable[str]:
+        return map(str, self.labels)
+
+
+# Requests.
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedRequest:
+    """What a benchmark asks an editor for: an instruction and a source image, as an encoded file."""
+
+    key: str  # unique within its source
+    instruction: str
+    source: bytes
+    edit_type: str  # as the benchmark names it
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further JSON values
+    name: str = "source"  # of the image in errors
+
+    def decoded(self) -> UInt8[np.ndarray, "h w 3"]:
+        """The source image, RGB. Raises `ImageError`, naming it, if it cannot be decoded."""
+        (image,) = _decoded((self.source,), (self.name,))
+        return image
+
+
+class StoredRequests(Stored):
+    """Random access to requests on a disk."""
+
+    @abstractmethod
+    def encoded(self, index: int) -> EncodedRequest: ...
+
+
+def _decoded(images: Sequence[bytes], names: Sequence[str]) -> list[UInt8[np.ndarray, "h w 3"]]:
+    return [np.asarray(decode_image(image, name)) for image, name in zip(images, names, strict=True)]
 
 
 def digest(data: bytes) -> str:

@@ -75,7 +75,7 @@ class InstructPix2PixFolder(StoredEdits):
         seeds = _read_index(index, list[Any])
         entries, faults = validate([(f"entry {i}", entry) for i, entry in enumerate(seeds)], _Seeds)
         good, bad = convert(entries, lambda entry: _seeds_of_folder(*entry.value, present))
-        raise_or_log(faults + bad, str(index), skip_bad)
+        self.faults = raise_or_log(faults + bad, str(index), skip_bad)
         self._pairs = [pair for entry in good for pair in entry.value]
 
     def __len__(self) -> int:
@@ -114,7 +114,7 @@ class RewardEditFolder(StoredEdits):
         present, rewards = _list_folders(self.root), _read_index(Path(rewards_json), dict[str, Any])
         faults = [f"{name}: no such folder" for name in rewards if name not in present]
         entries, malformed = validate([pair for pair in rewards.items() if pair[0] in present], _Reward)
-        raise_or_log(faults + malformed, str(rewards_json), skip_bad)
+        self.faults = raise_or_log(faults + malformed, str(rewards_json), skip_bad)
         self._rewards = [(entry.name, entry.value) for entry in entries]
 
     def __len__(self) -> int:
@@ -165,6 +165,10 @@ class InstructPix2PixParquet(StoredEdits):
 
     def keys(self) -> list[str]:
         return [f"{index:06d}" for index in range(len(self))]
+
+    def identities(self) -> list[str]:
+        # The keys of two data sets of one size are the same.
+        return [*self.keys(), *map(str, self.instructions())]
 
     def encoded(self, index: int) -> EncodedEdit:
         index = range(len(self))[index]  # negative numbers count from the end; IndexError beyond

@@ -8,14 +8,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-import numpy as np
 import pyarrow
-from jaxtyping import UInt8
 from pyarrow import parquet
 
-from rewardedit_jax.data.images import decode_image
 from rewardedit_jax.data.records import BadRecords
 
 
@@ -34,15 +32,20 @@ class ParquetRows:
         groups = [(path, i, n) for path in self._paths for i, n in enumerate(_group_sizes(path, columns, expected))]
         self._groups = [(path, i) for path, i, _ in groups]
         self._starts = list(accumulate((n for *_, n in groups), initial=0))  # first row of each group; last: the end
-        # The group read last, decoded: the next row in order comes from it. Only one: its images may take a gigabyte.
-        self._cached: tuple[int, pyarrow.Table] | None = None
+        # The groups read last, decoded. Two: threads that read in order are in one group or the next. Not more, as the
+        # images of a group may take a gigabyte.
+        self._cached: dict[int, pyarrow.Table] = {}
+        self._lock = Lock()  # otherwise several threads would read the next group, each for itself
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy for another process does not carry the cached group.
-        return {**self.__dict__, "_cached": None}
+        # A copy for another process does not carry the cached groups.
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | {"_cached": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_lock": Lock()}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The row as Python objects, column → value; 0 ≤ index < len. Raises `BadRecords` if its group is damaged."""
@@ -66,20 +69,20 @@ class ParquetRows:
         return bisect_right(self._starts, index) - 1
 
     def _read(self, group: int) -> pyarrow.Table:
-        cached = self._cached  # one read of the attribute: another thread may replace it at any time
-        if cached is None or cached[0] != group:
-            path, number = self._groups[group]
-            try:
-                with parquet.ParquetFile(path) as file:
-                    cached = self._cached = (group, file.read_row_group(number, columns=self._columns))
-            except (OSError, pyarrow.ArrowException) as error:
-                raise BadRecords(f"{path}: row group {number} cannot be read: {error}") from error
-        return cached[1]
+        with self._lock:
+            if group not in self._cached:
+                # The older one goes before the next is read: at most two are in memory.
+                while len(self._cached) > 1:
+                    del self._cached[next(iter(self._cached))]
+                self._cached[group] = self._decode(*self._groups[group])
+            return self._cached[group]
 
-
-def embedded_image(cell: Any, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """The RGB image of a cell {bytes, path}. Raises `BadRecords` or `ImageError`, with `name`, if there is none."""
-    return np.asarray(decode_image(embedded_bytes(cell, name), name))
+    def _decode(self, path: Path, number: int) -> pyarrow.Table:
+        try:
+            with parquet.ParquetFile(path) as file:
+                return file.read_row_group(number, columns=self._columns)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise BadRecords(f"{path}: row group {number} cannot be read: {error}") from error
 
 
 def embedded_bytes(cell: Any, name: str) -> bytes:

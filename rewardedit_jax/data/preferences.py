@@ -17,14 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
-from rewardedit_jax.data.images import read_image
+from rewardedit_jax.data.encoded import EncodedPreference, StoredPreferences
+from rewardedit_jax.data.images import image_bytes
 from rewardedit_jax.data.json_files import read_list, validate
-from rewardedit_jax.data.parquet import ParquetRows, embedded_image
+from rewardedit_jax.data.parquet import ParquetRows, embedded_bytes
 from rewardedit_jax.data.paths import inside
 from rewardedit_jax.data.records import (
-    Preference,
     PreferenceLabel,
     Rating,
     Ratings,
@@ -34,9 +33,7 @@ from rewardedit_jax.data.records import (
 )
 
 _PREFERRED = {"leftvote": "a", "rightvote": "b", "tie": "tie"}
-# (source, a, b), as in `PreferenceLabel.names` and the image fields of `Preference`.
-_IMAGES = ("source_img", "left_output_image", "right_output_image")
-_FIELDS = ("source", "edited_a", "edited_b")
+_IMAGES = ("source_img", "left_output_image", "right_output_image")  # source, a, b, as in `PreferenceLabel.names`
 
 
 class _Pair(msgspec.Struct):
@@ -121,7 +118,7 @@ _PARQUET = f"""expected:
 Hugging Face hub: TIGER-Lab/EditReward-Data."""
 
 
-class PreferenceFile:
+class PreferenceFile(StoredPreferences):
     """The pairs of a list file, in its order. A `PreferenceSource`; keys are "number in the file:path1"."""
 
     def __init__(
@@ -141,31 +138,32 @@ class PreferenceFile:
           BadRecords: listing every malformed pair, or every pair without its images, unless `skip_bad` leaves them out.
         """
         self.root, self._allow_outside = Path(path).parent if root is None else Path(root), allow_outside
-        labels = read_labels(path, skip_bad=skip_bad)
+        labels, malformed = _read_labels(path, skip_bad)
         # A stat per image at the start saves a run that would end at the first missing folder.
         missing = missing_images(labels, self.root, allow_outside=allow_outside)
         faults = [f"{key}: no image {', '.join(names)}" for key, names in missing.items()]
-        raise_or_log(faults, f"{path}, images under {self.root}", skip_bad)
+        self.faults = malformed + raise_or_log(faults, f"{path}, images under {self.root}", skip_bad)
         self.labels = [label for label in labels if label.key not in missing]
         warn_contradictions(self.labels, str(path))
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Preference:
+    def encoded(self, index: int) -> EncodedPreference:
         label = self.labels[index]
-        files = (inside(self.root, name, allow_outside=self._allow_outside) for name in label.names)
-        images = map(np.asarray, map(read_image, files))
-        return Preference(**vars(label), **dict(zip(_FIELDS, images, strict=True)))
+        files = [inside(self.root, name, allow_outside=self._allow_outside) for name in label.names]
+        return EncodedPreference(label, *map(image_bytes, files), tuple(map(str, files)))
 
 
 def read_labels(path: str | Path, *, skip_bad: bool = False) -> list[PreferenceLabel]:
     """The pairs of a list file, whether or not their images exist. Malformed ones are `BadRecords`, or left out."""
+    return _read_labels(path, skip_bad)[0]
+
+
+def _read_labels(path: str | Path, skip_bad: bool) -> tuple[list[PreferenceLabel], list[str]]:
+    """The pairs, and what `raise_or_log` says of the malformed ones."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {path}; expected{__doc__.partition('object per pair')[2]}")
     entries, faults = read_list(path, _ListedPair)
-    raise_or_log(faults, str(path), skip_bad)
-    return _without_turned_ties(entry.value.label(entry.number) for entry in entries)
+    left_out = raise_or_log(faults, str(path), skip_bad)
+    return _without_turned_ties(entry.value.label(entry.number) for entry in entries), left_out
 
 
 def missing_images(
@@ -199,7 +197,7 @@ def _without_turned_ties(labels: Iterable[PreferenceLabel]) -> list[PreferenceLa
     return kept
 
 
-class PreferenceParquet:
+class PreferenceParquet(StoredPreferences):
     """EditReward-Data as on the Hugging Face hub, 170,772 rows, 87 GB, CC BY-NC 4.0. A `PreferenceSource`.
 
     The rows keep their order: a is the left edit, b the right. Keys are "row of all:unique_key". Rows are fast to read
@@ -218,16 +216,14 @@ class PreferenceParquet:
         # Without the images, which are nearly all of the 87 GB.
         named = [(f"{i}:{row['unique_key']}", row) for i, row in enumerate(self._rows.only(_COLUMNS))]
         entries, faults = validate(named, _Row)
-        raise_or_log(faults, str(files), skip_bad)
+        self.faults = raise_or_log(faults, str(files), skip_bad)
         self._numbers = [entry.number for entry in entries]  # row of each label: bad rows are left out of `labels`
         self.labels = [entry.value.label(entry.name) for entry in entries]
         warn_contradictions(self.labels, str(files))
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Preference:
+    def encoded(self, index: int) -> EncodedPreference:
         label, number = self.labels[index], self._numbers[index]
-        row, name = self._rows[number], f"{label.key} ({self._rows.name(number)})"
-        images = (embedded_image(row[column], f"{column} of {name}") for column in _IMAGES)
-        return Preference(**vars(label), **dict(zip(_FIELDS, images, strict=True)))
+        row, place = self._rows[number], f"{label.key} ({self._rows.name(number)})"
+        names = tuple(f"{column} of {place}" for column in _IMAGES)
+        images = (embedded_bytes(row[column], name) for column, name in zip(_IMAGES, names, strict=True))
+        return EncodedPreference(label, *images, names)

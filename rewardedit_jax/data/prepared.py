@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from rewardedit_jax.data.encoded import EncodedEdit, StoredEdits, digest
 from rewardedit_jax.data.records import BadRecords
-from rewardedit_jax.data.shards import StoredRow, open_records, read_index
+from rewardedit_jax.data.shards import StoredRow, index_file, open_records, read_index
 
 TEXT, IMAGE = tfds.features.Text(), tfds.features.Image()
 # The fields of a stored edit. `scores` is NaN and `feedback` empty where an edit is not judged; `extra` is JSON.
@@ -108,7 +108,7 @@ class PreparedEdits(StoredEdits):
     @cached_property
     def index(self) -> pyarrow.Table:
         """A row for each record: key, instruction, source_digest, edited_digest, and `extra` as JSON."""
-        files = [file.with_name(file.name.replace(".array_record-", ".index-")) for file in self._files]
+        files = [index_file(file) for file in self._files]
         if all(file.is_file() for file in files):
             return read_index(files, _INDEX)
         # A data set that another program prepared has no index: every record is read once.

@@ -96,18 +96,21 @@ class BadRecords(ValueError):
     """Records that do not have the expected layout; the message lists them."""
 
 
-def raise_or_log(faults: Sequence[str], where: str, skip_bad: bool) -> None:
+def raise_or_log(faults: Sequence[str], where: str, skip_bad: bool) -> list[str]:
     """Raises `BadRecords` with all faults of an index, one line each, or logs them if the caller leaves them out.
 
     Args:
       where: the index, as the message names it.
+    Returns:
+      The faults, each with the name of the index.
     """
     if not faults:
-        return
+        return []
     message = list_lines(f"{where}: {count_noun(len(faults), 'bad record')}", faults)
     if not skip_bad:
         raise BadRecords(f"{message}\nSet skip_bad=True to leave them out.")
     logging.warning("%s\nThey are left out (skip_bad=True).", message)
+    return [f"{where}: {fault}" for fault in faults]
 
 
 def contradictions(labels: Iterable[PreferenceLabel]) -> list[tuple[str, ...]]:

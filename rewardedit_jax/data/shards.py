@@ -5,6 +5,8 @@ A numbered list of inputs becomes ceil(count / per_shard) files. Shard k holds t
 record, and its report, which names the bad inputs. Each file is whole or absent and the report is written last, so a
 shard with a report is complete. Everything follows from the inputs: a run that was stopped, or done by several
 machines, leaves the same bytes as one that was not.
+
+The plan, a JSON file, says what the records follow from. A folder with another plan is refused.
 """
 
 import errno
@@ -12,11 +14,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pyarrow
@@ -76,14 +79,22 @@ class ShardSet:
     def shards(self) -> int:
         return -(-self.count // self.per_shard)
 
+    @classmethod
+    def stored(cls, folder: Path, name: str) -> "ShardSet":
+        """The set of this name that was begun in a folder. Raises FileNotFoundError if there is none."""
+        if not (file := _plan_file(folder, name)).is_file():
+            raise FileNotFoundError(f"{folder} has no shards of {name}: no file {file.name}.")
+        plan = msgspec.json.decode(file.read_bytes())
+        return cls(folder, name, plan["count"], plan["per_shard"])
+
     def data_file(self, shard: int) -> Path:
         return self._file("array_record", shard)
 
     def index_file(self, shard: int) -> Path:
-        return self._file("index", shard)
+        return index_file(self.data_file(shard))
 
     def report_file(self, shard: int) -> Path:
-        return self._file("report", shard)
+        return self._file("report", shard, ".json")
 
     def inputs(self, shard: int) -> range:
         return range(self.count)[shard * self.per_shard : (shard + 1) * self.per_shard]
@@ -97,7 +108,7 @@ class ShardSet:
         if missing := self.missing():
             raise ValueError(
                 f"{self.folder} lacks {len(missing)} of {self.shards} shards of {self.name}: "
-                f"{list_names(map(str, missing))}; run the command again, on all its machines."
+                f"{list_names(missing)}; run the command again, on all its machines."
             )
         return [msgspec.json.decode(self.report_file(k).read_bytes(), type=ShardReport) for k in range(self.shards)]
 
@@ -124,11 +135,13 @@ class ShardSet:
 
     def keep_plan(self, plan: Mapping[str, Any]) -> None:
         """Store the plan of the set, or raise ValueError if the folder has another one."""
-        file, text = self._plan_file, self._plan_text(plan)
+        file, text = _plan_file(self.folder, self.name), self._plan_text(plan)
         if not file.is_file():
-            # Machines that share the folder write it at the same time, and one may rename the other's file.
-            with suppress(FileNotFoundError), atomic_write(file) as unfinished:
-                unfinished.write_bytes(text)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # A name of its own: machines that share the folder write the file at the same time.
+            unfinished = file.with_name(f".{file.name}.{uuid4().hex}.part")
+            unfinished.write_bytes(text)
+            unfinished.replace(file)
         if (stored := file.read_bytes()) != text:
             here, asked = map(msgspec.json.decode, (stored, text))
             differing = sorted(name for name in here.keys() | asked.keys() if here.get(name) != asked.get(name))
@@ -136,43 +149,45 @@ class ShardSet:
             raise ValueError(f"{self.folder} was begun with other settings ({changes}): give another folder.")
 
     def merge(self, parts: Sequence[Path]) -> None:
-        """Copy the shards that several machines wrote into folders of their own to this folder.
+        """Copy the shards that several machines wrote into folders of their own to this folder, which has the plan.
+
+        A shard that this folder has already, such as by a merge that was stopped, is not copied again.
 
         Raises:
-          ValueError: a shard is missing or in two folders, or the folders' plans differ.
+          FileNotFoundError: a part is no folder with shards of this set.
+          ValueError: a shard is missing or in two parts, or the parts' plans differ.
         """
-        sets = [ShardSet(part, self.name, self.count, self.per_shard) for part in parts]
         where: dict[int, list[ShardSet]] = {shard: [] for shard in range(self.shards)}
-        for found in sets:
+        for part in parts:
+            ShardSet.stored(part, self.name)  # before a plan is written there, as into a new folder
+            found = ShardSet(part, self.name, self.count, self.per_shard)
             found.keep_plan(self.plan())
             for shard in {*range(self.shards)} - {*found.missing()}:
                 where[shard].append(found)
         faults = {
-            "missing": [shard for shard, found in where.items() if not found],
+            "missing": [shard for shard in self.missing() if not where[shard]],
             "found twice": [shard for shard, found in where.items() if len(found) > 1],
         }
         if any(faults.values()):
-            listed = "; ".join(f"{len(k)} {what}: {list_names(map(str, k))}" for what, k in faults.items() if k)
+            listed = "; ".join(f"{len(k)} {what}: {list_names(k)}" for what, k in faults.items() if k)
             raise ValueError(f"the parts do not make up the {self.shards} shards of {self.name}: {listed}.")
-        for shard, (found,) in where.items():
-            for file in ("data_file", "index_file", "report_file"):
-                with atomic_write(getattr(self, file)(shard)) as unfinished:
-                    shutil.copyfile(getattr(found, file)(shard), unfinished)
+        for shard in tqdm(self.missing(), desc=f"{self.name}, merged", unit=" shards", disable=not self.missing()):
+            # The report is the last one again: it says that the others are complete.
+            for file in (ShardSet.data_file, ShardSet.index_file, ShardSet.report_file):
+                with atomic_write(file(self, shard)) as unfinished:
+                    shutil.copyfile(file(where[shard][0], shard), unfinished)
 
     def plan(self) -> dict[str, Any]:
         """The plan that the folder keeps, as `write` takes it."""
-        stored = msgspec.json.decode(self._plan_file.read_bytes())
+        stored = msgspec.json.decode(_plan_file(self.folder, self.name).read_bytes())
         return {name: value for name, value in stored.items() if name not in ("count", "per_shard")}
-
-    @property
-    def _plan_file(self) -> Path:
-        return self.folder / f"{self.name}.plan.json"
 
     def _plan_text(self, plan: Mapping[str, Any]) -> bytes:
         return msgspec.json.encode({**plan, "count": self.count, "per_shard": self.per_shard}, order="sorted") + b"\n"
 
-    def _file(self, suffix: str, shard: int) -> Path:
-        return self.folder / f"{self.name}.{suffix}-{shard:05d}-of-{self.shards:05d}"
+    def _file(self, kind: str, shard: int, suffix: str = "") -> Path:
+        # For the records this is the name that TFDS expects.
+        return self.folder / f"{self.name}.{kind}-{shard:05d}-of-{self.shards:05d}{suffix}"
 
     def _write_shard(self, shard: int, rows: Iterable[Future[StoredRow]], bar: tqdm) -> None:
         index, bad, size = [], [], 0
@@ -195,6 +210,15 @@ class ShardSet:
             unfinished.write_bytes(msgspec.json.encode(ShardReport(len(index), size, bad)))
 
 
+def index_file(data_file: Path) -> Path:
+    """The index of the records in an array_record file."""
+    return data_file.with_name(data_file.name.replace(".array_record-", ".index-") + ".parquet")
+
+
+def _plan_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.plan.json"
+
+
 def bad_inputs(reports: Iterable[ShardReport]) -> Iterator[BadInput]:
     """The bad inputs of all shards, in their order."""
     return (bad for report in reports for bad in report.bad)
@@ -203,8 +227,9 @@ def bad_inputs(reports: Iterable[ShardReport]) -> Iterator[BadInput]:
 def read_index(files: Sequence[Path], columns: Sequence[str]) -> pyarrow.Table:
     """The indexes of shards as one table."""
     tables = (parquet.read_table(file, memory_map=True) for file in files)
-    # A shard without records has no columns.
-    return pyarrow.concat_tables([table.select(list(columns)) for table in tables if table.num_rows])
+    # A shard without records has no columns. A column of nulls has no type in one shard and a type in another.
+    tables = [table.select(list(columns)) for table in tables if table.num_rows]
+    return pyarrow.concat_tables(tables, promote_options="default")
 
 
 def open_records(files: Sequence[Path]) -> ArrayRecordDataSource:

@@ -50,7 +50,7 @@ class TripletFile(StoredEdits):
             raise FileNotFoundError(f"no file {path}; expected:\n{__doc__.partition('    {')[2]}")
         entries, faults = read_list(path, _Triplet)
         self._triplets, outside = convert(entries, self._checked)
-        raise_or_log(faults + outside, str(path), skip_bad)
+        self.faults = raise_or_log(faults + outside, str(path), skip_bad)
 
     def __len__(self) -> int:
         return len(self._triplets)
@@ -58,6 +58,9 @@ class TripletFile(StoredEdits):
     def instructions(self) -> list[str]:
         """All instructions."""
         return [triplet.instruction for _, _, triplet in self._triplets]
+
+    def identities(self) -> list[str]:
+        return [*self.keys(), *self.instructions()]
 
     def keys(self) -> list[str]:
         return [self._key(number, triplet) for number, _, triplet in self._triplets]
