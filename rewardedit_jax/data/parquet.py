@@ -6,6 +6,7 @@ a whole group to be read.
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from concurrent.futures import Future
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
@@ -34,8 +35,8 @@ class ParquetRows:
         self._starts = list(accumulate((n for *_, n in groups), initial=0))  # first row of each group; last: the end
         # The groups read last, decoded. Two: threads that read in order are in one group or the next. Not more, as the
         # images of a group may take a gigabyte.
-        self._cached: dict[int, pyarrow.Table] = {}
-        self._lock = Lock()  # otherwise several threads would read the next group, each for itself
+        self._cached: dict[int, Future[pyarrow.Table]] = {}  # of a group in work: others wait for it
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -70,12 +71,22 @@ class ParquetRows:
 
     def _read(self, group: int) -> pyarrow.Table:
         with self._lock:
-            if group not in self._cached:
-                # The older one goes before the next is read: at most two are in memory.
+            is_due = group not in self._cached
+            if is_due:
+                # The older one goes before the next is read: at most two are kept.
                 while len(self._cached) > 1:
                     del self._cached[next(iter(self._cached))]
-                self._cached[group] = self._decode(*self._groups[group])
-            return self._cached[group]
+                self._cached[group] = Future()
+            table = self._cached[group]
+        if is_due:
+            try:
+                table.set_result(self._decode(*self._groups[group]))
+            except BaseException as error:
+                # Not kept: the next thread that needs the group tries again, as after a fault of a network disk.
+                with self._lock:
+                    self._cached.pop(group, None)
+                table.set_exception(error)
+        return table.result()
 
     def _decode(self, path: Path, number: int) -> pyarrow.Table:
         try:
