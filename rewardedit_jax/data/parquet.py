@@ -19,17 +19,25 @@ from rewardedit_jax.data.records import BadRecords
 
 
 class ParquetRows:
-    """The rows of some files, in the order of the files; of a directory, all `*.parquet` under it by name."""
+    """The rows of some files, in the order of the files; of a directory, those of `list_files`."""
 
-    def __init__(self, files: str | Path | Sequence[str | Path], columns: Sequence[str], expected: str):
+    def __init__(
+        self,
+        files: str | Path | Sequence[str | Path],
+        columns: Sequence[str],
+        expected: str,
+        pattern: str = "*.parquet",
+    ):
         """Reads the footer of every file.
 
+        Args:
+          pattern: of the names of files that are read of a directory.
         Raises:
           FileNotFoundError: a file is missing, or the directory has none; shows the `expected` layout.
           BadRecords: a file is not parquet or lacks one of `columns`; names it.
         """
         self._columns = list(columns)
-        self._paths = _list_files(files, expected)
+        self._paths = list_files(files, pattern, expected)
         groups = [(path, i, n) for path in self._paths for i, n in enumerate(_group_sizes(path, columns, expected))]
         self._groups = [(path, i) for path, i, _ in groups]
         self._starts = list(accumulate((n for *_, n in groups), initial=0))  # first row of each group; last: the end
@@ -103,13 +111,18 @@ def embedded_bytes(cell: Any, name: str) -> bytes:
     return cell["bytes"]
 
 
-def _list_files(files: str | Path | Sequence[str | Path], expected: str) -> list[Path]:
+def list_files(files: str | Path | Sequence[str | Path], pattern: str, expected: str) -> list[Path]:
+    """The files; of a directory, those under it whose name has the pattern, by name.
+
+    Raises:
+      FileNotFoundError: there is none, or one is missing; shows the `expected` layout.
+    """
     if isinstance(files, str | Path):
         # Without hidden files, such as macOS's `._train.parquet`.
-        below = (file for file in Path(files).rglob("*.parquet") if not file.name.startswith("."))
+        below = (file for file in Path(files).rglob(pattern) if not file.name.startswith("."))
         place, files = files, sorted(below) if Path(files).is_dir() else [files]
         if not files:
-            raise FileNotFoundError(f"no parquet file under {place}; {expected}")
+            raise FileNotFoundError(f"no file {pattern} under {place}; {expected}")
     paths = [Path(file) for file in files]
     if missing := [str(path) for path in paths if not path.is_file()]:
         raise FileNotFoundError(f"no file {', '.join(missing)}; {expected}")

@@ -5,16 +5,17 @@ fields, so that labelling and curation look at millions of edits without reading
 """
 
 import json
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow
 import tensorflow_datasets as tfds
 
-from rewardedit_jax.data.encoded import EncodedEdit, StoredEdits, digest
+from rewardedit_jax.data.encoded import EncodedEdit, Stored, StoredEdits, digest
 from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.data.shards import StoredRow, index_file, open_records, read_index
 
@@ -31,20 +32,6 @@ EDIT_FEATURES = tfds.features.FeaturesDict(
         "extra": TEXT,
     }
 )
-_INDEX = ("key", "instruction", "source_digest", "edited_digest", "extra")  # columns, all texts
-
-
-def edit_row(edit: EncodedEdit) -> StoredRow:
-    """The edit as it is stored. Raises `ImageError` if one of its images cannot be decoded."""
-    edit.decoded()
-    example = {
-        **{name: getattr(edit, name) for name in ("key", "instruction", "source", "edited")},
-        "scores": np.asarray(edit.scores or [np.nan] * 3, np.float32),
-        "feedback": edit.feedback or [""] * 3,
-        "extra": to_json(edit.extra),
-    }
-    values = edit.key, edit.instruction, digest(edit.source), digest(edit.edited), example["extra"]
-    return StoredRow(serialize(EDIT_FEATURES, example), dict(zip(_INDEX, values, strict=True)))
 
 
 def serialize(features: tfds.features.FeaturesDict, example: dict[str, Any]) -> bytes:
@@ -56,40 +43,31 @@ def to_json(extra: Any) -> str:
     return json.dumps(extra, ensure_ascii=False, sort_keys=True)
 
 
-class PreparedEdits(StoredEdits):
-    """The edits of one split of a prepared data set, or of any TFDS folder with the four fields of an edit.
+class Prepared(Stored):
+    """The records of one split of a prepared data set, or of any TFDS folder whose records have the needed fields."""
 
-    Fields other than images, `scores` and `feedback` come as `EncodedEdit.extra`.
-    """
+    fields: ClassVar[tfds.features.FeaturesDict]  # of the records
+    needed: ClassVar[tuple[str, ...]]  # of these, those that a folder of another program must have too
+    columns: ClassVar[tuple[str, ...]]  # of the index
 
     def __init__(self, folder: str | Path, split: str = "train"):
         """Reads the folder's description, and of each shard the positions of its records.
 
         Raises:
           FileNotFoundError: the folder is not a prepared data set, or its preparation has not finished.
-          BadRecords: its records are not edits, or it has no such split.
+          BadRecords: its records are of another kind, or it has no such split.
         """
         self.folder, self.split = Path(folder), split
         self.info = read_info(self.folder)
-        check_fields(self.folder, self.info, ("key", "instruction", "source", "edited"))
+        check_fields(self.folder, self.info, self.needed)
         self._features = self.info.features
         images = [name for name, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
         self._decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
-        self._further = [name for name in self._features if name not in {*images, *EDIT_FEATURES}]
+        self._further = [name for name in self._features if name not in {*images, *self.fields}]
         self._records = open_records(split_files(self.folder, self.info, split))
 
     def __len__(self) -> int:
         return len(self._records)
-
-    def encoded(self, index: int) -> EncodedEdit:
-        row = self._read(index)
-        key, instruction = row["key"].decode(), row["instruction"].decode()
-        scores = tuple(np.asarray(row.get("scores", [np.nan]), float).tolist())
-        judged = not np.isnan(scores).any()
-        feedback = tuple(text.decode() for text in row["feedback"]) if judged else None
-        names = tuple(f"{name} of {key} ({self.folder})" for name in ("source", "edited"))
-        reward = (scores if judged else None), feedback
-        return EncodedEdit(key, instruction, row["source"], row["edited"], *reward, self._extra(row), names)
 
     def keys(self) -> list[str]:
         return self.index["key"].to_pylist()
@@ -98,37 +76,71 @@ class PreparedEdits(StoredEdits):
         """All instructions."""
         return self.index["instruction"].to_pylist()
 
-    def digests(self, index: int) -> tuple[str, str]:
-        return tuple(self.index[column][index].as_py() for column in ("source_digest", "edited_digest"))
-
     def stored(self, index: int) -> StoredRow:
         """The record and its row of the index as they are in the files, for a copy."""
         return StoredRow(self._records[index], self.index.slice(index, 1).to_pylist()[0])
 
     @cached_property
     def index(self) -> pyarrow.Table:
-        """A row for each record: key, instruction, source_digest, edited_digest, and `extra` as JSON."""
-        files = [index_file(file) for file in self._files]
+        """A row for each record with the `columns`; `extra` is JSON."""
+        files = [index_file(file) for file in split_files(self.folder, self.info, self.split)]
         if all(file.is_file() for file in files):
-            return read_index(files, _INDEX)
+            return read_index(files, self.columns)
         # A data set that another program prepared has no index: every record is read once.
-        return pyarrow.Table.from_pylist([self._index_row(i) for i in range(len(self))])
+        return pyarrow.Table.from_pylist([dict(self.index_row(self.encoded(i))) for i in range(len(self))])
 
-    @property
-    def _files(self) -> list[Path]:
-        return split_files(self.folder, self.info, self.split)
+    @staticmethod
+    @abstractmethod
+    def index_row(record: Any) -> Mapping[str, Any]:
+        """The row of the index for a record as `encoded` returns it."""
 
     def _read(self, index: int) -> dict[str, Any]:
-        return self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
-
-    def _index_row(self, index: int) -> dict[str, str]:
-        edit = self.encoded(index)
-        digests = digest(edit.source), digest(edit.edited)
-        return dict(zip(_INDEX, (edit.key, edit.instruction, *digests, to_json(edit.extra)), strict=True))
+        """The fields of a record, texts as `str`, images encoded."""
+        row = self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
+        return {
+            name: value if name in self._decoders else _plain(self._features[name], value)
+            for name, value in row.items()
+        }
 
     def _extra(self, row: dict[str, Any]) -> dict[str, Any]:
         stored = json.loads(row["extra"]) if "extra" in row else {}
-        return stored | {name: _plain(self._features[name], row[name]) for name in self._further}
+        return stored | {name: row[name] for name in self._further}
+
+
+class PreparedEdits(Prepared, StoredEdits):
+    """The edits of one split. Fields other than images, `scores` and `feedback` come as `EncodedEdit.extra`."""
+
+    fields, needed = EDIT_FEATURES, ("key", "instruction", "source", "edited")
+    columns = ("key", "instruction", "source_digest", "edited_digest", "extra")
+
+    def encoded(self, index: int) -> EncodedEdit:
+        row = self._read(index)
+        scores = tuple(row.get("scores", [np.nan]))
+        judged = not np.isnan(scores).any()
+        names = tuple(f"{name} of {row['key']} ({self.folder})" for name in ("source", "edited"))
+        reward = (scores, tuple(row["feedback"])) if judged else (None, None)
+        return EncodedEdit(*(row[name] for name in self.needed), *reward, self._extra(row), names)
+
+    def digests(self, index: int) -> tuple[str, str]:
+        return tuple(self.index[column][index].as_py() for column in ("source_digest", "edited_digest"))
+
+    @staticmethod
+    def index_row(record: EncodedEdit) -> dict[str, str]:
+        digests = digest(record.source), digest(record.edited)
+        values = record.key, record.instruction, *digests, to_json(record.extra)
+        return dict(zip(PreparedEdits.columns, values, strict=True))
+
+
+def edit_row(edit: EncodedEdit) -> StoredRow:
+    """The edit as it is stored. Raises `ImageError` if one of its images cannot be decoded."""
+    edit.decoded()
+    example = {
+        **{name: getattr(edit, name) for name in PreparedEdits.needed},
+        "scores": np.asarray(edit.scores or [np.nan] * 3, np.float32),
+        "feedback": edit.feedback or [""] * 3,
+        "extra": to_json(edit.extra),
+    }
+    return StoredRow(serialize(EDIT_FEATURES, example), PreparedEdits.index_row(edit))
 
 
 def read_info(folder: Path) -> tfds.core.DatasetInfo:
@@ -160,6 +172,8 @@ def _plain(feature: tfds.features.FeatureConnector, value: Any) -> Any:
     """A value of TFDS as JSON has it."""
     if isinstance(feature, tfds.features.ClassLabel):
         return feature.int2str(int(value))
-    if isinstance(value, bytes):
-        return value.decode()
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [item.decode() if isinstance(item, bytes) else item for item in value]
+    return value.decode() if isinstance(value, bytes) else value

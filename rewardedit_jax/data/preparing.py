@@ -1,24 +1,44 @@
 """Preparation of a data set: from the records of a source to a folder that `prepared` and TFDS read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 from tensorflow_datasets.core.naming import ShardedFileTemplate
 
-from rewardedit_jax.data.encoded import StoredEdits
+from rewardedit_jax.data.encoded import Stored, StoredEdits
 from rewardedit_jax.data.json_files import to_line
 from rewardedit_jax.data.output_files import atomic_write
 from rewardedit_jax.data.prepared import EDIT_FEATURES, edit_row
+from rewardedit_jax.data.prepared_pairs import PAIR_FEATURES, pair_row
+from rewardedit_jax.data.prepared_requests import REQUEST_FEATURES, request_row
+from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.data.runs import Shard
 from rewardedit_jax.data.shards import PER_SHARD, BadInput, ShardReport, ShardSet, StoredRow, bad_inputs
+from rewardedit_jax.listing import list_names
 
+SPLIT = "train"  # the one split of a prepared data set
 _VERSION = "1.0.0"  # of the records' layout
 BAD_FILE = "bad.jsonl"  # the inputs without a record, with their reasons
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of records: their fields, and the function that stores one."""
+
+    features: tfds.features.FeaturesDict
+    row: Callable[[Any], StoredRow]
+
+
+EDITS = Kind(EDIT_FEATURES, edit_row)
+PAIRS = Kind(PAIR_FEATURES, pair_row)
+REQUESTS = Kind(REQUEST_FEATURES, request_row)
 
 
 @dataclass(frozen=True)
@@ -36,40 +56,92 @@ class Preparation:
         """Write the shards that are missing (`ShardSet.write`)."""
         self.shards.write(self.row, self.plan, part)
 
-    def merge(self, parts: Sequence[Path]) -> None:
-        """Take over the shards of other folders (`ShardSet.merge`)."""
-        self.shards.folder.mkdir(parents=True, exist_ok=True)
-        self.shards.keep_plan(self.plan)
-        self.shards.merge(parts)
-
     def finish(self) -> list[BadInput]:
-        """Write the description that makes the folder a data set of TFDS; returns the bad inputs.
-
-        Raises:
-          ValueError: shards are missing, or no input gave a record.
-        """
-        reports = self.shards.reports()
-        bad = list(bad_inputs(reports))
-        if not sum(report.records for report in reports):
-            raise ValueError(f"none of the {self.shards.count} inputs gave a record; the first: {bad[0].reason}")
-        with atomic_write(self.shards.folder / BAD_FILE) as unfinished:
-            unfinished.write_bytes(b"".join(to_line({"number": b.number, "reason": b.reason}) for b in bad))
-        write_info(self.shards, self.split, self.features, reports, self.description)
-        return bad
+        """Write the description that makes the folder a data set of TFDS; returns the bad inputs (`finish`)."""
+        return finish(self.shards, self.split, self.features, self.description)
 
 
 def prepare_edits(
     source: StoredEdits, folder: Path, name: str, description: str, per_shard: int = PER_SHARD
 ) -> Preparation:
-    """The preparation of all edits of a source as the split "train".
+    """The preparation of all edits of a source (`prepare_records`)."""
+    return prepare_records(EDITS, source, folder, name, description, per_shard)
+
+
+def prepare_records(
+    kind: Kind,
+    source: Stored,
+    folder: Path,
+    name: str,
+    description: str,
+    per_shard: int = PER_SHARD,
+    origin: Mapping[str, Any] | None = None,
+) -> Preparation:
+    """The preparation of all records of a source. Entries that the source left out (`faults`) are bad inputs.
 
     Args:
       name: of the data set, a part of its file names.
+      origin: where the source comes from, as JSON; another one is refused when the run goes on.
+    Raises:
+      BadRecords: the source is empty, or two records have one key.
     """
-    keys = source.keys()
-    plan = {"dataset": name, "keys": sha256("\n".join(keys).encode("utf-8", "surrogatepass")).hexdigest()}
-    shards = ShardSet(folder, f"{name}-train", len(keys), per_shard)
-    return Preparation(shards, "train", EDIT_FEATURES, lambda i: edit_row(source.encoded(i)), plan, description)
+    keys, faults = source.keys(), source.faults
+    if not len(keys) + len(faults):
+        raise BadRecords(f"the source of {name} has no records.")
+    if doubled := [key for key, count in Counter(keys).items() if count > 1]:
+        raise BadRecords(f"{len(doubled)} keys of {name} occur more than once: {list_names(doubled)}.")
+
+    def row(number: int) -> StoredRow:
+        # The faults come last, so that the shards of the others do not depend on them.
+        if number >= len(keys):
+            raise BadRecords(faults[number - len(keys)])
+        return kind.row(source.encoded(number))
+
+    plan = {**(origin or {}), "dataset": name, "records": _fingerprint((*source.identities(), *faults))}
+    shards = ShardSet(folder, f"{name}-{SPLIT}", len(keys) + len(faults), per_shard)
+    return Preparation(shards, SPLIT, kind.features, row, plan, description)
+
+
+def _fingerprint(texts: Iterable[str]) -> str:
+    found = sha256()
+    for text in texts:
+        found.update(text.encode("utf-8", "surrogatepass") + b"\n")
+    return found.hexdigest()
+
+
+def merge(kind: Kind, folder: Path, parts: Sequence[Path], name: str, description: str) -> list[BadInput]:
+    """Join the shards of several machines in a folder, and `finish` it. The source is not read.
+
+    Args:
+      parts: the folders of the machines; none if all wrote to `folder`.
+    Raises:
+      FileNotFoundError: a folder has no shards of this name.
+      ValueError: a shard is missing or in two parts, or the folders' plans differ.
+    """
+    set_name = f"{name}-{SPLIT}"
+    begun = ShardSet.stored(parts[0] if parts else folder, set_name)
+    shards = ShardSet(folder, set_name, begun.count, begun.per_shard)
+    shards.keep_plan(begun.plan())
+    shards.merge(parts)
+    return finish(shards, SPLIT, kind.features, description)
+
+
+def finish(shards: ShardSet, split: str, features: tfds.features.FeaturesDict, description: str) -> list[BadInput]:
+    """Write the description that makes the folder a data set of TFDS, and `bad.jsonl`; returns the bad inputs.
+
+    Raises:
+      ValueError: shards are missing, or no input gave a record.
+    """
+    reports = shards.reports()
+    bad = list(bad_inputs(reports))
+    with atomic_write(shards.folder / BAD_FILE) as unfinished:
+        unfinished.write_bytes(b"".join(to_line({"number": b.number, "reason": b.reason}) for b in bad))
+    if not sum(report.records for report in reports):
+        raise ValueError(f"none of the {shards.count} inputs gave a record; the first: {bad[0].reason}")
+    for left_over in shards.folder.glob(f".{shards.name}.*.part"):
+        left_over.unlink(missing_ok=True)  # of runs that were killed
+    write_info(shards, split, features, reports, description)
+    return bad
 
 
 def write_info(
@@ -91,4 +163,9 @@ def write_info(
         "num_bytes": sum(report.data_bytes for report in reports),
     }
     info.set_splits(tfds.core.SplitDict([tfds.core.SplitInfo(name=split, filename_template=files, **sizes)]))
-    info.write_to_directory(folder)
+    with TemporaryDirectory() as written:
+        info.write_to_directory(written)
+        # Each file whole or absent; dataset_info.json, which makes the folder a data set, comes last.
+        for file in sorted(Path(written).iterdir(), key=lambda file: file.name == "dataset_info.json"):
+            with atomic_write(shards.folder / file.name) as unfinished:
+                unfinished.write_bytes(file.read_bytes())
