@@ -13,8 +13,8 @@ from rewardedit_jax.data.records import Instruction, raise_or_log
 _IMAGES = ("source_img", "target_img")
 _LAYOUT = """expected:
   <root>/
-    data/<split>-*.parquet   columns img_id, turn_index, instruction, source_img {bytes, path}, target_img {bytes, path};
-                             a split is train or dev (mask_img is not read)
+    data/train-*.parquet   columns img_id, turn_index, instruction, source_img and target_img (each {bytes, path})
+    data/dev-*.parquet     the same columns
 Hugging Face hub: osunlp/MagicBrush."""
 
 

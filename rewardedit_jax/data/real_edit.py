@@ -10,6 +10,7 @@ from rewardedit_jax.data.paths import inside
 from rewardedit_jax.data.records import raise_or_log
 
 EDIT_TYPES = ("local", "remove", "add", "texture", "background", "global", "style")  # of instructions 1 to 7
+_PREFIX = re.compile(rf"\s*(?:([1-7])\b|({'|'.join(EDIT_TYPES)})\b)", re.IGNORECASE)
 _LIST, _PHOTOGRAPHS = "real_edit_instruct.json", "Real-Edit"
 _LAYOUT = f"""expected:
   <root>/
@@ -63,9 +64,8 @@ class RealEdit(StoredRequests):
         self._file(photograph)
         # As the published evaluation (eval.py, `load_real_edit`): the text after the last ": ", the type before ".".
         prefix, _, instruction = line.rpartition(": ")
-        number = re.match(r"\s*([1-7])\b", prefix)
-        if not number or not instruction.strip():
-            raise ValueError(
-                f"{line!r}: expected a number from 1 to 7, a type and an instruction, as in '3. Add: a cat'"
-            )
-        return photograph, instruction.strip(), EDIT_TYPES[int(number[1]) - 1]
+        found = _PREFIX.match(prefix)
+        if not found or not instruction.strip():
+            raise ValueError(f"{line!r}: expected a number from 1 to 7 or a type, then an instruction: '3. Add: a cat'")
+        number, name = found.groups()
+        return photograph, instruction.strip(), EDIT_TYPES[int(number) - 1] if number else name.lower()

@@ -103,14 +103,15 @@ class ShardSet:
         """The shards that are not complete."""
         return [shard for shard in range(self.shards) if not self.report_file(shard).is_file()]
 
-    def reports(self) -> list[ShardReport]:
-        """The reports of all shards. Raises ValueError if some are missing."""
-        if missing := self.missing():
+    def reports(self, part: Shard | None = None) -> list[ShardReport]:
+        """The reports of the shards of a part, or of all. Raises ValueError if some are missing."""
+        mine = self._part(part)
+        if missing := sorted({*self.missing()} & {*mine}):
             raise ValueError(
                 f"{self.folder} lacks {len(missing)} of {self.shards} shards of {self.name}: "
                 f"{list_names(missing)}; run the command again, on all its machines."
             )
-        return [msgspec.json.decode(self.report_file(k).read_bytes(), type=ShardReport) for k in range(self.shards)]
+        return [msgspec.json.decode(self.report_file(k).read_bytes(), type=ShardReport) for k in mine]
 
     def write(self, row: Callable[[int], StoredRow], plan: Mapping[str, Any], part: Shard | None = None) -> None:
         """Write the shards that are missing, with a progress bar over their inputs.
@@ -124,8 +125,7 @@ class ShardSet:
           OSError: the disk is full, or files cannot be written. Complete shards stay.
         """
         self.keep_plan(plan)
-        mine = Shard(1, 1) if part is None else part
-        due = sorted({*self.missing()} & {*mine.of(range(self.shards))})
+        due = sorted({*self.missing()} & {*self._part(part)})
         numbers = [number for shard in due for number in self.inputs(shard)]
         rows = prefetch_map(row, ((number,) for number in numbers), _AHEAD)
         # The bar counts the inputs of this run: what earlier runs have done takes no time.
@@ -181,6 +181,10 @@ class ShardSet:
         """The plan that the folder keeps, as `write` takes it."""
         stored = msgspec.json.decode(_plan_file(self.folder, self.name).read_bytes())
         return {name: value for name, value in stored.items() if name not in ("count", "per_shard")}
+
+    def _part(self, part: Shard | None) -> list[int]:
+        """The shards of a machine."""
+        return list(range(self.shards)) if part is None else part.of(range(self.shards))
 
     def _plan_text(self, plan: Mapping[str, Any]) -> bytes:
         return msgspec.json.encode({**plan, "count": self.count, "per_shard": self.per_shard}, order="sorted") + b"\n"

@@ -16,8 +16,9 @@ from rewardedit_jax.data.records import BadRecords, Instruction, raise_or_log
 _LIST = "text_and_image_to_image.json"
 _LAYOUT = f"""expected:
   <root>/
-    {_LIST}          [{{"input_prompt": "make it snow", "input_image": ["image/a.png"], "output_image": "image/b.png"}}, ...]
-    text_and_image_to_image_part_*.tar    the images, or instead of the archives their files: image/*.png
+    {_LIST}
+        [{{"input_prompt": "make it snow", "input_image": ["image/1.png"], "output_image": "image/2.png"}}, ...]
+    text_and_image_to_image_part_*.tar, or instead of them what they hold: image/*.png
 Hugging Face hub: FreedomIntelligence/ShareGPT-4o-Image."""
 
 
