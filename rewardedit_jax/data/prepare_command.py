@@ -43,8 +43,9 @@ def prepare(a: argparse.Namespace) -> tuple[list[str], int]:
       ValueError, OSError: as `find_dataset`, the readers, `ShardSet.write` and `merge`.
     """
     layout, set_name = LAYOUTS[a.name], f"{a.name}-{SPLIT}"
+    part = Shard.parse(a.shard) if a.shard else None
     if a.merge is not None:
-        if a.shard:
+        if part:
             raise ValueError("--merge excludes --shard: it joins the files of all shards")
         bad = merge(layout.kind, a.out, a.merge, a.name, layout.title)
         return [found.reason for found in bad], ShardSet.stored(a.out, set_name).count
@@ -54,7 +55,6 @@ def prepare(a: argparse.Namespace) -> tuple[list[str], int]:
     path, origin = find_dataset(a.source, layout.patterns, revision)
     source = layout.open(path, Options(a.rewards, a.images, a.split, a.allow_outside))
     preparation = prepare_records(layout.kind, source, a.out, a.name, layout.title, a.per_shard, origin)
-    part = Shard.parse(a.shard) if a.shard else None
     preparation.run(part)
     # One machine of several cannot know whether the others have finished.
     bad = list(bad_inputs(preparation.shards.reports(part))) if part else preparation.finish()

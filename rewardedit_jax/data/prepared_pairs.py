@@ -36,13 +36,14 @@ class PreparedPairs(Prepared, StoredPreferences):
 
     def __init__(self, folder: str | Path, split: str = "train"):
         super().__init__(folder, split)
+        # From the index, whose ratings are not rounded to float32.
         self.labels = [_label(row) for row in self.index.to_pylist()]
         warn_contradictions(self.labels, str(folder))
 
     def encoded(self, index: int) -> EncodedPreference:
         row = self._read(index)
         names = tuple(f"{name} of {row['key']} ({self.folder})" for name in _IMAGES)
-        return EncodedPreference(_label(row), *(row[name] for name in _IMAGES), names)
+        return EncodedPreference(self.labels[index], *(row[name] for name in _IMAGES), names)
 
     @staticmethod
     def index_row(record: EncodedPreference) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -91,14 +92,16 @@ def prepare_records(
     if doubled := [key for key, count in Counter(keys).items() if count > 1]:
         raise BadRecords(f"{len(doubled)} keys of {name} occur more than once: {list_names(doubled)}.")
 
+    count = len(keys)
+
     def row(number: int) -> StoredRow:
-        # The faults come last, so that the shards of the others do not depend on them.
-        if number >= len(keys):
-            raise BadRecords(faults[number - len(keys)])
+        # The faults have the last numbers.
+        if number >= count:
+            raise BadRecords(faults[number - count])
         return kind.row(source.encoded(number))
 
-    plan = {**(origin or {}), "dataset": name, "records": _fingerprint((*source.identities(), *faults))}
-    shards = ShardSet(folder, f"{name}-{SPLIT}", len(keys) + len(faults), per_shard)
+    plan = {**(origin or {}), "dataset": name, "records": _fingerprint(chain(source.identities(), faults))}
+    shards = ShardSet(folder, f"{name}-{SPLIT}", count + len(faults), per_shard)
     return Preparation(shards, SPLIT, kind.features, row, plan, description)
 
 
@@ -122,7 +125,8 @@ def merge(kind: Kind, folder: Path, parts: Sequence[Path], name: str, descriptio
     begun = ShardSet.stored(parts[0] if parts else folder, set_name)
     shards = ShardSet(folder, set_name, begun.count, begun.per_shard)
     shards.keep_plan(begun.plan())
-    shards.merge(parts)
+    if parts:
+        shards.merge(parts)
     return finish(shards, SPLIT, kind.features, description)
 
 

@@ -8,6 +8,7 @@ from msgspec import Meta
 from msgspec.structs import asdict
 
 from rewardedit_jax.data.preferences import PreferenceFile, PreferenceParquet
+from rewardedit_jax.data.prepared_pairs import PreparedPairs
 from rewardedit_jax.data.records import PreferenceSource
 from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import AGGREGATIONS, KINDS, RewardHeadsConfig
@@ -25,6 +26,7 @@ PREFERENCES: dict[str, Callable[[ConfigDict], PreferenceSource]] = {
     "preference_file": lambda data: PreferenceFile(
         data.root, data.images or None, skip_bad=data.skip_bad, allow_outside=data.get("allow_outside", False)
     ),
+    "prepared": lambda data: PreparedPairs(data.root),
 }
 
 
