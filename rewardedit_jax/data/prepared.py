@@ -7,13 +7,14 @@ fields, so that labelling and curation look at millions of edits without reading
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from rewardedit_jax.data.encoded import EncodedEdit, Stored, StoredEdits, digest
 from rewardedit_jax.data.records import BadRecords
@@ -35,7 +36,15 @@ EDIT_FEATURES = tfds.features.FeaturesDict(
 
 
 def serialize(features: tfds.features.FeaturesDict, example: dict[str, Any]) -> bytes:
-    return features.serialize_example(features.encode_example(example))
+    """The example as TFDS stores it; the same example is always the same bytes."""
+    # Not `features.serialize_example`: without `deterministic` the fields come in an order that differs by process.
+    message = _serializer(features).get_tf_example(features.encode_example(example))
+    return message.SerializeToString(deterministic=True)
+
+
+@cache
+def _serializer(features: tfds.features.FeaturesDict) -> ExampleSerializer:
+    return ExampleSerializer(features.get_serialized_info())
 
 
 def to_json(extra: Any) -> str:

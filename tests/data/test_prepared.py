@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from made_sets import make, picture
+from tensorflow_datasets.proto.tf_example_pb2 import Example
 
 from rewardedit_jax.data.encoded import EncodedEdit, StoredEdits, digest
 from rewardedit_jax.data.open_edits import open_edits
-from rewardedit_jax.data.prepared import PreparedEdits
+from rewardedit_jax.data.prepared import PreparedEdits, edit_row
 from rewardedit_jax.data.prepared_pairs import PreparedPairs
 from rewardedit_jax.data.preparing import prepare_edits
 from rewardedit_jax.data.records import BadRecords, InstructionSource
@@ -57,6 +58,14 @@ def test_every_field_comes_back(tmp_path):
     assert edits.instructions() == [JUDGED.instruction, PLAIN.instruction]
     copy = pickle.loads(pickle.dumps(edits))
     assert copy.encoded(1).source == PLAIN.source
+
+
+def test_the_order_of_the_fields_is_fixed():
+    """Not so by default: it depends on a seed that protobuf draws for each process."""
+    data = edit_row(JUDGED).data
+    message = Example.FromString(data)
+    assert len(message.features.feature) == 7
+    assert message.SerializeToString(deterministic=True) == data
 
 
 def test_tfds_reads_the_same(tmp_path):
