@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from made_sets import make, picture
-from tensorflow_datasets.proto.tf_example_pb2 import Example
+from tensorflow_datasets.proto import tf_example_pb2
 
 from rewardedit_jax.data.encoded import EncodedEdit, StoredEdits, digest
 from rewardedit_jax.data.open_edits import open_edits
@@ -63,7 +63,7 @@ def test_every_field_comes_back(tmp_path):
 def test_the_order_of_the_fields_is_fixed():
     """Not so by default: it depends on a seed that protobuf draws for each process."""
     data = edit_row(JUDGED).data
-    message = Example.FromString(data)
+    message = tf_example_pb2.Example.FromString(data)
     assert len(message.features.feature) == 7
     assert message.SerializeToString(deterministic=True) == data
 
