@@ -164,7 +164,7 @@ def read_info(folder: Path) -> tfds.core.DatasetInfo:
 def check_fields(folder: Path, info: tfds.core.DatasetInfo, needed: Sequence[str]) -> None:
     """Raises `BadRecords` if records lack one of the `needed` fields."""
     if lacking := [name for name in needed if name not in info.features]:
-        raise BadRecords(f"{folder}: records have {', '.join(info.features)}, but lack {', '.join(lacking)}.")
+        raise BadRecords(f"{folder}: records have {', '.join(sorted(info.features))}, but lack {', '.join(lacking)}.")
 
 
 def split_files(folder: Path, info: tfds.core.DatasetInfo, split: str) -> list[Path]:
