@@ -37,7 +37,7 @@ class Stored(ABC):
     def keys(self) -> Sequence[str]:
         """The keys of all records, in order; no image is read."""
 
-    def identities(self) -> Iterable[str]:
+    def fingerprint_texts(self) -> Iterable[str]:
         """Texts that differ between this and another source: the keys, and what else is known without the images."""
         return self.keys()
 
@@ -116,7 +116,7 @@ class StoredPreferences(Stored):
     def keys(self) -> list[str]:
         return [label.key for label in self.labels]
 
-    def identities(self) -> Iterable[str]:
+    def fingerprint_texts(self) -> Iterable[str]:
         return map(str, self.labels)
 
 

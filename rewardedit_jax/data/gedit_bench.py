@@ -55,7 +55,7 @@ class GEditBench(StoredRequests):
     def keys(self) -> list[str]:
         return [_key(entry.value) for entry in self._entries]
 
-    def identities(self) -> list[str]:
+    def fingerprint_texts(self) -> list[str]:
         return [str(entry.value) for entry in self._entries]
 
     def encoded(self, index: int) -> EncodedRequest:

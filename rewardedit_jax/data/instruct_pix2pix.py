@@ -166,7 +166,7 @@ class InstructPix2PixParquet(StoredEdits):
     def keys(self) -> list[str]:
         return [f"{index:06d}" for index in range(len(self))]
 
-    def identities(self) -> list[str]:
+    def fingerprint_texts(self) -> list[str]:
         # The keys of two data sets of one size are the same.
         return [*self.keys(), *map(str, self.instructions())]
 

@@ -62,7 +62,7 @@ class MagicBrush(StoredEdits):
     def keys(self) -> list[str]:
         return [f"{number}:{turn.img_id}/{turn.turn_index}" for number, _, turn in self._turns]
 
-    def identities(self) -> list[str]:
+    def fingerprint_texts(self) -> list[str]:
         return [*self.keys(), *self.instructions()]
 
     def encoded(self, index: int) -> EncodedEdit:

@@ -100,7 +100,7 @@ def prepare_records(
             raise BadRecords(faults[number - count])
         return kind.row(source.encoded(number))
 
-    plan = {**(origin or {}), "dataset": name, "records": _fingerprint(chain(source.identities(), faults))}
+    plan = {**(origin or {}), "dataset": name, "records": _fingerprint(chain(source.fingerprint_texts(), faults))}
     shards = ShardSet(folder, f"{name}-{SPLIT}", count + len(faults), per_shard)
     return Preparation(shards, SPLIT, kind.features, row, plan, description)
 

@@ -48,7 +48,7 @@ class RealEdit(StoredRequests):
     def keys(self) -> list[str]:
         return [entry.name for entry in self._requests]
 
-    def identities(self) -> list[str]:
+    def fingerprint_texts(self) -> list[str]:
         return [f"{entry.name}: {entry.value}" for entry in self._requests]
 
     def encoded(self, index: int) -> EncodedRequest:

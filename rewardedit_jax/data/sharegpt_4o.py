@@ -69,7 +69,7 @@ class ShareGPT4o(StoredEdits):
     def keys(self) -> list[str]:
         return [f"{number}:{edit.output_image}" for number, _, edit in self._edits]
 
-    def identities(self) -> list[str]:
+    def fingerprint_texts(self) -> list[str]:
         return [*self.keys(), *self.instructions()]
 
     def encoded(self, index: int) -> EncodedEdit:

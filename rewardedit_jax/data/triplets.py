@@ -59,7 +59,7 @@ class TripletFile(StoredEdits):
         """All instructions."""
         return [triplet.instruction for _, _, triplet in self._triplets]
 
-    def identities(self) -> list[str]:
+    def fingerprint_texts(self) -> list[str]:
         return [*self.keys(), *self.instructions()]
 
     def keys(self) -> list[str]:
