@@ -10,6 +10,7 @@ import pyarrow
 import pytest
 import tensorflow_datasets as tfds
 from made_sets import DAMAGED, LISTS, MADE, gedit_rows, make, pair_rows, write, write_rows
+from ml_collections import ConfigDict
 from pyarrow import parquet
 
 from rewardedit_jax.data.layouts import LAYOUTS, Options
@@ -21,6 +22,9 @@ from rewardedit_jax.data.prepared_pairs import PreparedPairs
 from rewardedit_jax.data.prepared_requests import PreparedRequests
 from rewardedit_jax.data.preparing import EDITS, PAIRS, REQUESTS
 from rewardedit_jax.data.records import BadRecords, PreferenceSource
+from rewardedit_jax.editing.recipe import SOURCES
+from rewardedit_jax.scoring.pairs import TIES
+from rewardedit_jax.scoring.recipe import PREFERENCES
 
 READERS = {id(EDITS): PreparedEdits, id(PAIRS): PreparedPairs, id(REQUESTS): PreparedRequests}
 
@@ -175,6 +179,16 @@ def test_pairs_train_a_scorer(made, tmp_path):
     assert [label.preferred for label in pairs.labels] == ["a", "tie"]
     # Not rounded to float32. The pairs of the second shard have no rating at all.
     assert [label.ratings_a for label in pairs.labels] == [(4.0, 2.33), None]
+
+
+def test_recipes_read_both_kinds(made, tmp_path):
+    for name in ("preferences", "triplets"):
+        command(name, "--source", made(name)[0], "--out", tmp_path / name / "out")
+    settings = {"labels": "", "skip_bad": False}
+    edits = SOURCES["prepared"](ConfigDict({**settings, "root": str(tmp_path / "triplets" / "out")}))
+    pairs = PREFERENCES["prepared"](ConfigDict({**settings, "root": str(tmp_path / "preferences" / "out")}))
+    assert edits[0].instruction == pairs[0].instruction == "edit 0"
+    assert [len(treat(pairs.labels)) for treat in TIES.values()] == [2, 2, 2, 2]
 
 
 def test_verdicts_of_the_benchmark_of_pairs(made):
