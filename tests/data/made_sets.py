@@ -1,5 +1,6 @@
 """Small data sets of every published layout: two or three good records each, and one whose image is damaged."""
 
+import argparse
 import io
 import json
 import tarfile
@@ -8,6 +9,8 @@ from pathlib import Path
 import pyarrow
 from PIL import Image
 from pyarrow import parquet
+
+from rewardedit_jax.data.prepare_command import add_arguments, prepare
 
 DAMAGED = b"\xff\xd8\xff cut"
 
@@ -238,3 +241,10 @@ def make(name: str, root: Path) -> tuple[Path, list[str]]:
     """The source of a made set, and its further arguments."""
     arguments = MADE[name](root)
     return root / LISTS.get(name, ""), arguments
+
+
+def command(name: str, *arguments: object) -> tuple[list[str], int]:
+    """What launch/prepare_data.py does."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return prepare(parser.parse_args([name, *map(str, arguments)]))

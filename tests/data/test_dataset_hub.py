@@ -12,8 +12,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from made_sets import make
-from test_prepare_command import command
+from made_sets import command, make
 
 from rewardedit_jax.data.dataset_hub import DatasetNotFound, find_dataset
 

@@ -1,6 +1,5 @@
 """Every layout, prepared and read again: the records are those of the source's own reader, the bad ones are named."""
 
-import argparse
 import json
 import shutil
 from dataclasses import fields, is_dataclass
@@ -9,14 +8,14 @@ import numpy as np
 import pyarrow
 import pytest
 import tensorflow_datasets as tfds
-from made_sets import DAMAGED, LISTS, MADE, gedit_rows, make, pair_rows, write, write_rows
+from made_sets import DAMAGED, LISTS, MADE, command, gedit_rows, make, pair_rows, write, write_rows
 from ml_collections import ConfigDict
 from pyarrow import parquet
 
 from rewardedit_jax.data.layouts import LAYOUTS, Options
 from rewardedit_jax.data.open_edits import open_edits
 from rewardedit_jax.data.parquet import ParquetRows
-from rewardedit_jax.data.prepare_command import add_arguments, layouts_help, prepare
+from rewardedit_jax.data.prepare_command import layouts_help
 from rewardedit_jax.data.prepared import PreparedEdits
 from rewardedit_jax.data.prepared_pairs import PreparedPairs
 from rewardedit_jax.data.prepared_requests import PreparedRequests
@@ -27,12 +26,6 @@ from rewardedit_jax.scoring.pairs import TIES
 from rewardedit_jax.scoring.recipe import PREFERENCES
 
 READERS = {id(EDITS): PreparedEdits, id(PAIRS): PreparedPairs, id(REQUESTS): PreparedRequests}
-
-
-def command(name, *arguments):
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return prepare(parser.parse_args([name, *map(str, arguments)]))
 
 
 def read(name, folder):
