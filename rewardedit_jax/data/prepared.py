@@ -36,10 +36,26 @@ EDIT_FEATURES = tfds.features.FeaturesDict(
 
 
 def serialize(features: tfds.features.FeaturesDict, example: dict[str, Any]) -> bytes:
-    """The example as TFDS stores it; the same example is always the same bytes."""
-    # Not `features.serialize_example`: without `deterministic` the fields come in an order that differs by process.
+    """The example as TFDS stores it; the same example is always the same bytes.
+
+    Raises:
+      BadRecords: a text is not valid Unicode; names the example by its "key".
+    """
+    _check_texts(example)
     message = _serializer(features).get_tf_example(features.encode_example(example))
+    # Not `features.serialize_example`: without `deterministic` the fields come in an order that differs by process.
     return message.SerializeToString(deterministic=True)
+
+
+def _check_texts(example: dict[str, Any]) -> None:
+    # TFDS raises RuntimeError, which would be a bug here and end the run.
+    for name, value in example.items():
+        texts = [text for text in (value if isinstance(value, list | tuple) else [value]) if isinstance(text, str)]
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as error:
+            lone = error.object[error.start]
+            raise BadRecords(f"{example['key']!r}: {name} has a lone surrogate, {lone!r}: no UTF-8") from error
 
 
 @cache

@@ -85,7 +85,9 @@ def prepare_records(
       origin: where the source comes from, as JSON; another one is refused when the run goes on.
     Raises:
       BadRecords: the source is empty, or two records have one key.
+      ValueError: the folder has another data set.
     """
+    _check_folder(folder, name)
     keys, faults = source.keys(), source.faults
     if not len(keys) + len(faults):
         raise BadRecords(f"the source of {name} has no records.")
@@ -105,6 +107,14 @@ def prepare_records(
     return Preparation(shards, SPLIT, kind.features, row, plan, description)
 
 
+def _check_folder(folder: Path, name: str) -> None:
+    """Raises ValueError if shards of another data set are in the folder: it can describe only one."""
+    ours = f"{name}-{SPLIT}.plan.json"
+    if others := sorted(file.name for file in folder.glob("*.plan.json") if file.name != ours):
+        other = others[0].removesuffix(".plan.json")
+        raise ValueError(f"{folder} has the data set {other}, asked for is {name}-{SPLIT}: give another folder.")
+
+
 def _fingerprint(texts: Iterable[str]) -> str:
     found = sha256()
     for text in texts:
@@ -119,8 +129,9 @@ def merge(kind: Kind, folder: Path, parts: Sequence[Path], name: str, descriptio
       parts: the folders of the machines; none if all wrote to `folder`.
     Raises:
       FileNotFoundError: a folder has no shards of this name.
-      ValueError: a shard is missing or in two parts, or the folders' plans differ.
+      ValueError: a shard is missing or in two parts, the folders' plans differ, or `folder` has another data set.
     """
+    _check_folder(folder, name)
     set_name = f"{name}-{SPLIT}"
     begun = ShardSet.stored(parts[0] if parts else folder, set_name)
     shards = ShardSet(folder, set_name, begun.count, begun.per_shard)

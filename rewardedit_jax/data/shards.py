@@ -55,7 +55,7 @@ class BadInput(msgspec.Struct, frozen=True):
 
 
 class ShardReport(msgspec.Struct, frozen=True):
-    """What a complete shard holds."""
+    """What a complete shard has."""
 
     records: int
     data_bytes: int  # of all records
@@ -201,7 +201,9 @@ class ShardSet:
                 try:
                     row = future.result()
                 except ValueError as error:
-                    bad.append(BadInput(number, str(error)))
+                    # A key or a path may have a lone surrogate, which JSON in UTF-8 cannot hold.
+                    reason = str(error).encode("utf-8", "backslashreplace").decode()
+                    bad.append(BadInput(number, reason))
                 else:
                     writer.write(row.data)
                     index.append(row.index)

@@ -260,6 +260,28 @@ def test_another_source_or_set_is_refused(made, tmp_path):
         command("triplets", "--source", source, "--out", tmp_path / "out")
 
 
+def test_a_folder_has_one_data_set(made, tmp_path):
+    for name in ("triplets", "preferences"):
+        made(name)
+    command("triplets", "--source", tmp_path / "triplets" / "list.json", "--out", tmp_path / "out")
+    before = (tmp_path / "out" / "dataset_info.json").read_bytes()
+    with pytest.raises(ValueError, match="out has the data set triplets-train, asked for is preferences-train"):
+        command("preferences", "--source", tmp_path / "preferences" / "pairs.json", "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "dataset_info.json").read_bytes() == before
+
+
+def test_texts_that_are_no_unicode_are_bad_records(made, tmp_path):
+    source, _ = made("triplets")
+    rows = json.loads(source.read_text())
+    rows[0]["instruction"] = "a lone \ud800 surrogate"
+    rows[1]["output"] = "images/\ud801.png"
+    write(source, rows)
+    bad, _ = command("triplets", "--source", source, "--out", tmp_path / "out")
+    assert "'0:images/20.png': instruction has a lone surrogate" in bad[0]
+    assert "surrogate" in bad[1]
+    assert PreparedEdits(tmp_path / "out").keys() == ["2:images/30.png"]
+
+
 def test_parquet_of_one_size_is_told_apart(made, tmp_path):
     """Its keys are numbers of rows."""
     source, _ = made("instruct_pix2pix_parquet")
