@@ -15,8 +15,6 @@ from pathlib import Path
 from absl import flags
 from absl import logging as absl_logging
 
-from rewardedit_jax.startup import start_quickly
-
 # Exceptions that wrong input raises. Any other exception is a bug, and its traceback is printed.
 _USER_ERRORS = (ValueError, OSError, FloatingPointError)
 # What absl and ml_collections raise for a field that the recipe does not have, or a value of another type.
@@ -80,6 +78,9 @@ def _is_relevant(record: logging.LogRecord) -> bool:
 
 def set_up_command() -> None:
     """The first call of a command: its log shows progress, and compiled programs are kept (`start_quickly`)."""
+    # Imported here, with JAX: `launch/label.py` asks an endpoint without it, and starts in half a second.
+    from rewardedit_jax.startup import start_quickly
+
     absl_logging.set_verbosity(absl_logging.INFO)
     start_quickly()
 
