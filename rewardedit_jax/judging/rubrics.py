@@ -49,7 +49,8 @@ def read_rubrics(folder: Path = SHIPPED) -> dict[str, Rubric]:
 
 def _read(file: Path, perspective: str) -> Rubric:
     if not file.is_file():
-        raise BadRecords(f"no rubric {file}: expected {', '.join(f'{name}.txt' for name in PERSPECTIVES)} in its folder.")
+        expected = ", ".join(f"{name}.txt" for name in PERSPECTIVES)
+        raise BadRecords(f"no rubric {file}: expected {expected} in its folder.")
     text = read_text(file)
     if not text.strip():
         raise BadRecords(f"{file} is blank: write what the judge is asked, or copy {SHIPPED / file.name}.")
