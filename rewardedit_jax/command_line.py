@@ -116,18 +116,21 @@ def add_skip_bad(parser: argparse.ArgumentParser, what: str = "items that cannot
     parser.add_argument("--skip-bad", type=whole_number, default=0, metavar="N", help=help_text)
 
 
-def report_bad(faults: Sequence[str], total: int, done: str, skip_bad: int) -> None:
+def report_bad(faults: Sequence[str], total: int, done: str, skip_bad: int, count: int | None = None) -> None:
     """List the bad items of a run on stderr. More than `skip_bad` of them end the process with exit status 1.
 
     Args:
-      faults: a sentence for each bad item.
+      faults: a sentence for each bad item, or for the first ones.
       total: the number of all items.
       done: what did not happen to the bad ones, such as "images were not edited".
+      count: the number of bad items, if `faults` has the first ones only.
     """
     if not faults:
         return
-    lines = "\n".join([f"{len(faults)} of {total} {done}:", *faults])
-    if len(faults) > skip_bad:
+    count = len(faults) if count is None else count
+    more = [f"... and {count - len(faults)} more"] if count > len(faults) else []
+    lines = "\n".join([f"{count} of {total} {done}:", *faults, *more])
+    if count > skip_bad:
         sys.exit(f"error: {lines}")
     print(f"warning: {lines}", file=sys.stderr)
 

@@ -53,6 +53,11 @@ class Budget:
         self._reserved += cost
         return cost
 
+    @property
+    def is_reserved(self) -> bool:
+        """Whether requests are under way."""
+        return self._reserved > 1e-9  # rounding errors remain of sums and differences
+
     def settle(self, reserved: float, answer: Answer | None) -> None:
         """Replaces a reservation by what was used. None: there is no answer, and nothing to pay."""
         self._reserved -= reserved
