@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from absl import logging as absl_logging
 from tqdm import tqdm
 
 from rewardedit_jax.data import json_files
@@ -32,7 +31,8 @@ def ask(plan: Plan, judge: Judge, store: Store, ask_again: bool = False) -> None
     """Has the judge answer what the store lacks. Each outcome is stored as it comes."""
     store.add_questions(plan.questions)
     due, counts = plan.due(store, ask_again), Counter()
-    absl_logging.info("%s: %d of %d items are to be asked.", store.path, len(due), plan.items)
+    if not due:
+        return
     interval = 0.5 if sys.stderr.isatty() else 30  # seconds; every update is a line of its own in a log file
     with tqdm(total=len(due), desc="asking", unit=" items", mininterval=interval) as bar:
 
@@ -46,8 +46,7 @@ def ask(plan: Plan, judge: Judge, store: Store, ask_again: bool = False) -> None
             bar.set_postfix(counts, refresh=False)
             bar.update()
 
-        if due:
-            judge.answer(due.requests(store), keep)
+        judge.answer(due.requests(store), keep)
 
 
 @dataclass

@@ -17,7 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PERSPECTIVES = {"INSTRUCTION FOLLOWING": "following", "DETAIL PRESERVING": "preserving", "GENERATION QUALITY": "quality"}
+PERSPECTIVES = {
+    "INSTRUCTION FOLLOWING": "following",
+    "DETAIL PRESERVING": "preserving",
+    "GENERATION QUALITY": "quality",
+}
 SLOW = 0.3  # seconds of an answer with "slow"
 
 
@@ -29,7 +33,9 @@ def verdict(item: str) -> str:
 def completion(content: Any, finish: str = "stop", **message: Any) -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
     usage = {"prompt_tokens": 1000, "completion_tokens": 50, "total_tokens": 1050}
-    return json.dumps({"id": "x", "object": "chat.completion", "model": "served", "choices": [choice], "usage": usage}).encode()
+    return json.dumps(
+        {"id": "x", "object": "chat.completion", "model": "served", "choices": [choice], "usage": usage}
+    ).encode()
 
 
 def response(word: str, item: str, headers: dict[str, str], body: dict) -> tuple[int, dict[str, str], bytes]:
