@@ -65,7 +65,10 @@ def as_array(name: str, value: Any) -> np.ndarray:
 
 def is_text(value: Any) -> bool:
     """Whether a value is a str without lone surrogates, which are no characters and which tokenizers refuse."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def check_path(name: str, value: Any) -> None:

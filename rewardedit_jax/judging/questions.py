@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from rewardedit_jax.reward import PERSPECTIVES
@@ -31,7 +32,7 @@ class Question:
     order: str  # one of ORDERS: which image comes first
     repetition: int  # from 0
 
-    @property
+    @cached_property
     def id(self) -> bytes:
         """8 bytes, the first part of the keys of its answers."""
         return _digest(json.dumps([_FORM, *astuple(self)]), _QUESTION_BYTES)

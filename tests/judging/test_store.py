@@ -1,11 +1,12 @@
 """The store: answers and failures by key, other versions and programs, merging, two writers."""
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
 from rewardedit_jax.judging.answers import NoVerdict
-from rewardedit_jax.judging.questions import EditId, Question, ask_each
+from rewardedit_jax.judging.questions import EditId, ask_each
 from rewardedit_jax.judging.store import Answer, Store, StoreError, Usage
 
 QUESTIONS = ask_each("openai", "m", {"following": "a", "preserving": "b", "quality": "c"})
@@ -51,8 +52,7 @@ def test_an_answer_ends_a_failure_and_keeps_earlier_answers(store):
                {"order": "edited first"}, {"repetition": 1}]
 )  # fmt: skip
 def test_each_part_of_a_question_is_part_of_the_key(change):
-    values = vars(FIRST) | change
-    assert Question(**values).id != FIRST.id
+    assert replace(FIRST, **change).id != FIRST.id
 
 
 def test_each_part_of_an_edit_is_part_of_the_key():
