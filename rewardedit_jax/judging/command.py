@@ -58,7 +58,7 @@ def add_label_arguments(p: ArgumentParser, judges: Mapping[str, MakeJudge]) -> N
     p.add_argument("--ask-again", action="store_true", help="ask again where an answer was refused or unreadable")
     p.add_argument("--base-url", default=OPENAI, help="of an OpenAI-compatible endpoint (default: %(default)s)")
     p.add_argument("--concurrency", type=_least_1, default=32, help="requests at a time (default: %(default)s)")
-    p.add_argument("--timeout", type=_positive, default=60, help="seconds for a response (default: %(default)s)")
+    p.add_argument("--timeout", type=_positive, default=60.0, help="seconds for a response (default: %(default)s)")
     p.add_argument("--retries", type=whole_number, default=5, help="after failures of transport (default: %(default)s)")
     p.add_argument("--price-in", type=_positive, metavar="PRICE", help="of a million prompt tokens")
     p.add_argument("--price-out", type=_positive, metavar="PRICE", help="of a million completion tokens")

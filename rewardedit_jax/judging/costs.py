@@ -20,7 +20,7 @@ class Prices:
     prompt: float
     completion: float
 
-    def of(self, prompt_tokens: float, completion_tokens: float) -> float:
+    def of(self, prompt_tokens: int | float, completion_tokens: int | float) -> float:
         return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
 
     def total(self, usage: Usage) -> float:

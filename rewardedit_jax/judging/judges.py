@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from rewardedit_jax.data.encoded import EncodedEdit
 from rewardedit_jax.data.images import ImageError
@@ -14,9 +14,6 @@ from rewardedit_jax.judging.questions import ORDERS, EditId, Question, ask_each
 from rewardedit_jax.judging.store import Answer, Store
 from rewardedit_jax.listing import list_lines
 from rewardedit_jax.reward import BEST, PERSPECTIVES
-
-if TYPE_CHECKING:
-    from rewardedit_jax.scoring.scorer import Scorer
 
 # Reasons of items that a judge was not able to answer; the next run asks them again.
 UNREADABLE_IMAGE, NOT_JUDGED = "unreadable image", "not judged"
@@ -38,6 +35,7 @@ class Request(NamedTuple):
 Keep = Callable[[Request, Answer | NoVerdict], None]  # stores the outcome of a request
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Whoever writes rewards."""
 
@@ -102,12 +100,11 @@ class ScorerJudge:
     empty, which says nothing, where "None" would say that nothing failed.
     """
 
-    scorer: "Scorer"
+    scorer: Any  # a calibrated `Scorer`, whose module takes seconds to import
     batch_size: int = 8
 
     @classmethod
     def load(cls, model: str | Path, base: str | Path | None = None, dtype: str | None = None) -> "ScorerJudge":
-        # Imported here: JAX and the networks take seconds, which the other judges need not wait for.
         from rewardedit_jax.scoring.scorer import Scorer
 
         scorer = Scorer.load(model, base, dtype)
@@ -144,7 +141,7 @@ class ScorerJudge:
                 (share,) = self.scorer.calibration.shares(head[None])
                 keep(request, Answer(json.dumps({"score": BEST * share, "feedback": ""}), "stop"))
 
-    def _item(self, edit: EncodedEdit) -> "object":
+    def _item(self, edit: EncodedEdit) -> Any:
         from rewardedit_jax.scoring.edit_score import Unscorable
 
         try:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from absl import logging as absl_logging
@@ -20,9 +20,6 @@ from absl import logging as absl_logging
 from rewardedit_jax.judging.answers import REFUSAL_FINISH
 from rewardedit_jax.judging.chat import BadResponse, read_response, refused_parameters, without
 from rewardedit_jax.judging.store import Answer
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
 
 OPENAI = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -75,8 +72,8 @@ class Endpoint:
             raise RunStopped(f"{KEY_VARIABLE} has characters that an HTTP header cannot have: set it again.")
         return key
 
-    def client(self) -> "AsyncOpenAI":
-        """The `openai` client, which retries nothing itself. Raises as `key`, or ImportError without the package."""
+    def client(self) -> Any:
+        """An `openai.AsyncOpenAI` without retries of its own. Raises as `key`, or ImportError without the package."""
         key = self.key()
         try:
             from openai import AsyncOpenAI
@@ -100,7 +97,7 @@ class Trouble(NamedTuple):
 class Connection:
     """The endpoint as the requests of one run have found it."""
 
-    def __init__(self, endpoint: Endpoint, client: "AsyncOpenAI"):
+    def __init__(self, endpoint: Endpoint, client: Any):
         self._endpoint, self._key = endpoint, client.api_key
         self._create = client.chat.completions.with_raw_response.create
         self._refused: set[str] = set()  # parameters that it does not take

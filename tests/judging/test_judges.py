@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from edits import write_edits
+from judged_edits import write_edits
 
+from rewardedit_jax.data.encoded import StoredEdits
 from rewardedit_jax.data.open_edits import open_edits
 from rewardedit_jax.judging.answers import NoVerdict, Verdict
 from rewardedit_jax.judging.judges import ScorerJudge, stored_questions
@@ -76,6 +77,11 @@ def test_the_mean_of_repetitions_is_the_label(tmp_path):
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     return prepare_shapes(tmp_path_factory.mktemp("shapes"), train=4, test=1)
+
+
+def test_a_prepared_data_set_knows_its_digests(shapes):
+    data = open_edits(shapes)
+    assert list(data.identities([2, 0])) == list(StoredEdits.identities(data, [2, 0]))
 
 
 def labels_of(tmp_path, data, judge):

@@ -10,8 +10,8 @@ import time
 from collections import Counter
 
 import pytest
-from edits import read_lines, write_edits
-from loopback import endpoint
+from judged_edits import read_lines, write_edits
+from loopback_endpoint import endpoint
 from paths import ROOT
 
 from rewardedit_jax.judging.store import Store

@@ -1,4 +1,4 @@
-"""An endpoint on 127.0.0.1 that misbehaves as asked, in a process of its own: `python loopback.py FOLDER`.
+"""An endpoint on 127.0.0.1 that misbehaves as asked, in a process of its own: `python loopback_endpoint.py FOLDER`.
 
 FOLDER/behaviour.json maps items ("17 following") to what their requests get, one word per attempt; the last word holds
 for all further attempts. Other items get "default". FOLDER/requests.jsonl gets a line for each request, FOLDER/port the
@@ -22,7 +22,7 @@ PERSPECTIVES = {
     "DETAIL PRESERVING": "preserving",
     "GENERATION QUALITY": "quality",
 }
-SLOW = 0.3  # seconds of an answer with "slow"
+SLOW = 1.0  # seconds of an answer with "slow"
 
 
 def verdict(item: str) -> str:
