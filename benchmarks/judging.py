@@ -69,7 +69,7 @@ def build(edits: Index, folder: Path) -> None:
     with Store(folder / "labels.sqlite", create=True) as store, (folder / "answers.jsonl").open("w") as lines:
         store.add_questions(QUESTIONS)
         # One transaction for all: adding them one by one, as a run does, would take five minutes.
-        with store._writing() as database:
+        with store.writing() as database:
             rows = "INSERT INTO answers VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             for key, edit, answer in tqdm(answers(edits), "building", 3 * len(edits), unit=" answers"):
                 database.execute(rows, (key, *edit, *answer))

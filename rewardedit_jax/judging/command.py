@@ -9,6 +9,7 @@ from pathlib import Path
 from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, local_path, report_bad, whole_number
 from rewardedit_jax.data.encoded import StoredEdits
 from rewardedit_jax.data.open_edits import open_edits
+from rewardedit_jax.data.output_files import unwritable
 from rewardedit_jax.data.runs import Shard
 from rewardedit_jax.judging.batch import read_results, write_requests
 from rewardedit_jax.judging.costs import Budget, Prices
@@ -89,6 +90,8 @@ def label(a: Namespace, judges: Mapping[str, MakeJudge], report: Callable[[Names
     Args:
       report: prints more about the answers, before the process may end.
     """
+    if a.out and (fault := unwritable(a.out)):  # now, not after all answers are paid for
+        raise ValueError(f"--out {a.out} cannot be written: {fault}.")
     data = open_edits(a.data, allow_outside=a.allow_outside)
     judge = None if a.judge == REPLAY else judges[a.judge](a, data)
     with Store(a.store, create=judge is not None) as store:

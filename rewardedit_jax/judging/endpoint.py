@@ -18,11 +18,12 @@ from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.judging.answers import NoVerdict
 from rewardedit_jax.judging.chat import chat_request
 from rewardedit_jax.judging.costs import Budget, BudgetReached
+from rewardedit_jax.judging.database import StoreError
 from rewardedit_jax.judging.images import ImageSettings
 from rewardedit_jax.judging.judges import UNREADABLE_IMAGE, Keep, Request
 from rewardedit_jax.judging.questions import Question, ask_each
 from rewardedit_jax.judging.rubrics import Rubric
-from rewardedit_jax.judging.store import Answer, StoreError
+from rewardedit_jax.judging.store import Answer
 from rewardedit_jax.judging.transport import GO_ON, TIMEOUT, Connection, Endpoint, RunStopped, Trouble
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 60.0  # seconds, of the backoff

@@ -127,7 +127,7 @@ def test_a_full_disk(tmp_path):
 
 
 def test_a_disk_that_is_nearly_full(tmp_path, monkeypatch):
-    monkeypatch.setattr("rewardedit_jax.judging.store._ROOM", 2**80)
+    monkeypatch.setattr("rewardedit_jax.judging.database._ROOM", 2**80)
     with Store(tmp_path / "s.sqlite", create=True) as store, pytest.raises(ValueError, match=r"s\.sqlite.* free"):
         store.check_room()
 
@@ -141,6 +141,7 @@ def test_a_disk_that_is_nearly_full(tmp_path, monkeypatch):
         (["--judge", "openai", "--model", "m", "--rubrics", "nowhere"], "following.txt"),
         (["--judge", "openai", "--model", "m", "--base-url", "file:///v1"], "--base-url"),
         (["--judge", "replay"], "store"),
+        (["--judge", "replay", "--out", "/"], "--out"),
     ],
 )
 def test_wrong_arguments(tmp_path, arguments, named):

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from rewardedit_jax.judging.answers import NoVerdict
+from rewardedit_jax.judging.database import StoreError
 from rewardedit_jax.judging.questions import EditId, ask_each
-from rewardedit_jax.judging.store import Answer, Store, StoreError, Usage
+from rewardedit_jax.judging.store import Answer, Store, Usage
 
 QUESTIONS = ask_each("openai", "m", {"following": "a", "preserving": "b", "quality": "c"})
 FIRST = QUESTIONS[0]
