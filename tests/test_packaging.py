@@ -77,7 +77,7 @@ def undeclared(folder: str, requirements: list[str]) -> set[str]:
 @pytest.mark.parametrize("folder", ["rewardedit_jax", "launch", "configs", "benchmarks"])
 def test_imports_are_declared(settings, folder):
     optional = settings["extras_require"]["oracle"] if folder == "benchmarks" else []
-    optional += settings["extras_require"].get("plots", [])
+    optional += settings["extras_require"]["plots"] + settings["extras_require"]["judge"]
     assert not undeclared(folder, settings["install_requires"] + optional)
 
 

@@ -6,7 +6,7 @@ source of stored records reads the files of one layout. Decoded records and dige
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,18 @@ class StoredEdits(Stored):
         """SHA-256 of the encoded source and edited image, hexadecimal: equal digests are equal files."""
         edit = self.encoded(index)
         return digest(edit.source), digest(edit.edited)
+
+    def identities(self, indices: Sequence[int]) -> Iterator[tuple[str, str, str] | ValueError]:
+        """For each index the digests of both images and the instruction, or the error of an edit that is unreadable.
+
+        For many edits at a time, because an index of them is read faster by column than by row.
+        """
+        for index in indices:
+            try:
+                edit = self.encoded(index)
+                yield digest(edit.source), digest(edit.edited), edit.instruction
+            except ValueError as error:
+                yield error
 
 
 # Pairs of edits.

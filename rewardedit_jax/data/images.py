@@ -10,9 +10,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_SIDE = 4096  # pixels, of an edited image
@@ -177,6 +178,6 @@ def check_sides(width: int, height: int, what: str = "") -> None:
         raise ImageError(f"{what}{width}×{height}: expected sides of at most {MAX_SIDE} pixels; crop or shrink it")
 
 
-def to_unit(image: UInt8[Array | np.ndarray, "*shape"]) -> Float[Array | np.ndarray, "*shape"]:
+def to_unit(image: UInt8[Any, "*shape"]) -> Float[Any, "*shape"]:
     """0..255 → [-1, 1], float32; a JAX array stays on its device."""
     return 2 * (image.astype(np.float32) / 255) - 1

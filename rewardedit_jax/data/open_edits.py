@@ -4,7 +4,6 @@ from pathlib import Path
 
 from rewardedit_jax.data.encoded import StoredEdits
 from rewardedit_jax.data.labels import LabelledEdits
-from rewardedit_jax.data.prepared import PreparedEdits
 from rewardedit_jax.data.triplets import TripletFile
 
 
@@ -17,6 +16,11 @@ def open_edits(
       labels: the file of their rewards (`LabelledEdits`); "": the rewards of the data itself, if any.
       skip_bad, allow_outside: as for `TripletFile`.
     """
-    is_list = Path(path).suffix.lower() in (".json", ".jsonl")
-    edits = TripletFile(path, skip_bad=skip_bad, allow_outside=allow_outside) if is_list else PreparedEdits(path)
+    if Path(path).suffix.lower() in (".json", ".jsonl"):
+        edits: StoredEdits = TripletFile(path, skip_bad=skip_bad, allow_outside=allow_outside)
+    else:
+        # Imported here: TFDS takes a second, which a run over a list need not wait for.
+        from rewardedit_jax.data.prepared import PreparedEdits
+
+        edits = PreparedEdits(path)
     return LabelledEdits(edits, labels, skip_bad=skip_bad) if labels else edits

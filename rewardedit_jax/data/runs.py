@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from absl import logging
-from jax.typing import DTypeLike
 
 from rewardedit_jax.data import json_files
 from rewardedit_jax.data.output_files import atomic_write, set_lines_aside
@@ -39,7 +38,7 @@ class Failed:
     reason: str  # a sentence that names the fault, without the name of the item
 
     @classmethod
-    def not_finite(cls, what: str, dtype: DTypeLike) -> "Failed":
+    def not_finite(cls, what: str, dtype: Any) -> "Failed":
         """The failure of an item for which networks gave NaN or infinity; `what` it is, computed in `dtype`."""
         used = np.dtype(dtype).name
         remedy = (

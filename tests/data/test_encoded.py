@@ -79,3 +79,13 @@ def test_an_unreadable_image_is_named():
     edit = EncodedEdit("k", "make it snow", picture(1), b"not an image", names=("in.png", "out.png"))
     with pytest.raises(ImageError, match=r"out\.png cannot be read"):
         edit.decoded()
+
+
+def test_identities_are_digests_and_instructions(folder):
+    """An edit that cannot be read has its error in place of them."""
+    source = InstructPix2PixFolder(folder)
+    (folder / "a" / "7_1.jpg").unlink()
+    broken, good = source.identities([0, 1])
+    assert isinstance(broken, ImageError)
+    assert "7_1.jpg" in str(broken)
+    assert good == (*source.digests(1), "edit 1")

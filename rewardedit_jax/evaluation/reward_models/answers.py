@@ -4,7 +4,6 @@ An answer is lost if nothing is stored, if no verdict can be read from it, or if
 the denominators. The reports list them by kind, with the coverage: the share of answers with a verdict.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,24 +13,16 @@ import numpy as np
 from jaxtyping import Float
 
 from rewardedit_jax.evaluation.report import Note, Row, sound_share
+from rewardedit_jax.judging.answers import is_refusal
 from rewardedit_jax.listing import MAX_NAMES, list_names
 
 MISSING, UNREADABLE, REFUSED = KINDS = ("missing", "unreadable", "refused")
-
-# The words with which models decline. Only answers without a verdict are searched: "I'm sorry, but B is better:
-# [[B>A]]" is a verdict.
-_REFUSAL = re.compile(
-    r"\b(sorry|i apologi[sz]e|i( a|')m (unable|not (able|capable))|i (must )?decline"
-    r"|i (can ?not|can't|won't|will not|do not have the (ability|capability)))\b",
-    re.IGNORECASE,
-)
-_REFUSAL_WITHIN = 200  # characters: a refusal begins with it, a long text about two edits may contain such words
 
 
 def lost_kind(*stored: Any) -> str:
     """The kind of an answer without a verdict, from what is stored of it: the verdict, the judge's text."""
     texts = [str(value) for value in stored if value not in (None, [], [None]) and str(value).strip()]
-    if any(_REFUSAL.search(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")[:_REFUSAL_WITHIN]) for text in texts):
+    if any(map(is_refusal, texts)):
         return REFUSED
     return UNREADABLE if texts else MISSING
 
