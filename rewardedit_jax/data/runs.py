@@ -9,8 +9,9 @@ reason, and the next run tries them again. Results that are files of their own, 
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 
@@ -164,19 +165,26 @@ class ResultFile:
         if self.path.exists():
             raise FileExistsError(f"{self.path} exists: remove it, or merge into another file.")
         items = list(dict.fromkeys(items))
-        # A half-written last line is left out here, and its item is then reported as missing.
-        lines = [line for part in parts for line in self._read(part, None)[0]]
-        if len(makers := {str(line[self.maker]) for line in lines}) > 1:
+        counts, lines, errors, makers = Counter(), {}, {}, set()
+        for raw, line in chain.from_iterable(self._scan(part, None) for part in parts):
+            # A half-written last line is left out here, and its item is then reported as missing.
+            if line is None:
+                continue
+            key = self._key_of_line(line)
+            counts[key] += 1
+            lines[key] = raw
+            makers.add(str(line[self.maker]))
+            if "error" in line:
+                errors[key] = Failed(line["error"])
+        if len(makers) > 1:
             raise ValueError(f"the parts come from different {self.maker}s: {', '.join(sorted(makers))}.")
-        self._check_parts(lines, items)
+        self._check_parts(counts, items)
         # Errors are merged too: an item that failed is not missing.
-        by_key = {self._key_of_line(line): line for line in lines}
-        ordered = [by_key[self._key(item)] for item in items]
-        self._write(ordered)
-        return {item: Failed(line["error"]) for item, line in zip(items, ordered, strict=True) if "error" in line}
+        self._write(lines[self._key(item)] for item in items)
+        return {item: errors[key] for item in items if (key := self._key(item)) in errors}
 
-    def _check_parts(self, lines: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> None:
-        counts, expected = Counter(map(self._key_of_line, lines)), dict.fromkeys(map(self._key, items))
+    def _check_parts(self, counts: Mapping[tuple[Any, ...], int], items: Sequence[Item]) -> None:
+        expected = dict.fromkeys(map(self._key, items))
         faults = {
             "missing": [key for key in expected if key not in counts],
             "found twice": [key for key, count in counts.items() if count > 1],
@@ -205,32 +213,54 @@ class ResultFile:
         self, items: Sequence[Item], fingerprint: str, is_complete: Callable[[Mapping[str, Any]], bool]
     ) -> list[Item]:
         """The items without a complete result. Lines of failed or incomplete results are removed from the file."""
-        lines, unread, is_cut = self._read(self.path, fingerprint) if self.path.is_file() else ([], [], False)
-        kept = [line for line in lines if "error" not in line and is_complete(line)]
+        done, unread, again = set(), [], 0
+
+        def is_kept(line: Mapping[str, Any] | None) -> bool:
+            return line is not None and "error" not in line and is_complete(line)
+
+        for raw, line in self._scan(self.path, fingerprint) if self.path.is_file() else ():
+            if is_kept(line):
+                done.add(self._key_of_line(line))
+                continue
+            again += 1
+            if line is None and raw.endswith(b"\n"):
+                unread.append(raw.removesuffix(b"\n"))
         if unread:
             set_lines_aside(self.path, unread)
         # A half-written last line must go, because the next result would be appended to it.
-        if again := len(lines) - len(kept) + len(unread) + is_cut:
+        if again:
             logging.info("%s: %d items are tried again.", self.path, again)
-            self._write(kept)
-        done = set(map(self._key_of_line, kept))
+            self._write(raw for raw, line in self._scan(self.path, fingerprint) if is_kept(line))
         due = [item for item in dict.fromkeys(items) if self._key(item) not in done]
         if done:
             logging.info("%s has %d items; %d are to do.", self.path, len(done), len(due))
         return due
 
-    def _read(self, path: Path, fingerprint: str | None) -> tuple[list[dict[str, Any]], list[bytes], bool]:
-        """The complete lines of a result file, checked; those that are not JSON; whether a half-written one follows."""
+    def results(self) -> Iterator[dict[str, Any]]:
+        """The lines of the file, one by one, errors included. Raises ValueError for anything else in it."""
+        return (line for _, line in self._scan(self.path, None) if line is not None)
+
+    def _scan(self, path: Path, fingerprint: str | None) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+        """The lines of a result file, each with its result, checked; None for lines that are damaged or half-written.
+
+        Line by line: a file of two million results does not fit into memory as objects.
+        """
+        cut, damaged, found = json_files.NotJson(0, "half-written"), None, False
         # As bytes: a line may be cut within a character, which then is not valid UTF-8.
-        complete, _, rest = path.read_bytes().rpartition(b"\n")
-        named = ((f"line {n} of {path}", line) for n, line in enumerate(complete.split(b"\n"), 1) if line.strip())
-        parsed = [(name, line, json_files.parse_json(line)) for name, line in named]
-        entries = [(name, entry) for name, _, entry in parsed if not isinstance(entry, json_files.NotJson)]
-        unread = [line for _, line, entry in parsed if isinstance(entry, json_files.NotJson)]
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                if not raw.strip():
+                    continue
+                entry, name = json_files.parse_json(raw) if raw.endswith(b"\n") else cut, f"line {number} of {path}"
+                if isinstance(entry, json_files.NotJson):
+                    damaged = damaged or (None if entry is cut else (entry, name))
+                    yield raw, None
+                else:
+                    found = True
+                    yield raw, self._check(entry, name, fingerprint)
         # A file without any JSON was not written by a run: its lines are refused as other foreign lines are.
-        if not entries:
-            entries, unread = [(name, entry) for name, _, entry in parsed], []
-        return [self._check(entry, name, fingerprint) for name, entry in entries], unread, bool(rest)
+        if damaged and not found:
+            self._check(*damaged, fingerprint)
 
     def _check(self, entry: Any, where: str, fingerprint: str | None) -> dict[str, Any]:
         """The result of a line. Raises ValueError unless it is one, with this fingerprint (None: any)."""
@@ -249,9 +279,9 @@ class ResultFile:
             )
         return entry
 
-    def _write(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        with atomic_write(self.path) as unfinished:
-            unfinished.write_bytes(b"".join(map(json_files.to_line, lines)))
+    def _write(self, lines: Iterable[bytes]) -> None:
+        with atomic_write(self.path) as unfinished, unfinished.open("wb") as file:
+            file.writelines(lines)
 
     def _key(self, item: Item) -> tuple[Any, ...]:
         return tuple(getattr(item, name) for name in self.key_fields)
