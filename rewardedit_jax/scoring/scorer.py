@@ -231,14 +231,15 @@ class Scorer:
         """Scores of `items`, whose outputs are the first rows of `raw`; unchanged sources of `requests` follow."""
         # Each unchanged source is one row, and the baseline of all edits with its instruction.
         n, overall = len(items), np.asarray(aggregate(jnp.asarray(raw), self.module.config.heads.aggregation))  # eq. 3
-        baselines = dict(zip(requests, overall[n:, 0].tolist(), strict=True))
+        baselines = dict(zip(requests, overall[n:], strict=True))
         calibrated = self.calibration.shares(overall[:n]) if self.calibration else [None] * n
         for i, item in enumerate(items):
             baseline = baselines.get(_request(item))
             score = EditScore(
                 raw=raw[i],
                 raw_overall=overall[i],
-                improvement=None if baseline is None else float(overall[i, 0]) - baseline,
+                raw_unchanged=baseline,
+                improvement=None if baseline is None else float(overall[i, 0]) - float(baseline[0]),
                 calibrated=calibrated[i],
                 calibration=self.calibration and self.calibration.description,
                 composited=tuple(name for name in ("source", "edited") if getattr(item, name).composited),

@@ -1,0 +1,50 @@
+"""The kept edits as a prepared data set: prepared records byte for byte, others with their images as they are."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+from absl import logging
+
+from rewardedit_jax.data.encoded import StoredEdits
+from rewardedit_jax.data.prepared import EDIT_FEATURES, PreparedEdits, edit_row
+from rewardedit_jax.data.preparing import BAD_FILE, Preparation
+from rewardedit_jax.data.shards import PER_SHARD, BadInput, ShardSet, StoredRow
+
+SPLIT = "train"
+_INFO_FILES = ("dataset_info.json", "features.json", BAD_FILE)
+
+
+def write_kept(edits: StoredEdits, kept: Sequence[int], folder: Path, per_shard: int = PER_SHARD) -> list[BadInput]:
+    """Write the edits with these numbers; a stopped run goes on. Returns those that could not be read again.
+
+    Records that were written for another choice are replaced: a record that failed before may be kept now.
+    """
+    is_prepared = isinstance(edits, PreparedEdits)
+    name = edits.info.name if is_prepared else "edits"
+    keys = edits.keys()
+    chosen = sha256("\n".join(keys[number] for number in kept).encode("utf-8", "surrogatepass")).hexdigest()
+    shards = ShardSet(folder, f"{name}-{SPLIT}", len(kept), per_shard)
+    plan = {"dataset": name, "kept": chosen}
+
+    def row(index: int) -> StoredRow:
+        return edits.stored(kept[index]) if is_prepared else edit_row(edits.encoded(kept[index]))
+
+    _remove_others(shards, plan)
+    features = edits.info.features if is_prepared else EDIT_FEATURES
+    preparation = Preparation(shards, SPLIT, features, row, plan, f"The edits that a curation of {name} kept.")
+    preparation.run()
+    return preparation.finish()
+
+
+def _remove_others(shards: ShardSet, plan: dict[str, str]) -> None:
+    """Remove the shards of another choice of edits; the settings of the curation are the same."""
+    file = shards.folder / f"{shards.name}.plan.json"
+    if not file.is_file() or plan.items() <= msgspec.json.decode(file.read_bytes()).items():
+        return
+    logging.warning("%s: other edits are kept than by an earlier run; its records are replaced.", shards.folder)
+    # The description first, so that nobody reads a part for the whole; the plan last, so that a kill is noticed.
+    others = sorted(shards.folder.glob(f"{shards.name}.*"), key=lambda path: path == file)
+    for path in (*(shards.folder / name for name in _INFO_FILES), *others):
+        path.unlink(missing_ok=True)
