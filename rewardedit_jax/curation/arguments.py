@@ -65,15 +65,13 @@ def check_arguments(parser: argparse.ArgumentParser, a: argparse.Namespace) -> N
 
 def settings_of(a: argparse.Namespace) -> Settings:
     """How edits are selected."""
-    is_number = isinstance(a.keep, int)
-    return Settings(a.rule, a.keep, is_number, a.near, a.unchanged, a.contradiction)
+    return Settings(a.rule, a.keep, a.near, a.unchanged, a.contradiction)
 
 
 def described(a: argparse.Namespace) -> dict[str, Any]:
     """The settings that the kept edits follow from, by the names of their arguments."""
-    settings = asdict(settings_of(a))
-    del settings["is_number"]  # 1 and 1.0 are written differently
-    return {**settings, "k": a.k, "seed": a.seed, "quota": a.quota}
+    # As a text: 1 is one edit and 1.0 are all, but the numbers are equal.
+    return {**asdict(settings_of(a)), "keep": str(a.keep), "k": a.k, "seed": a.seed, "quota": a.quota}
 
 
 def _keep(text: str) -> int | float:

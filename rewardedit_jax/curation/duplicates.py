@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int, UInt64
 
 Numbers = Int[np.ndarray, " n"]
+Some = Int[np.ndarray, " m"]  # numbers of some of n edits
 Hashes = UInt64[np.ndarray, "n 4"]  # 256 bits each
 
 MAX_BITS = 31  # beyond, bands have less than 8 bits, and almost all pairs would be compared
@@ -28,7 +29,7 @@ class Duplicates(NamedTuple):
 
 
 def find_duplicates(
-    order: Numbers,
+    order: Some,
     request: UInt64[np.ndarray, " n"],
     digests: UInt64[np.ndarray, "n 4"],
     hashes: UInt64[np.ndarray, "n 2 4"],
@@ -46,26 +47,23 @@ def find_duplicates(
       bits: 0..31; -1: only exact duplicates.
     """
     exact, near = (np.full(len(request), -1) for _ in range(2))
-    order, first = _first_of_equals(order, np.column_stack([request, digests]))
-    exact[order[first >= 0]] = first[first >= 0]
-    order = order[first < 0]
+    order = _drop_equal(order, np.column_stack([request, digests]), exact)
     if bits >= 0:
         # Equal hashes first: a picture that was stored a thousand times is then one candidate, not a million pairs.
-        order, first = _first_of_equals(order, np.column_stack([request, hashes.reshape(len(hashes), 8)]))
-        near[order[first >= 0]] = first[first >= 0]
-        order = order[first < 0]
+        order = _drop_equal(order, np.column_stack([request, hashes.reshape(len(hashes), 8)]), near)
     if bits > 0:
-        pairs = similar_pairs(request[order], hashes[order], bits)
-        kept = _greedy(pairs, len(order))
+        kept = _greedy(similar_pairs(request[order], hashes[order], bits), len(order))
         near[order[kept >= 0]] = order[kept[kept >= 0]]
     return Duplicates(exact, near)
 
 
-def _first_of_equals(order: Numbers, columns: UInt64[np.ndarray, "n k"]) -> tuple[Numbers, Numbers]:
-    """`order`, and for each of its edits the first in it with equal columns; -1 if that is itself."""
+def _drop_equal(order: Some, columns: UInt64[np.ndarray, "n k"], twins: Numbers) -> Int[np.ndarray, " left"]:
+    """Of the edits `order` with equal columns only the first; `twins` gets it for the others."""
     group = group_numbers(columns[order])
     first = np.unique(group, return_index=True)[1][group]
-    return order, np.where(first == np.arange(len(order)), -1, order[first])
+    is_first = first == np.arange(len(order))
+    twins[order[~is_first]] = order[first[~is_first]]
+    return order[is_first]
 
 
 def group_numbers(columns: UInt64[np.ndarray, "n k"]) -> Numbers:

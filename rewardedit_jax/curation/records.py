@@ -77,9 +77,8 @@ def join_labels(file: Path, keys: Sequence[str]) -> tuple[Float[np.ndarray, "n 3
     found = [labels.get(key) for key in keys]
     joined = sum(label is not None for label in found)
     if not joined:
-        raise ValueError(
-            f"{file} has no label of these {count_noun(len(keys), 'edit')}: its keys are those of other data."
-        )
+        edits = count_noun(len(keys), "edit")
+        raise ValueError(f"{file} has labels of other data: none of these {edits} has its key there.")
     if others := len(labels) - joined:
         logging.warning("%s: %s of other data.", file, count_noun(others, "label"))
     scores = [label.scores if label and label.is_complete else (np.nan,) * 3 for label in found]

@@ -66,6 +66,6 @@ RULES: dict[str, Rule] = {
 SCORED = ("mean", "lcb", "improvement")  # the rules that need a scorer
 
 
-def shown(rule: str, values: Values) -> Values:
+def shown(rule: str, values: Float[np.ndarray, "*n"]) -> Float[np.ndarray | np.generic, "*n"]:
     """The values as people read them: of `improvement` the probability, of the other rules the values themselves."""
     return ndtr(values) if rule == "improvement" else values

@@ -56,15 +56,14 @@ class Settings:
     """How edits are selected."""
 
     rule: str  # of `RULES`
-    keep: float  # a share 0..1 of all edits, or if `is_number` a number of edits
-    is_number: bool
+    keep: int | float  # a share 0..1 of all edits as a float, or a number of edits as an integer
     near: int  # bits of 256 that the hashes of near duplicates differ in at most; -1: exact duplicates only
     unchanged: float  # 0..255, `facts.cell_difference` below which an edit is unchanged; 0: none is
     contradiction: float  # judged scores of one edit that differ by more are contradictory
 
     def number(self, edits: int) -> int:
         """How many of so many edits are kept at most; one at least."""
-        return int(self.keep) if self.is_number else max(1, int(self.keep * edits + 0.5))
+        return self.keep if isinstance(self.keep, int) else max(1, int(self.keep * edits + 0.5))
 
 
 @dataclass(frozen=True)
