@@ -1,7 +1,8 @@
 """Runs of experiments: arms × seeds of one recipe, trained, evaluated and compared in one table."""
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -32,16 +33,18 @@ class Comparison:
     count: int  # held-out scenes, or groups of edits
     workdir: Path
     launch: Path  # the folder of train.py and evaluate.py
+    experiments: Mapping[str, Experiment] = field(default_factory=lambda: EXPERIMENTS)  # by `config.task`
 
     @cached_property
     def experiment(self) -> Experiment:
         config = read_recipe(self.config, self.overrides)
-        if config.task not in EXPERIMENTS or config.data.name != "shapes":
+        if config.task not in self.experiments or config.data.name != "shapes":
             raise ValueError(
                 f"{self.config} has task={config.task!r}, data.name={config.data.name!r}: the oracle judges the shapes "
-                f"world only; give a recipe such as configs/reward_ip2p.py:shapes (tasks {', '.join(EXPERIMENTS)})"
+                "world only; give a recipe such as configs/reward_ip2p.py:shapes "
+                f"(tasks {', '.join(self.experiments)})"
             )
-        return EXPERIMENTS[config.task]
+        return self.experiments[config.task]
 
     @cached_property
     def selected(self) -> list[str]:

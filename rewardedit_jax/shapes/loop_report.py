@@ -1,0 +1,66 @@
+"""What the loop reports: scores of the editors trained on each part of the data, the parts, and a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from rewardedit_jax.data.open_edits import LabelledEdits, open_edits
+from rewardedit_jax.reward import PERSPECTIVES
+from rewardedit_jax.shapes.asked import IN_TABLE
+from rewardedit_jax.shapes.editor_benchmark import NO_REWARD, Result, held_out_scenes, references
+from rewardedit_jax.shapes.editor_report import make_table
+from rewardedit_jax.shapes.picture_grid import Column, choose_rows, draw_grid
+from rewardedit_jax.weights.files import write_json
+
+# The arms, in the order of the table.
+EVERYTHING, RANDOM, TOP, REWARD = "everything", "random part", "scorer's top part", "everything, with reward"
+_BEST = IN_TABLE[0]
+
+
+def report_loop(
+    workdir: Path, results: Mapping[str, Sequence[Path]], count: int, *, labels: Path, parts: Mapping[str, Path]
+) -> list[Path]:
+    """Prints the table, writes it as table.txt, .md and .json with grid.png, and returns the files written.
+
+    Args:
+      results: arm → result.json of each seed.
+      labels: the oracle's labels of all training edits.
+      parts: arm → its data set.
+    """
+    loaded = {arm: [Result.load(file.parent) for file in files] for arm, files in results.items()}
+    scenes = held_out_scenes(count)
+    shown = {arm: _BEST if _BEST in found[0].scores else NO_REWARD for arm, found in loaded.items()}
+    scores = {(arm, shown[arm]): np.stack([r.scores[shown[arm]] for r in found]) for arm, found in loaded.items()}
+    table = make_table(scores, (EVERYTHING, NO_REWARD), references(scenes))
+    means = {part: _oracle_means(folder, labels) for part, folder in parts.items()}
+    note = _parts_note(means)
+    files = [workdir / name for name in ("table.txt", "table.md", "table.json", "grid.png")]
+    files[0].write_text(f"{table.to_text()}\n{note}\n", "utf-8")
+    files[1].write_text(f"{table.to_markdown()}\n{note}\n", "utf-8")
+    write_json({**table.to_json(), "parts": means}, files[2])
+    columns = [Column(arm, found[0].pictures[shown[arm]], found[0].scores[shown[arm]]) for arm, found in loaded.items()]
+    ranking = scores[EVERYTHING, NO_REWARD].mean(0)
+    grid = draw_grid(scenes, columns, choose_rows(scenes, ranking), f'the training on "{EVERYTHING}"')
+    Image.fromarray(grid).save(files[3])
+    print(f"{table.to_text()}\n{note}")
+    return files
+
+
+def _oracle_means(folder: Path, labels: Path) -> dict[str, Any]:
+    """The number of training edits of a part, and their mean scores by the oracle."""
+    edits = open_edits(folder, labels=labels)
+    assert isinstance(edits, LabelledEdits)
+    scores: Float[np.ndarray, "n 3"] = edits.scores()
+    return {"edits": len(scores), "means": dict(zip(PERSPECTIVES, scores.mean(0, float).tolist(), strict=True))}
+
+
+def _parts_note(means: Mapping[str, Mapping[str, Any]]) -> str:
+    found = [
+        f"{part} {'/'.join(f'{mean:.2f}' for mean in of_part['means'].values())} ({of_part['edits']:,} edits)"
+        for part, of_part in means.items()
+    ]
+    return f"The training edits themselves, by the oracle: {', '.join(found)}."
