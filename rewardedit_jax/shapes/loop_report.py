@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from rewardedit_jax.data.open_edits import LabelledEdits, open_edits
+from rewardedit_jax.data.labels import LabelledEdits
+from rewardedit_jax.data.open_edits import open_edits
 from rewardedit_jax.reward import PERSPECTIVES
 from rewardedit_jax.shapes.asked import IN_TABLE
 from rewardedit_jax.shapes.editor_benchmark import NO_REWARD, Result, held_out_scenes, references
