@@ -97,14 +97,14 @@ def save_figure(figure: "Figure", file: Path) -> None:
     figure.savefig(file, dpi=_DPI, bbox_inches="tight", facecolor="white")
 
 
-def new_figure(width: float, height: float, columns: int = 1) -> "tuple[Figure, Sequence[Axes]]":
-    """A figure of this size in inches and its axes side by side, without the frame at the top and at the right."""
+def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> "tuple[Figure, Sequence[Axes]]":
+    """A figure of this size in inches and its axes, row by row, without the frame at the top and at the right."""
     require_matplotlib()
     # Figure without pyplot: no global state to close, no display; savefig uses the Agg renderer.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    panels = figure.subplots(1, columns, squeeze=False)[0]
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_axisbelow(True)
