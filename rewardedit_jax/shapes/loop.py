@@ -52,7 +52,7 @@ class Loop:
 
     def _labels(self, data: Path) -> Sequence[str]:
         store = self.workdir / "labels.sqlite"
-        return ("--data", str(data), "--judge", "shapes", "--store", str(store), "--out", str(self._label_file))
+        return ("--data", str(data), "--judge", "oracle", "--store", str(store), "--out", str(self._label_file))
 
     def _curation(self, data: Path, part: str, rule: str) -> Sequence[str]:
         scored = ("--scorer", self.scorer) if part == TOP else ("--scores", str(self._part(TOP) / "scores.jsonl"))
