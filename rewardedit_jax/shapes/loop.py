@@ -18,6 +18,9 @@ from rewardedit_jax.shapes.experiment import Comparison, compare
 from rewardedit_jax.shapes.loop_report import EVERYTHING, RANDOM, REWARD, TOP, report_loop
 from rewardedit_jax.training.recipe import PREFIX, read_recipe
 
+# Duplicates and unchanged edits stay, so that the parts differ in nothing but the ranking.
+_RANKING_ALONE = ("--near", "-1", "--unchanged", "0")
+
 
 class StepFailed(RuntimeError):
     """A command of the loop failed; its output stands above."""
@@ -55,10 +58,10 @@ class Loop:
         return ("--data", str(data), "--judge", "oracle", "--store", str(store), "--out", str(self._label_file))
 
     def _curation(self, data: Path, part: str, rule: str) -> Sequence[str]:
-        scored = ("--scorer", self.scorer) if part == TOP else ("--scores", str(self._part(TOP) / "scores.jsonl"))
+        scored = ("--scorer", self.scorer, "--batch-size", "64") if part == TOP else ()
         return (
-            *("--data", str(data), *scored, "--keep", str(self.keep), "--rule", rule),
-            *("--out", str(self._part(part))),
+            *("--data", str(data), *scored, "--facts", str(self.workdir / "facts.jsonl"), *_RANKING_ALONE),
+            *("--rule", rule, "--keep", str(self.keep), "--out", str(self._part(part))),
         )
 
     def _part(self, part: str) -> Path:
