@@ -10,7 +10,7 @@ RUNTIME = [
     "jinja2>=3.1",
 ]  # fmt: skip
 PLOTS = ["matplotlib>=3.9"]
-JUDGE = ["openai>=3"]  # the client of endpoints that judge edits
+JUDGE = ["openai>=3", "krippendorff>=0.8"]  # the client of endpoints that judge edits, and agreement with people
 CURATE = ["imagehash>=4.3"]  # perceptual hashes
 TEST = [
     *PLOTS, *JUDGE, *CURATE, "pytest>=8.0", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.15.*", "ml_dtypes>=0.5",

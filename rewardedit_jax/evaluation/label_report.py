@@ -5,19 +5,27 @@ perspective. Where the edits have ratings of their own, by people or by another 
 """
 
 import re
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
-from rewardedit_jax.data.labels import Label
-from rewardedit_jax.evaluation.charts import INK, new_figure
+from rewardedit_jax.command_line import add_allow_outside, local_path, png_file
+from rewardedit_jax.data.encoded import StoredEdits
+from rewardedit_jax.data.labels import Label, read_labels
+from rewardedit_jax.data.open_edits import open_edits
+from rewardedit_jax.evaluation.charts import INK, new_figure, require_matplotlib, save_figure
 from rewardedit_jax.evaluation.report import TextTable
 from rewardedit_jax.evaluation.statistics import bootstrap_interval, spearman
+from rewardedit_jax.judging.costs import Prices
+from rewardedit_jax.judging.store import Store
 from rewardedit_jax.reward import BEST, NOTHING_FAILED, PERSPECTIVES
+from rewardedit_jax.weights.files import write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -179,3 +187,49 @@ def draw_label_report(report: LabelReport) -> "Figure":
         below.set_xlabel("texts with the word")
     panels[0].set_ylabel("% of the scores")
     return figure
+
+
+def add_label_report_arguments(p: ArgumentParser) -> None:
+    """The arguments of `launch/label.py report`."""
+    p.add_argument("labels", type=Path, help="a file of labels")
+    p.add_argument("--data", type=Path, help="the edits, for agreement with the ratings that they have of their own")
+    p.add_argument("--store", type=Path, help="the store of the answers, for what they cost")
+    p.add_argument("--price-in", type=float, default=0.0, metavar="PRICE", help="of a million prompt tokens")
+    p.add_argument("--price-out", type=float, default=0.0, metavar="PRICE", help="of a million completion tokens")
+    p.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
+    p.add_argument("--png", type=png_file, metavar="FILE", help="file for the charts (extra 'plots')")
+    add_allow_outside(p)
+
+
+def run_label_report(a: Namespace) -> None:
+    """Prints the report, and writes the files that are given."""
+    if a.png:
+        require_matplotlib()
+    labels = read_labels(a.labels)
+    ratings = None if a.data is None else own_ratings(open_edits(a.data, allow_outside=a.allow_outside), labels)
+    report = report_labels(list(labels.values()), ratings)
+    print(report.to_text())
+    if a.store:
+        with Store(a.store) as store:
+            usage = store.usage(store.questions())
+        cost = Prices(a.price_in, a.price_out).total(usage)
+        print(f"\n{usage.answers:,} answers: {usage.prompt_tokens:,} prompt tokens, "
+              f"{usage.completion_tokens:,} completion tokens, cost {cost:.2f}.")  # fmt: skip
+    if a.json:
+        write_json(report.to_json(), a.json)
+    if a.png:
+        save_figure(draw_label_report(report), a.png)
+
+
+def own_ratings(edits: StoredEdits, labels: Mapping[str, Label]) -> Ratings:
+    """The scores that the data hold for the labelled edits, in the order of the labels; NaN where they hold none.
+
+    Raises:
+      ValueError: none of the labels is of these edits.
+    """
+    rows = {key: number for number, key in enumerate(edits.keys())}
+    if not rows.keys() & labels.keys():
+        raise ValueError("none of the labels is of an edit of --data: the keys differ.")
+    none = (np.nan,) * len(PERSPECTIVES)
+    found = [edits.encoded(rows[key]).scores if key in rows else None for key in labels]
+    return np.asarray([none if scores is None else scores for scores in found], float)

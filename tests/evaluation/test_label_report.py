@@ -1,13 +1,24 @@
 """The report of a labelling: counts, distribution, frequent words, and agreement with ratings."""
 
 import json
+from argparse import ArgumentParser
 
 import numpy as np
 import pytest
 from paths import SHARED_DATA
+from PIL import Image
 
-from rewardedit_jax.data.labels import Label, Unanswered
-from rewardedit_jax.evaluation.label_report import draw_label_report, frequent_words, ordinal_alpha, report_labels
+from rewardedit_jax.data.labels import Label, Unanswered, read_labels
+from rewardedit_jax.data.triplets import TripletFile
+from rewardedit_jax.evaluation.label_report import (
+    add_label_report_arguments,
+    draw_label_report,
+    frequent_words,
+    ordinal_alpha,
+    own_ratings,
+    report_labels,
+    run_label_report,
+)
 from rewardedit_jax.evaluation.reward_models.imagenhub import read_ratings
 
 
@@ -86,3 +97,38 @@ def test_the_charts_show_every_perspective(report):
     ]
     words = [tick.get_text() for tick in figure.axes[5].get_yticklabels()]
     assert set(words) == {"blocks", "noise"}
+
+
+def write_labels(file, keys) -> None:
+    rows = [{"key": key, "scores": [5, 4, 3], "feedback": ["None", "a", "b"], "failures": []} for key in keys]
+    file.write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_the_command_measures_agreement_with_the_data(tmp_path, capsys):
+    lines = [{"input": "a.png", "output": f"{i}.png", "instruction": "edit"} for i in range(3)]
+    for i, line in enumerate(lines[:2]):
+        line |= {"scores": [i, i, i], "feedback": ["x", "y", "z"]}
+    for name in ("a", *range(3)):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    edits = TripletFile(tmp_path / "list.jsonl")
+    write_labels(tmp_path / "labels.jsonl", [*edits.keys(), "not in the data"])
+    ratings = own_ratings(edits, read_labels(tmp_path / "labels.jsonl"))
+    np.testing.assert_array_equal(ratings[:, 0], [0, 1, np.nan, np.nan])
+    parser = ArgumentParser()
+    add_label_report_arguments(parser)
+    files = {name: str(tmp_path / f"report.{name}") for name in ("json", "png")}
+    words = [str(tmp_path / "labels.jsonl"), "--data", str(tmp_path / "list.jsonl")]
+    run_label_report(parser.parse_args([*words, "--json", files["json"], "--png", files["png"]]))
+    assert "4 of 4 edits have all three scores" in capsys.readouterr().out
+    assert json.loads((tmp_path / "report.json").read_text())["complete"] == 4
+    with Image.open(files["png"]) as chart:
+        assert chart.width > 600
+
+
+def test_labels_of_other_edits_are_refused(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "list.jsonl").write_text('{"input": "a.png", "output": "a.png", "instruction": "edit"}')
+    write_labels(tmp_path / "labels.jsonl", ["x"])
+    with pytest.raises(ValueError, match="none of the labels is of an edit of --data"):
+        own_ratings(TripletFile(tmp_path / "list.jsonl"), read_labels(tmp_path / "labels.jsonl"))
