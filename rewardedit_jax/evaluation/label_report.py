@@ -7,7 +7,7 @@ perspective. Where the edits have ratings of their own, by people or by another 
 import re
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,8 +139,12 @@ def _agreements(scores: Ratings, ratings: Ratings, seed: int) -> Iterable[Agreem
             yield Agreement(name, len(a), *_measured(spearman, a, b, seed), *_measured(ordinal_alpha, a, b, seed))
 
 
-def _measured(measure: Any, a: np.ndarray, b: np.ndarray, seed: int) -> tuple[float, tuple[float, float]]:
-    return float(measure(a, b)), bootstrap_interval(lambda drawn: measure(a[drawn], b[drawn]), len(a), seed)
+def _measured(
+    measure: Callable[..., float], a: np.ndarray, b: np.ndarray, seed: int
+) -> tuple[float, tuple[float, float]]:
+    """The measure and its interval; a resample without any spread, where it is undefined, counts as 0."""
+    resampled = bootstrap_interval(lambda drawn: float(np.nan_to_num(measure(a[drawn], b[drawn]))), len(a), seed)
+    return float(measure(a, b)), resampled
 
 
 def ordinal_alpha(*raters: Float[np.ndarray, " n"]) -> float:
