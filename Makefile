@@ -9,7 +9,7 @@ SCORERS := $(COMPARE) --config configs/edit_reward.py:shapes
 # glibc puts large arrays on large pages: a training step on a CPU takes two thirds of the time. No effect elsewhere.
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 
-.PHONY: help demo table ablations scorers test oracle lint clean
+.PHONY: help demo table ablations loop scorers test oracle lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,10 @@ table: .venv/installed  ## the README's table: the same with three seeds and mor
 
 ablations: .venv/installed  ## the paper's layout and its ablations: scores or text alone, attention or addition, one perspective
 	$(EDITORS) --config.reward.layout=paper --seeds 3 --count 128 --workdir runs/ablations
+
+loop: .venv/installed  ## label, score, curate and retrain on the shapes world, three seeds: half an hour on two cores
+	$(BIN)/python launch/loop.py --config configs/reward_ip2p.py:shapes --seeds 3 --count 128 --workdir runs/loop \
+		--config.steps=300 --config.data.train=12800
 
 scorers: .venv/installed  ## the README's table of scorers: three seeds, each trained on ratings, then four rankings
 	$(SCORERS) --seeds 3 --count 256 --workdir runs/scorers

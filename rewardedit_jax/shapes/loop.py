@@ -15,7 +15,7 @@ from pathlib import Path
 from rewardedit_jax.shapes.arms import EDITORS, Arm, Experiment
 from rewardedit_jax.shapes.examples import prepare_shapes
 from rewardedit_jax.shapes.experiment import Comparison, compare
-from rewardedit_jax.shapes.loop_report import EVERYTHING, RANDOM, REWARD, TOP, report_loop
+from rewardedit_jax.shapes.loop_report import TITLES, report_loop
 from rewardedit_jax.training.recipe import PREFIX, read_recipe
 
 # Duplicates and unchanged edits stay, so that the parts differ in nothing but the ranking.
@@ -45,7 +45,7 @@ class Loop:
         settings = read_recipe(self.config, self.overrides).data
         data = prepare_shapes(settings.root, settings.train, settings.test)
         self._step("label all edits", "label.py", *self._labels(data))
-        for part, rule in ((TOP, self.rule), (RANDOM, "random")):
+        for part, rule in (("top", self.rule), ("random", "random")):
             self._step(f"curate: {part}", "curate.py", *self._curation(data, part, rule))
         return compare(self._comparison(data))
 
@@ -58,14 +58,14 @@ class Loop:
         return ("--data", str(data), "--judge", "oracle", "--store", str(store), "--out", str(self._label_file))
 
     def _curation(self, data: Path, part: str, rule: str) -> Sequence[str]:
-        scored = ("--scorer", self.scorer, "--batch-size", "64") if part == TOP else ()
+        scored = ("--scorer", self.scorer, "--batch-size", "64") if part == "top" else ()
         return (
             *("--data", str(data), *scored, "--facts", str(self.workdir / "facts.jsonl"), *_RANKING_ALONE),
             *("--rule", rule, "--keep", str(self.keep), "--out", str(self._part(part))),
         )
 
     def _part(self, part: str) -> Path:
-        return self.workdir / part.replace(" ", "-").replace("'", "")
+        return self.workdir / "curated" / part
 
     def _step(self, title: str, command: str, *arguments: str) -> None:
         print(f"\n{title}: {command} {' '.join(arguments)}", file=sys.stderr)
@@ -77,10 +77,13 @@ class Loop:
         return Comparison(*run, experiments={"shapes_editing": self._experiment(data)})
 
     def _experiment(self, data: Path) -> Experiment:
-        parts = {EVERYTHING: data, RANDOM: self._part(RANDOM), TOP: self._part(TOP)}
-        arms = {part: Arm((*_on(folder), f"{PREFIX}reward.layout=")) for part, folder in parts.items()}
-        arms[REWARD] = Arm((*_on(data), f"{PREFIX}data.labels={self._label_file}"))
-        return replace(EDITORS, arms=arms, report=partial(report_loop, labels=self._label_file, parts=parts))
+        parts = {"everything": data, "random": self._part("random"), "top": self._part("top")}
+        arms = {
+            part: Arm((*_on(folder), f"{PREFIX}reward.layout="), title=TITLES[part]) for part, folder in parts.items()
+        }
+        arms["reward"] = Arm((*_on(data), f"{PREFIX}data.labels={self._label_file}"), title=TITLES["reward"])
+        report = partial(report_loop, labels=self._label_file, parts={TITLES[part]: parts[part] for part in parts})
+        return replace(EDITORS, arms=arms, report=report)
 
 
 def _on(folder: Path) -> tuple[str, ...]:

@@ -17,8 +17,13 @@ from rewardedit_jax.shapes.editor_report import make_table
 from rewardedit_jax.shapes.picture_grid import Column, choose_rows, draw_grid
 from rewardedit_jax.weights.files import write_json
 
-# The arms, in the order of the table.
-EVERYTHING, RANDOM, TOP, REWARD = "everything", "random part", "scorer's top part", "everything, with reward"
+TITLES = {
+    "everything": "everything",
+    "random": "random part",
+    "top": "scorer's top part",
+    "reward": "everything, with reward",
+}  # arm → name in the table
+_BASELINE = TITLES["everything"]
 _BEST = IN_TABLE[0]
 
 
@@ -28,15 +33,15 @@ def report_loop(
     """Prints the table, writes it as table.txt, .md and .json with grid.png, and returns the files written.
 
     Args:
-      results: arm → result.json of each seed.
+      results: title of the arm → result.json of each seed.
       labels: the oracle's labels of all training edits.
-      parts: arm → its data set.
+      parts: title of the arm → its data set, for arms without reward.
     """
     loaded = {arm: [Result.load(file.parent) for file in files] for arm, files in results.items()}
     scenes = held_out_scenes(count)
     shown = {arm: _BEST if _BEST in found[0].scores else NO_REWARD for arm, found in loaded.items()}
     scores = {(arm, shown[arm]): np.stack([r.scores[shown[arm]] for r in found]) for arm, found in loaded.items()}
-    table = make_table(scores, (EVERYTHING, NO_REWARD), references(scenes))
+    table = make_table(scores, (_BASELINE, NO_REWARD), references(scenes))
     means = {part: _oracle_means(folder, labels) for part, folder in parts.items()}
     note = _parts_note(means)
     files = [workdir / name for name in ("table.txt", "table.md", "table.json", "grid.png")]
@@ -44,8 +49,8 @@ def report_loop(
     files[1].write_text(f"{table.to_markdown()}\n{note}\n", "utf-8")
     write_json({**table.to_json(), "parts": means}, files[2])
     columns = [Column(arm, found[0].pictures[shown[arm]], found[0].scores[shown[arm]]) for arm, found in loaded.items()]
-    ranking = scores[EVERYTHING, NO_REWARD].mean(0)
-    grid = draw_grid(scenes, columns, choose_rows(scenes, ranking), f'the training on "{EVERYTHING}"')
+    ranking = scores[_BASELINE, NO_REWARD].mean(0)
+    grid = draw_grid(scenes, columns, choose_rows(scenes, ranking), f'the training on "{_BASELINE}"')
     Image.fromarray(grid).save(files[3])
     print(f"{table.to_text()}\n{note}")
     return files
