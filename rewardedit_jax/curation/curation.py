@@ -17,7 +17,7 @@ from rewardedit_jax.curation.facts import Job, fact_file, gather_facts, require_
 from rewardedit_jax.curation.provenance import FILE, Evidence, keep_settings, write_provenance
 from rewardedit_jax.curation.records import Records, join_labels, read_records
 from rewardedit_jax.curation.rules import SCORED, Ratings
-from rewardedit_jax.curation.scores import Scores, in_blocks, read_scores, score_edits, score_file
+from rewardedit_jax.curation.scores import Scores, in_blocks, read_scores, score_file
 from rewardedit_jax.curation.selection import select
 from rewardedit_jax.curation.summary import save_examples, summary
 from rewardedit_jax.curation.writing import write_kept
@@ -26,7 +26,6 @@ from rewardedit_jax.data.open_edits import open_edits
 from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.data.runs import ResultFile, Shard
 from rewardedit_jax.listing import list_names
-from rewardedit_jax.scoring.scorer import Scorer
 
 
 def curate(a: argparse.Namespace) -> tuple[list[str], int]:
@@ -38,12 +37,13 @@ def curate(a: argparse.Namespace) -> tuple[list[str], int]:
       ValueError: arguments do not fit the data, no edit is kept, or the folder belongs to another curation.
     """
     require_imagehash()
-    run = Curation(a, open_edits(a.data, skip_bad=a.skip_bad > 0, allow_outside=a.allow_outside))
+    run = Curation(a, open_edits(a.data, skip_bad=True, allow_outside=a.allow_outside))
     run.check()
     if a.merge:
         run.merge()
     records = run.gather()
-    return (run.faults(records, run.scores(records)) if a.shard else run.finish(records)), len(run.keys)
+    faults = run.faults(records, run.scores(records)) if a.shard else run.finish(records)
+    return faults, len(run.keys) + len(run.edits.faults)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Curation:
         if settings_of(self.a).number(total) > total:
             raise ValueError(f"--keep {self.a.keep}: expected at most {total}, the number of edits in {self.a.data}.")
         labels = {"labels": _digest(self.a.labels.read_bytes())} if self.a.labels else {}
-        keep_settings(self.a.out, {"data": _digest("\n".join(self.keys)), **labels, **described(self.a)})
+        data = _digest("\n".join((*self.edits.fingerprint_texts(), *self.edits.faults)))
+        keep_settings(self.a.out, {"data": data, **labels, **described(self.a)})
 
     def merge(self) -> None:
         """Join the files of all shards, unless an earlier run has done it."""
@@ -86,10 +87,17 @@ class Curation:
         gather_facts(self.edits, [Job(self.keys[number], number) for number in numbers], self._file("facts"))
         records = read_records(self._file("facts"), self.keys, self.a.quota)
         if self.a.scorer:
-            scorer = Scorer.load(self.a.scorer, self.a.base, self.a.dtype, self.a.tensor)
-            keep_settings(self.a.out, {"scorer": scorer.fingerprint})
-            score_edits(scorer, self.edits, records.jobs(), self._file("scores"), self.a.batch_size)
+            self._score(records)
         return records
+
+    def _score(self, records: Records) -> None:
+        # Imported here: networks take seconds to import, and other curations need none.
+        from rewardedit_jax.curation.score_edits import score_edits
+        from rewardedit_jax.scoring.scorer import Scorer
+
+        scorer = Scorer.load(self.a.scorer, self.a.base, self.a.dtype, self.a.tensor)
+        keep_settings(self.a.out, {"scorer": scorer.fingerprint})
+        score_edits(scorer, self.edits, records.jobs(), self._file("scores"), self.a.batch_size)
 
     def scores(self, records: Records) -> Scores:
         """The stored scores, if there are any."""
@@ -105,7 +113,8 @@ class Curation:
         gaussians = scores.gaussians["overall"], scores.gaussians["unchanged"]
         ratings = Ratings(*gaussians, judged, self.a.seed, self.a.k)
         selection = select(records.edits, ratings, settings, records.groups)
-        write_provenance(self.a.out / FILE, selection, Evidence(records, scores, judged, not_judged), settings)
+        evidence = Evidence(records, scores, judged, not_judged, self.edits.faults)
+        write_provenance(self.a.out / FILE, selection, evidence, settings)
         print(summary(selection, settings))
         if not (kept := selection.kept()):
             raise ValueError(f"no edit is kept; {self.a.out / FILE} says why.")
@@ -117,7 +126,7 @@ class Curation:
     def faults(self, records: Records, scores: Scores) -> list[str]:
         """A sentence for each edit that could not be read or, if the rule needs it, scored."""
         found = {**records.failures, **(scores.failures if self.a.rule in SCORED else {})}
-        return [f"{self.keys[number]}: {found[number]}" for number in sorted(found)]
+        return [*self.edits.faults, *(f"{self.keys[number]}: {found[number]}" for number in sorted(found))]
 
     def _file(self, stage: str) -> Path:
         """The result file of "facts" or "scores"."""

@@ -1,6 +1,6 @@
 """The record of a curation: a line for every edit of the data, and the settings and fingerprints it follows from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Evidence:
     scores: Scores
     judged: np.ndarray  # float[n, 3], 0..5; NaN: not judged
     not_judged: Mapping[int, str]  # number of an edit → why it has no label
+    faults: Sequence[str] = ()  # entries of a list that are no edits, "line 3: ..."
 
     def reason(self, number: int, reason: Reason) -> str | None:
         """The sentence about an edit that could not be read, scored or judged."""
@@ -54,9 +55,16 @@ class Evidence:
 
 
 def write_provenance(file: Path, selection: Selection, evidence: Evidence, settings: Settings) -> None:
-    """Write a line for every edit, in the order of the data; the file is whole or absent."""
+    """Write a line for every edit, in the order of the data, then for entries that are none; whole or absent."""
     with atomic_write(file) as unfinished, unfinished.open("wb") as out:
         out.writelines(map(to_line, provenance(selection, evidence, settings)))
+        # Entries without a key: the place in the list is their name.
+        out.writelines(to_line(_no_edit(fault)) for fault in evidence.faults)
+
+
+def _no_edit(fault: str) -> dict[str, Any]:
+    place, _, detail = fault.partition(": ")
+    return {"key": place, "kept": False, "reason": Reason.UNREADABLE.text, "detail": detail}
 
 
 def provenance(selection: Selection, evidence: Evidence, settings: Settings) -> Iterator[dict[str, Any]]:

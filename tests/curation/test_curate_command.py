@@ -201,8 +201,8 @@ def test_an_edit_that_failed_is_tried_again_and_may_be_kept(tmp_path):
     assert PreparedEdits(tmp_path / "out").keys() == [f"{i}:{i}-1" for i in (4, 5)]
     by_label(file, tmp_path / "again", 2)
     assert (
-        contents(tmp_path / "out")["edits-train.index-00000-of-00001"]
-        == (contents(tmp_path / "again")["edits-train.index-00000-of-00001"])
+        contents(tmp_path / "out")["edits-train.index-00000-of-00001.parquet"]
+        == (contents(tmp_path / "again")["edits-train.index-00000-of-00001.parquet"])
     )
 
 
