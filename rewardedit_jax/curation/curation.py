@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from rewardedit_jax.curation.arguments import described, settings_of
 from rewardedit_jax.curation.facts import Job, fact_file, gather_facts, require_imagehash
-from rewardedit_jax.curation.provenance import FILE, Evidence, keep_settings, write_provenance
+from rewardedit_jax.curation.provenance import FILE, Evidence, check_settings, keep_settings, write_provenance
 from rewardedit_jax.curation.records import Records, join_labels, read_records
 from rewardedit_jax.curation.rules import SCORED, Ratings
 from rewardedit_jax.curation.scores import Scores, in_blocks, read_scores, score_file
@@ -57,6 +58,13 @@ class Curation:
     def keys(self) -> list[str]:
         return list(self.edits.keys())
 
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the kept edits follow from, besides the scores."""
+        data = _digest("\n".join((*self.edits.fingerprint_texts(), *self.edits.faults)))
+        labels = _digest(self.a.labels.read_bytes()) if self.a.labels else None
+        return {"data": data, "labels": labels, **described(self.a)}
+
     @property
     def part(self) -> Shard:
         return Shard.parse(self.a.shard) if self.a.shard else Shard(1, 1)
@@ -70,9 +78,8 @@ class Curation:
             raise BadRecords(f"{self.a.data}: {len(doubled)} keys occur more than once: {list_names(doubled)}.")
         if settings_of(self.a).number(total) > total:
             raise ValueError(f"--keep {self.a.keep}: expected at most {total}, the number of edits in {self.a.data}.")
-        labels = {"labels": _digest(self.a.labels.read_bytes())} if self.a.labels else {}
-        data = _digest("\n".join((*self.edits.fingerprint_texts(), *self.edits.faults)))
-        keep_settings(self.a.out, {"data": data, **labels, **described(self.a)})
+        check_settings(self.a.out, self.settings)
+        keep_settings(self.a.out, {"data": self.settings["data"]})
 
     def merge(self) -> None:
         """Join the files of all shards, unless an earlier run has done it."""
@@ -96,7 +103,7 @@ class Curation:
         from rewardedit_jax.scoring.scorer import Scorer
 
         scorer = Scorer.load(self.a.scorer, self.a.base, self.a.dtype, self.a.tensor)
-        keep_settings(self.a.out, {"scorer": scorer.fingerprint})
+        check_settings(self.a.out, {"scorer": scorer.fingerprint})
         score_edits(scorer, self.edits, records.jobs(), self._file("scores"), self.a.batch_size)
 
     def scores(self, records: Records) -> Scores:
@@ -107,12 +114,12 @@ class Curation:
     def finish(self, records: Records) -> list[str]:
         """Select, write the provenance and the kept edits, print the summary; returns the faults."""
         scores, settings = self.scores(records), settings_of(self.a)
-        if scores.maker:
-            keep_settings(self.a.out, {"scorer": scores.maker})
         judged, not_judged = join_labels(self.a.labels, self.keys) if self.a.labels else (records.judged, {})
         gaussians = scores.gaussians["overall"], scores.gaussians["unchanged"]
         ratings = Ratings(*gaussians, judged, self.a.seed, self.a.k)
         selection = select(records.edits, ratings, settings, records.groups)
+        # Only now: what was computed so far serves other settings too.
+        keep_settings(self.a.out, {**self.settings, "scorer": scores.maker})
         evidence = Evidence(records, scores, judged, not_judged, self.edits.faults)
         write_provenance(self.a.out / FILE, selection, evidence, settings)
         print(summary(selection, settings))

@@ -266,6 +266,23 @@ def test_a_folder_of_another_curation_is_refused(data, tmp_path, case):
     assert contents(tmp_path) == before
 
 
+def test_a_typing_error_does_not_cost_the_folder(data, tmp_path):
+    with pytest.raises(ValueError, match="style"):
+        by_label(data, tmp_path, 0.3, "--quota", "style")
+    by_label(data, tmp_path, 0.3, "--quota", "task")
+
+
+def test_entries_that_are_no_edits_are_recorded(tmp_path):
+    file = write_list(tmp_path / "list", rows(3))
+    file.write_text(file.read_text() + '{"input": "0-0"}\nno json\n')
+    faults, total = by_label(file, tmp_path / "out")
+    assert (len(faults), total) == (2, 5)
+    found = provenance(tmp_path / "out")
+    assert [line["key"] for line in found[3:]] == ["line 4", "line 5"]
+    assert [line["reason"] for line in found] == ["kept"] * 3 + ["unreadable"] * 2
+    assert "output" in found[3]["detail"]
+
+
 def test_what_does_not_fit_the_data_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match=r"--quota style: .*task"):
         by_label(data, tmp_path / "a", 0.3, "--quota", "style")
