@@ -15,7 +15,14 @@ from typing import Any
 
 from rewardedit_jax.curation.arguments import described, settings_of
 from rewardedit_jax.curation.facts import Job, fact_file, gather_facts, require_imagehash
-from rewardedit_jax.curation.provenance import FILE, Evidence, check_settings, keep_settings, write_provenance
+from rewardedit_jax.curation.provenance import (
+    FILE,
+    SETTINGS_FILE,
+    Evidence,
+    check_settings,
+    keep_settings,
+    write_provenance,
+)
 from rewardedit_jax.curation.records import Records, join_labels, read_records
 from rewardedit_jax.curation.rules import SCORED, Ratings
 from rewardedit_jax.curation.scores import Scores, in_blocks, read_scores, score_file
@@ -70,7 +77,8 @@ class Curation:
         return Shard.parse(self.a.shard) if self.a.shard else Shard(1, 1)
 
     def check(self) -> None:
-        """Refuse data without edits or with equal keys, a number that is too large, and a folder of other settings."""
+        """Refuse data without edits or with equal keys, a number that is too large, and a folder of something else."""
+        self._check_paths()
         total = len(self.keys)
         if not total:
             raise BadRecords(f"{self.a.data} has no edits.")
@@ -80,6 +88,15 @@ class Curation:
             raise ValueError(f"--keep {self.a.keep}: expected at most {total}, the number of edits in {self.a.data}.")
         check_settings(self.a.out, self.settings)
         keep_settings(self.a.out, {"data": self.settings["data"]})
+
+    def _check_paths(self) -> None:
+        # The kept edits have the file names of the data: they would replace it.
+        if self.a.out.resolve() == self.a.data.resolve():
+            raise ValueError(f"--out {self.a.out} is the folder of --data: give another --out.")
+        if (self.a.out / "dataset_info.json").exists() and not (self.a.out / SETTINGS_FILE).exists():
+            raise ValueError(f"{self.a.out} has a data set that no curation wrote: give another --out.")
+        if self.a.scores and not (self.a.scorer or self.a.scores.is_file()):
+            raise FileNotFoundError(f"no file {self.a.scores} of scores; with --scorer it is written.")
 
     def merge(self) -> None:
         """Join the files of all shards, unless an earlier run has done it."""

@@ -296,6 +296,17 @@ def test_what_does_not_fit_the_data_is_refused(data, tmp_path):
         by_label(empty, tmp_path / "d")
     with pytest.raises(FileNotFoundError, match="dataset_info"):
         by_label(tmp_path, tmp_path / "e")
+    with pytest.raises(FileNotFoundError, match=r"none.jsonl of scores"):
+        by_label(data, tmp_path / "f", 0.3, "--scores", tmp_path / "none.jsonl")
+
+
+def test_other_data_sets_are_not_overwritten(data, tmp_path):
+    before = contents(data)
+    with pytest.raises(ValueError, match="folder of --data"):
+        by_label(data, data / ".." / "data")
+    with pytest.raises(ValueError, match="no curation wrote"):
+        by_label(write_list(tmp_path, rows(2)), data)
+    assert contents(data) == before
 
 
 def test_a_folder_of_other_data_or_another_scorer_is_refused(data, tmp_path, scorer, monkeypatch):
