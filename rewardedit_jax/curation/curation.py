@@ -11,13 +11,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from rewardedit_jax.curation.arguments import described, settings_of
 from rewardedit_jax.curation.facts import Job, fact_file, gather_facts, require_imagehash
-from rewardedit_jax.curation.provenance import FILE, Evidence, keep_settings, write_provenance
+from rewardedit_jax.curation.provenance import (
+    FILE,
+    SETTINGS_FILE,
+    Evidence,
+    check_settings,
+    keep_settings,
+    write_provenance,
+)
 from rewardedit_jax.curation.records import Records, join_labels, read_records
 from rewardedit_jax.curation.rules import SCORED, Ratings
-from rewardedit_jax.curation.scores import Scores, in_blocks, read_scores, score_edits, score_file
+from rewardedit_jax.curation.scores import Scores, in_blocks, read_scores, score_file
 from rewardedit_jax.curation.selection import select
 from rewardedit_jax.curation.summary import save_examples, summary
 from rewardedit_jax.curation.writing import write_kept
@@ -26,7 +34,6 @@ from rewardedit_jax.data.open_edits import open_edits
 from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.data.runs import ResultFile, Shard
 from rewardedit_jax.listing import list_names
-from rewardedit_jax.scoring.scorer import Scorer
 
 
 def curate(a: argparse.Namespace) -> tuple[list[str], int]:
@@ -38,12 +45,13 @@ def curate(a: argparse.Namespace) -> tuple[list[str], int]:
       ValueError: arguments do not fit the data, no edit is kept, or the folder belongs to another curation.
     """
     require_imagehash()
-    run = Curation(a, open_edits(a.data, skip_bad=a.skip_bad > 0, allow_outside=a.allow_outside))
+    run = Curation(a, open_edits(a.data, skip_bad=True, allow_outside=a.allow_outside))
     run.check()
     if a.merge:
         run.merge()
     records = run.gather()
-    return (run.faults(records, run.scores(records)) if a.shard else run.finish(records)), len(run.keys)
+    faults = run.faults(records, run.scores(records)) if a.shard else run.finish(records)
+    return faults, len(run.keys) + len(run.edits.faults)
 
 
 @dataclass(frozen=True)
@@ -57,12 +65,20 @@ class Curation:
     def keys(self) -> list[str]:
         return list(self.edits.keys())
 
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the kept edits follow from, besides the scores."""
+        data = _digest("\n".join((*self.edits.fingerprint_texts(), *self.edits.faults)))
+        labels = _digest(self.a.labels.read_bytes()) if self.a.labels else None
+        return {"data": data, "labels": labels, **described(self.a)}
+
     @property
     def part(self) -> Shard:
         return Shard.parse(self.a.shard) if self.a.shard else Shard(1, 1)
 
     def check(self) -> None:
-        """Refuse data without edits or with equal keys, a number that is too large, and a folder of other settings."""
+        """Refuse data without edits or with equal keys, a number that is too large, and a folder of something else."""
+        self._check_paths()
         total = len(self.keys)
         if not total:
             raise BadRecords(f"{self.a.data} has no edits.")
@@ -70,8 +86,17 @@ class Curation:
             raise BadRecords(f"{self.a.data}: {len(doubled)} keys occur more than once: {list_names(doubled)}.")
         if settings_of(self.a).number(total) > total:
             raise ValueError(f"--keep {self.a.keep}: expected at most {total}, the number of edits in {self.a.data}.")
-        labels = {"labels": _digest(self.a.labels.read_bytes())} if self.a.labels else {}
-        keep_settings(self.a.out, {"data": _digest("\n".join(self.keys)), **labels, **described(self.a)})
+        check_settings(self.a.out, self.settings)
+        keep_settings(self.a.out, {"data": self.settings["data"]})
+
+    def _check_paths(self) -> None:
+        # The kept edits have the file names of the data: they would replace it.
+        if self.a.out.resolve() == self.a.data.resolve():
+            raise ValueError(f"--out {self.a.out} is the folder of --data: give another --out.")
+        if (self.a.out / "dataset_info.json").exists() and not (self.a.out / SETTINGS_FILE).exists():
+            raise ValueError(f"{self.a.out} has a data set that no curation wrote: give another --out.")
+        if self.a.scores and not (self.a.scorer or self.a.scores.is_file()):
+            raise FileNotFoundError(f"no file {self.a.scores} of scores; with --scorer it is written.")
 
     def merge(self) -> None:
         """Join the files of all shards, unless an earlier run has done it."""
@@ -86,10 +111,17 @@ class Curation:
         gather_facts(self.edits, [Job(self.keys[number], number) for number in numbers], self._file("facts"))
         records = read_records(self._file("facts"), self.keys, self.a.quota)
         if self.a.scorer:
-            scorer = Scorer.load(self.a.scorer, self.a.base, self.a.dtype, self.a.tensor)
-            keep_settings(self.a.out, {"scorer": scorer.fingerprint})
-            score_edits(scorer, self.edits, records.jobs(), self._file("scores"), self.a.batch_size)
+            self._score(records)
         return records
+
+    def _score(self, records: Records) -> None:
+        # Imported here: networks take seconds to import, and other curations need none.
+        from rewardedit_jax.curation.score_edits import score_edits
+        from rewardedit_jax.scoring.scorer import Scorer
+
+        scorer = Scorer.load(self.a.scorer, self.a.base, self.a.dtype, self.a.tensor)
+        check_settings(self.a.out, {"scorer": scorer.fingerprint})
+        score_edits(scorer, self.edits, records.jobs(), self._file("scores"), self.a.batch_size)
 
     def scores(self, records: Records) -> Scores:
         """The stored scores, if there are any."""
@@ -99,13 +131,14 @@ class Curation:
     def finish(self, records: Records) -> list[str]:
         """Select, write the provenance and the kept edits, print the summary; returns the faults."""
         scores, settings = self.scores(records), settings_of(self.a)
-        if scores.maker:
-            keep_settings(self.a.out, {"scorer": scores.maker})
         judged, not_judged = join_labels(self.a.labels, self.keys) if self.a.labels else (records.judged, {})
         gaussians = scores.gaussians["overall"], scores.gaussians["unchanged"]
         ratings = Ratings(*gaussians, judged, self.a.seed, self.a.k)
         selection = select(records.edits, ratings, settings, records.groups)
-        write_provenance(self.a.out / FILE, selection, Evidence(records, scores, judged, not_judged), settings)
+        # Only now: what was computed so far serves other settings too.
+        keep_settings(self.a.out, {**self.settings, "scorer": scores.maker})
+        evidence = Evidence(records, scores, judged, not_judged, self.edits.faults)
+        write_provenance(self.a.out / FILE, selection, evidence, settings)
         print(summary(selection, settings))
         if not (kept := selection.kept()):
             raise ValueError(f"no edit is kept; {self.a.out / FILE} says why.")
@@ -117,7 +150,7 @@ class Curation:
     def faults(self, records: Records, scores: Scores) -> list[str]:
         """A sentence for each edit that could not be read or, if the rule needs it, scored."""
         found = {**records.failures, **(scores.failures if self.a.rule in SCORED else {})}
-        return [f"{self.keys[number]}: {found[number]}" for number in sorted(found)]
+        return [*self.edits.faults, *(f"{self.keys[number]}: {found[number]}" for number in sorted(found))]
 
     def _file(self, stage: str) -> Path:
         """The result file of "facts" or "scores"."""

@@ -25,7 +25,7 @@ from rewardedit_jax.data.runs import Failed, ResultFile
 MAKER = "facts"  # the field of a line that says how its facts were computed
 VERSION = "1"  # changes with every change of what is computed
 HASH_SIDE = 16  # a hash has HASH_SIDE² bits. 64 bits cannot tell a small edit from its source: see docs/curation.md
-_GRID = 32  # cells in each direction, of the pictures whose difference is taken
+_GRID = 32  # cells in each direction
 _AHEAD = 64  # edits that threads prepare before they are written
 _MAX_TEXT = 200  # characters of a further field that is kept
 
@@ -109,13 +109,14 @@ def perceptual_hash(image: UInt8[np.ndarray, "h w 3"]) -> str:
 
 
 def cell_difference(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h2 w2 3"]) -> float:
-    """The largest difference 0..255 between the mean colours of equal cells, of 32×32 that divide each image.
+    """The largest difference 0..255 between the mean colours of equal cells, of 32×32 in each image.
 
     Means of cells cancel the noise of JPEG and of resizing, and the largest one sees a small edit, which the mean over
     all pixels does not: see docs/curation.md for what was measured.
     """
+    # Bilinear: cells overlap. Pillow's box filter counts whole pixels, and borders that lie within a pixel shift cells.
     size = (_GRID, _GRID)
-    a, b = (np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BOX), np.int16) for x in (a, b))
+    a, b = (np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BILINEAR), np.int16) for x in (a, b))
     return float(np.abs(a - b).mean(axis=-1).max())
 
 

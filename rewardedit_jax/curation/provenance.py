@@ -1,6 +1,7 @@
 """The record of a curation: a line for every edit of the data, and the settings and fingerprints it follows from."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,21 @@ FILE, SETTINGS_FILE = "provenance.jsonl", "curation.json"
 _DIGITS = 6  # of numbers in a line
 
 
-def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Store what a curation follows from in `curation.json`, or raise ValueError if the folder's differs.
-
-    Settings that the stored ones lack are added: the fingerprint of a scorer is known after it is read only.
-    """
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the folder's `curation.json` holds. Raises ValueError if it has other values of these settings."""
     file = folder / SETTINGS_FILE
     stored = msgspec.json.decode(file.read_bytes()) if file.is_file() else {}
     if differing := [name for name, value in settings.items() if stored.get(name, value) != value]:
         changes = "; ".join(f"{name}: {stored[name]!r} there, {settings[name]!r} now" for name in differing)
         raise ValueError(f"{folder} was begun with other settings ({changes}): give another --out.")
+    return stored
+
+
+def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Add settings to the folder's `curation.json`; raises ValueError as `check_settings`."""
+    stored = check_settings(folder, settings)
     if settings.keys() - stored.keys():
-        with atomic_write(file) as unfinished:
+        with atomic_write(folder / SETTINGS_FILE) as unfinished:
             unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(stored | settings)) + b"\n")
 
 
@@ -42,6 +46,7 @@ class Evidence:
     scores: Scores
     judged: np.ndarray  # float[n, 3], 0..5; NaN: not judged
     not_judged: Mapping[int, str]  # number of an edit → why it has no label
+    faults: Sequence[str] = ()  # entries of a list that are no edits, "FILE: line 3: ..."
 
     def reason(self, number: int, reason: Reason) -> str | None:
         """The sentence about an edit that could not be read, scored or judged."""
@@ -54,9 +59,16 @@ class Evidence:
 
 
 def write_provenance(file: Path, selection: Selection, evidence: Evidence, settings: Settings) -> None:
-    """Write a line for every edit, in the order of the data; the file is whole or absent."""
+    """Write a line for every edit, in the order of the data, then for entries that are none; whole or absent."""
     with atomic_write(file) as unfinished, unfinished.open("wb") as out:
         out.writelines(map(to_line, provenance(selection, evidence, settings)))
+        # Entries without a key: the place in the list is their name.
+        out.writelines(to_line(_no_edit(fault)) for fault in evidence.faults)
+
+
+def _no_edit(fault: str) -> dict[str, Any]:
+    place = re.search(r": ((line|entry) \d+): ", fault)
+    return {"key": place[1] if place else fault, "kept": False, "reason": Reason.UNREADABLE.text, "detail": fault}
 
 
 def provenance(selection: Selection, evidence: Evidence, settings: Settings) -> Iterator[dict[str, Any]]:

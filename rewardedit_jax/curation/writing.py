@@ -1,18 +1,16 @@
 """The kept edits as a prepared data set: prepared records byte for byte, others with their images as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-import msgspec
 from absl import logging
 
 from rewardedit_jax.data.encoded import StoredEdits
 from rewardedit_jax.data.prepared import EDIT_FEATURES, PreparedEdits, edit_row
-from rewardedit_jax.data.preparing import BAD_FILE, Preparation
+from rewardedit_jax.data.preparing import BAD_FILE, SPLIT, Preparation
 from rewardedit_jax.data.shards import PER_SHARD, BadInput, ShardSet, StoredRow
 
-SPLIT = "train"
 _INFO_FILES = ("dataset_info.json", "features.json", BAD_FILE)
 
 
@@ -38,13 +36,16 @@ def write_kept(edits: StoredEdits, kept: Sequence[int], folder: Path, per_shard:
     return preparation.finish()
 
 
-def _remove_others(shards: ShardSet, plan: dict[str, str]) -> None:
+def _remove_others(shards: ShardSet, plan: Mapping[str, str]) -> None:
     """Remove the shards of another choice of edits; the settings of the curation are the same."""
-    file = shards.folder / f"{shards.name}.plan.json"
-    if not file.is_file() or plan.items() <= msgspec.json.decode(file.read_bytes()).items():
+    try:
+        begun = ShardSet.stored(shards.folder, shards.name)
+    except FileNotFoundError:
+        return
+    if begun == shards and begun.plan() == plan:
         return
     logging.warning("%s: other edits are kept than by an earlier run; its records are replaced.", shards.folder)
     # The description first, so that nobody reads a part for the whole; the plan last, so that a kill is noticed.
-    others = sorted(shards.folder.glob(f"{shards.name}.*"), key=lambda path: path == file)
-    for path in (*(shards.folder / name for name in _INFO_FILES), *others):
+    files = sorted(shards.folder.glob(f"{shards.name}.*"), key=lambda path: path.name.endswith(".plan.json"))
+    for path in (*(shards.folder / name for name in _INFO_FILES), *files):
         path.unlink(missing_ok=True)

@@ -201,8 +201,8 @@ def test_an_edit_that_failed_is_tried_again_and_may_be_kept(tmp_path):
     assert PreparedEdits(tmp_path / "out").keys() == [f"{i}:{i}-1" for i in (4, 5)]
     by_label(file, tmp_path / "again", 2)
     assert (
-        contents(tmp_path / "out")["edits-train.index-00000-of-00001"]
-        == (contents(tmp_path / "again")["edits-train.index-00000-of-00001"])
+        contents(tmp_path / "out")["edits-train.index-00000-of-00001.parquet"]
+        == (contents(tmp_path / "again")["edits-train.index-00000-of-00001.parquet"])
     )
 
 
@@ -266,6 +266,23 @@ def test_a_folder_of_another_curation_is_refused(data, tmp_path, case):
     assert contents(tmp_path) == before
 
 
+def test_a_typing_error_does_not_cost_the_folder(data, tmp_path):
+    with pytest.raises(ValueError, match="style"):
+        by_label(data, tmp_path, 0.3, "--quota", "style")
+    by_label(data, tmp_path, 0.3, "--quota", "task")
+
+
+def test_entries_that_are_no_edits_are_recorded(tmp_path):
+    file = write_list(tmp_path / "list", rows(3))
+    file.write_text(file.read_text() + '{"input": "0-0"}\nno json\n')
+    faults, total = by_label(file, tmp_path / "out")
+    assert (len(faults), total) == (2, 5)
+    found = provenance(tmp_path / "out")
+    assert [line["key"] for line in found[3:]] == ["line 4", "line 5"]
+    assert [line["reason"] for line in found] == ["kept"] * 3 + ["unreadable"] * 2
+    assert "output" in found[3]["detail"]
+
+
 def test_what_does_not_fit_the_data_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match=r"--quota style: .*task"):
         by_label(data, tmp_path / "a", 0.3, "--quota", "style")
@@ -279,6 +296,17 @@ def test_what_does_not_fit_the_data_is_refused(data, tmp_path):
         by_label(empty, tmp_path / "d")
     with pytest.raises(FileNotFoundError, match="dataset_info"):
         by_label(tmp_path, tmp_path / "e")
+    with pytest.raises(FileNotFoundError, match=r"none.jsonl of scores"):
+        by_label(data, tmp_path / "f", 0.3, "--scores", tmp_path / "none.jsonl")
+
+
+def test_other_data_sets_are_not_overwritten(data, tmp_path):
+    before = contents(data)
+    with pytest.raises(ValueError, match="folder of --data"):
+        by_label(data, data / ".." / "data")
+    with pytest.raises(ValueError, match="no curation wrote"):
+        by_label(write_list(tmp_path, rows(2)), data)
+    assert contents(data) == before
 
 
 def test_a_folder_of_other_data_or_another_scorer_is_refused(data, tmp_path, scorer, monkeypatch):

@@ -62,14 +62,10 @@ def test_copies_of_published_images_are_near_and_published_edits_are_not(shared_
     triplets = json.loads((folder / "test.json").read_text())[:112:8]
     for triplet in triplets:
         source, result = (Image.open(folder / triplet[name]).convert("RGB") for name in ("input", "output"))
-        found = np.asarray(source)
-        again = np.asarray(decode_image(copy(source), ""))
-        assert (
-            bits(*map(perceptual_hash, (found, again)))
-            <= NEAR
-            < bits(*map(perceptual_hash, (found, np.asarray(result))))
-        )
-        assert cell_difference(found, np.asarray(result)) >= UNCHANGED
+        before, again, after = map(np.asarray, (source, decode_image(copy(source), ""), result))
+        hashes = [perceptual_hash(image) for image in (before, again, after)]
+        assert bits(hashes[0], hashes[1]) <= NEAR < bits(hashes[0], hashes[2])
+        assert cell_difference(before, again) < UNCHANGED < cell_difference(before, after)
 
 
 def test_a_small_edit_is_a_change():
