@@ -6,32 +6,35 @@ from pathlib import Path
 
 from absl import logging
 
-from rewardedit_jax.data.encoded import StoredEdits
-from rewardedit_jax.data.prepared import EDIT_FEATURES, PreparedEdits, edit_row
+from rewardedit_jax.data.encoded import Stored
+from rewardedit_jax.data.prepared import EDIT_FEATURES, Prepared, edit_row
 from rewardedit_jax.data.preparing import BAD_FILE, SPLIT, Preparation
 from rewardedit_jax.data.shards import PER_SHARD, BadInput, ShardSet, StoredRow
 
 _INFO_FILES = ("dataset_info.json", "features.json", BAD_FILE)
 
 
-def write_kept(edits: StoredEdits, kept: Sequence[int], folder: Path, per_shard: int = PER_SHARD) -> list[BadInput]:
-    """Write the edits with these numbers; a stopped run goes on. Returns those that could not be read again.
+def write_kept(records: Stored, kept: Sequence[int], folder: Path, per_shard: int = PER_SHARD) -> list[BadInput]:
+    """Write the records with these numbers, edits or prepared pairs; a stopped run goes on.
 
     Records that were written for another choice are replaced: a record that failed before may be kept now.
+
+    Returns:
+      Those that could not be read again.
     """
-    is_prepared = isinstance(edits, PreparedEdits)
-    name = edits.info.name if is_prepared else "edits"
-    keys = edits.keys()
+    is_prepared = isinstance(records, Prepared)
+    name = records.info.name if is_prepared else "edits"
+    keys = records.keys()
     chosen = sha256("\n".join(keys[number] for number in kept).encode("utf-8", "surrogatepass")).hexdigest()
     shards = ShardSet(folder, f"{name}-{SPLIT}", len(kept), per_shard)
     plan = {"dataset": name, "kept": chosen}
 
     def row(index: int) -> StoredRow:
-        return edits.stored(kept[index]) if is_prepared else edit_row(edits.encoded(kept[index]))
+        return records.stored(kept[index]) if is_prepared else edit_row(records.encoded(kept[index]))
 
     _remove_others(shards, plan)
-    features = edits.info.features if is_prepared else EDIT_FEATURES
-    preparation = Preparation(shards, SPLIT, features, row, plan, f"The edits that a curation of {name} kept.")
+    features = records.info.features if is_prepared else EDIT_FEATURES
+    preparation = Preparation(shards, SPLIT, features, row, plan, f"The part that a curation of {name} kept.")
     preparation.run()
     return preparation.finish()
 
