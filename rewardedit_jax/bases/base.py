@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +55,20 @@ class Guidance(NamedTuple):
     weights: Float[np.ndarray, " k"]
 
 
+@flax.struct.dataclass
+class Precomputed:
+    """Training examples after the networks that need not train: all that latents and conditions are made of.
+
+    It does not depend on anything random, so that it can be stored once for all epochs. Leaves are arrays with a
+    leading batch axis, those of `shared` without one.
+    """
+
+    edited: Any  # the edited images, as `Base.latents` takes them
+    source: Any  # what conditions take from the source images
+    request: Any  # what conditions take from instructions and rewards; the same for an example and its mirror image
+    shared: Any  # what is the same for all examples, such as the states of the empty instruction
+
+
 @runtime_checkable
 class Base(Protocol):
     """A base editor."""
@@ -61,6 +76,7 @@ class Base(Protocol):
     name: ClassVar[str]  # as `config.base_editor` names it
     pipelines: ClassVar[tuple[str, ...]]  # `_class_name`s of model_index.json that it loads
     components: ClassVar[tuple[str, ...]]  # folders of a pipeline directory, and first keys of the parameter tree
+    precomputing: ClassVar[tuple[str, ...]]  # the components that `precompute` uses, and training nothing else of
 
     process: NoiseProcess
 
@@ -98,6 +114,9 @@ class Base(Protocol):
     ) -> Any:
         """The inputs of some requests: a struct of arrays with a leading batch axis."""
 
+    def reading(self) -> Mapping[str, Any]:
+        """What decides how `read` turns texts into arrays, by name: JSON values, equal if all inputs are equal."""
+
     def guide(self, text: float, image: float, reward: float) -> Guidance:
         """Branches and weights of the three guidance scales. A scale that the base does not have is a ValueError."""
 
@@ -106,8 +125,13 @@ class Base(Protocol):
     def encode(self, params: Params, images: Float[Array, "b H W 3"]) -> Any:
         """What the autoencoder makes of images in [-1, 1]: a struct of arrays with a leading batch axis."""
 
-    def latents(self, encoded: Any, rng: PRNGKeyArray) -> Float[Array, "b h w c"]:
-        """Clean latents, drawn from the encoding, as the noise process takes them."""
+    def precompute(
+        self, params: Params, source: Float[Array, "b H W 3"], edited: Float[Array, "b H W 3"], inputs: Any
+    ) -> Precomputed:
+        """What the components in `precomputing` make of training examples: images in [-1, 1], and their `read`."""
+
+    def latents(self, edited: Any, rng: PRNGKeyArray) -> Float[Array, "b h w c"]:
+        """Clean latents, drawn from `Precomputed.edited`, as the noise process takes them."""
 
     def decode(self, params: Params, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
         """Images in 0..1 of clean latents."""
@@ -115,13 +139,15 @@ class Base(Protocol):
     def draw_keep(self, rng: PRNGKeyArray, batch: int, dropout: Dropout) -> Keep:
         """Which conditions each training example keeps, by the name of the condition."""
 
-    def condition(self, params: Params, source: Any, inputs: Any, keep: Keep) -> Any:
-        """The conditions of training examples, from the encoded source images and the inputs of their requests."""
+    def condition(self, params: Params, examples: Precomputed, keep: Keep) -> Any:
+        """The conditions of training examples."""
 
     def condition_branches(self, params: Params, source: Any, inputs: Any, low: Any, branches: tuple[str, ...]) -> Any:
         """The conditions of all guidance branches, branch after branch: leaves [k·b, ...].
 
         Args:
+          source: the encoded source images.
+          inputs: of the requests.
           low: inputs of the same requests with the reward that guidance leads away from.
         """
 

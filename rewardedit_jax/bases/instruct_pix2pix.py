@@ -16,9 +16,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
-from rewardedit_jax.bases.base import Dropout, Guidance, Keep, ReportCut, halves
+from rewardedit_jax.bases.base import Dropout, Guidance, Keep, Precomputed, ReportCut, halves
 from rewardedit_jax.bases.stable_diffusion import StableDiffusionFiles
-from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, encode_texts
+from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, encode_texts, tokenizer_digest
 from rewardedit_jax.diffusion.process import NoiseProcess
 from rewardedit_jax.models.clip import CLIPTextModel, TextStates
 from rewardedit_jax.models.unet import UNet
@@ -43,12 +43,30 @@ class Inputs:
 
 
 @flax.struct.dataclass
+class Moments:
+    """The latent distribution of images, with the standard deviation, which bears rounding, for the log variance."""
+
+    mean: Any  # float32[b, h, w, c]
+    std: Any  # float32[b, h, w, c]
+
+
+@flax.struct.dataclass
 class RewardStates:
     """A reward as the U-Net takes it."""
 
     scores: Any  # float32[b, 3] in 0..5
-    text: Any  # states of the feedback text: pooled float[b, d] (released layout) or per token [b, l, d] (paper)
+    # States of the feedback text: pooled float[b, d] (released layout) or per token [b, l, d] (paper); None if no
+    # module reads them.
+    text: Any
     keep: Any  # float32[b]: 1; 0 where the reward is dropped, which leaves the plain editor
+
+
+@flax.struct.dataclass
+class RequestStates:
+    """Requests after the text encoder, before any is dropped."""
+
+    instruction: Any  # float[b, l, d]
+    reward: RewardStates | None
 
 
 @flax.struct.dataclass
@@ -66,6 +84,7 @@ class InstructPix2Pix(StableDiffusionFiles):
 
     name: ClassVar[str] = "instruct_pix2pix"
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionPipeline")
+    precomputing: ClassVar[tuple[str, ...]] = ("vae", "text_encoder")
 
     unet: UNet
     vae: AutoencoderKL
@@ -126,6 +145,10 @@ class InstructPix2Pix(StableDiffusionFiles):
             report_cut(texts[i], int(tokens.cut[i]))
         return tokens.ids
 
+    def reading(self) -> dict[str, Any]:
+        perspectives = list(self.unet.config.reward.perspectives) if self.has_reward else None
+        return {"tokenizer": tokenizer_digest(self.tokenizer), "reward.perspectives": perspectives}
+
     def guide(self, text: float, image: float, reward: float) -> Guidance:
         """Brooks et al., eq. 3, and a fourth branch for the reward where it is asked for:
 
@@ -148,8 +171,24 @@ class InstructPix2Pix(StableDiffusionFiles):
         """The latent distribution of images in [-1, 1], not multiplied by the VAE's scaling factor."""
         return self.vae.apply({"params": params["vae"]}, images, method="encode")
 
-    def latents(self, encoded: Posterior, rng: PRNGKeyArray) -> Float[Array, "b h w c"]:
-        return self.vae.config.scale_latents(encoded.sample(rng))
+    def precompute(
+        self, params: Params, source: Float[Array, "b H W 3"], edited: Float[Array, "b H W 3"], inputs: Inputs
+    ) -> Precomputed:
+        # Both images of each pair go through the autoencoder in one pass, and both texts through the text encoder.
+        edited, source = halves(self.encode(params, jnp.concatenate([edited, source])))
+        null = self._text_states(params, inputs.null_ids[:1]).last_hidden[0]
+        if self.has_reward:
+            states = self._text_states(params, jnp.concatenate([inputs.instruction_ids, inputs.reward_ids]))
+            instruction, feedback = halves(states)
+            reward = self._reward_states(feedback, inputs.scores, inputs.keep)
+        else:
+            instruction, reward = self._text_states(params, inputs.instruction_ids), None
+        moments = Moments(edited.mean, jnp.exp(edited.log_var / 2))
+        return Precomputed(moments, source.mode, RequestStates(instruction.last_hidden, reward), null)
+
+    def latents(self, edited: Moments, rng: PRNGKeyArray) -> Float[Array, "b h w c"]:
+        noise = jax.random.normal(rng, edited.mean.shape, edited.mean.dtype)
+        return self.vae.config.scale_latents(edited.mean + edited.std * noise)
 
     def decode(self, params: Params, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
         latents = self.vae.config.unscale_latents(latents)
@@ -171,16 +210,14 @@ class InstructPix2Pix(StableDiffusionFiles):
             "reward": jax.random.bernoulli(reward_rng, 1 - dropout.reward, (batch,)).astype(jnp.float32),
         }
 
-    def condition(self, params: Params, source: Posterior, inputs: Inputs, keep: Keep) -> Conditions:
-        ids = jnp.where(_per_sample(keep["instruction"], 2), inputs.instruction_ids, inputs.null_ids)
-        image = jnp.where(_per_sample(keep["image"], 4), source.mode, 0)
-        if not self.has_reward:
-            return Conditions(image, self._text_states(params, ids).last_hidden, None)
-        # One pass of the text encoder for both texts.
-        states = self._text_states(params, jnp.concatenate([ids, inputs.reward_ids]))
-        instruction, feedback = halves(states)
-        reward = self._reward_states(feedback, inputs.scores, inputs.keep * keep["reward"])
-        return Conditions(image, instruction.last_hidden, reward)
+    def condition(self, params: Params, examples: Precomputed, keep: Keep) -> Conditions:
+        image = jnp.where(_per_sample(keep["image"], 4), examples.source, 0)
+        # Dropping a text means the states of the empty one.
+        context = jnp.where(_per_sample(keep["instruction"], 3), examples.request.instruction, examples.shared)
+        reward = examples.request.reward
+        if reward is not None:
+            reward = reward.replace(keep=reward.keep * keep["reward"])
+        return Conditions(image, context, reward)
 
     def condition_branches(
         self, params: Params, source: Posterior, inputs: Inputs, low: Inputs, branches: tuple[str, ...]
@@ -226,19 +263,17 @@ class InstructPix2Pix(StableDiffusionFiles):
     def _reward_states(
         self, feedback: TextStates, scores: Float[Array, "b 3"], keep: Float[Array, " b"]
     ) -> RewardStates:
-        released = self.unet.config.reward.layout == "released"
-        return RewardStates(scores, feedback.pooled if released else feedback.last_hidden, keep)
+        settings = self.unet.config.reward
+        text = feedback.pooled if settings.layout == "released" else feedback.last_hidden
+        # An ablation without feedback texts has no parameters for them.
+        return RewardStates(scores, text if "text" in settings.sources else None, keep)
 
     def _reward_arguments(self, reward: RewardStates | None) -> dict[str, Array | None]:
-        """Only what this U-Net reads: an ablation without feedback texts has no parameters for them."""
+        """Only what this U-Net reads: an ablation without scores has no parameters for them."""
         if reward is None:
             return {}
-        sources = self.unet.config.reward.sources
-        return {
-            "reward_scores": reward.scores if "scores" in sources else None,
-            "reward_text": reward.text if "text" in sources else None,
-            "reward_keep": reward.keep,
-        }
+        scores = reward.scores if "scores" in self.unet.config.reward.sources else None
+        return {"reward_scores": scores, "reward_text": reward.text, "reward_keep": reward.keep}
 
 
 def _per_sample(keep: Array, ndim: int) -> Array:

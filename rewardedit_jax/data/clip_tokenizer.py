@@ -1,5 +1,6 @@
 """Texts → CLIP token ids, padded and cut to the length that the text encoder takes; what is cut is reported."""
 
+import hashlib
 import logging
 import threading
 import warnings
@@ -79,6 +80,12 @@ def encode_texts(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tokens:
         kept = tokens if len(tokens) <= length else [*tokens[: length - 1], tokens[-1]]
         row[: len(kept)] = kept
     return Tokens(ids, np.asarray([max(0, len(tokens) - length) for tokens in rows], np.int32))
+
+
+def tokenizer_digest(tokenizer: CLIPTokenizer) -> str:
+    """16 hexadecimal digits, equal for tokenizers with which `encode_texts` gives equal ids."""
+    settings = tokenizer.backend_tokenizer.to_str(), tokenizer.model_max_length, tokenizer.pad_token_id
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
 
 
 def warn_cut(text: str, tokens: int) -> None:

@@ -10,25 +10,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
-from rewardedit_jax.bases.base import Base, Dropout, halves
+from rewardedit_jax.bases.base import Base, Dropout, Precomputed
 from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.data.pipeline import EditBatch
 from rewardedit_jax.params import Params
 
 
+def precompute(base: Base, params: Params, batch: EditBatch) -> Precomputed:
+    """The part of the objective before anything random. A cache stores its results, the rest trains on either."""
+    return base.precompute(params, to_unit(batch.source), to_unit(batch.edited), batch.inputs)
+
+
 def editing_loss(
-    base: Base, params: Params, dropout: Dropout, batch: EditBatch, rng: PRNGKeyArray
+    base: Base, params: Params, dropout: Dropout, examples: Precomputed, rng: PRNGKeyArray
 ) -> Float[Array, " b"]:
     """The loss of each example of a batch, float32, with everything random drawn from `rng`."""
     # One key per use: a base that does not drop conditions leaves the noise as it is.
     posterior_rng, drop_rng, time_rng, noise_rng, net_rng = jax.random.split(rng, 5)
-    # Both images of each pair go through the autoencoder in one pass.
-    images = to_unit(jnp.concatenate([batch.edited, batch.source]))
-    edited, source = halves(base.encode(params, images))
-    clean = base.latents(edited, posterior_rng)
+    clean = base.latents(examples.edited, posterior_rng)
     keep = base.draw_keep(drop_rng, len(clean), dropout)
-    # Conditions are dropped before the text encoder runs: dropping a text means encoding the empty one.
-    conditions = base.condition(params, source, batch.inputs, keep)
+    conditions = base.condition(params, examples, keep)
     times = base.process.sample_times(time_rng, clean.shape)
     noise = jax.random.normal(noise_rng, clean.shape)
     return denoising_loss(base, params, clean, conditions, times, noise, net_rng)

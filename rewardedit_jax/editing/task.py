@@ -16,7 +16,7 @@ from rewardedit_jax.data.order import first_readable, recipe_order
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches, warn_of_sides
 from rewardedit_jax.data.records import Source
 from rewardedit_jax.editing.editor import Editor
-from rewardedit_jax.editing.objective import editing_loss
+from rewardedit_jax.editing.objective import editing_loss, precompute
 from rewardedit_jax.editing.recipe import SOURCES, EditingRecipe
 from rewardedit_jax.params import Params
 from rewardedit_jax.training.recipe import TrainingRecipe, check_recipe
@@ -73,7 +73,7 @@ class EditingTask:
     def loss(
         self, params: Params, batch: EditBatch, rng: Key[Array, ""]
     ) -> tuple[Float[Array, " b"], Mapping[str, Float[Array, " b"]]]:
-        return editing_loss(self.base, params, self.dropout, batch, rng), {}
+        return editing_loss(self.base, params, self.dropout, precompute(self.base, params, batch), rng), {}
 
     def read(self, *request: Any, report_cut: ReportCut) -> Any:
         """`Base.read` of a batch of records; a task whose loss needs more of them overrides this."""

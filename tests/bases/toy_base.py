@@ -21,7 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
-from rewardedit_jax.bases.base import Component, Guidance, Start
+from rewardedit_jax.bases.base import Component, Guidance, Precomputed, Start
 from rewardedit_jax.diffusion.process import process_from_config
 
 BLOCK, WORDS = 4, 32
@@ -80,6 +80,7 @@ class ToyBase:
     name: ClassVar[str] = "toy"
     pipelines: ClassVar[tuple[str, ...]] = ("ToyPipeline",)
     components: ClassVar[tuple[str, ...]] = ("reader", "denoiser")
+    precomputing: ClassVar[tuple[str, ...]] = ()
 
     reader: Reader
     denoiser: Denoiser
@@ -108,6 +109,9 @@ class ToyBase:
             np.float32([reward is not None for reward in rewards]),
         )
 
+    def reading(self):
+        return {"words": WORDS}
+
     def guide(self, text: float, image: float, reward: float) -> Guidance:
         return Guidance(("with", "without"), np.float32([text, 1 - text]))
 
@@ -116,8 +120,11 @@ class ToyBase:
         blocks = images.reshape(b, h // BLOCK, BLOCK, w // BLOCK, BLOCK, 3)
         return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, *self.latent_shape(h, w))
 
-    def latents(self, encoded, rng):
-        return encoded
+    def precompute(self, params, source, edited, inputs):
+        return Precomputed(self.encode(params, edited), self.encode(params, source), inputs, ())
+
+    def latents(self, edited, rng):
+        return edited
 
     def decode(self, params, latents):
         b, h, w, _ = latents.shape
@@ -127,14 +134,17 @@ class ToyBase:
     def draw_keep(self, rng, batch, dropout):
         return {"words": jax.random.bernoulli(rng, 1 - dropout.conditioning, (batch,))}
 
-    def condition(self, params, source, inputs, keep):
-        words = inputs.words * keep["words"][:, None]
+    def condition(self, params, examples, keep):
+        return self._condition(params, examples.source, examples.request, keep["words"])
+
+    def _condition(self, params, source, inputs, keep):
+        words = inputs.words * keep[:, None]
         score = inputs.score * inputs.keep
         return ToyConditions(self.reader.apply({"params": params["reader"]}, words, inputs.colour, score), source)
 
     def condition_branches(self, params, source, inputs, low, branches):
         kept = [
-            self.condition(params, source, inputs, {"words": jnp.full(len(source), branch == "with")})
+            self._condition(params, source, inputs, jnp.full(len(source), branch == "with"))
             for branch in branches
         ]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *kept)

@@ -12,14 +12,18 @@ from tiny_editors import tiny_editor, train_batch
 from rewardedit_jax.bases.base import Dropout
 from rewardedit_jax.bases.instruct_pix2pix import Conditions
 from rewardedit_jax.editing import objective
-from rewardedit_jax.editing.objective import denoising_loss, editing_loss
+from rewardedit_jax.editing.objective import denoising_loss, editing_loss, precompute
 
 NOTHING_DROPPED = Dropout(conditioning=0.0, reward=0.0)
 
 
 def loss_of(editor, dropout=NOTHING_DROPPED):
     """params, batch, key → per-example losses."""
-    return lambda params, batch, rng: editing_loss(editor.base, params, dropout, batch, rng)
+
+    def losses(params, batch, rng):
+        return editing_loss(editor.base, params, dropout, precompute(editor.base, params, batch), rng)
+
+    return losses
 
 
 # Dropout of conditions
