@@ -56,6 +56,7 @@ class RandomEditing(EditingTask):
     def __init__(self, base: InstructPix2Pix, config: ConfigDict):
         self.config, self.trainable, self.base = config, tuple(config.trainable), base
         self.dropout = Dropout(config.conditioning_dropout, config.reward.dropout)
+        self.cache = None
 
     def abstract_params(self) -> Params:
         return {name: abstract_params(getattr(self.base, name)) for name in self.base.components}

@@ -61,6 +61,7 @@ def paper() -> ConfigDict:
     config.data.resolution = 256  # pixels; table 11 compares with 512
     config.data.flip = True  # random horizontal flips of source and edited image together
     config.data.allow_outside = False  # whether paths in a triplet file may lead out of its folder
+    config.data.cache = ""  # folder of launch/cache.py, trained on in place of images; "": no cache
     config.data.skip_bad = False  # False: an unreadable image stops the run; True: it is counted and replaced
     config.data.threads = 8
 

@@ -48,7 +48,7 @@ def edit_batches(
       ValueError: as `ordered_batches`; the iterator also if a record has scores without feedback or the reverse, or if
         only some records of a batch have a reward.
     """
-    prepare, collate = partial(_prepare, resolution=resolution, flip=flip), partial(_collate, read=read)
+    prepare, collate = partial(_prepare, resolution=resolution, flip=flip), partial(collate_edits, read=read)
     return ordered_batches(source, prepare, collate, skip_bad=skip_bad, **order)
 
 
@@ -64,16 +64,26 @@ def warn_of_sides(source: Source) -> None:
 def _prepare(record: EditRecord, rng: np.random.Generator, *, resolution: int, flip: bool) -> EditRecord:
     """The record with both images at the size of the batch, mirrored or not."""
     # Without `flip`, the generator is not used.
-    columns = slice(None, None, -1 if flip and rng.random() < 0.5 else 1)
+    return resize_edit(record, resolution, mirror=flip and draw_mirror(rng))
+
+
+def draw_mirror(rng: np.random.Generator) -> bool:
+    """Whether an example is mirrored, with probability 1/2."""
+    return rng.random() < 0.5
+
+
+def resize_edit(record: EditRecord, resolution: int, mirror: bool) -> EditRecord:
+    """The record with both images resized to squares, then mirrored or not."""
+    columns = slice(None, None, -1 if mirror else 1)
     source, edited = (
         np.asarray(square(Image.fromarray(image), resolution))[:, columns] for image in (record.source, record.edited)
     )
     return replace(record, source=source, edited=edited)
 
 
-def _collate(records: Sequence[EditRecord], *, read: Read) -> EditBatch:
+def collate_edits(records: Sequence[EditRecord], *, read: Read) -> EditBatch:
     """The batch of records of one size. Texts are read a batch at a time: tokenizers are faster on many."""
-    rewards = [_reward(record) for record in records]
+    rewards = [reward_of(record) for record in records]
     named = zip((f"record {record.key}" for record in records), rewards, strict=True)
     check_all_or_none("reward", dict(named))
     sources, edited = ([getattr(record, name) for record in records] for name in ("source", "edited"))
@@ -81,7 +91,8 @@ def _collate(records: Sequence[EditRecord], *, read: Read) -> EditBatch:
     return EditBatch(np.stack(sources), np.stack(edited), inputs)
 
 
-def _reward(record: EditRecord) -> Reward | None:
+def reward_of(record: EditRecord) -> Reward | None:
+    """The reward of a record, None if it has none. Raises ValueError for scores without feedback or the reverse."""
     if (record.scores is None) != (record.feedback is None):
         missing, present = ("scores", "feedback") if record.scores is None else ("feedback", "scores")
         raise ValueError(f"record {record.key} has {present} but no {missing}; expected both or neither.")

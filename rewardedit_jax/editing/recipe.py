@@ -52,6 +52,7 @@ class EditingData(recipe.Data, kw_only=True):
     labels: str = ""  # file of launch/label.py, of "triplets" and "prepared"; "": the rewards that the data have
     resolution: recipe.Count  # pixels; a multiple of what the base editor needs
     flip: bool  # mirror both images with probability 1/2
+    cache: str | None = ""  # folder of launch/cache.py, whose examples are trained on; "" or None: images are read
 
     def __post_init__(self):
         if self.name == "reward_edit" and not self.rewards:

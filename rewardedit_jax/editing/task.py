@@ -10,11 +10,13 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from rewardedit_jax.bases import base_named
-from rewardedit_jax.bases.base import Dropout, ReportCut
+from rewardedit_jax.bases.base import Dropout, Precomputed, ReportCut
 from rewardedit_jax.data.clip_tokenizer import CutTexts
 from rewardedit_jax.data.order import first_readable, recipe_order
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches, warn_of_sides
 from rewardedit_jax.data.records import Source
+from rewardedit_jax.editing.cache_plan import check_trainable, is_precomputing, precomputing_params
+from rewardedit_jax.editing.cached_examples import CachedExamples
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.objective import editing_loss, precompute
 from rewardedit_jax.editing.recipe import SOURCES, EditingRecipe
@@ -45,7 +47,9 @@ class EditingTask:
                 "editor's networks halve their input several times"
             )
         self.dropout = Dropout(config.conditioning_dropout, config.reward.dropout)
-        self._check_rewards()
+        self.cache = self._open_cache()
+        if self.cache is None:  # what a cache holds was checked when it was made
+            self._check_rewards()
 
     @property
     def partition_rules(self) -> tuple[tuple[str, PartitionSpec], ...]:
@@ -54,6 +58,13 @@ class EditingTask:
     def open_source(self, data: ConfigDict) -> Source:
         """The training records; a task on data of its own overrides this."""
         return SOURCES[data.name](data)
+
+    def _open_cache(self) -> CachedExamples | None:
+        """The cache that takes the place of the data, if the recipe names one."""
+        if not self.config.data.cache:
+            return None
+        check_trainable(self.start, self.trainable)
+        return CachedExamples(Path(self.config.data.cache), self.config, self.start, self.source)
 
     def _check_rewards(self) -> None:
         """Looks at one record: data without rewards would fail in the first batch, after the model was read."""
@@ -65,40 +76,43 @@ class EditingTask:
             )
 
     def abstract_params(self) -> Params:
-        return self.start.abstract_params()
+        described = self.start.abstract_params()
+        return {name: tree for name, tree in described.items() if self._is_used(name)}
 
     def init(self, rng: Key[Array, ""], wanted: Callable[[str], bool] | None = None) -> Params:
-        return self.start.init(rng, wanted)
+        return self.start.init(rng, lambda path: self._is_used(path) and (wanted is None or wanted(path)))
+
+    def _is_used(self, path: str) -> bool:
+        """Whether training uses this parameter: with a cache, those that precompute stay in their files."""
+        return self.cache is None or not is_precomputing(self.base, path)
 
     def loss(
-        self, params: Params, batch: EditBatch, rng: Key[Array, ""]
+        self, params: Params, batch: EditBatch | Precomputed, rng: Key[Array, ""]
     ) -> tuple[Float[Array, " b"], Mapping[str, Float[Array, " b"]]]:
-        return editing_loss(self.base, params, self.dropout, precompute(self.base, params, batch), rng), {}
+        examples = precompute(self.base, params, batch) if self.cache is None else self.cache.restore(batch)
+        return editing_loss(self.base, params, self.dropout, examples, rng), {}
 
     def read(self, *request: Any, report_cut: ReportCut) -> Any:
         """`Base.read` of a batch of records; a task whose loss needs more of them overrides this."""
         return self.base.read(*request, report_cut)
 
-    def batches(self, start: int) -> Iterator[EditBatch]:
+    def batches(self, start: int) -> Iterator[EditBatch | Precomputed]:
+        data = self.config.data
+        order = {"flip": data.flip, "skip_bad": data.skip_bad, **recipe_order(self.config, start)}
+        if self.cache is not None:
+            return self.cache.batches(**order)
         # One counter per run; the threads of the pipeline share it.
         read = partial(self.read, report_cut=CutTexts())
-        data = self.config.data
-        return edit_batches(
-            self.source,
-            read,
-            resolution=data.resolution,
-            flip=data.flip,
-            skip_bad=data.skip_bad,
-            **recipe_order(self.config, start),
-        )
+        return edit_batches(self.source, read, resolution=data.resolution, **order)
 
     def evaluators(self) -> Mapping[str, Evaluator]:
         """None: public training data has no judge that runs within a training step's time."""
         return {}
 
     def with_params(self, params: Params) -> Editor:
-        """The editor in its present state, for evaluation and export."""
-        return Editor(self.base, params)
+        """The editor in its present state, for evaluation and export. What training does not use is read here."""
+        unused = {} if self.cache is None else precomputing_params(self.start, self.config.seed)
+        return Editor(self.base, {**unused, **params})
 
     def export(self, params: Params, directory: Path) -> None:
         self.with_params(params).save(directory)

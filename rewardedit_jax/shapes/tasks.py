@@ -36,6 +36,11 @@ class ShapesEditingRecipe(EditingRecipe, kw_only=True):
     data: ShapesEditingData
     words_weight: recipe.NotNegative = 0.0  # of `words_loss`, beside the squared error
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.words_weight and self.data.cache:
+            raise ValueError(f"words_weight={self.words_weight}: expected 0 with data.cache, which holds no tokens")
+
 
 class ShapesScoringData(ScoringData, kw_only=True):
     name: Literal[*PREFERENCES, NAME]

@@ -143,10 +143,7 @@ class ToyBase:
         return ToyConditions(self.reader.apply({"params": params["reader"]}, words, inputs.colour, score), source)
 
     def condition_branches(self, params, source, inputs, low, branches):
-        kept = [
-            self._condition(params, source, inputs, jnp.full(len(source), branch == "with"))
-            for branch in branches
-        ]
+        kept = [self._condition(params, source, inputs, jnp.full(len(source), branch == "with")) for branch in branches]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *kept)
 
     def denoise(self, params, noisy, times, conditions, rng=None):

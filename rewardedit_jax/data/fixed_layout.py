@@ -1,0 +1,102 @@
+"""Trees of arrays as records of a fixed number of bytes, which are read without any parsing.
+
+A record holds the arrays of a tree one after the other, as their bytes lie in memory (little-endian, C order). Names,
+shapes and types stand once in the description of the data set: `Layout.to_json`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree, UInt8
+
+# Smaller arrays, such as scores, keep their type: rounding them would save nothing.
+_FEW = 16
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """One array of a record."""
+
+    name: str  # its path in the tree, such as "edited/mean"
+    shape: tuple[int, ...]  # without a batch axis
+    dtype: np.dtype  # in the program
+    stored: np.dtype  # in the record
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.stored.itemsize
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The arrays of a record in their order, and the tree that they are the leaves of."""
+
+    arrays: tuple[StoredArray, ...]
+    structure: Any  # jax.tree_util.PyTreeDef
+
+    @classmethod
+    def of(cls, tree: PyTree, dtype: str) -> "Layout":
+        """The layout of a tree of arrays, or of their descriptions.
+
+        Args:
+          dtype: the widest type of floating-point numbers in a record, "bfloat16" or "float32".
+        """
+        leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+        arrays = [
+            StoredArray(
+                jax.tree_util.keystr(path, simple=True, separator="/"),
+                tuple(leaf.shape),
+                np.dtype(leaf.dtype),
+                _stored(leaf, jnp.dtype(dtype)),
+            )
+            for path, leaf in leaves
+        ]
+        return cls(tuple(arrays), structure)
+
+    @property
+    def nbytes(self) -> int:
+        """Of a record."""
+        return sum(array.nbytes for array in self.arrays)
+
+    def to_json(self) -> list[list[Any]]:
+        """[name, shape, dtype, stored dtype] for each array."""
+        return [[array.name, list(array.shape), array.dtype.name, array.stored.name] for array in self.arrays]
+
+    def pack(self, tree: PyTree) -> bytes:
+        """The record of a tree of NumPy arrays."""
+        leaves = zip(self.arrays, jax.tree.leaves(tree), strict=True)
+        return b"".join(np.ascontiguousarray(leaf, array.stored).tobytes() for array, leaf in leaves)
+
+    def unpack(self, records: Sequence[UInt8[np.ndarray, " n"]]) -> PyTree:
+        """The tree of records, with a leading batch axis; its leaves have the stored types.
+
+        Args:
+          records: bytes that begin with the record.
+        """
+        leaves, start = [], 0
+        for array in self.arrays:
+            end = start + array.nbytes
+            # Bytes, because NumPy copies its own types without the interpreter's lock, and bfloat16 is none of them.
+            rows = np.empty((len(records), array.nbytes), np.uint8)
+            for row, record in zip(rows, records, strict=True):
+                row[:] = record[start:end]
+            leaves.append(rows.view(array.stored).reshape(len(records), *array.shape))
+            start = end
+        return jax.tree.unflatten(self.structure, leaves)
+
+    def restore(self, tree: PyTree) -> PyTree:
+        """The tree with the types of the program, of one that `unpack` gave."""
+        types = jax.tree.unflatten(self.structure, [array.dtype for array in self.arrays])
+        return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), tree, types)
+
+
+def _stored(leaf: Any, widest: np.dtype) -> np.dtype:
+    """The type of an array in a record: that of the program, unless it is a wider type of floating-point numbers."""
+    dtype = np.dtype(leaf.dtype)
+    is_wide = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize > widest.itemsize
+    return widest if is_wide and math.prod(leaf.shape) >= _FEW else dtype

@@ -1,0 +1,90 @@
+"""What a record of the cache holds: one example after the networks that need not train (`bases.base.Precomputed`).
+
+A record has the arrays of the two images, of their mirror images where the recipe mirrors examples (autoencoders do not
+commute with a flip), and those of the request once. What all examples share is a file of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from rewardedit_jax.bases.base import Base, Precomputed
+from rewardedit_jax.data.fixed_layout import Layout
+from rewardedit_jax.data.pipeline import EditBatch
+from rewardedit_jax.editing.objective import precompute
+from rewardedit_jax.params import Params
+
+
+@dataclass(frozen=True)
+class CacheLayout:
+    """The arrays of a record. Each part is a `Precomputed` of which the other fields are None."""
+
+    images: Layout
+    request: Layout
+    shared: Layout
+    views: int  # 2: the example and its mirror image; 1: the example alone
+
+    @classmethod
+    def of(cls, base: Base, params: Params, resolution: int, flip: bool, dtype: str) -> "CacheLayout":
+        """The layout of a base's examples; traces its networks once.
+
+        Args:
+          params: of the components that precompute, or their descriptions.
+          dtype: as for `Layout.of`.
+        """
+        batch = empty_batch(base, 1, resolution)
+        described = jax.eval_shape(partial(precompute, base), params, batch)
+        parts = (Layout.of(part, dtype) for part in (*example_parts(_first(described)), shared_part(described)))
+        return cls(*parts, views=1 + flip)
+
+    def to_json(self) -> list[list[Any]]:
+        return self.images.to_json() + self.request.to_json() + self.shared.to_json()
+
+    def pack(self, views: Sequence[Precomputed]) -> bytes:
+        """The record of an example: NumPy arrays of each view, without a batch axis."""
+        images = [self.images.pack(example_parts(view)[0]) for view in views]
+        return b"".join([*images, self.request.pack(example_parts(views[0])[1])])
+
+    def unpack(self, records: Sequence[bytes], mirrored: Sequence[bool]) -> Precomputed:
+        """The batch of some records, each mirrored or not. Leaves have the stored types, and `shared` is None."""
+        rows = [np.frombuffer(record, np.uint8) for record in records]
+        size = self.images.nbytes
+        views = [row[size * mirror :] for row, mirror in zip(rows, mirrored, strict=True)]
+        images, request = self.images.unpack(views), self.request.unpack([row[size * self.views :] for row in rows])
+        return images.replace(request=request.request)
+
+    def restore(self, batch: Precomputed, shared: Precomputed) -> Precomputed:
+        """Traced: the batch with the types that `Base.precompute` gives, and with what all examples share."""
+        images, request = example_parts(batch)
+        images, request, shared = (
+            layout.restore(part)
+            for layout, part in ((self.images, images), (self.request, request), (self.shared, shared))
+        )
+        return images.replace(request=request.request, shared=shared.shared)
+
+
+def empty_batch(base: Base, count: int, resolution: int) -> EditBatch:
+    """Black images with the empty instruction and no reward."""
+    images = np.zeros((count, resolution, resolution, 3), np.uint8)
+    inputs = base.read(list(images), [""] * count, [None] * count, lambda text, cut: None)
+    return EditBatch(images, images, inputs)
+
+
+def shared_part(examples: Precomputed) -> Precomputed:
+    """What all examples share alone."""
+    return Precomputed(None, None, None, examples.shared)
+
+
+def example_parts(examples: Precomputed) -> tuple[Precomputed, Precomputed]:
+    """(what depends on the images, what depends on the request) of examples."""
+    return examples.replace(request=None, shared=None), Precomputed(None, None, examples.request, None)
+
+
+def _first(examples: Precomputed) -> Precomputed:
+    """The description of one example, of that of a batch."""
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), examples.replace(shared=None))
+    return one.replace(shared=examples.shared)

@@ -1,0 +1,97 @@
+"""Training examples from a cache that launch/cache.py wrote: no image is read and no frozen network runs.
+
+The cache numbers its records as the data does, bad ones included. Order, flips and replacements of bad records
+(`data.order`) are therefore those of a training without a cache.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from rewardedit_jax.bases.base import Precomputed, Start
+from rewardedit_jax.data.order import ordered_batches
+from rewardedit_jax.data.pipeline import draw_mirror
+from rewardedit_jax.data.records import BadRecords, Source, evenly_spaced
+from rewardedit_jax.data.shards import PER_SHARD, ShardSet, bad_inputs, open_records, read_index
+from rewardedit_jax.editing.cache_layout import CacheLayout
+from rewardedit_jax.editing.cache_plan import check_edit, check_plan, make_plan, precomputing_params
+
+_NAME = "examples"  # of the cache's files
+INDEX = ("number", "key", "digest")  # columns of the index: of the record in the data, and of `read_edit`
+_COMPARED = 16  # records that are compared with the data at the start
+
+
+def cache_shards(folder: Path, records: int, batch_size: int) -> ShardSet:
+    """The files of a cache. No batch of the networks crosses shards: a shard is the same whoever makes it."""
+    return ShardSet(folder, _NAME, records, max(1, PER_SHARD // batch_size) * batch_size)
+
+
+def shared_file(folder: Path) -> Path:
+    """The file of what all examples share."""
+    return folder / f"{_NAME}.shared"
+
+
+class CachedExamples:
+    """The examples of a cache by number of the data's record, for the recipe that it was made for."""
+
+    def __init__(self, folder: Path, config: ConfigDict, start: Start, source: Source):
+        """Reads the description, the index, and once the weights that the cache must follow from.
+
+        Raises:
+          FileNotFoundError: there is no cache.
+          ValueError: it is not complete, has no examples, or follows from something else than the recipe.
+        """
+        stored, data = _read_plan(folder), config.data
+        params = precomputing_params(start, config.seed)
+        self._layout = CacheLayout.of(start.base, params, data.resolution, data.flip, stored["dtype"])
+        check_plan(folder, stored, make_plan(config, start, params, self._layout, source))
+        shards = cache_shards(folder, len(source), stored["batch_size"])
+        self._bad = {bad.number: bad.reason for bad in bad_inputs(shards.reports())}
+        if len(self._bad) == len(source):
+            raise ValueError(f"the cache {folder} holds no example: all {len(source)} records of the data are bad.")
+        every = range(shards.shards)
+        index = read_index([shards.index_file(k) for k in every], INDEX)
+        self._rows = np.full(len(source), -1)  # by number of a record
+        self._rows[index["number"].to_numpy()] = np.arange(len(index))
+        self._records = open_records([shards.data_file(k) for k in every])
+        shared = self._layout.shared.unpack([np.fromfile(shared_file(folder), np.uint8)])
+        self._shared = jax.tree.map(lambda x: x[0], shared)
+        # Scores and images can change where keys do not, as in a folder; to read all would be what the cache saves.
+        for row in evenly_spaced(len(index), _COMPARED):
+            check_edit(folder, source, index["number"][row].as_py(), index["digest"][row].as_py())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> bytes:
+        """The stored record. Raises `BadRecords` if the data's record was bad when the cache was made."""
+        if number in self._bad:
+            raise BadRecords(self._bad[number])
+        return self._records[int(self._rows[number])]
+
+    def batches(self, *, flip: bool, skip_bad: bool, **order: Any) -> Iterator[Precomputed]:
+        """This host's part of the batches, in the order of `pipeline.edit_batches`; `restore` completes them."""
+
+        def prepare(record: bytes, rng: np.random.Generator) -> tuple[bytes, bool]:
+            return record, flip and draw_mirror(rng)
+
+        return ordered_batches(self, prepare, self._collate, skip_bad=skip_bad, **order)
+
+    def _collate(self, examples: Sequence[tuple[bytes, bool]]) -> Precomputed:
+        records, mirrored = zip(*examples, strict=True)
+        return self._layout.unpack(records, mirrored)
+
+    def restore(self, batch: Precomputed) -> Precomputed:
+        """Traced: the batch as `Base.precompute` would give it."""
+        return self._layout.restore(batch, self._shared)
+
+
+def _read_plan(folder: Path) -> dict[str, Any]:
+    try:
+        return ShardSet(folder, _NAME, count=1).plan()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{folder} holds no cache: make one with launch/cache.py.") from error
