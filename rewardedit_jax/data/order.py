@@ -62,8 +62,9 @@ def ordered_batches(
         record, or with `skip_bad` for 32 of them drawn one after the other.
     """
     _check(len(records), batch_size, host, hosts, repeat)
-    # The line holds numbers, so that reading happens below, where a bad record can be replaced.
-    line = grain.MapDataset.source(range(len(records))).seed(seed)
+    # The line holds numbers, so that reading happens below, where a bad record can be replaced. Of `range`, not of a
+    # source, whose every access grain measures: as long as it takes to shuffle.
+    line = grain.MapDataset.range(len(records)).seed(seed)
     if shuffle:
         line = line.shuffle()
     if repeat:

@@ -74,11 +74,18 @@ def draw_mirror(rng: np.random.Generator) -> bool:
 
 def resize_edit(record: EditRecord, resolution: int, mirror: bool) -> EditRecord:
     """The record with both images resized to squares, then mirrored or not."""
-    columns = slice(None, None, -1 if mirror else 1)
-    source, edited = (
-        np.asarray(square(Image.fromarray(image), resolution))[:, columns] for image in (record.source, record.edited)
-    )
+    source, edited = (_picture(image, resolution, mirror) for image in (record.source, record.edited))
     return replace(record, source=source, edited=edited)
+
+
+def _picture(
+    image: UInt8[np.ndarray, "h w 3"], resolution: int, mirror: bool
+) -> UInt8[np.ndarray, "{resolution} {resolution} 3"]:
+    if image.shape[:2] == (resolution, resolution) and not mirror:
+        return image  # as Pillow would return it, after three copies
+    picture = square(Image.fromarray(image), resolution)
+    # By Pillow: to stack arrays with a negative stride takes ten times as long.
+    return np.asarray(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else picture)
 
 
 def collate_edits(records: Sequence[EditRecord], *, read: Read) -> EditBatch:

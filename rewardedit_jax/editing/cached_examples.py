@@ -35,34 +35,41 @@ def shared_file(folder: Path) -> Path:
     return folder / f"{_NAME}.shared"
 
 
+def open_cache(folder: Path, config: ConfigDict, start: Start, source: Source) -> "CachedExamples":
+    """The examples of a cache that was made for this recipe. Reads once the weights that it must follow from.
+
+    Raises:
+      FileNotFoundError: there is no cache.
+      ValueError: it is not complete, has no examples, or follows from something else than the recipe.
+    """
+    stored, data = _read_plan(folder), config.data
+    params = precomputing_params(start, config.seed)
+    layout = CacheLayout.of(start.base, params, data.resolution, data.flip, stored["dtype"])
+    check_plan(folder, stored, make_plan(config, start, params, layout, source))
+    examples = CachedExamples(cache_shards(folder, len(source), stored["batch_size"]), layout)
+    # Scores and images can change where keys do not, as in a folder; to read all of them is what a cache saves.
+    for row in evenly_spaced(len(examples.index), _COMPARED):
+        check_edit(folder, source, *(examples.index[column][row].as_py() for column in ("number", "digest")))
+    return examples
+
+
 class CachedExamples:
-    """The examples of a cache by number of the data's record, for the recipe that it was made for."""
+    """The examples of a cache, by the number of the data's record."""
 
-    def __init__(self, folder: Path, config: ConfigDict, start: Start, source: Source):
-        """Reads the description, the index, and once the weights that the cache must follow from.
-
-        Raises:
-          FileNotFoundError: there is no cache.
-          ValueError: it is not complete, has no examples, or follows from something else than the recipe.
-        """
-        stored, data = _read_plan(folder), config.data
-        params = precomputing_params(start, config.seed)
-        self._layout = CacheLayout.of(start.base, params, data.resolution, data.flip, stored["dtype"])
-        check_plan(folder, stored, make_plan(config, start, params, self._layout, source))
-        shards = cache_shards(folder, len(source), stored["batch_size"])
+    def __init__(self, shards: ShardSet, layout: CacheLayout):
+        """Reads the index and the positions of all records. Raises ValueError if the cache is not complete or empty."""
+        self._layout, every = layout, range(shards.shards)
         self._bad = {bad.number: bad.reason for bad in bad_inputs(shards.reports())}
-        if len(self._bad) == len(source):
-            raise ValueError(f"the cache {folder} holds no example: all {len(source)} records of the data are bad.")
-        every = range(shards.shards)
-        index = read_index([shards.index_file(k) for k in every], INDEX)
-        self._rows = np.full(len(source), -1)  # by number of a record
-        self._rows[index["number"].to_numpy()] = np.arange(len(index))
+        if len(self._bad) == shards.count:
+            raise ValueError(
+                f"the cache {shards.folder} has no example: all {shards.count} records of its data are bad."
+            )
+        self.index = read_index([shards.index_file(k) for k in every], INDEX)
+        self._rows = np.full(shards.count, -1)  # by number of a record
+        self._rows[self.index["number"].to_numpy()] = np.arange(len(self.index))
         self._records = open_records([shards.data_file(k) for k in every])
-        shared = self._layout.shared.unpack([np.fromfile(shared_file(folder), np.uint8)])
+        shared = layout.shared.unpack([np.fromfile(shared_file(shards.folder), np.uint8)])
         self._shared = jax.tree.map(lambda x: x[0], shared)
-        # Scores and images can change where keys do not, as in a folder; to read all would be what the cache saves.
-        for row in evenly_spaced(len(index), _COMPARED):
-            check_edit(folder, source, index["number"][row].as_py(), index["digest"][row].as_py())
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -16,7 +16,7 @@ from rewardedit_jax.data.order import first_readable, recipe_order
 from rewardedit_jax.data.pipeline import EditBatch, edit_batches, warn_of_sides
 from rewardedit_jax.data.records import Source
 from rewardedit_jax.editing.cache_plan import check_trainable, is_precomputing, precomputing_params
-from rewardedit_jax.editing.cached_examples import CachedExamples
+from rewardedit_jax.editing.cached_examples import CachedExamples, open_cache
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.objective import editing_loss, precompute
 from rewardedit_jax.editing.recipe import SOURCES, EditingRecipe
@@ -64,7 +64,7 @@ class EditingTask:
         if not self.config.data.cache:
             return None
         check_trainable(self.start, self.trainable)
-        return CachedExamples(Path(self.config.data.cache), self.config, self.start, self.source)
+        return open_cache(Path(self.config.data.cache), self.config, self.start, self.source)
 
     def _check_rewards(self) -> None:
         """Looks at one record: data without rewards would fail in the first batch, after the model was read."""
