@@ -15,7 +15,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -91,13 +90,14 @@ class Pairs(torch.utils.data.Dataset):
     """The pairs of a list file, as InstructPix2Pix's own data set gives them: float32 in [-1, 1], channels first."""
 
     def __init__(self, listing: Path):
-        self.folder, self.lines = listing.parent, [json.loads(line) for line in listing.read_text().splitlines()]
+        self.folder, self.rng = listing.parent, np.random.default_rng(0)
+        self.lines = [json.loads(line) for line in listing.read_text().splitlines()]
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        line, mirror = self.lines[index], np.random.random() < 0.5
+        line, mirror = self.lines[index], self.rng.random() < 0.5
         return tuple(self._image(line[name], mirror) for name in ("input", "output"))
 
     def _image(self, name: str, mirror: bool) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Trees of arrays as records of a fixed number of bytes, which are read without any parsing.
 
 A record holds the arrays of a tree one after the other, as their bytes lie in memory (little-endian, C order). Names,
-shapes and types stand once in the description of the data set: `Layout.to_json`.
+shapes and types stand once, in the description of the data set.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree, UInt8
+from jaxtyping import UInt8
 
 # Smaller arrays, such as scores, keep their type: rounding them would save nothing.
 _FEW = 16
@@ -40,7 +40,7 @@ class Layout:
     structure: Any  # jax.tree_util.PyTreeDef
 
     @classmethod
-    def of(cls, tree: PyTree, dtype: str) -> "Layout":
+    def of(cls, tree: Any, dtype: str) -> "Layout":
         """The layout of a tree of arrays, or of their descriptions.
 
         Args:
@@ -63,16 +63,12 @@ class Layout:
         """Of a record."""
         return sum(array.nbytes for array in self.arrays)
 
-    def to_json(self) -> list[list[Any]]:
-        """[name, shape, dtype, stored dtype] for each array."""
-        return [[array.name, list(array.shape), array.dtype.name, array.stored.name] for array in self.arrays]
-
-    def pack(self, tree: PyTree) -> bytes:
+    def pack(self, tree: Any) -> bytes:
         """The record of a tree of NumPy arrays."""
         leaves = zip(self.arrays, jax.tree.leaves(tree), strict=True)
         return b"".join(np.ascontiguousarray(leaf, array.stored).tobytes() for array, leaf in leaves)
 
-    def unpack(self, records: Sequence[UInt8[np.ndarray, " n"]]) -> PyTree:
+    def unpack(self, records: Sequence[UInt8[np.ndarray, " _"]]) -> Any:
         """The tree of records, with a leading batch axis; its leaves have the stored types.
 
         Args:
@@ -90,7 +86,7 @@ class Layout:
             start = end
         return jax.tree.unflatten(self.structure, leaves)
 
-    def restore(self, tree: PyTree) -> PyTree:
+    def restore(self, tree: Any) -> Any:
         """The tree with the types of the program, of one that `unpack` gave."""
         types = jax.tree.unflatten(self.structure, [array.dtype for array in self.arrays])
         return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), tree, types)

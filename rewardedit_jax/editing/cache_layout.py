@@ -7,13 +7,12 @@ commute with a flip), and those of the request once. What all examples share is 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 
 from rewardedit_jax.bases.base import Base, Precomputed
-from rewardedit_jax.data.fixed_layout import Layout
+from rewardedit_jax.data.fixed_layout import Layout, StoredArray
 from rewardedit_jax.data.pipeline import EditBatch
 from rewardedit_jax.editing.objective import precompute
 from rewardedit_jax.params import Params
@@ -41,8 +40,10 @@ class CacheLayout:
         parts = (Layout.of(part, dtype) for part in (*example_parts(_first(described)), shared_part(described)))
         return cls(*parts, views=1 + flip)
 
-    def to_json(self) -> list[list[Any]]:
-        return self.images.to_json() + self.request.to_json() + self.shared.to_json()
+    @property
+    def arrays(self) -> tuple[StoredArray, ...]:
+        """Of all parts; a record has those of `images` once for each view."""
+        return self.images.arrays + self.request.arrays + self.shared.arrays
 
     def pack(self, views: Sequence[Precomputed]) -> bytes:
         """The record of an example: NumPy arrays of each view, without a batch axis."""
@@ -53,7 +54,7 @@ class CacheLayout:
         """The batch of some records, each mirrored or not. Leaves have the stored types, and `shared` is None."""
         rows = [np.frombuffer(record, np.uint8) for record in records]
         size = self.images.nbytes
-        views = [row[size * mirror :] for row, mirror in zip(rows, mirrored, strict=True)]
+        views = [row[size * mirror : size * (mirror + 1)] for row, mirror in zip(rows, mirrored, strict=True)]
         images, request = self.images.unpack(views), self.request.unpack([row[size * self.views :] for row in rows])
         return images.replace(request=request.request)
 

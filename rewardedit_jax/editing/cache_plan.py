@@ -65,11 +65,11 @@ def make_plan(config: ConfigDict, start: Start, params: Params, layout: CacheLay
         "compute.dtype": config.compute.dtype,
         "data.resolution": data.resolution,
         "data.flip": data.flip,
-        # The types of the program; those in the records are a choice.
-        "arrays": [[name, shape, dtype] for name, shape, dtype, _ in layout.to_json()],
         "number of records": len(source),
         "keys of the records": _digest("\n".join(source.keys())) if isinstance(source, StoredEdits) else None,
         **{f"content of data.{name}": _content(data.get(name)) for name in ("root", "rewards", "labels")},
+        # The types of the program; those in the records are a choice.
+        **{f"array {array.name}": f"{array.dtype.name}{list(array.shape)}" for array in layout.arrays},
     }
 
 

@@ -42,11 +42,15 @@ def open_cache(folder: Path, config: ConfigDict, start: Start, source: Source) -
       FileNotFoundError: there is no cache.
       ValueError: it is not complete, has no examples, or follows from something else than the recipe.
     """
-    stored, data = _read_plan(folder), config.data
+    try:
+        shards = ShardSet.open(folder, _NAME)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{folder} holds no cache: make one with launch/cache.py.") from error
+    stored, data = shards.plan(), config.data
     params = precomputing_params(start, config.seed)
     layout = CacheLayout.of(start.base, params, data.resolution, data.flip, stored["dtype"])
     check_plan(folder, stored, make_plan(config, start, params, layout, source))
-    examples = CachedExamples(cache_shards(folder, len(source), stored["batch_size"]), layout)
+    examples = CachedExamples(shards, layout)
     # Scores and images can change where keys do not, as in a folder; to read all of them is what a cache saves.
     for row in evenly_spaced(len(examples.index), _COMPARED):
         check_edit(folder, source, *(examples.index[column][row].as_py() for column in ("number", "digest")))
@@ -95,10 +99,3 @@ class CachedExamples:
     def restore(self, batch: Precomputed) -> Precomputed:
         """Traced: the batch as `Base.precompute` would give it."""
         return self._layout.restore(batch, self._shared)
-
-
-def _read_plan(folder: Path) -> dict[str, Any]:
-    try:
-        return ShardSet(folder, _NAME, count=1).plan()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{folder} holds no cache: make one with launch/cache.py.") from error
