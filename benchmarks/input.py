@@ -21,7 +21,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import torch
 from PIL import Image
 
 from rewardedit_jax.data.pipeline import edit_batches
@@ -86,30 +85,28 @@ class RepeatedCache(CachedExamples):
         return super().__getitem__(number % super().__len__())
 
 
-class Pairs(torch.utils.data.Dataset):
-    """The pairs of a list file, as InstructPix2Pix's own data set gives them: float32 in [-1, 1], channels first."""
+def data_loader(listing: Path) -> Iterator[Any]:
+    """Batches of a PyTorch DataLoader without end, as InstructPix2Pix trains on them: float32 in [-1, 1]."""
+    import torch  # of the extra "oracle"; documents are checked without it
 
-    def __init__(self, listing: Path):
-        self.folder, self.rng = listing.parent, np.random.default_rng(0)
-        self.lines = [json.loads(line) for line in listing.read_text().splitlines()]
+    torch.set_num_threads(1)
+    lines, rng = [json.loads(line) for line in listing.read_text().splitlines()], np.random.default_rng(0)
 
-    def __len__(self) -> int:
-        return len(self.lines)
+    class Pairs(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(lines)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        line, mirror = self.lines[index], self.rng.random() < 0.5
-        return tuple(self._image(line[name], mirror) for name in ("input", "output"))
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            mirror = rng.random() < 0.5
+            return tuple(tensor(listing.parent / lines[index][name], mirror) for name in ("input", "output"))
 
-    def _image(self, name: str, mirror: bool) -> torch.Tensor:
-        image = Image.open(self.folder / name).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    def tensor(file: Path, mirror: bool) -> torch.Tensor:
+        image = Image.open(file).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         if mirror:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return (2 * torch.tensor(np.array(image)).float() / 255 - 1).permute(2, 0, 1)
 
-
-def data_loader(listing: Path) -> Iterator[Any]:
-    """Batches without end."""
-    loader = torch.utils.data.DataLoader(Repeated(Pairs(listing)), BATCH, shuffle=True, num_workers=0)
+    loader = torch.utils.data.DataLoader(Repeated(Pairs()), BATCH, shuffle=True, num_workers=0)
     while True:
         yield from loader
 
@@ -151,7 +148,6 @@ def measure(pairs: int, rounds: int, batches: Sequence[int]) -> dict[str, list[f
     Args:
       batches: of a round, of the loader and the prepared data, and of the cache.
     """
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         (folder / "files").mkdir()
