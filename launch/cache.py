@@ -38,12 +38,11 @@ def main(argv: list[str]) -> None:
         if (task_type := _TASKS.get(config.get("task"))) is None:
             raise ValueError(f"task={config.get('task')!r}: expected one that trains an editor, {' or '.join(_TASKS)}")
         part = Shard.parse(_SHARD.value) if _SHARD.value else None
-        config.data.cache = ""  # a recipe may name the cache that is made here
+        with config.unlocked():
+            config.data.cache = ""  # a recipe may name the cache that is made here
         task = task_type(config)
         bad = write_cache(task, folder, _DTYPE.value, part)
-    if bad is None:
-        print(f"{folder} lacks shards of other machines; training begins when all are there.")
-    faults = [f"record {one.number}: {one.reason}" for one in bad or ()]
+    faults = [f"record {one.number}: {one.reason}" for one in bad]
     skip_bad = len(faults) if config.data.skip_bad else 0
     report_bad(faults, len(task.source), "records have no example in the cache", skip_bad)
 

@@ -75,12 +75,6 @@ class ShardSet:
         if min(self.count, self.per_shard) < 1:
             raise ValueError(f"{self.count} inputs in shards of {self.per_shard}: expected at least one of each")
 
-    @classmethod
-    def open(cls, folder: Path, name: str) -> "ShardSet":
-        """The set that was begun in a folder. Raises FileNotFoundError if there is none."""
-        stored = msgspec.json.decode(cls(folder, name, count=1)._plan_file.read_bytes())
-        return cls(folder, name, stored["count"], stored["per_shard"])
-
     @property
     def shards(self) -> int:
         return -(-self.count // self.per_shard)

@@ -30,14 +30,14 @@ from rewardedit_jax.sharding import check_batch_size, global_batch, infer_shardi
 _LATE = 64  # records behind the newest that `ShardSet.write` may still ask for
 
 
-def write_cache(task: EditingTask, folder: Path, dtype: str, part: Shard | None = None) -> list[BadInput] | None:
+def write_cache(task: EditingTask, folder: Path, dtype: str, part: Shard | None = None) -> list[BadInput]:
     """Write the shards of the cache that are missing in a folder.
 
     Args:
       dtype: the widest type of stored numbers, "bfloat16" or "float32".
       part: the shards of this machine; None: all.
     Returns:
-      The bad records; None while shards of other machines are missing.
+      The bad records of these shards.
     Raises:
       ValueError: the recipe trains a network whose results are to be cached; or the folder has another cache.
       OSError: the disk is full, or files cannot be written. Complete shards stay.
@@ -50,14 +50,13 @@ def write_cache(task: EditingTask, folder: Path, dtype: str, part: Shard | None 
     choices = {"dtype": dtype, "batch_size": config.batch_size}
     plan = make_plan(config, task.start, params, layout, task.source) | choices
     shards = cache_shards(folder, len(task.source), config.batch_size)
-    folder.mkdir(parents=True, exist_ok=True)
     shards.keep_plan(plan)  # refuses the folder of another cache before anything is computed
     encoder = _Encoder(task, params, layout)
     with atomic_write(shared_file(folder)) as unfinished:
         unfinished.write_bytes(encoder.shared())
     with closing(_Rows(encoder, shards, threads=config.data.threads)) as rows:
         shards.write(rows, plan, part)
-    return None if shards.missing() else list(bad_inputs(shards.reports()))
+    return list(bad_inputs(shards.reports(part)))
 
 
 @dataclass(frozen=True, eq=False)

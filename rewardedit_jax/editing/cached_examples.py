@@ -43,7 +43,7 @@ def open_cache(folder: Path, config: ConfigDict, start: Start, source: Source) -
       ValueError: it is not complete, has no examples, or follows from something else than the recipe.
     """
     try:
-        shards = ShardSet.open(folder, _NAME)
+        shards = ShardSet.stored(folder, _NAME)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{folder} holds no cache: make one with launch/cache.py.") from error
     stored, data = shards.plan(), config.data

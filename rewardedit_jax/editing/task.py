@@ -61,10 +61,11 @@ class EditingTask:
 
     def _open_cache(self) -> CachedExamples | None:
         """The cache that takes the place of the data, if the recipe names one."""
-        if not self.config.data.cache:
+        folder = self.config.data.get("cache")
+        if not folder:
             return None
         check_trainable(self.start, self.trainable)
-        return open_cache(Path(self.config.data.cache), self.config, self.start, self.source)
+        return open_cache(Path(folder), self.config, self.start, self.source)
 
     def _check_rewards(self) -> None:
         """Looks at one record: data without rewards would fail in the first batch, after the model was read."""
