@@ -81,7 +81,7 @@ class RepeatedCache(CachedExamples):
     def __len__(self) -> int:
         return RECORDS
 
-    def __getitem__(self, number: int) -> bytes:
+    def __getitem__(self, number: int) -> int:
         return super().__getitem__(number % super().__len__())
 
 

@@ -25,7 +25,7 @@ SCHEMAS = {
 # Settings that have a meaning without a value.
 OPTIONAL = {f"optimizer.{name}" for name in ("clip_norm", "ema_decay", "mu_dtype")}
 OPTIONAL |= {f"objective.settings.{name}" for name in ("margin", "draws", "tau", "k", "ties")}
-OPTIONAL |= {"network.unet.sample_size"}  # diffusers' own
+OPTIONAL |= {"data.cache", "network.unet.sample_size"}  # diffusers' own
 EVERY = [(recipe, variant) for recipe, variants in VARIANTS.items() for variant in variants]
 
 

@@ -5,7 +5,6 @@ shapes and types stand once, in the description of the data set.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,33 +67,35 @@ class Layout:
         leaves = zip(self.arrays, jax.tree.leaves(tree), strict=True)
         return b"".join(np.ascontiguousarray(leaf, array.stored).tobytes() for array, leaf in leaves)
 
-    def unpack(self, records: Sequence[UInt8[np.ndarray, " _"]]) -> Any:
-        """The tree of records, with a leading batch axis; its leaves have the stored types.
+    def columns(self, count: int) -> list[np.ndarray]:
+        """Memory for the arrays of `count` records: uint8[count, nbytes] for each."""
+        # As bytes: NumPy copies its own types without the interpreter's lock, and bfloat16 is none of them.
+        return [np.empty((count, array.nbytes), np.uint8) for array in self.arrays]
 
-        Args:
-          records: bytes that begin with the record.
-        """
-        count, leaves, start = len(records), [], 0
-        # One allocation: the system clears fresh memory, which takes longer for many arrays than to copy into them.
-        memory = np.empty(sum(_aligned(count * array.nbytes) for array in self.arrays), np.uint8)
-        for array in self.arrays:
-            # As bytes: NumPy copies its own types without the interpreter's lock, and bfloat16 is none of them.
-            column, memory = memory[: count * array.nbytes], memory[_aligned(count * array.nbytes) :]
-            end = start + array.nbytes
-            np.concatenate([record[start:end] for record in records], out=column)
-            leaves.append(column.view(array.stored).reshape(count, *array.shape))
+    def fill(self, columns: list[np.ndarray], row: int, record: UInt8[np.ndarray, " _"]) -> None:
+        """Copy the bytes of a record into a row of the columns."""
+        start = 0
+        for column in columns:
+            end = start + column.shape[1]
+            column[row] = record[start:end]
             start = end
+
+    def tree(self, columns: list[np.ndarray]) -> Any:
+        """The tree of the records in the columns, with a leading batch axis; its leaves have the stored types."""
+        pairs = zip(columns, self.arrays, strict=True)
+        leaves = [column.view(array.stored).reshape(len(column), *array.shape) for column, array in pairs]
         return jax.tree.unflatten(self.structure, leaves)
 
+    def unpack(self, record: bytes) -> Any:
+        """The tree of one record, without a batch axis."""
+        columns = self.columns(1)
+        self.fill(columns, 0, np.frombuffer(record, np.uint8))
+        return jax.tree.map(lambda leaf: leaf[0], self.tree(columns))
+
     def restore(self, tree: Any) -> Any:
-        """The tree with the types of the program, of one that `unpack` gave."""
+        """The tree with the types of the program, of one with stored types."""
         types = jax.tree.unflatten(self.structure, [array.dtype for array in self.arrays])
         return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), tree, types)
-
-
-def _aligned(nbytes: int) -> int:
-    """The next multiple of a cache line, at which the next array begins."""
-    return -(-nbytes // 64) * 64
 
 
 def _stored(leaf: Any, widest: np.dtype) -> np.dtype:

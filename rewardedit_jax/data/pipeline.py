@@ -81,9 +81,10 @@ def resize_edit(record: EditRecord, resolution: int, mirror: bool) -> EditRecord
 def _picture(
     image: UInt8[np.ndarray, "h w 3"], resolution: int, mirror: bool
 ) -> UInt8[np.ndarray, "{resolution} {resolution} 3"]:
-    if image.shape[:2] == (resolution, resolution) and not mirror:
-        return image  # as Pillow would return it, after three copies
-    picture = square(Image.fromarray(image), resolution)
+    fits = image.shape[:2] == (resolution, resolution)  # Pillow would copy it
+    if fits and not mirror:
+        return image
+    picture = Image.fromarray(image) if fits else square(Image.fromarray(image), resolution)
     # By Pillow: to stack arrays with a negative stride takes ten times as long.
     return np.asarray(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else picture)
 

@@ -4,7 +4,7 @@ A record has the arrays of the two images, of their mirror images where the reci
 commute with a flip), and those of the request once. What all examples share is a file of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -50,13 +50,20 @@ class CacheLayout:
         images = [self.images.pack(example_parts(view)[0]) for view in views]
         return b"".join([*images, self.request.pack(example_parts(views[0])[1])])
 
-    def unpack(self, records: Sequence[bytes], mirrored: Sequence[bool]) -> Precomputed:
-        """The batch of some records, each mirrored or not. Leaves have the stored types, and `shared` is None."""
-        rows = [np.frombuffer(record, np.uint8) for record in records]
+    def unpack(self, records: Iterable[bytes], mirrored: Sequence[bool]) -> Precomputed:
+        """The batch of some records, each mirrored or not. Leaves have the stored types, and `shared` is None.
+
+        Args:
+          records: taken one by one. Each is copied while it lies in the processor's cache, and leaves its memory to the
+            next one.
+        """
+        images, request = self.images.columns(len(mirrored)), self.request.columns(len(mirrored))
         size = self.images.nbytes
-        views = [row[size * mirror : size * (mirror + 1)] for row, mirror in zip(rows, mirrored, strict=True)]
-        images, request = self.images.unpack(views), self.request.unpack([row[size * self.views :] for row in rows])
-        return images.replace(request=request.request)
+        for i, (record, mirror) in enumerate(zip(records, mirrored, strict=True)):
+            row = np.frombuffer(record, np.uint8)
+            self.images.fill(images, i, row[size * mirror : size * (mirror + 1)])
+            self.request.fill(request, i, row[size * self.views :])
+        return self.images.tree(images).replace(request=self.request.tree(request).request)
 
     def restore(self, batch: Precomputed, shared: Precomputed) -> Precomputed:
         """Traced: the batch with the types that `Base.precompute` gives, and with what all examples share."""

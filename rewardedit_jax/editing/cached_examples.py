@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -72,29 +71,28 @@ class CachedExamples:
         self._rows = np.full(shards.count, -1)  # by number of a record
         self._rows[self.index["number"].to_numpy()] = np.arange(len(self.index))
         self._records = open_records([shards.data_file(k) for k in every])
-        shared = layout.shared.unpack([np.fromfile(shared_file(shards.folder), np.uint8)])
-        self._shared = jax.tree.map(lambda x: x[0], shared)
+        self._shared = layout.shared.unpack(shared_file(shards.folder).read_bytes())
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, number: int) -> bytes:
-        """The stored record. Raises `BadRecords` if the data's record was bad when the cache was made."""
+    def __getitem__(self, number: int) -> int:
+        """The place of a record in the files. Raises `BadRecords` if it was bad when the cache was made."""
         if number in self._bad:
             raise BadRecords(self._bad[number])
-        return self._records[int(self._rows[number])]
+        return int(self._rows[number])
 
     def batches(self, *, flip: bool, skip_bad: bool, **order: Any) -> Iterator[Precomputed]:
         """This host's part of the batches, in the order of `pipeline.edit_batches`; `restore` completes them."""
 
-        def prepare(record: bytes, rng: np.random.Generator) -> tuple[bytes, bool]:
-            return record, flip and draw_mirror(rng)
+        def prepare(row: int, rng: np.random.Generator) -> tuple[int, bool]:
+            return row, flip and draw_mirror(rng)
 
         return ordered_batches(self, prepare, self._collate, skip_bad=skip_bad, **order)
 
-    def _collate(self, examples: Sequence[tuple[bytes, bool]]) -> Precomputed:
-        records, mirrored = zip(*examples, strict=True)
-        return self._layout.unpack(records, mirrored)
+    def _collate(self, examples: Sequence[tuple[int, bool]]) -> Precomputed:
+        rows, mirrored = zip(*examples, strict=True)
+        return self._layout.unpack((self._records[row] for row in rows), mirrored)
 
     def restore(self, batch: Precomputed) -> Precomputed:
         """Traced: the batch as `Base.precompute` would give it."""

@@ -11,6 +11,7 @@ from toy_base import PROCESS, ToyBase
 
 from rewardedit_jax import Editor, Reward, bases
 from rewardedit_jax.bases.base import Base
+from rewardedit_jax.editing.cache_writer import write_cache
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.training.loop import train
 
@@ -81,6 +82,14 @@ def test_a_stopped_run_resumes(triplets, tmp_path):
     train(EditingTask(parts), parts, tmp_path / "parts")
     resumed = train(EditingTask(whole), whole, tmp_path / "parts", resume=True)
     assert_same(jax.device_get(resumed.params), jax.device_get(state.params))
+
+
+def test_it_trains_from_a_cache(triplets, tmp_path):
+    online, cached = recipe(triplets, steps=3), recipe(triplets, steps=3)
+    cached.data.cache = str(tmp_path / "cache")
+    assert write_cache(EditingTask(online), tmp_path / "cache", "float32") == []
+    states = [train(EditingTask(config), config, tmp_path / name) for name, config in (("a", online), ("b", cached))]
+    assert_same(*(jax.device_get(state.params) for state in states))
 
 
 def test_its_noise_process_is_saved(triplets, tmp_path):

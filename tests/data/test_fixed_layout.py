@@ -20,7 +20,10 @@ def tree(seed):
 
 
 def stored(layout, *trees):
-    return layout.unpack([np.frombuffer(layout.pack(one), np.uint8) for one in trees])
+    columns = layout.columns(len(trees))
+    for i, one in enumerate(trees):
+        layout.fill(columns, i, np.frombuffer(layout.pack(one), np.uint8))
+    return layout.tree(columns)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -46,8 +49,9 @@ def test_the_types_of_the_program_come_back():
 
 def test_bytes_behind_a_record_are_ignored():
     layout = Layout.of(tree(0), "float32")
-    record = np.frombuffer(layout.pack(tree(1)) + b"more", np.uint8)
-    np.testing.assert_array_equal(layout.unpack([record])["ids"][0], tree(1)["ids"])
+    record = layout.unpack(layout.pack(tree(1)) + b"more")
+    np.testing.assert_array_equal(record["ids"], tree(1)["ids"])
+    np.testing.assert_array_equal(record["scores"], tree(1)["scores"])
 
 
 def test_few_numbers_keep_their_type():

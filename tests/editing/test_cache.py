@@ -2,22 +2,28 @@
 
 import itertools
 import json
+import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from paths import ROOT
 from PIL import Image
 from tiny_models import assert_same, draw, get_config, tiny_editor
 
 from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.data.runs import Shard
 from rewardedit_jax.editing import cache_writer, cached_examples
+from rewardedit_jax.editing.cache_layout import CacheLayout
 from rewardedit_jax.editing.cache_plan import precomputing_params
 from rewardedit_jax.editing.cache_writer import write_cache
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.editing.task import EditingTask
+from rewardedit_jax.params import abstract_params
 from rewardedit_jax.shapes.tasks import ShapesEditingTask
+from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 from rewardedit_jax.training.loop import train
 
 EDITS, STEPS = 22, 8
@@ -122,6 +128,20 @@ def test_machines_make_the_same_files(place, caches, tmp_path, monkeypatch):
 
 def content(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("layout", "size"), [("released", 168_976), ("paper", 285_712), ("", 167_424)])
+def test_the_documented_sizes_of_stable_diffusion(layout, size):
+    script = runpy.run_path(str(ROOT / "benchmarks" / "full_size_step.py"))
+    base = script["full_size_base"](script["full_size_config"]())
+    reward = replace(base.unet.config.reward, layout=layout) if layout else None
+    tokenizer = shapes_tokenizer()
+    tokenizer.model_max_length = 77  # that of CLIP
+    base = replace(base, unet=base.unet.clone(config=replace(base.unet.config, reward=reward)), tokenizer=tokenizer)
+    params = {name: abstract_params(getattr(base, name)) for name in base.precomputing}
+    found = CacheLayout.of(base, params, 256, flip=True, dtype="bfloat16")
+    assert found.views * found.images.nbytes + found.request.nbytes == size
+    assert f"{size:,} bytes" in (ROOT / "docs" / "cache.md").read_text("utf-8")
 
 
 # Bad records
