@@ -15,6 +15,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -122,7 +124,9 @@ def cached(folder: Path, records: int) -> RepeatedCache:
     """A cache of Stable Diffusion 1.5 with the reward recipe, of random numbers."""
     script = runpy.run_path(str(Path(__file__).with_name("full_size_step.py")))
     base = script["full_size_base"](script["full_size_config"]())
-    base.tokenizer.model_max_length = 77  # that of CLIP
+    tokenizer = copy(base.tokenizer)
+    tokenizer.model_max_length = 77  # that of CLIP
+    base = replace(base, tokenizer=tokenizer)
     params = {name: abstract_params(getattr(base, name)) for name in base.precomputing}
     layout = CacheLayout.of(base, params, SIDE, flip=True, dtype="bfloat16")
     size = layout.views * layout.images.nbytes + layout.request.nbytes

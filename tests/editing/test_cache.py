@@ -3,6 +3,7 @@
 import itertools
 import json
 import runpy
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def test_the_documented_sizes_of_stable_diffusion(layout, size):
     script = runpy.run_path(str(ROOT / "benchmarks" / "full_size_step.py"))
     base = script["full_size_base"](script["full_size_config"]())
     reward = replace(base.unet.config.reward, layout=layout) if layout else None
-    tokenizer = shapes_tokenizer()
+    tokenizer = copy(shapes_tokenizer())  # other tests share it
     tokenizer.model_max_length = 77  # that of CLIP
     base = replace(base, unet=base.unet.clone(config=replace(base.unet.config, reward=reward)), tokenizer=tokenizer)
     params = {name: abstract_params(getattr(base, name)) for name in base.precomputing}
