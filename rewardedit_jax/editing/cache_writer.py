@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -52,8 +52,10 @@ def write_cache(task: EditingTask, folder: Path, dtype: str, part: Shard | None 
     shards = cache_shards(folder, len(task.source), config.batch_size)
     shards.keep_plan(plan)  # refuses the folder of another cache before anything is computed
     encoder = _Encoder(task, params, layout)
-    with atomic_write(shared_file(folder)) as unfinished:
-        unfinished.write_bytes(encoder.shared())
+    if not shared_file(folder).is_file():
+        # Machines that share the folder may write it at the same time: the same bytes, but only one can rename them.
+        with suppress(FileNotFoundError), atomic_write(shared_file(folder)) as unfinished:
+            unfinished.write_bytes(encoder.shared())
     with closing(_Rows(encoder, shards, threads=config.data.threads)) as rows:
         shards.write(rows, plan, part)
     return list(bad_inputs(shards.reports(part)))
