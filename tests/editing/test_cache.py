@@ -105,6 +105,7 @@ def test_training_reads_no_frozen_network(place, caches):
     assert set(task.init(jax.random.key(0))) == set(task.abstract_params()) == {"unet"}
 
 
+@pytest.mark.slow
 def test_the_exported_model_is_whole(place, caches, tmp_path):
     config = recipe(place, caches["float32"], steps=2)
     train(EditingTask(config), config, tmp_path / "run")

@@ -87,7 +87,7 @@ def test_a_row_of_the_hub_without_an_image(hub):
 
 
 def test_a_folder_without_parquet(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"(?s)no parquet file under .*TIGER-Lab/GenAI-Bench"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)no file \*\.parquet under .*TIGER-Lab/GenAI-Bench"):
         read_hub_pairs(tmp_path)
 
 
