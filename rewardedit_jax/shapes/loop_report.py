@@ -21,7 +21,7 @@ TITLES = {
     "everything": "everything",
     "random": "random part",
     "top": "scorer's top part",
-    "reward": "everything, with reward",
+    "reward": "all, with reward",
 }  # arm → name in the table
 _BASELINE = TITLES["everything"]
 _BEST = IN_TABLE[0]
