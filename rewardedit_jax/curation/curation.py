@@ -34,6 +34,7 @@ from rewardedit_jax.data.open_edits import open_edits
 from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.data.runs import ResultFile, Shard
 from rewardedit_jax.listing import list_names
+from rewardedit_jax.weights.hub import find_model
 
 
 def curate(a: argparse.Namespace) -> tuple[list[str], int]:
@@ -97,6 +98,8 @@ class Curation:
             raise ValueError(f"{self.a.out} has a data set that no curation wrote: give another --out.")
         if self.a.scores and not (self.a.scorer or self.a.scores.is_file()):
             raise FileNotFoundError(f"no file {self.a.scores} of scores; with --scorer it is written.")
+        if self.a.scorer:
+            find_model(self.a.scorer, (), weights=False)  # a mistyped name shows before all images are read
 
     def merge(self) -> None:
         """Join the files of all shards, unless an earlier run has done it."""

@@ -111,7 +111,7 @@ def test_a_second_curation_of_the_kept_edits_keeps_them(data, tmp_path):
 
 @pytest.mark.parametrize("rule", ["mean", "lcb", "improvement"])
 def test_scored_edits(data, tmp_path, scorer, rule):
-    assert curate(data, tmp_path, "--scorer", "any", "--rule", rule, "--keep", 4) == ([], 10)
+    assert curate(data, tmp_path, "--scorer", "shapes_scorer", "--rule", rule, "--keep", 4) == ([], 10)
     found, records = provenance(tmp_path), PreparedEdits(data)
     record = records[3]
     score = scorer.score(record.source, record.edited, record.instruction)
@@ -132,7 +132,7 @@ def test_scored_edits(data, tmp_path, scorer, rule):
 
 
 def test_stored_scores_replace_the_scorer(data, tmp_path, scorer, monkeypatch):
-    curate(data, tmp_path / "a", "--scorer", "any", "--rule", "lcb", "--keep", 4)
+    curate(data, tmp_path / "a", "--scorer", "shapes_scorer", "--rule", "lcb", "--keep", 4)
     monkeypatch.setattr(Scorer, "load", None)
     stored = ("--scores", tmp_path / "a" / "scores.jsonl", "--facts", tmp_path / "a" / "facts.jsonl")
     for rule in ("lcb", "random"):
@@ -152,7 +152,7 @@ def test_stored_scores_replace_the_scorer(data, tmp_path, scorer, monkeypatch):
 
 
 def test_a_stopped_run_leaves_the_same_bytes(data, tmp_path, scorer):
-    words = ("--scorer", "any", "--rule", "lcb", "--keep", 4)
+    words = ("--scorer", "shapes_scorer", "--rule", "lcb", "--keep", 4)
     curate(data, tmp_path / "whole", *words)
     expected = contents(tmp_path / "whole")
     for cut in (10, 300, 1000, 2000):
@@ -167,7 +167,7 @@ def test_a_stopped_run_leaves_the_same_bytes(data, tmp_path, scorer):
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_shards_leave_the_same_bytes(data, tmp_path, scorer, count):
-    words = ("--scorer", "any", "--rule", "lcb", "--keep", 4)
+    words = ("--scorer", "shapes_scorer", "--rule", "lcb", "--keep", 4)
     curate(data, tmp_path / "whole", *words)
     for index in range(1, count + 1):
         curate(data, tmp_path / "parts", *words, "--shard", f"{index}/{count}")
@@ -181,7 +181,7 @@ def test_shards_leave_the_same_bytes(data, tmp_path, scorer, count):
 
 
 def test_a_missing_shard_is_named(data, tmp_path, scorer):
-    words = ("--scorer", "any", "--rule", "lcb", "--keep", 4)
+    words = ("--scorer", "shapes_scorer", "--rule", "lcb", "--keep", 4)
     with pytest.raises(FileNotFoundError, match="facts-I-of-N"):
         curate(data, tmp_path, *words, "--merge")
     curate(data, tmp_path, *words, "--shard", "1/2")
@@ -310,7 +310,7 @@ def test_other_data_sets_are_not_overwritten(data, tmp_path):
 
 
 def test_a_folder_of_other_data_or_another_scorer_is_refused(data, tmp_path, scorer, monkeypatch):
-    words = ("--scorer", "any", "--rule", "lcb", "--keep", 4)
+    words = ("--scorer", "shapes_scorer", "--rule", "lcb", "--keep", 4)
     curate(data, tmp_path / "out", *words)
     with pytest.raises(ValueError, match="data: "):
         curate(write_list(tmp_path / "others", rows(11)), tmp_path / "out", *words)
@@ -362,3 +362,9 @@ def test_a_full_disk_stops_the_run_and_nothing_is_lost(data, tmp_path):
         signal.signal(signal.SIGXFSZ, before)
     by_label(data, out, 0.5)
     assert contents(out) == expected
+
+
+def test_a_mistyped_scorer_shows_before_images_are_read(data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no directory nope"):
+        curate(data, tmp_path, "--scorer", "nope", "--rule", "lcb", "--keep", 4)
+    assert not (tmp_path / "facts.jsonl").exists()
