@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
 
 from rewardedit_jax.data.labels import LabelledEdits
@@ -58,9 +57,7 @@ def report_loop(
 
 def _oracle_means(folder: Path, labels: Path) -> dict[str, Any]:
     """The number of training edits of a part, and their mean scores by the oracle."""
-    edits = open_edits(folder, labels=labels)
-    assert isinstance(edits, LabelledEdits)
-    scores: Float[np.ndarray, "n 3"] = edits.scores()
+    scores = LabelledEdits(open_edits(folder), labels).scores()
     return {"edits": len(scores), "means": dict(zip(PERSPECTIVES, scores.mean(0, float).tolist(), strict=True))}
 
 
