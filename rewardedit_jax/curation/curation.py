@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from rewardedit_jax.curation.scores import Scores, in_blocks, read_scores, score
 from rewardedit_jax.curation.selection import select
 from rewardedit_jax.curation.summary import save_examples, summary
 from rewardedit_jax.curation.writing import write_kept
-from rewardedit_jax.data.encoded import StoredEdits
+from rewardedit_jax.data.encoded import StoredEdits, digest
 from rewardedit_jax.data.open_edits import open_edits
 from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.data.runs import ResultFile, Shard
@@ -69,9 +68,8 @@ class Curation:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What the kept edits follow from, besides the scores."""
-        data = _digest("\n".join((*self.edits.fingerprint_texts(), *self.edits.faults)))
-        labels = _digest(self.a.labels.read_bytes()) if self.a.labels else None
-        return {"data": data, "labels": labels, **described(self.a)}
+        labels = digest(self.a.labels.read_bytes()) if self.a.labels else None
+        return {"data": self.edits.fingerprint(), "labels": labels, **described(self.a)}
 
     @property
     def part(self) -> Shard:
@@ -170,7 +168,3 @@ def _join(results: ResultFile, jobs: Sequence[Hashable], required: bool) -> None
         expected = results.path.with_name(f"{results.path.stem}-I-of-N.jsonl")
         raise FileNotFoundError(f"no files {expected}: run all shards first, and copy their files there.")
     results.merge(parts, jobs)
-
-
-def _digest(data: str | bytes) -> str:
-    return sha256(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data).hexdigest()

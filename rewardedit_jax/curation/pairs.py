@@ -1,12 +1,11 @@
 """Curation of pairs with preferences: contradictory and repeated ones are dropped, the others are copied.
 
-A pair has no score of its own, so that nothing ranks it. What can be told from the labels alone is whether a pair was
-judged before, and whether the verdicts agree (EditReward's published pairs have some that do not).
+Pairs cannot be ranked, because they have no scores. Their labels show which pairs were judged more than once, and
+whether the verdicts agree.
 """
 
 import argparse
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 from rewardedit_jax.command_line import local_path
@@ -35,8 +34,7 @@ def curate_pairs(a: argparse.Namespace) -> None:
       ValueError: the data are no pairs, none is kept, or the folder belongs to another curation.
     """
     pairs = PreparedPairs(a.data)
-    texts = "\n".join(pairs.fingerprint_texts())
-    keep_settings(a.out, {"pairs": sha256(texts.encode("utf-8", "surrogatepass")).hexdigest()})
+    keep_settings(a.out, {"pairs": pairs.fingerprint()})
     decisions = list(decide(pairs.labels))
     with atomic_write(a.out / FILE) as unfinished, unfinished.open("wb") as out:
         for label, (reason, detail) in zip(pairs.labels, decisions, strict=True):

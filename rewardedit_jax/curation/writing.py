@@ -1,12 +1,11 @@
 """The kept edits as a prepared data set: prepared records byte for byte, others with their images as they are."""
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 from absl import logging
 
-from rewardedit_jax.data.encoded import Stored
+from rewardedit_jax.data.encoded import Stored, digest_texts
 from rewardedit_jax.data.prepared import EDIT_FEATURES, Prepared, edit_row
 from rewardedit_jax.data.preparing import BAD_FILE, SPLIT, Preparation
 from rewardedit_jax.data.shards import PER_SHARD, BadInput, ShardSet, StoredRow
@@ -25,7 +24,7 @@ def write_kept(records: Stored, kept: Sequence[int], folder: Path, per_shard: in
     is_prepared = isinstance(records, Prepared)
     name = records.info.name if is_prepared else "edits"
     keys = records.keys()
-    chosen = sha256("\n".join(keys[number] for number in kept).encode("utf-8", "surrogatepass")).hexdigest()
+    chosen = digest_texts(keys[number] for number in kept)
     shards = ShardSet(folder, f"{name}-{SPLIT}", len(kept), per_shard)
     plan = {"dataset": name, "kept": chosen}
 

@@ -8,6 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,10 @@ class Stored(ABC):
     def fingerprint_texts(self) -> Iterable[str]:
         """Texts that differ between this and another source: the keys, and what else is known without the images."""
         return self.keys()
+
+    def fingerprint(self) -> str:
+        """The digest of `fingerprint_texts` and `faults`: another one means other data."""
+        return digest_texts(chain(self.fingerprint_texts(), self.faults))
 
 
 # Edits.
@@ -164,5 +169,13 @@ def _decoded(images: Sequence[bytes], names: Sequence[str]) -> list[UInt8[np.nda
 
 
 def digest(data: bytes) -> str:
-    """SHA-256 of an encoded image, hexadecimal."""
+    """SHA-256 of a file, such as an encoded image, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def digest_texts(texts: Iterable[str]) -> str:
+    """SHA-256 of texts in their order, such as the keys of records, hexadecimal."""
+    found = hashlib.sha256()
+    for text in texts:
+        found.update(text.encode("utf-8", "surrogatepass") + b"\n")
+    return found.hexdigest()

@@ -1,10 +1,8 @@
 """Preparation of a data set: from the records of a source to a folder that `prepared` and TFDS read."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -102,7 +100,7 @@ def prepare_records(
             raise BadRecords(faults[number - count])
         return kind.row(source.encoded(number))
 
-    plan = {**(origin or {}), "dataset": name, "records": _fingerprint(chain(source.fingerprint_texts(), faults))}
+    plan = {**(origin or {}), "dataset": name, "records": source.fingerprint()}
     shards = ShardSet(folder, f"{name}-{SPLIT}", count + len(faults), per_shard)
     return Preparation(shards, SPLIT, kind.features, row, plan, description)
 
@@ -113,13 +111,6 @@ def _check_folder(folder: Path, name: str) -> None:
     if others := sorted(file.name for file in folder.glob("*.plan.json") if file.name != ours):
         other = others[0].removesuffix(".plan.json")
         raise ValueError(f"{folder} has the data set {other}, asked for is {name}-{SPLIT}: give another folder.")
-
-
-def _fingerprint(texts: Iterable[str]) -> str:
-    found = sha256()
-    for text in texts:
-        found.update(text.encode("utf-8", "surrogatepass") + b"\n")
-    return found.hexdigest()
 
 
 def merge(kind: Kind, folder: Path, parts: Sequence[Path], name: str, description: str) -> list[BadInput]:
