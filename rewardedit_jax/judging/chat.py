@@ -1,22 +1,17 @@
 """Requests and responses in the form of OpenAI's chat completions, which other endpoints and the batch form share."""
 
+from itertools import chain
 from typing import Any
 
 import msgspec
 
-from rewardedit_jax.judging.answers import REFUSAL_FINISH
+from rewardedit_jax.judging.answers import REFUSAL_FINISH, AnswerForm
 from rewardedit_jax.judging.questions import EDITED_FIRST, Question
+from rewardedit_jax.judging.rubrics import EDITED, SOURCE, Rubric
 from rewardedit_jax.judging.store import Answer
 
 # Each image has a name before it, so that the rubric holds for both orders.
-_LABELS = ("Source (before the edit):", "Edited image (after the edit):")
-# No bounds of the score: some endpoints refuse them in a strict schema, and the reader of answers checks them.
-_SCHEMA = {
-    "type": "object",
-    "properties": {"score": {"type": "number"}, "feedback": {"type": "string"}},
-    "required": ["score", "feedback"],
-    "additionalProperties": False,
-}
+_LABELS = {SOURCE: "Source (before the edit):", EDITED: "Edited image (after the edit):"}
 # Parameters that an endpoint may refuse, and words by which its message names them. The answers are read as strictly
 # without them.
 OPTIONAL = {
@@ -27,18 +22,20 @@ OPTIONAL = {
 }
 
 
-def chat_request(question: Question, text: str, images: tuple[str, str], max_tokens: int) -> dict[str, Any]:
-    """The body of a request: the rubric, then both images, each after a line that names it.
+def chat_request(
+    question: Question, rubric: Rubric, instruction: str, images: tuple[str, str], max_tokens: int
+) -> dict[str, Any]:
+    """The body of a request: the rubric, then the images that it shows, each after a line that names it.
 
     Args:
-      text: the rubric about the instruction.
       images: `data:` URLs of the source and the edited image.
     """
-    parts = [[{"type": "text", "text": label}, _image(url)] for label, url in zip(_LABELS, images, strict=True)]
+    urls = dict(zip((SOURCE, EDITED), images, strict=True))
+    parts = [[{"type": "text", "text": _LABELS[name]}, _image(urls[name])] for name in rubric.shows]
     if question.order == EDITED_FIRST:
         parts.reverse()
-    content = [{"type": "text", "text": text}, *parts[0], *parts[1]]
-    schema = {"name": "judgement", "strict": True, "schema": _SCHEMA}
+    content = [{"type": "text", "text": rubric.about(instruction)}, *chain.from_iterable(parts)]
+    schema = {"name": "judgement", "strict": True, "schema": _schema(rubric.form)}
     return {
         "model": question.model,
         "messages": [{"role": "user", "content": content}],
@@ -48,6 +45,18 @@ def chat_request(question: Question, text: str, images: tuple[str, str], max_tok
         "seed": question.repetition,
         "response_format": {"type": "json_schema", "json_schema": schema},
     }
+
+
+def _schema(form: AnswerForm) -> dict[str, Any]:
+    # No bounds of the score: some endpoints refuse them in a strict schema, and the reader of answers checks them.
+    score = {"type": "number"}
+    types = {
+        "score": score if form.scores == 1 else {"type": "array", "items": score},
+        form.text: {"type": "string"},
+        form.yes_no: {"type": "string", "enum": ["yes", "no"]},
+    }
+    properties = {key: types[key] for key in form.keys}
+    return {"type": "object", "properties": properties, "required": [*form.keys], "additionalProperties": False}
 
 
 def without(body: dict[str, Any], refused: set[str]) -> dict[str, Any]:

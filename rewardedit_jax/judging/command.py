@@ -2,7 +2,8 @@
 
 import argparse
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from rewardedit_jax.judging.images import FORMATS, ImageSettings
 from rewardedit_jax.judging.judges import Judge, ScorerJudge, stored_questions
 from rewardedit_jax.judging.labelling import ask, summarize, write_labels
 from rewardedit_jax.judging.plan import Plan
-from rewardedit_jax.judging.rubrics import SHIPPED, read_rubrics
+from rewardedit_jax.judging.questions import Question
+from rewardedit_jax.judging.rubrics import OF_PERSPECTIVES, SHIPPED, Rubric, read_rubrics
 from rewardedit_jax.judging.store import Store
 from rewardedit_jax.judging.transport import OPENAI, Endpoint
 
@@ -31,14 +33,14 @@ def add_data_arguments(p: ArgumentParser) -> None:
     """What is judged, and where answers are stored."""
     p.add_argument("--data", required=True, help="folder of a prepared data set, or a .json or .jsonl list of triplets")
     p.add_argument("--store", required=True, type=local_path, metavar="FILE", help="SQLite file of all answers")
-    p.add_argument("--shard", type=_shard, metavar="I/N", help="every N-th edit, for the I-th of N machines")
+    p.add_argument("--shard", type=shard, metavar="I/N", help="every N-th edit, for the I-th of N machines")
     add_allow_outside(p)
 
 
-def add_question_arguments(p: ArgumentParser) -> None:
+def add_question_arguments(p: ArgumentParser, asked: Sequence[Rubric] = OF_PERSPECTIVES) -> None:
     """What is asked: each of these is part of the key of an answer."""
-    p.add_argument("--model", help="name of the model, or directory of the scorer")
-    p.add_argument("--rubrics", type=Path, metavar="DIR", help="folder with following.txt, preserving.txt, quality.txt")
+    files = ", ".join(f"{rubric.measure}.txt" for rubric in asked)
+    p.add_argument("--rubrics", type=Path, metavar="DIR", help=f"folder with {files} (default: those that ship)")
     default = ImageSettings()
     p.add_argument("--image-format", choices=FORMATS, help=f"of images as they are sent (default: {default.format})")
     p.add_argument("--image-side", type=_least_1, help=f"longest side in pixels (default: {default.side})")
@@ -52,10 +54,23 @@ def add_label_arguments(p: ArgumentParser, judges: Mapping[str, MakeJudge]) -> N
     """The arguments of a labelling run."""
     add_data_arguments(p)
     p.add_argument("--judge", required=True, choices=[*judges, REPLAY])
+    add_model_argument(p)
     add_question_arguments(p)
     p.add_argument("--out", type=local_path, metavar="FILE", help="labels, one JSON object per edit; default: none")
     p.add_argument("--compare", type=local_path, metavar="STORE", help="print what changed from the answers there")
     p.add_argument("--compare-model", metavar="NAME", help="the model to compare with, if that store has several")
+    add_endpoint_arguments(p)
+    p.add_argument("--base", help="base model of a published scorer, for its tokenizer")
+    add_skip_bad(p, "items without an answer")
+
+
+def add_model_argument(p: ArgumentParser, name: str = "--model") -> None:
+    """The model of the judge."""
+    p.add_argument(name, help="name of the judge's model, or directory of the scorer")
+
+
+def add_endpoint_arguments(p: ArgumentParser) -> None:
+    """How answers are asked for, which they do not depend on."""
     p.add_argument("--ask-again", action="store_true", help="ask again where an answer was refused or unreadable")
     p.add_argument("--base-url", default=OPENAI, help="of an OpenAI-compatible endpoint (default: %(default)s)")
     p.add_argument("--concurrency", type=_least_1, default=32, help="requests at a time (default: %(default)s)")
@@ -64,13 +79,12 @@ def add_label_arguments(p: ArgumentParser, judges: Mapping[str, MakeJudge]) -> N
     p.add_argument("--price-in", type=_positive, metavar="PRICE", help="of a million prompt tokens")
     p.add_argument("--price-out", type=_positive, metavar="PRICE", help="of a million completion tokens")
     p.add_argument("--budget", type=_positive, metavar="MONEY", help="stop before all answers together cost more")
-    p.add_argument("--base", help="base model of a published scorer, for its tokenizer")
-    add_skip_bad(p, "items without an answer")
 
 
 def add_batch_arguments(p: ArgumentParser) -> None:
     """The arguments of both directions of the batch form."""
     add_data_arguments(p)
+    add_model_argument(p)
     add_question_arguments(p)
     action = p.add_mutually_exclusive_group(required=True)
     action.add_argument("--write", type=local_path, metavar="DIR", help="folder for request files, to be uploaded")
@@ -94,19 +108,29 @@ def label(a: Namespace, judges: Mapping[str, MakeJudge], report: Callable[[Names
         raise ValueError(f"--out {a.out} cannot be written: {fault}.")
     data = open_edits(a.data, allow_outside=a.allow_outside)
     judge = None if a.judge == REPLAY else judges[a.judge](a, data)
-    with Store(a.store, create=judge is not None) as store:
-        questions = _stored(a, store) if judge is None else judge.questions(a.repeat or 1, a.swap)
-        plan = Plan.make(data, questions, a.shard and a.shard.of(range(len(data))))
-        if isinstance(judge, EndpointJudge) and a.budget is not None:
-            judge.budget.spent = prices(a).total(store.usage(questions))
-        if judge is not None:
-            ask(plan, judge, store, a.ask_again)
+    with answered_plan(a, judge, data) as (plan, store):
         summary = write_labels(plan, store, a.out) if a.out else summarize(plan, store)
         print(summary.to_text())
         if isinstance(judge, EndpointJudge):
             print(_used(a, store, plan))
         report(a, plan, store)
     report_bad(summary.first, plan.items, "items have no answer", a.skip_bad, summary.failed)
+
+
+@contextmanager
+def answered_plan(
+    a: Namespace, judge: Judge | None, data: StoredEdits, asked: Sequence[Rubric] = OF_PERSPECTIVES
+) -> Iterator[tuple[Plan, Store]]:
+    """The plan of a run and the open store, after the judge has answered what the store lacked; None: a replay."""
+    forms = {rubric.measure: rubric.form for rubric in asked}
+    with Store(a.store, create=judge is not None) as store:
+        questions = _stored(a, store, asked) if judge is None else judge.questions(a.repeat or 1, a.swap)
+        plan = Plan.make(data, questions, a.shard and a.shard.of(range(len(data))), forms)
+        if isinstance(judge, EndpointJudge) and a.budget is not None:
+            judge.budget.spent = prices(a).total(store.usage(questions))
+        if judge is not None:
+            ask(plan, judge, store, a.ask_again)
+        yield plan, store
 
 
 def batch(a: Namespace) -> None:
@@ -131,13 +155,16 @@ def merge(a: Namespace) -> None:
             print(f"{part}: {found.new} new answers, {found.same} known, {found.conflicts} in conflict (left out).")
 
 
-def endpoint_judge(a: Namespace, data: StoredEdits) -> EndpointJudge:
+def endpoint_judge(
+    a: Namespace, data: StoredEdits, asked: Sequence[Rubric] = OF_PERSPECTIVES, shipped: Path = SHIPPED
+) -> EndpointJudge:
+    """The endpoint of the arguments, which is asked the rubrics of `--rubrics`, else those of the folder `shipped`."""
     if not a.model:
         raise ValueError("--judge openai needs --model NAME, the name that the endpoint is asked for.")
     given = {name: getattr(a, name) for name in ("base_url", "concurrency", "timeout", "retries") if hasattr(a, name)}
     endpoint = Endpoint(a.model, max_tokens=a.max_tokens, **given)
     budget = Budget(prices(a), getattr(a, "budget", None), a.max_tokens)
-    return EndpointJudge(endpoint, read_rubrics(a.rubrics or SHIPPED), image_settings(a), budget)
+    return EndpointJudge(endpoint, read_rubrics(a.rubrics or shipped, asked), image_settings(a), budget)
 
 
 def scorer_judge(a: Namespace, data: StoredEdits) -> ScorerJudge:
@@ -156,13 +183,17 @@ def prices(a: Namespace) -> Prices | None:
 
 def image_settings(a: Namespace) -> ImageSettings:
     named = {"format": a.image_format, "side": a.image_side, "quality": a.image_quality}
+    named["sizes"] = getattr(a, "image_sizes", None)  # of benchmarks that offer several
     return ImageSettings(**{name: value for name, value in named.items() if value is not None})
 
 
-def _stored(a: Namespace, store: Store) -> list:
-    rubrics = None if a.rubrics is None else [rubric.digest for rubric in read_rubrics(a.rubrics).values()]
-    is_given = any((a.image_format, a.image_side, a.image_quality))
-    return stored_questions(store, a.model, rubrics, image_settings(a).name if is_given else None, a.repeat)
+def _stored(a: Namespace, store: Store, asked: Sequence[Rubric]) -> list[Question]:
+    read = [] if a.rubrics is None else read_rubrics(a.rubrics, asked).values()
+    # Under its text alone too: labels of launch/label.py answer a benchmark that asks for the same measures.
+    rubrics = [digest for rubric in read for digest in (rubric.digest, rubric.text_digest)] or None
+    is_given = any((a.image_format, a.image_side, a.image_quality, getattr(a, "image_sizes", None)))
+    images = image_settings(a).name if is_given else None
+    return stored_questions(store, a.model, rubrics, images, a.repeat, [rubric.measure for rubric in asked])
 
 
 def _used(a: Namespace, store: Store, plan: Plan) -> str:
@@ -174,7 +205,8 @@ def _used(a: Namespace, store: Store, plan: Plan) -> str:
     return f"{text}, cost {charged.total(usage):.4f}." if charged else f"{text}."
 
 
-def _shard(text: str) -> Shard:
+def shard(text: str) -> Shard:
+    """An argparse type."""
     try:
         return Shard.parse(text)
     except ValueError as error:

@@ -39,7 +39,7 @@ class EndpointJudge:
     """A vision-language model behind an endpoint."""
 
     endpoint: Endpoint
-    rubrics: Mapping[str, Rubric]  # by perspective
+    rubrics: Mapping[str, Rubric]  # by measure
     images: ImageSettings
     budget: Budget
 
@@ -64,8 +64,8 @@ class EndpointJudge:
             if isinstance(urls, NoVerdict):
                 yield request, urls
                 continue
-            text = self.rubrics[request.question.perspective].about(request.edit.instruction)
-            yield request, chat_request(request.question, text, urls, self.endpoint.max_tokens)
+            question, rubric = request.question, self.rubrics[request.question.perspective]
+            yield request, chat_request(question, rubric, request.edit.instruction, urls, self.endpoint.max_tokens)
 
     def _urls(self, request: Request) -> tuple[str, str] | NoVerdict:
         try:

@@ -56,6 +56,7 @@ def stored_questions(
     rubrics: Sequence[str] | None = None,
     images: str | None = None,
     repeat: int | None = None,
+    measures: Sequence[str] = PERSPECTIVES,
 ) -> list[Question]:
     """The questions whose stored answers a replay takes: all of one judge, model, set of rubrics and image settings.
 
@@ -63,11 +64,13 @@ def stored_questions(
       model, rubrics, images: take those of this model, these rubrics (hashes), these settings (`ImageSettings.name`);
         None: of the only ones in the store.
       repeat: take the first repetitions only; None: all.
+      measures: take the questions about these, in this order.
     Raises:
       ValueError: the store has no such answers, or those of several models, rubrics or image settings.
     """
     found = store.questions()
-    chosen = [q for q in found if model in (None, q.model) and images in (None, q.images)]
+    chosen = [q for q in found if q.perspective in measures]
+    chosen = [q for q in chosen if model in (None, q.model) and images in (None, q.images)]
     chosen = [q for q in chosen if rubrics is None or q.rubric in rubrics]
     if not chosen:
         raise ValueError(_describe(f"{store.path} has no answers that were asked for so, but", found))
@@ -77,12 +80,8 @@ def stored_questions(
             _describe(f"{store.path} has several sets of answers: choose by --model and --rubrics.", chosen)
         )
     wanted = [question for question in chosen if repeat is None or question.repetition < repeat]
-    return sorted(wanted, key=_asking_order)
-
-
-def _asking_order(question: Question) -> tuple[int, int, int]:
-    """Questions about one edit are asked by perspective, first with the source first, by repetition."""
-    return PERSPECTIVES.index(question.perspective), ORDERS.index(question.order), question.repetition
+    # Questions about one edit are asked by measure, first with the source first, by repetition.
+    return sorted(wanted, key=lambda q: (measures.index(q.perspective), ORDERS.index(q.order), q.repetition))
 
 
 def _describe(heading: str, questions: Sequence[Question]) -> str:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from rewardedit_jax.data import json_files
 from rewardedit_jax.data.output_files import atomic_write
-from rewardedit_jax.judging.answers import NoVerdict, Verdict, read_answer
+from rewardedit_jax.judging.answers import NoVerdict, Verdict
 from rewardedit_jax.judging.judges import Judge, Request
 from rewardedit_jax.judging.plan import Plan
 from rewardedit_jax.judging.questions import Question
@@ -39,7 +39,7 @@ def ask(plan: Plan, judge: Judge, store: Store, ask_again: bool = False) -> None
         def keep(request: Request, outcome: Answer | NoVerdict) -> None:
             if isinstance(outcome, Answer):
                 store.add_answer(request.key, request.edit, outcome)
-                outcome = read_answer(outcome.text, outcome.finish)
+                outcome = plan.read(request.question, outcome)
             else:
                 store.add_failure(request.key, outcome, datetime.now(UTC).isoformat(timespec="seconds"))
             counts["answered" if isinstance(outcome, Verdict) else outcome.reason] += 1

@@ -1,12 +1,12 @@
 """What a run has to ask: the questions about each edit, and which of their answers the store lacks."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
 from rewardedit_jax.data.encoded import StoredEdits, digest
-from rewardedit_jax.judging.answers import NoVerdict, Verdict, read_answer
+from rewardedit_jax.judging.answers import DEFAULT_FORM, AnswerForm, NoVerdict, Verdict, read_answer
 from rewardedit_jax.judging.judges import UNREADABLE_IMAGE, Request
 from rewardedit_jax.judging.questions import EditId, Question
 from rewardedit_jax.judging.store import Answer, Store
@@ -23,9 +23,16 @@ class Plan:
     questions: Sequence[Question]
     indices: Sequence[int]  # of the edits to judge
     digests: Sequence[bytes | NoVerdict]  # `EditId.digest` of each of them, or why the edit cannot be read
+    forms: Mapping[str, AnswerForm] = field(default_factory=dict)  # of answers, by measure; others have the default
 
     @classmethod
-    def make(cls, data: StoredEdits, questions: Sequence[Question], indices: Sequence[int] | None = None) -> "Plan":
+    def make(
+        cls,
+        data: StoredEdits,
+        questions: Sequence[Question],
+        indices: Sequence[int] | None = None,
+        forms: Mapping[str, AnswerForm] | None = None,
+    ) -> "Plan":
         """Reads the digests of all images, from the index of a prepared data set or from the image files."""
         indices = range(len(data)) if indices is None else indices
         found: list[bytes | NoVerdict] = []
@@ -35,7 +42,7 @@ class Plan:
             for identity in data.identities(chunk):
                 failed = isinstance(identity, ValueError)
                 found.append(NoVerdict(UNREADABLE_IMAGE, str(identity)) if failed else EditId(*identity).digest)
-        return cls(data, questions, indices, found)
+        return cls(data, questions, indices, found, forms or {})
 
     @property
     def items(self) -> int:
@@ -55,7 +62,14 @@ class Plan:
                 if isinstance(edit, NoVerdict):
                     yield names[index], [edit] * len(self.questions)
                 else:
-                    yield names[index], [_read(replies.get(key)) for key in self.keys(edit)]
+                    keys = zip(self.questions, self.keys(edit), strict=True)
+                    yield names[index], [self.read(question, replies.get(key)) for question, key in keys]
+
+    def read(self, question: Question, reply: Answer | NoVerdict | None) -> Verdict | NoVerdict:
+        """What a reply of the store to a question says."""
+        if isinstance(reply, Answer):
+            return read_answer(reply.text, reply.finish, self.forms.get(question.perspective, DEFAULT_FORM))
+        return reply or NoVerdict(NOT_ASKED)
 
     def due(self, store: Store, ask_again: bool = False) -> "Due":
         """What the store lacks. With `ask_again` also what has an answer without a verdict."""
@@ -65,9 +79,18 @@ class Plan:
         for question in self.questions:
             answered = store.answered(question)
             if ask_again:
-                answered -= _without_verdict(store, question, answered)
+                answered -= self._without_verdict(store, question, answered)
             flags.append(bytes(first.get(d) == n and d not in answered for n, d in enumerate(self.digests)))
         return Due(self, flags)
+
+    def _without_verdict(self, store: Store, question: Question, edits: set[bytes]) -> set[bytes]:
+        keys = [question.id + edit for edit in sorted(edits)]
+        replies = (store.replies(keys[i : i + _CHUNK]).items() for i in range(0, len(keys), _CHUNK))
+        failed = (key for found in replies for key, reply in found if not self._is_read(question, reply))
+        return {key[len(question.id) :] for key in failed}
+
+    def _is_read(self, question: Question, reply: Answer | NoVerdict) -> bool:
+        return isinstance(self.read(question, reply), Verdict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,19 +117,6 @@ class Due:
             for question, is_due in zip(plan.questions, due, strict=True):
                 if is_due:
                     yield Request(question, edit, plan.indices[n], stored)
-
-
-def _read(reply: Answer | NoVerdict | None) -> Verdict | NoVerdict:
-    if isinstance(reply, Answer):
-        return read_answer(reply.text, reply.finish)
-    return reply or NoVerdict(NOT_ASKED)
-
-
-def _without_verdict(store: Store, question: Question, edits: set[bytes]) -> set[bytes]:
-    keys = [question.id + edit for edit in sorted(edits)]
-    chunks = (store.replies(keys[i : i + _CHUNK]) for i in range(0, len(keys), _CHUNK))
-    failed = (key for found in chunks for key, reply in found.items() if isinstance(_read(reply), NoVerdict))
-    return {key[len(question.id) :] for key in failed}
 
 
 def _chunks(items: Sequence) -> list[Sequence]:

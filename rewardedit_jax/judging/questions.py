@@ -12,8 +12,6 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from rewardedit_jax.reward import PERSPECTIVES
-
 SOURCE_FIRST, EDITED_FIRST = ORDERS = ("source first", "edited first")
 # Part of every question. It changes with what a message has besides the fields below: image labels, the answer's form.
 _FORM = 1
@@ -26,7 +24,7 @@ class Question:
 
     judge: str  # "openai", "scorer", "oracle"
     model: str  # the name that the endpoint is asked for, or the fingerprint of a scorer
-    perspective: str  # one of PERSPECTIVES
+    perspective: str  # one of PERSPECTIVES, or another measure of a benchmark
     rubric: str  # hash of the rubric's text; "" for judges without one
     images: str  # how images are sent, `ImageSettings.name`; "" for judges that read them as stored
     order: str  # one of ORDERS: which image comes first
@@ -60,15 +58,15 @@ def edit_of(key: bytes) -> bytes:
 def ask_each(
     judge: str, model: str, rubrics: Mapping[str, str], images: str = "", repeat: int = 1, swap: bool = False
 ) -> list[Question]:
-    """The questions about one edit: for each perspective the repetitions, then with `swap` the other order of images.
+    """The questions about one edit: for each measure the repetitions, then with `swap` the other order of images.
 
     Args:
-      rubrics: hash by perspective.
+      rubrics: hash by measure, in the order in which they are asked.
       repeat: number of repetitions with the source first.
     """
     forms: Sequence[tuple[str, int]] = [(SOURCE_FIRST, i) for i in range(repeat)]
     forms = [*forms, (EDITED_FIRST, 0)] if swap else forms
-    return [Question(judge, model, name, rubrics[name], images, *form) for name in PERSPECTIVES for form in forms]
+    return [Question(judge, model, name, rubric, images, *form) for name, rubric in rubrics.items() for form in forms]
 
 
 def _digest(text: str, size: int) -> bytes:
