@@ -1,16 +1,14 @@
 """Measure a model, or a judge, on a benchmark.
 
+  python launch/evaluate.py real_edit --data DIR --model runs/reward --judge replay --store FILE --json out.json
   python launch/evaluate.py shapes --model runs/reward --output runs/reward/evaluation
   python launch/evaluate.py shapes_scorer --model runs/scorer --json out.json --curve reliability.png
-  python launch/evaluate.py shapes_scorers --arm ties runs/a0 runs/a1 --arm "strict only" runs/b0 runs/b1
   python launch/evaluate.py genai_bench --answers genai_bench/gpt4o/pairwise.json --json out.json
-  python launch/evaluate.py aurora --model runs/scorer --points valid_aurora_human_ratings_pointwise.json
   python launch/evaluate.py imagenhub --ratings imagenhub --answers viescore/gpt4o_0shot --json out.json
-  python launch/evaluate.py editreward_bench --model runs/scorer --groups data/EditReward-Bench
 
-shapes: edits of held-out scenes of the shapes world, scored by the oracle judge. A model that takes rewards is asked
-for 5, 3 and 0, and on the first 64 scenes for six rewards more. DIR/result.json gets every score, DIR/pictures.npz the
-pictures of 5, 3 and 0.
+real_edit: an editor makes the edits of a public benchmark, and a judge answers questions about each of them.
+shapes: edits of held-out scenes of the shapes world, scored by the oracle judge, under several rewards if the model
+takes any. DIR/result.json gets every score, DIR/pictures.npz the pictures of 5, 3 and 0.
 shapes_questions: the same for instructions in forms that training lacks, such as quantifiers; DIR gets a picture too.
 shapes_scorer: a scorer's order of held-out edits of the shapes world, beside chance and a baseline, and whether its
 stated probabilities come true; shapes_scorers: several in one table, each trained with one seed or more.
@@ -22,6 +20,7 @@ import argparse
 
 from rewardedit_jax.command_line import complain_clearly, local_path, png_file, set_up_command, whole_number
 from rewardedit_jax.evaluation.charts import require_matplotlib, save_report
+from rewardedit_jax.evaluation.editing_benchmarks.command import add_editing_benchmarks
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
 from rewardedit_jax.shapes.question_benchmark import add_question_benchmark
@@ -40,6 +39,7 @@ def parse() -> argparse.Namespace:
             parser.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
             parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
             parser.add_argument("--seed", type=whole_number, default=0, help="seed of the bootstrap (default: 0)")
+    add_editing_benchmarks(benchmarks)
     return p.parse_args()
 
 

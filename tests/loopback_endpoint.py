@@ -67,7 +67,7 @@ def response(word: str, item: str, headers: dict[str, str], body: dict) -> tuple
 
 class Server:
     def __init__(self, folder: Path):
-        self.folder, self.attempts = folder, Counter()
+        self.folder, self.attempts, self.numbers = folder, Counter(), {}
         self.behaviour = json.loads((folder / "behaviour.json").read_text())
         self.log = (folder / "requests.jsonl").open("a")
 
@@ -94,10 +94,20 @@ class Server:
         finally:
             writer.close()
 
+    async def number(self, text: str, image: dict) -> str:
+        """The number of the edit; of a question without an instruction, that of another one about the same image."""
+        if found := re.search(r"edit (\d+)", text):
+            self.numbers[str(image)] = found[1]
+        for _ in range(500):
+            if str(image) in self.numbers:
+                break
+            await asyncio.sleep(0.01)
+        return self.numbers[str(image)]
+
     async def answer(self, headers: dict[str, str], body: dict, writer: asyncio.StreamWriter) -> bool:
         text = body["messages"][0]["content"][0]["text"]
         labels = [part["text"] for part in body["messages"][0]["content"][1:] if part["type"] == "text"]
-        number = re.search(r"edit (\d+)", text)[1]
+        number = await self.number(text, body["messages"][0]["content"][labels[0].startswith("Source") * 2 + 2])
         item = f"{number} {next(name for words, name in PERSPECTIVES.items() if words in text)}"
         words = self.behaviour.get(item, [self.behaviour.get("default", "ok")])
         word = words[min(self.attempts[item], len(words) - 1)]

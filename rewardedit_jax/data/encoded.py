@@ -140,6 +140,16 @@ class StoredPreferences(Stored):
 # Requests.
 
 
+@dataclass(frozen=True)
+class RequestLabel:
+    """A request without its image."""
+
+    key: str  # unique within its source
+    instruction: str
+    edit_type: str  # as the benchmark names it
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # further JSON values
+
+
 @dataclass(frozen=True, eq=False)
 class EncodedRequest:
     """What a benchmark asks an editor for: an instruction and a source image, as an encoded file."""
@@ -162,6 +172,10 @@ class StoredRequests(Stored):
 
     @abstractmethod
     def encoded(self, index: int) -> EncodedRequest: ...
+
+    @abstractmethod
+    def labels(self) -> Sequence[RequestLabel]:
+        """All requests without their images, in order; no image is read."""
 
 
 def _decoded(images: Sequence[bytes], names: Sequence[str]) -> list[UInt8[np.ndarray, "h w 3"]]:

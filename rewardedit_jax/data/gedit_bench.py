@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from rewardedit_jax.data.arrow import ArrowRows
-from rewardedit_jax.data.encoded import EncodedRequest, StoredRequests
+from rewardedit_jax.data.encoded import EncodedRequest, RequestLabel, StoredRequests
 from rewardedit_jax.data.json_files import validate
 from rewardedit_jax.data.parquet import ParquetRows, embedded_bytes
 from rewardedit_jax.data.records import Instruction, raise_or_log
@@ -58,12 +58,19 @@ class GEditBench(StoredRequests):
     def fingerprint_texts(self) -> list[str]:
         return [str(entry.value) for entry in self._entries]
 
+    def labels(self) -> list[RequestLabel]:
+        rows = (entry.value for entry in self._entries)
+        return [RequestLabel(_key(row), row.instruction, row.task_type, _extra(row)) for row in rows]
+
     def encoded(self, index: int) -> EncodedRequest:
         number, place, row = self._entries[index]
         name = f"{_IMAGE} of {place}"
         image = embedded_bytes(self._rows[number][_IMAGE], name)
-        extra: dict[str, Any] = {"language": row.instruction_language, "intersection": row.Intersection_exist}
-        return EncodedRequest(_key(row), row.instruction, image, row.task_type, extra, name)
+        return EncodedRequest(_key(row), row.instruction, image, row.task_type, _extra(row), name)
+
+
+def _extra(row: _Row) -> dict[str, Any]:
+    return {"language": row.instruction_language, "intersection": row.Intersection_exist}
 
 
 def _key(row: _Row) -> str:

@@ -1,8 +1,10 @@
 """Requests of editing benchmarks in a prepared data set: their fields, how they are stored, and their reader."""
 
+import json
+
 import tensorflow_datasets as tfds
 
-from rewardedit_jax.data.encoded import EncodedRequest, StoredRequests, digest
+from rewardedit_jax.data.encoded import EncodedRequest, RequestLabel, StoredRequests, digest
 from rewardedit_jax.data.prepared import IMAGE, TEXT, Prepared, serialize, to_json
 from rewardedit_jax.data.shards import StoredRow
 
@@ -22,6 +24,10 @@ class PreparedRequests(Prepared, StoredRequests):
         row = self._read(index)
         name = f"source of {row['key']} ({self.folder})"
         return EncodedRequest(*(row[name] for name in self.needed), self._extra(row), name)
+
+    def labels(self) -> list[RequestLabel]:
+        columns = (self.index[name].to_pylist() for name in ("key", "instruction", "edit_type", "extra"))
+        return [RequestLabel(*texts, json.loads(extra)) for *texts, extra in zip(*columns, strict=True)]
 
     def edit_types(self) -> list[str]:
         """The types of all requests."""

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from rewardedit_jax.data.encoded import EncodedRequest, StoredRequests
+from rewardedit_jax.data.encoded import EncodedRequest, RequestLabel, StoredRequests
 from rewardedit_jax.data.images import image_bytes
 from rewardedit_jax.data.json_files import convert, read_json, validate
 from rewardedit_jax.data.paths import inside
@@ -50,6 +50,9 @@ class RealEdit(StoredRequests):
 
     def fingerprint_texts(self) -> list[str]:
         return [f"{entry.name}: {entry.value}" for entry in self._requests]
+
+    def labels(self) -> list[RequestLabel]:
+        return [RequestLabel(entry.name, *entry.value[1:]) for entry in self._requests]
 
     def encoded(self, index: int) -> EncodedRequest:
         _, key, (photograph, instruction, edit_type) = self._requests[index]

@@ -22,7 +22,7 @@ from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.data.runs import Failed, NonFiniteResults
 from rewardedit_jax.editing.requests import EditRequest, in_batches, make_requests, prepare_image
 from rewardedit_jax.editing.sampling import EditInputs, StartingNoise, edit_batch
-from rewardedit_jax.params import Params
+from rewardedit_jax.params import Params, fingerprint
 from rewardedit_jax.reward import Reward
 from rewardedit_jax.weights.pretrained import default_dtype
 
@@ -73,6 +73,11 @@ class Editor:
     def has_reward(self) -> bool:
         """Whether the editor is reward-conditioned."""
         return self.base.has_reward
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits that differ for editors whose weights, noise process or precision differ."""
+        return fingerprint(self.params, self.base.name, repr(self.base.process), jnp.dtype(self.base.dtype).name)
 
     def requested(self, reward: Asked) -> Reward | None:
         """The reward that an argument of `edit` stands for: "best" is 5/5/5, and nothing without reward modules."""

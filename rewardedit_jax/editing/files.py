@@ -22,11 +22,11 @@ from rewardedit_jax.data.records import Instruction, Score
 from rewardedit_jax.data.runs import Failed, NonFiniteResults, Shard, read_list
 from rewardedit_jax.editing.editor import BEST, Asked, Editor
 from rewardedit_jax.editing.requests import in_batches
+from rewardedit_jax.editing.settings import SCORES
 from rewardedit_jax.listing import list_lines
 from rewardedit_jax.reward import Reward
 
 METADATA = "rewardedit_jax"  # the text chunk of an output PNG that holds its settings as JSON
-SCORES = {"nargs": 3, "type": float, "metavar": ("FOLLOWING", "PRESERVING", "QUALITY")}  # of an argument
 
 
 class _Line(msgspec.Struct):
@@ -48,6 +48,7 @@ class EditJob:
     reward: Asked
     output: Path
     seed: int
+    name: str = ""  # of the image in the settings of the PNG; "": its path
 
 
 def add_list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,13 +168,22 @@ def _check(jobs: Sequence[EditJob]) -> tuple[list[EditJob], list[str]]:
 
 
 def edit_to_files(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, Any], batch_size: int) -> list[str]:
+    """`make_edits`, with a sentence for each edit that failed."""
+    failed = make_edits(editor, jobs, settings, batch_size)
+    # Errors of reading name the file already.
+    named = ((str(job.image), failure.reason) for job, failure in failed.items())
+    return [reason if image in reason else f"{image}: {reason}" for image, reason in named]
+
+
+def make_edits(
+    editor: Editor, jobs: Sequence[EditJob], settings: dict[str, Any], batch_size: int
+) -> dict[EditJob, Failed]:
     """Make the edits whose output files do not exist, and write them as PNGs with their settings.
 
     Args:
       settings: further arguments of `Editor.edit`, including `resolution`; also written into the PNGs.
     Returns:
-      A sentence for each image that cannot be read, is too large or narrow, or whose edit is not finite. The others are
-      edited.
+      The edits whose image cannot be read, is too large or narrow, or whose result is not finite. The others are made.
     """
     # Outputs are written atomically, so a file that exists is complete.
     due = [job for job in jobs if not job.output.exists()]
@@ -195,9 +205,7 @@ def edit_to_files(editor: Editor, jobs: Sequence[EditJob], settings: dict[str, A
         for batch in in_batches(prepared(), lambda job_and_image: job_and_image[1].size, batch_size):
             failed |= _edit(editor, batch, settings, batch_size)
             progress.update(len(dict(batch)))
-    # Errors of reading name the file already.
-    named = ((str(job.image), failure.reason) for job, failure in failed.items())
-    return [reason if image in reason else f"{image}: {reason}" for image, reason in named]
+    return failed
 
 
 def _edit(
@@ -224,7 +232,8 @@ def _edit(
 
 
 def _write(picture: Image.Image, job: EditJob, reward: Reward | None, settings: dict[str, Any]) -> None:
-    made_from = {"image": str(job.image), "instruction": job.instruction, "reward": reward, "seed": job.seed}
+    image = job.name or str(job.image)
+    made_from = {"image": image, "instruction": job.instruction, "reward": reward, "seed": job.seed}
     # International text (iTXt): instructions may have any characters.
     info = PngInfo()
     info.add_itxt(METADATA, json.dumps({**made_from, **settings}, default=asdict))

@@ -35,6 +35,33 @@ def bootstrap_interval(statistic: Callable[[Int[np.ndarray, " n"]], float], n: i
     return float(low), float(high)
 
 
+def mean_interval(
+    values: Values, groups: Sequence[Hashable], kinds: Sequence[Hashable] | None = None, seed: int = 0
+) -> tuple[float, float] | None:
+    """95 % bootstrap interval of the mean of values, for which whole groups of items are resampled.
+
+    Args:
+      values: NaN for items that the mean leaves out; None is returned if nothing is left.
+      groups: of items that are not independent of each other, such as the edits of one photograph.
+      kinds: if given, the interval is of the unweighted mean of the means of each kind.
+    """
+    known = np.flatnonzero(~np.isnan(values))
+    if not len(known):
+        return None
+    _, group = np.unique([str(groups[i]) for i in known], return_inverse=True)
+    _, kind = np.unique([str(kinds[i]) if kinds else "" for i in known], return_inverse=True)
+    sums, counts = np.zeros((2, group.max() + 1, kind.max() + 1))
+    np.add.at(sums, (group, kind), values[known])
+    np.add.at(counts, (group, kind), 1)
+
+    def mean(drawn: Int[np.ndarray, " n"]) -> float:
+        total, count = sums[drawn].sum(axis=0), counts[drawn].sum(axis=0)
+        # A resample may lack a kind, never all of them: every group has a value.
+        return float((total[count > 0] / count[count > 0]).mean())
+
+    return bootstrap_interval(mean, len(sums), seed)
+
+
 # Rank correlation.
 
 

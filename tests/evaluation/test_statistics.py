@@ -12,6 +12,7 @@ from rewardedit_jax.evaluation.statistics import (
     cross_validated,
     expected_calibration_error,
     fisher_mean,
+    mean_interval,
     per_prompt_spearman,
     published_accuracy_with_ties,
     published_mean,
@@ -187,3 +188,30 @@ def test_bins_from_zero():
         (pytest.approx(0.02), 0.5, 2),
         (1.0, 1.0, 1),
     ]
+
+
+def test_the_interval_of_a_mean_resamples_whole_groups():
+    """Copies of an item in one group add no information; in groups of their own they would narrow the interval."""
+    values = np.random.default_rng(0).normal(size=40)
+    single = mean_interval(values, list(range(40)))
+    assert mean_interval(np.repeat(values, 5), [i for i in range(40) for _ in range(5)]) == pytest.approx(single)
+    low, high = mean_interval(np.repeat(values, 5), list(range(200)))
+    assert high - low < 0.6 * (single[1] - single[0])
+    # As the normal approximation says.
+    assert single[1] - single[0] == pytest.approx(2 * 1.96 * values.std() / np.sqrt(40), rel=0.15)
+
+
+def test_the_interval_of_a_mean_leaves_out_what_is_missing():
+    values, groups = np.asarray([1.0, np.nan, 3.0, np.nan]), ["a", "b", "c", "c"]
+    assert mean_interval(values, groups) == mean_interval(np.asarray([1.0, 3.0]), ["a", "c"])
+    assert mean_interval(np.full(3, np.nan), ["a", "b", "c"]) is None
+    assert mean_interval(np.asarray([2.0, 2.0]), ["a", "a"]) == (2.0, 2.0)
+
+
+def test_the_interval_of_a_mean_of_means():
+    """A kind with many items weighs as much as one with few."""
+    values = np.asarray([1.0] * 90 + [5.0] * 10)
+    kinds = ["many"] * 90 + ["few"] * 10
+    assert mean_interval(values, list(range(100)), kinds) == (3.0, 3.0)
+    low, high = mean_interval(values, list(range(100)))
+    assert low < 1.4 < high < 3

@@ -1,0 +1,166 @@
+"""The commands of launch/evaluate.py that measure editors: edits are made, judged and counted."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rewardedit_jax.command_line import local_path, report_bad, whole_number
+from rewardedit_jax.data.encoded import digest_texts
+from rewardedit_jax.editing.settings import SCORES, add_setting_arguments, read_settings
+from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark, Item
+from rewardedit_jax.evaluation.editing_benchmarks.counts import Result, count, tables
+from rewardedit_jax.evaluation.editing_benchmarks.edit_folder import (
+    EDITS,
+    Edits,
+    collect_sources,
+    find_all,
+    keep_settings,
+    make_all,
+    write_list,
+)
+from rewardedit_jax.evaluation.editing_benchmarks.gedit_bench import GEDIT_BENCH
+from rewardedit_jax.evaluation.editing_benchmarks.outcomes import read_outcomes
+from rewardedit_jax.evaluation.editing_benchmarks.outputs import look_at
+from rewardedit_jax.evaluation.editing_benchmarks.real_edit import REAL_EDIT
+from rewardedit_jax.evaluation.editing_benchmarks.results import save_results
+from rewardedit_jax.judging import command as judging
+from rewardedit_jax.judging.judges import Judge
+from rewardedit_jax.judging.store import Store
+from rewardedit_jax.reward import Reward
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+BENCHMARKS = (REAL_EDIT, GEDIT_BENCH)
+_FIRST_FAILURES = 10  # that are printed
+
+
+def add_editing_benchmarks(benchmarks: "_SubParsersAction[ArgumentParser]") -> None:
+    """Adds a command for each benchmark of editors."""
+    for benchmark in BENCHMARKS:
+        p = benchmarks.add_parser(benchmark.name, help=benchmark.title)
+        _add_edit_arguments(p)
+        _add_judge_arguments(p, benchmark)
+        p.set_defaults(run=partial(run, benchmark))
+
+
+def _add_edit_arguments(p: ArgumentParser) -> None:
+    p.add_argument("--data", required=True, type=Path, metavar="DIR", help="the benchmark as published, or prepared")
+    made_by = p.add_mutually_exclusive_group(required=True)
+    made_by.add_argument("--model", help="the editor: directory, training workdir, hub id, or 'shapes'")
+    made_by.add_argument("--edits", type=Path, metavar="DIR", help="edits that another program made, DIR/KEY.png")
+    default = "folder of the edits; a run goes on with it (default: --json without its suffix)"
+    p.add_argument("--output", type=local_path, metavar="DIR", help=default)
+    p.add_argument("--json", type=local_path, metavar="FILE", help="file for every number and every item")
+    p.add_argument("--shard", type=judging.shard, metavar="I/N", help="make and judge part I of N, without a report")
+    p.add_argument("--reward", **SCORES, help="requested scores 0..5 (default: 5 5 5, where a model takes any)")
+    p.add_argument("--seed", type=whole_number, default=0, help="of the first edit; the others count up (default: 0)")
+    add_setting_arguments(p)
+
+
+def _add_judge_arguments(p: ArgumentParser, benchmark: Benchmark) -> None:
+    p.add_argument("--judge", required=True, choices=[*_judges(benchmark), judging.REPLAY])
+    judging.add_model_argument(p, "--judge-model")
+    p.add_argument("--judge-base", help="base model of a published scorer, for its tokenizer")
+    p.add_argument("--store", required=True, type=local_path, metavar="FILE", help="SQLite file of all answers")
+    judging.add_question_arguments(p, benchmark.asked)
+    if len(benchmark.image_sizes) > 1:
+        default = f"how images are scaled for the judge (default: {benchmark.image_sizes[0]}; replay: as stored)"
+        p.add_argument("--image-sizes", choices=benchmark.image_sizes, help=default)
+    judging.add_endpoint_arguments(p)
+
+
+def _judges(benchmark: Benchmark) -> Mapping[str, judging.MakeJudge]:
+    ask = partial(judging.endpoint_judge, asked=benchmark.asked, shipped=benchmark.rubrics)
+    # The scorer's measures are perspectives, whatever it is asked.
+    return {"openai": ask} | ({"scorer": judging.scorer_judge} if benchmark.takes_perspectives else {})
+
+
+def run(benchmark: Benchmark, a: Namespace) -> None:
+    """Makes the edits that are missing, has them judged, prints the table and writes the report."""
+    folder = _output(a)
+    requests = benchmark.open(a.data)
+    items = requests.items if a.shard is None else _part(requests.items, a.shard.of([i.group for i in requests.items]))
+    edits = collect_sources(folder, requests, items)
+    asks = Namespace(**vars(a) | {"model": a.judge_model, "base": a.judge_base, "shard": None})
+    judge = _judge(benchmark, asks, edits)
+    system = _edit(a, benchmark, requests.items, edits, folder)
+    unusual = look_at(edits)
+    with judging.answered_plan(asks, judge, edits, benchmark.asked) as (plan, store):
+        outcomes = read_outcomes(plan, store, edits.failures)
+    results = [Result(item, {**found, **benchmark.derived(found)}) for item in items for found in [outcomes[item.key]]]
+    if a.shard is None:
+        numbers = count(benchmark, results)
+        print("\n\n".join(table.to_text() for table in tables(benchmark, numbers)))
+        if a.json:
+            save_results(a.json, benchmark, system, plan, numbers, unusual, results, edits)
+    _warn(results, unusual)
+
+
+def _output(a: Namespace) -> Path:
+    """The folder of the edits. Raises ValueError for arguments that do not go together."""
+    if a.shard is not None and a.json:
+        raise ValueError("--shard makes and judges a part, which has no report: leave out --json, and give --output.")
+    if a.output is None and a.json is None:
+        raise ValueError("give --json FILE for the report, or --output DIR for the edits alone.")
+    return a.output or a.json.with_suffix("")
+
+
+def _part(items: Sequence[Item], groups: Sequence[str]) -> list[Item]:
+    """The items of a machine: all items of a photograph, so that no two machines write one source."""
+    chosen = set(groups)
+    return [item for item in items if item.group in chosen]
+
+
+def _judge(benchmark: Benchmark, asks: Namespace, edits: Edits) -> Judge | None:
+    """The judge, or None for a replay. Made before the edits, so that wrong arguments fail at once."""
+    if asks.judge == judging.REPLAY:
+        with Store(asks.store):  # refuses what is no store
+            return None
+    asks.image_sizes = getattr(asks, "image_sizes", None) or benchmark.image_sizes[0]
+    return _judges(benchmark)[asks.judge](asks, edits)
+
+
+def _edit(a: Namespace, benchmark: Benchmark, items: Sequence[Item], edits: Edits, folder: Path) -> dict[str, Any]:
+    """Makes or finds the edits; returns what made them."""
+    if a.edits is not None:
+        find_all(a.edits, edits)
+        return {"model": None, "edits": str(a.edits), "settings": None}
+    from rewardedit_jax.editing.editor import BEST, Editor
+
+    settings = read_settings(a)
+    reward = BEST if a.reward is None else Reward(*a.reward)
+    editor = Editor.load(a.model, a.dtype)
+    settings["sampler"] = settings["sampler"] or editor.base.process.default_sampler
+    asked = editor.requested(reward)
+    described = {name: asdict(value) if isinstance(value, Reward) else value for name, value in settings.items()}
+    system = {
+        "model": a.model,
+        "weights": editor.fingerprint,
+        "settings": {**described, "reward": asked and asdict(asked), "seed": a.seed},
+    }
+    requests = digest_texts(f"{item.key}: {item.label.instruction}" for item in items)[:12]
+    keep_settings(folder, {"benchmark": benchmark.name, "requests": requests, **system})
+    make_all(editor, folder, edits, settings, reward, a.seed, a.batch_size)
+    if a.shard is None:
+        write_list(folder, edits)
+    return {**system, "edits": str(folder / EDITS)}
+
+
+def _warn(results: Sequence[Result], unusual: Mapping[str, Sequence[str]]) -> None:
+    """Names the first failures and what is unusual on stderr. Failures are counted in the report, so none is fatal."""
+    failed = [
+        f"{result.item.key}, {measure}: {outcome.failure.reason}. {outcome.failure.detail}".rstrip(" .")
+        for result in results
+        for measure, outcome in result.outcomes.items()
+        if outcome.failure is not None
+    ]
+    total = sum(len(result.outcomes) for result in results)
+    report_bad(failed[:_FIRST_FAILURES], total, "items have no answer", len(failed), len(failed))
+    for name, keys in unusual.items():
+        if keys and name != "other_size":
+            print(f"note: {len(keys)} edits are {name.replace('_', ' ')}: {', '.join(keys[:5])} ...", file=sys.stderr)

@@ -1,0 +1,161 @@
+"""The edits of one system on a benchmark: a folder that runs go on with, and what judges see of it.
+
+  <folder>/
+    settings.json   what makes the edits; a run with another model or other settings is refused
+    sources/        the benchmark's source images, as they are, named by their digests
+    edits/          a PNG for each request, which carries its settings
+    edits.jsonl     the edits that exist as triplets, for launch/label.py and other programs
+
+Edits are made, resumed and written as by launch/edit.py (`editing.files`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rewardedit_jax.data.encoded import EncodedEdit, StoredEdits, digest
+from rewardedit_jax.data.images import ImageError, decode_image, image_bytes
+from rewardedit_jax.data.json_files import read_json, to_line
+from rewardedit_jax.data.output_files import atomic_write, unwritable
+from rewardedit_jax.data.paths import output_inside
+from rewardedit_jax.data.runs import Failed
+from rewardedit_jax.editing.editor import Asked, Editor
+from rewardedit_jax.editing.files import EditJob, make_edits
+from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Item, Requests
+from rewardedit_jax.evaluation.editing_benchmarks.outcomes import NO_EDIT, NO_SOURCE, NOT_EDITED
+from rewardedit_jax.judging.answers import NoVerdict
+from rewardedit_jax.listing import list_lines
+
+EDITS, LIST = "edits", "edits.jsonl"
+_SOURCES, _SETTINGS = "sources", "settings.json"
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of edits that another program has made
+
+
+@dataclass(frozen=True, eq=False)
+class Edits(StoredEdits):
+    """The edits of some items, for a judge. An item without an edit is an `ImageError` that says why."""
+
+    items: Sequence[Item]
+    sources: dict[str, Path] = field(default_factory=dict)  # by key of the item
+    edited: dict[str, Path] = field(default_factory=dict)
+    failures: dict[str, NoVerdict] = field(default_factory=dict)  # of the items that have no edit
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def keys(self) -> list[str]:
+        return [item.key for item in self.items]
+
+    def encoded(self, index: int) -> EncodedEdit:
+        label = self.items[index].label
+        if failure := self.failures.get(label.key):
+            raise ImageError(f"{failure.reason}: {failure.detail}")
+        files = self.sources[label.key], self.edited[label.key]
+        return EncodedEdit(
+            label.key, label.instruction, *map(image_bytes, files), extra=label.extra, names=tuple(map(str, files))
+        )
+
+
+def keep_settings(folder: Path, made_by: Mapping[str, Any]) -> None:
+    """Writes what makes the edits of a folder. Raises ValueError if the folder has edits of something else."""
+    file, now = folder / _SETTINGS, json.loads(json.dumps(made_by))
+    if file.is_file():
+        then = read_json(file, dict[str, Any])
+        # The same weights may have several names.
+        if changed := [name for name in {**then, **now} if then.get(name) != now.get(name) and name != "model"]:
+            lines = [f"{name}: {then.get(name)!r} there, {now.get(name)!r} asked for" for name in changed]
+            raise ValueError(list_lines(f"{folder} has edits that were made otherwise; give another --output.", lines))
+        return
+    _write_once(file, json.dumps(now, indent=2).encode() + b"\n")
+
+
+def collect_sources(folder: Path, requests: Requests, items: Sequence[Item]) -> Edits:
+    """The items with their source images as files in the folder; those without one have failed."""
+    edits = Edits(items)
+    for item in items:
+        if item.previous is not None:
+            continue
+        try:
+            request = requests.read(item)
+            edits.sources[item.key] = _kept(folder, request.source, request.name)
+        except ValueError as error:
+            edits.failures[item.key] = NoVerdict(NO_SOURCE, str(error))
+    return edits
+
+
+def _kept(folder: Path, source: bytes, name: str) -> Path:
+    file = folder / _SOURCES / digest(source)[:16]
+    # By its size too: a file that several machines write at the same time may be cut if one of them is killed.
+    if not (file.is_file() and file.stat().st_size == len(source)):
+        decode_image(source, name)
+        _write_once(file, source)
+    return file
+
+
+def _write_once(file: Path, content: bytes) -> None:
+    # Machines that share the folder may write it at the same time: the same bytes, but only one can rename them.
+    with suppress(FileNotFoundError), atomic_write(file) as unfinished:
+        unfinished.write_bytes(content)
+
+
+def make_all(
+    editor: Editor, folder: Path, edits: Edits, settings: dict[str, Any], reward: Asked, seed: int, batch_size: int
+) -> None:
+    """Makes the edits that the folder lacks. An item whose source is an earlier edit is made after it."""
+    waiting = [item for item in edits.items if item.key not in edits.failures]
+    while waiting:
+        due = [item for item in waiting if item.previous is None or item.previous in edits.edited]
+        if not due:
+            break
+        jobs = {item: _job(folder, edits, item, reward, seed + item.number) for item in due}
+        failed = make_edits(editor, [job for job in jobs.values() if isinstance(job, EditJob)], settings, batch_size)
+        for item, job in jobs.items():
+            fault = job if isinstance(job, Failed) else failed.get(job)
+            if fault is None:
+                edits.edited[item.key] = job.output
+            else:
+                edits.failures[item.key] = NoVerdict(NOT_EDITED, fault.reason)
+        waiting = [item for item in waiting if item not in jobs]
+    for item in waiting:
+        edits.failures[item.key] = NoVerdict(NOT_EDITED, f"there is no edit {item.previous} to start from")
+
+
+def _job(folder: Path, edits: Edits, item: Item, reward: Asked, seed: int) -> EditJob | Failed:
+    source = edits.sources.setdefault(item.key, edits.edited.get(item.previous or "", Path()))
+    try:
+        output = output_inside(folder / EDITS, item.file)
+        if reason := unwritable(output):
+            return Failed(f"{output} cannot be written: {reason}")
+        # The settings in a PNG have no path of this machine: the same edit is the same file, wherever it is made.
+        return EditJob(source, item.label.instruction, reward, output, seed, str(source.relative_to(folder)))
+    except ValueError as error:
+        return Failed(str(error))
+
+
+def find_all(folder: Path, edits: Edits) -> None:
+    """Finds the edits that another program has made, under the names that `make_all` gives them, in any format."""
+    for item in edits.items:
+        if item.key in edits.failures:
+            continue
+        stem = output_inside(folder, item.file)
+        found = next((file for suffix in _SUFFIXES if (file := stem.with_suffix(suffix)).is_file()), None)
+        if found is None or (item.previous and item.previous not in edits.edited):
+            missing = stem if found is None else f"of {item.previous}, which is its source"
+            edits.failures[item.key] = NoVerdict(NO_EDIT, f"no file {missing}")
+            continue
+        edits.edited[item.key] = found
+        if item.previous:
+            edits.sources[item.key] = edits.edited[item.previous]
+
+
+def write_list(folder: Path, edits: Edits) -> None:
+    """Writes the edits that exist as a list of triplets."""
+    with atomic_write(folder / LIST) as unfinished, unfinished.open("wb") as lines:
+        for item in edits.items:
+            if item.key not in edits.failures:
+                files = (edits.sources[item.key], edits.edited[item.key])
+                named = dict(zip(("input", "output"), (str(file.relative_to(folder)) for file in files), strict=True))
+                lines.write(to_line({**named, "instruction": item.label.instruction, "task": item.label.edit_type}))
