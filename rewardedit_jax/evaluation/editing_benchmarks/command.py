@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rewardedit_jax.command_line import local_path, report_bad, whole_number
 from rewardedit_jax.data.encoded import digest_texts
+from rewardedit_jax.data.output_files import atomic_write
 from rewardedit_jax.editing.settings import SCORES, add_setting_arguments, read_settings
+from rewardedit_jax.evaluation.editing_benchmarks import comparison
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark, Item
 from rewardedit_jax.evaluation.editing_benchmarks.counts import Result, count, tables
 from rewardedit_jax.evaluation.editing_benchmarks.edit_folder import (
@@ -31,6 +33,7 @@ from rewardedit_jax.judging import command as judging
 from rewardedit_jax.judging.judges import Judge
 from rewardedit_jax.judging.store import Store
 from rewardedit_jax.reward import Reward
+from rewardedit_jax.weights.files import write_json
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -46,6 +49,12 @@ def add_editing_benchmarks(benchmarks: "_SubParsersAction[ArgumentParser]") -> N
         _add_edit_arguments(p)
         _add_judge_arguments(p, benchmark)
         p.set_defaults(run=partial(run, benchmark))
+    p = benchmarks.add_parser("compare_edits", help="two systems on one benchmark, paired over the same items")
+    p.add_argument(
+        "reports", nargs=2, type=Path, metavar="REPORT", help="two files of --json: the first minus the second"
+    )
+    p.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
+    p.set_defaults(run=run_comparison)
 
 
 def _add_edit_arguments(p: ArgumentParser) -> None:
@@ -99,6 +108,15 @@ def run(benchmark: Benchmark, a: Namespace) -> None:
         if a.json:
             save_results(a.json, benchmark, system, plan, numbers, unusual, results, edits)
     _warn(results, unusual)
+
+
+def run_comparison(a: Namespace) -> None:
+    """Prints the differences of two reports, and writes them."""
+    found = comparison.compare(*a.reports)
+    print("\n\n".join(table.to_text() for table in comparison.tables(found)))
+    if a.json:
+        with atomic_write(a.json) as unfinished:
+            write_json(found, unfinished)
 
 
 def _output(a: Namespace) -> Path:

@@ -31,7 +31,7 @@ def save_results(
         "version": benchmark.version,
         "title": benchmark.title,
         **system,
-        "judge": _judge(plan),
+        "judge": {**_judge(plan), "measures": list(benchmark.measures)},
         **numbers,
         "outputs": unusual,
         "items": [_item(benchmark, result, edits, file.parent) for result in results],
