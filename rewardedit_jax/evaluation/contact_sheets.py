@@ -70,7 +70,8 @@ def cell_of(item: SheetItem, system: str) -> Cell:
 def score_of(cell: Cell, measure: str) -> float | None:
     """The score, or None where there is none or it is not a finite number."""
     score = cell.scores.get(measure)
-    return score if score is not None and math.isfinite(score) else None
+    # float: JSON does not know the numbers of NumPy.
+    return float(score) if score is not None and math.isfinite(score) else None
 
 
 def format_score(score: float | None) -> str:

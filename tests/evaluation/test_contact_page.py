@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from made_sheets import HOSTILE, MEASURES, SYSTEMS, encoded, made_items, picture
 from PIL import Image
@@ -173,6 +174,12 @@ def test_what_is_missing_has_a_reason(tmp_path):
     assert all(name in reason for name, reason in zip(named, reasons, strict=True))
     failed = [json.loads(article["data-failed"]) for article in parsed.all("article")]
     assert failed == [[True, True, True, False], [True, True, True, False]]
+
+
+def test_scores_may_be_numbers_of_numpy(tmp_path):
+    scores = {"a": np.float32(0.5), "b": np.int64(3), "c": np.float64("nan")}
+    write_page([SheetItem("a", "", "x", encoded((8, 8)), {"one": Cell(None, scores)})], tmp_path / "page.html", "")
+    assert json.loads(read(tmp_path / "page.html")[1].all("article")[0]["data-scores"]) == [[0.5, 3, None]]
 
 
 def test_a_page_without_measures_or_types(tmp_path):
