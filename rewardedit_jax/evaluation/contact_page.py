@@ -36,7 +36,7 @@ _WEBP = {"quality": 80, "method": 2}  # method 4 saves 3 % of the size in twice 
 def write_page(items: Sequence[SheetItem], file: Path, title: str, side: int = 256) -> None:
     """Writes the page, with pictures of at most `side` pixels. An unreadable picture is named in its cell.
 
-    Raises ValueError if there are no items or their keys repeat.
+    Raises ValueError if there are no systems or keys repeat.
     """
     # Imported here: only this function needs it.
     from jinja2 import Environment, StrictUndefined

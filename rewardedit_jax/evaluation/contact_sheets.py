@@ -24,6 +24,7 @@ _TEXT_WIDTH = 168  # pixels, of the column of instructions
 _HEADING_LETTERS, _HEADING_LINES = 20, 2  # that fit above a picture
 _CAPTION_LETTERS = 30  # that fit below a picture
 _TEXT_LETTERS = 140  # of an instruction that fit beside a picture
+_FOOTER_LETTER = 8  # pixels, the width of a letter and its share of the margins
 _EMPTY, _EMPTY_INK = (242, 242, 244), (120, 60, 60)
 _NO_REASON = "no picture, and no reason was recorded"
 
@@ -49,12 +50,12 @@ class SheetItem:
 
 
 def system_names(items: Sequence[SheetItem]) -> list[str]:
-    """The systems of the items, in the order of the columns. Raises ValueError if there are no items or keys repeat."""
-    if not items:
-        raise ValueError("a contact sheet needs at least one item")
+    """The systems of the items, in the order of the columns. Raises ValueError if there are none or keys repeat."""
     if repeated := [key for key, same in indices_by_value(item.key for item in items).items() if len(same) > 1]:
         raise ValueError(f"{count_noun(len(repeated), 'key')} of items occur more than once: {list_names(repeated)}")
-    return list(dict.fromkeys(system for item in items for system in item.cells))
+    if not (systems := list(dict.fromkeys(system for item in items for system in item.cells))):
+        raise ValueError(f"a contact sheet needs at least one system; {count_noun(len(items), 'item')} have none")
+    return systems
 
 
 def measure_names(items: Sequence[SheetItem]) -> list[str]:
@@ -95,7 +96,7 @@ def read_picture(picture: Path | bytes | None, failure: str, name: str) -> Image
 def write_sheet(items: Sequence[SheetItem], file: Path, title: str) -> None:
     """Writes a PNG with a row for each edit type; its footer says which item is shown, and by which rule."""
     systems, measures = system_names(items), measure_names(items)
-    shown = choose_items(items, systems[0], measures) if systems else [of[0] for of in _items_by_type(items)]
+    shown = choose_items(items, systems[0], measures)
     headings = [_cut(name, _HEADING_LETTERS, _HEADING_LINES) for name in ("source", *systems)]
     lines = max(heading.count("\n") for heading in headings) + 1
     spaces = {"caption": CAPTION_LINE * (len(measures) + 1), "heading": 12 + 22 * lines, "footer": 5 * CAPTION_LINE}
@@ -105,7 +106,11 @@ def write_sheet(items: Sequence[SheetItem], file: Path, title: str) -> None:
     sheet.text_heading("instruction")
     for row, item in enumerate(shown):
         _draw_row(sheet, row, item, systems, measures)
-    sheet.footer(_footer(items, shown, systems, title, (sheet.image.width - 40) // 7))
+    rule = f"of each edit type the item with the median mean score of {systems[0]}, where failed items rank lowest"
+    about = f"{len(shown)} of {len(items)} items: {rule}."
+    footer = (title, about, f"Shown: {list_names(item.key for item in shown)}.")
+    letters = sheet.image.width // _FOOTER_LETTER
+    sheet.footer("\n".join(_cut(line, letters, 2) for line in footer))
     with atomic_write(file) as unfinished:
         sheet.image.save(unfinished, "PNG")
 
@@ -118,13 +123,11 @@ def choose_items(items: Sequence[SheetItem], system: str, measures: Sequence[str
 
     def mean(item: SheetItem) -> float:
         scores = [score_of(cell_of(item, system), measure) for measure in measures]
-        return -math.inf if None in scores or not scores else sum(scores) / len(scores)
+        return -math.inf if None in scores else sum(scores) / max(1, len(scores))
 
-    return [sorted(of_type, key=mean)[(len(of_type) - 1) // 2] for of_type in _items_by_type(items)]
-
-
-def _items_by_type(items: Sequence[SheetItem]) -> list[list[SheetItem]]:
-    return [[items[i] for i in same] for same in indices_by_value(item.edit_type for item in items).values()]
+    of_types = indices_by_value(item.edit_type for item in items).values()
+    ranked = (sorted((items[i] for i in of_type), key=mean) for of_type in of_types)
+    return [of_type[(len(of_type) - 1) // 2] for of_type in ranked]
 
 
 def _draw_row(sheet: Sheet, row: int, item: SheetItem, systems: Sequence[str], measures: Sequence[str]) -> None:
@@ -135,11 +138,9 @@ def _draw_row(sheet: Sheet, row: int, item: SheetItem, systems: Sequence[str], m
         cell = cell_of(item, system)
         picture = read_picture(cell.picture, cell.failure, item.key)
         caption = [_cut(f"{m} {format_score(score_of(cell, m))}", _CAPTION_LETTERS) for m in measures]
-        # Beside a picture, the failure is that of its scores.
-        failed = isinstance(picture, Image.Image) and cell.failure
-        sheet.picture(
-            row, column, _drawable(picture), [*caption, *([_cut(cell.failure, _CAPTION_LETTERS)] * bool(failed))]
-        )
+        if isinstance(picture, Image.Image):
+            caption.append(_cut(cell.failure, _CAPTION_LETTERS))  # of its scores
+        sheet.picture(row, column, _drawable(picture), caption)
 
 
 def _drawable(picture: Image.Image | str) -> Image.Image:
@@ -150,15 +151,6 @@ def _drawable(picture: Image.Image | str) -> Image.Image:
     text = "\n".join(textwrap.wrap(picture, _CAPTION_LETTERS - 6, max_lines=9, placeholder=" …"))
     ImageDraw.Draw(empty).multiline_text((12, 12), text, _EMPTY_INK, _font(), spacing=4)
     return empty
-
-
-def _footer(
-    items: Sequence[SheetItem], shown: Sequence[SheetItem], systems: Sequence[str], title: str, letters: int
-) -> str:
-    rule = f"the item with the median mean score of {systems[0]}, where failed items rank lowest" if systems else ""
-    lines = [title, f"{len(shown)} of {len(items)} items: of each edit type {rule or 'the first item'}."]
-    lines.append(f"Shown: {list_names(item.key for item in shown)}.")
-    return "\n".join(line for text in lines for line in textwrap.wrap(text, letters, max_lines=2, placeholder=" …"))
 
 
 def _cut(text: str, letters: int, lines: int = 1) -> str:
@@ -176,4 +168,4 @@ def _in_font(item: SheetItem) -> str:
     letters = [c for c in item.instruction if not c.isspace()]
     missing = bytes(_font().getmask("\uffff"))
     boxes = sum(bytes(_font().getmask(c)) == missing for c in letters)
-    return item.instruction if 2 * boxes < len(letters) else f"(see {item.key}: this font lacks its letters)"
+    return item.instruction if 2 * boxes <= len(letters) else f"(see {item.key}: this font lacks its letters)"

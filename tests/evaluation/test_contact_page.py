@@ -104,7 +104,7 @@ def test_every_text_may_be_hostile(tmp_path):
 
 
 def test_names_of_files_that_are_not_utf8(tmp_path):
-    write_page([SheetItem("a\udcff.png", "", "", encoded((8, 8)), {})], tmp_path / "page.html", "")
+    write_page([SheetItem("a\udcff.png", "", "", encoded((8, 8)), {"one": Cell()})], tmp_path / "page.html", "")
     assert read(tmp_path / "page.html")[1].all("article")[0]["data-key"] == "a\\udcff.png"
 
 
@@ -192,8 +192,8 @@ def test_a_page_without_measures_or_types(tmp_path):
 
 def test_items_without_a_key_of_their_own_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"1 key .*: a"):
-        write_page([SheetItem("a", "", "", b"", {})] * 2, tmp_path / "page.html", "")
-    with pytest.raises(ValueError, match="at least one item"):
+        write_page([SheetItem("a", "", "", b"", {"one": Cell()})] * 2, tmp_path / "page.html", "")
+    with pytest.raises(ValueError, match="at least one system"):
         write_page([], tmp_path / "page.html", "")
     assert not [*tmp_path.iterdir()]
 
@@ -207,7 +207,7 @@ def test_items_are_written_while_later_ones_are_read(tmp_path, monkeypatch):
         return original(*arguments)
 
     monkeypatch.setattr(contact_page, "_content", content)
-    items = [SheetItem(str(i), "", "x" * 10_000, encoded((8, 8)), {}) for i in range(100)]
+    items = [SheetItem(str(i), "", "x" * 10_000, encoded((8, 8)), {"one": Cell()}) for i in range(100)]
     write_page(items, tmp_path / "page.html", "")
     assert len(sizes) == 100
     # All but those that are read ahead, and those in buffers.
@@ -221,6 +221,6 @@ def test_an_error_leaves_the_old_page(tmp_path, monkeypatch):
     (tmp_path / "page.html").write_text("old")
     monkeypatch.setattr(contact_page, "_content", fail)
     with pytest.raises(OSError, match="no memory for a"):
-        write_page([SheetItem("a", "", "", b"", {})], tmp_path / "page.html", "")
+        write_page([SheetItem("a", "", "", b"", {"one": Cell()})], tmp_path / "page.html", "")
     assert (tmp_path / "page.html").read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]

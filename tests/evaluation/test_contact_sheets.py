@@ -68,12 +68,13 @@ def test_the_first_of_equal_items_is_chosen():
     assert [chosen.key for chosen in choose_items(items[:1], "one", ["q"])] == ["a"]
 
 
-def test_a_sheet_without_scores_or_systems(tmp_path):
+def test_a_sheet_without_scores_or_types(tmp_path):
     source = picture(tmp_path / "a.png", (1, 2, 3))
-    write_sheet([SheetItem("a", "", "make it red", source, {})], tmp_path / "none.png", "sources")
-    write_sheet([SheetItem("a", "", "", source, {"one": Cell(source)})], tmp_path / "one.png", "")
-    with Image.open(tmp_path / "none.png") as none, Image.open(tmp_path / "one.png") as one:
-        assert one.width == none.width + 192 + 12
+    items = [SheetItem(key, "", "", source, {"one": Cell(source)}) for key in "abc"]
+    assert [chosen.key for chosen in choose_items(items, "one", [])] == ["b"]
+    write_sheet(items, tmp_path / "one.png", "")
+    with Image.open(tmp_path / "one.png") as one:
+        assert one.height == 2 * 20 + (12 + 22) + 192 + 12 + 16 + 5 * 16
 
 
 def test_texts_that_do_not_fit_are_cut(tmp_path):
@@ -96,12 +97,12 @@ def test_texts_that_do_not_fit_are_cut(tmp_path):
         ("make it red", "make it red"),
         ("ajoute un café à gauche", "ajoute un café à gauche"),
         ("add a hat 🎉", "add a hat 🎉"),
-        ("把背景换成海滩", "see k"),
+        ("把背景换成海滩", "(see k: this font lacks its letters)"),
         ("", ""),
     ],
 )
 def test_an_instruction_that_the_font_lacks_is_named(instruction, shown):
-    assert shown in contact_sheets._in_font(SheetItem("k", "", instruction, b"", {}))
+    assert contact_sheets._in_font(SheetItem("k", "", instruction, b"", {})) == shown
 
 
 def test_pictures_that_cannot_be_read_are_reasons(tmp_path):
@@ -133,6 +134,6 @@ def test_names_keep_their_order(tmp_path):
 def test_items_without_a_key_of_their_own_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"1 key .*: a"):
         write_sheet([item("a", "Local", one=1)] * 2, tmp_path / "sheet.png", "")
-    with pytest.raises(ValueError, match="at least one item"):
+    with pytest.raises(ValueError, match="at least one system"):
         write_sheet([], tmp_path / "sheet.png", "")
     assert not (tmp_path / "sheet.png").exists()
