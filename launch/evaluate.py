@@ -6,12 +6,11 @@
   python launch/evaluate.py genai_bench --answers genai_bench/gpt4o/pairwise.json --json out.json
   python launch/evaluate.py imagenhub --ratings imagenhub --answers viescore/gpt4o_0shot --json out.json
 
-real_edit: an editor makes the edits of a public benchmark, and a judge answers questions about each of them.
-shapes: edits of held-out scenes of the shapes world, scored by the oracle judge, under several rewards if the model
-takes any. DIR/result.json gets every score, DIR/pictures.npz the pictures of 5, 3 and 0.
-shapes_questions: the same for instructions in forms that training lacks, such as quantifiers; DIR gets a picture too.
-shapes_scorer: a scorer's order of held-out edits of the shapes world, beside chance and a baseline, and whether its
-stated probabilities come true; shapes_scorers: several in one table, each trained with one seed or more.
+real_edit and other benchmarks of editors: the edits are made, and a judge answers questions about each of them.
+compare_edits: two reports of such a benchmark, paired over the same items. i2ebench: a judge's stored verdicts.
+shapes: edits of held-out scenes of the shapes world, scored by the oracle judge; a model that takes rewards is asked
+for several. shapes_questions: the same for instructions in forms that training lacks. shapes_scorer: a scorer's order
+of held-out edits, and whether its stated probabilities come true; shapes_scorers: several in one table.
 The others are public benchmarks of reward models: of a scorer (--model), scores in a file (--scores), or the answers of
 a judge (--answers). `evaluate.py NAME --help` lists the files that a benchmark reads.
 """
@@ -20,7 +19,7 @@ import argparse
 
 from rewardedit_jax.command_line import complain_clearly, local_path, png_file, set_up_command, whole_number
 from rewardedit_jax.evaluation.charts import require_matplotlib, save_report
-from rewardedit_jax.evaluation.editing_benchmarks.command import add_editing_benchmarks
+from rewardedit_jax.evaluation.editing_benchmarks.command import BENCHMARKS, add_editing_benchmarks
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
 from rewardedit_jax.shapes.question_benchmark import add_question_benchmark
@@ -34,12 +33,13 @@ def parse() -> argparse.Namespace:
     add_question_benchmark(benchmarks)
     add_scorer_benchmarks(benchmarks)
     add_reward_benchmarks(benchmarks)
+    add_editing_benchmarks(benchmarks)
     for name, parser in benchmarks.choices.items():
-        if name not in ("shapes", "shapes_questions", "shapes_scorers"):  # have tables and files of their own
+        # These have tables and files of their own.
+        if name not in ("shapes", "shapes_questions", "shapes_scorers", "compare_edits", *BENCHMARKS):
             parser.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
             parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
             parser.add_argument("--seed", type=whole_number, default=0, help="seed of the bootstrap (default: 0)")
-    add_editing_benchmarks(benchmarks)
     return p.parse_args()
 
 

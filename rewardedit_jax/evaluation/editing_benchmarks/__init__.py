@@ -5,6 +5,7 @@ out what failed, or guess it: docs/editing_benchmarks.md says how each number di
 
   real_edit        80 photographs, seven edits each: yes or no and a score for following, preserving and quality
   gedit_bench      606 images, requests in English and Chinese: VIEScore's two scores each for two measures
+  i2ebench         stored yes/no verdicts of I2EBench's judge
 
 `benchmark` says what a benchmark consists of, `edit_folder` makes and keeps the edits of a system, `outcomes` and
 `counts` turn answers into numbers, `comparison` compares two systems on the same items.

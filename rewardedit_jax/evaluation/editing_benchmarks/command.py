@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rewardedit_jax.command_line import local_path, report_bad, whole_number
+from rewardedit_jax.command_line import local_path, png_file, report_bad, whole_number
 from rewardedit_jax.data.encoded import digest_texts
 from rewardedit_jax.data.output_files import atomic_write
 from rewardedit_jax.editing.settings import SCORES, add_setting_arguments, read_settings
-from rewardedit_jax.evaluation.editing_benchmarks import comparison
+from rewardedit_jax.evaluation.editing_benchmarks import comparison, i2ebench, sheets
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark, Item
 from rewardedit_jax.evaluation.editing_benchmarks.counts import Result, count, tables
 from rewardedit_jax.evaluation.editing_benchmarks.edit_folder import (
@@ -38,23 +38,29 @@ from rewardedit_jax.weights.files import write_json
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-BENCHMARKS = (REAL_EDIT, GEDIT_BENCH)
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (REAL_EDIT, GEDIT_BENCH)}
 _FIRST_FAILURES = 10  # that are printed
 
 
 def add_editing_benchmarks(benchmarks: "_SubParsersAction[ArgumentParser]") -> None:
-    """Adds a command for each benchmark of editors."""
-    for benchmark in BENCHMARKS:
+    """Adds a command for each benchmark of editors, their comparison, and stored verdicts."""
+    for benchmark in BENCHMARKS.values():
         p = benchmarks.add_parser(benchmark.name, help=benchmark.title)
         _add_edit_arguments(p)
         _add_judge_arguments(p, benchmark)
+        _add_sheet_arguments(p)
         p.set_defaults(run=partial(run, benchmark))
     p = benchmarks.add_parser("compare_edits", help="two systems on one benchmark, paired over the same items")
     p.add_argument(
         "reports", nargs=2, type=Path, metavar="REPORT", help="two files of --json: the first minus the second"
     )
     p.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
+    _add_sheet_arguments(p)
     p.set_defaults(run=run_comparison)
+    p = benchmarks.add_parser("i2ebench", help="a judge's stored verdicts on the edits of several editors")
+    about = "directory of <task>/<editor>.json, I2EBench's EditEval"
+    p.add_argument("--answers", type=Path, metavar="DIR", required=True, help=about)
+    p.set_defaults(run=lambda a: i2ebench.evaluate_verdicts(i2ebench.read_verdicts(a.answers), a.seed))
 
 
 def _add_edit_arguments(p: ArgumentParser) -> None:
@@ -83,6 +89,11 @@ def _add_judge_arguments(p: ArgumentParser, benchmark: Benchmark) -> None:
     judging.add_endpoint_arguments(p)
 
 
+def _add_sheet_arguments(p: ArgumentParser) -> None:
+    p.add_argument("--page", type=local_path, metavar="FILE", help="web page of all items, with filters")
+    p.add_argument("--sheet", type=png_file, metavar="FILE", help="picture of one item of each type of edit")
+
+
 def _judges(benchmark: Benchmark) -> Mapping[str, judging.MakeJudge]:
     ask = partial(judging.endpoint_judge, asked=benchmark.asked, shipped=benchmark.rubrics)
     # The scorer's measures are perspectives, whatever it is asked.
@@ -107,6 +118,7 @@ def run(benchmark: Benchmark, a: Namespace) -> None:
         print("\n\n".join(table.to_text() for table in tables(benchmark, numbers)))
         if a.json:
             save_results(a.json, benchmark, system, plan, numbers, unusual, results, edits)
+            sheets.draw([a.json], a.page, a.sheet)
     _warn(results, unusual)
 
 
@@ -117,12 +129,15 @@ def run_comparison(a: Namespace) -> None:
     if a.json:
         with atomic_write(a.json) as unfinished:
             write_json(found, unfinished)
+    sheets.draw(a.reports, a.page, a.sheet)
 
 
 def _output(a: Namespace) -> Path:
     """The folder of the edits. Raises ValueError for arguments that do not go together."""
     if a.shard is not None and a.json:
         raise ValueError("--shard makes and judges a part, which has no report: leave out --json, and give --output.")
+    if a.json is None and (a.page or a.sheet):
+        raise ValueError("--page and --sheet are drawn from the report: give --json FILE too.")
     if a.output is None and a.json is None:
         raise ValueError("give --json FILE for the report, or --output DIR for the edits alone.")
     return a.output or a.json.with_suffix("")
