@@ -76,6 +76,10 @@ class StoredEdits(Stored):
     @abstractmethod
     def encoded(self, index: int) -> EncodedEdit: ...
 
+    def labels(self) -> Sequence["RequestLabel"]:
+        """What each edit was asked for, in order; no image is read. `extra` has "input", equal for equal sources."""
+        raise NotImplementedError(f"{type(self).__name__} does not know its instructions without its images")
+
     def __getitem__(self, index: int) -> EditRecord:
         return self.encoded(index).decoded()
 

@@ -16,7 +16,7 @@ import pyarrow
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from rewardedit_jax.data.encoded import EncodedEdit, Stored, StoredEdits, digest
+from rewardedit_jax.data.encoded import EncodedEdit, RequestLabel, Stored, StoredEdits, digest
 from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.data.shards import StoredRow, index_file, open_records, read_index
 
@@ -146,6 +146,14 @@ class PreparedEdits(Prepared, StoredEdits):
         names = tuple(f"{name} of {row['key']} ({self.folder})" for name in ("source", "edited"))
         reward = (scores, tuple(row["feedback"])) if judged else (None, None)
         return EncodedEdit(*(row[name] for name in self.needed), *reward, self._extra(row), names)
+
+    def labels(self) -> list[RequestLabel]:
+        columns = (self.index[name].to_pylist() for name in ("key", "instruction", "source_digest", "extra"))
+        labels = []
+        for key, instruction, source, stored in zip(*columns, strict=True):
+            extra = json.loads(stored) | {"input": source}
+            labels.append(RequestLabel(key, instruction, str(extra.get("task", "")), extra))
+        return labels
 
     def digests(self, index: int) -> tuple[str, str]:
         return tuple(self.index[column][index].as_py() for column in ("source_digest", "edited_digest"))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from rewardedit_jax.data.encoded import EncodedEdit, StoredEdits
+from rewardedit_jax.data.encoded import EncodedEdit, RequestLabel, StoredEdits
 from rewardedit_jax.data.images import image_bytes
 from rewardedit_jax.data.json_files import Entry, convert, read_list
 from rewardedit_jax.data.paths import inside
@@ -64,6 +64,12 @@ class TripletFile(StoredEdits):
 
     def keys(self) -> list[str]:
         return [self._key(number, triplet) for number, _, triplet in self._triplets]
+
+    def labels(self) -> list[RequestLabel]:
+        return [
+            RequestLabel(self._key(number, triplet), triplet.instruction, triplet.task, {"input": triplet.input})
+            for number, _, triplet in self._triplets
+        ]
 
     def encoded(self, index: int) -> EncodedEdit:
         number, _, triplet = self._triplets[index]

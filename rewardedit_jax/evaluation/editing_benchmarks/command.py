@@ -13,6 +13,7 @@ from rewardedit_jax.data.encoded import digest_texts
 from rewardedit_jax.data.output_files import atomic_write
 from rewardedit_jax.editing.settings import SCORES, add_setting_arguments, read_settings
 from rewardedit_jax.evaluation.editing_benchmarks import comparison, i2ebench, sheets
+from rewardedit_jax.evaluation.editing_benchmarks.aurora_edits import AURORA_EDITS
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark, Item
 from rewardedit_jax.evaluation.editing_benchmarks.counts import Result, count, tables
 from rewardedit_jax.evaluation.editing_benchmarks.edit_folder import (
@@ -22,9 +23,10 @@ from rewardedit_jax.evaluation.editing_benchmarks.edit_folder import (
     find_all,
     keep_settings,
     make_all,
-    write_list,
+    write_lists,
 )
 from rewardedit_jax.evaluation.editing_benchmarks.gedit_bench import GEDIT_BENCH
+from rewardedit_jax.evaluation.editing_benchmarks.magicbrush import MAGICBRUSH, MAGICBRUSH_MULTI_TURN
 from rewardedit_jax.evaluation.editing_benchmarks.outcomes import read_outcomes
 from rewardedit_jax.evaluation.editing_benchmarks.outputs import look_at
 from rewardedit_jax.evaluation.editing_benchmarks.real_edit import REAL_EDIT
@@ -38,7 +40,8 @@ from rewardedit_jax.weights.files import write_json
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (REAL_EDIT, GEDIT_BENCH)}
+_ALL = (REAL_EDIT, GEDIT_BENCH, MAGICBRUSH, MAGICBRUSH_MULTI_TURN, AURORA_EDITS)
+BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
 _FIRST_FAILURES = 10  # that are printed
 
 
@@ -110,6 +113,8 @@ def run(benchmark: Benchmark, a: Namespace) -> None:
     judge = _judge(benchmark, asks, edits)
     system = _edit(a, benchmark, requests.items, edits, folder)
     unusual = look_at(edits)
+    if a.shard is None:
+        write_lists(folder, requests, edits)
     with judging.answered_plan(asks, judge, edits, benchmark.asked) as (plan, store):
         outcomes = read_outcomes(plan, store, edits.failures)
     results = [Result(item, {**found, **benchmark.derived(found)}) for item in items for found in [outcomes[item.key]]]
@@ -179,8 +184,6 @@ def _edit(a: Namespace, benchmark: Benchmark, items: Sequence[Item], edits: Edit
     requests = digest_texts(f"{item.key}: {item.label.instruction}" for item in items)[:12]
     keep_settings(folder, {"benchmark": benchmark.name, "requests": requests, **system})
     make_all(editor, folder, edits, settings, reward, a.seed, a.batch_size)
-    if a.shard is None:
-        write_list(folder, edits)
     return {**system, "edits": str(folder / EDITS)}
 
 

@@ -4,19 +4,24 @@
     settings.json   what makes the edits; a run with another model or other settings is refused
     sources/        the benchmark's source images, as they are, named by their digests
     edits/          a PNG for each request, which carries its settings
+    targets/        the edited images that are right, where the benchmark has them
     edits.jsonl     the edits that exist as triplets, for launch/label.py and other programs
+    pairs.jsonl     the same with their targets, for `launch/evaluate.py metrics`
 
 Edits are made, resumed and written as by launch/edit.py (`editing.files`).
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rewardedit_jax.data.encoded import EncodedEdit, StoredEdits, digest
+from absl import logging
+
+from rewardedit_jax.data.encoded import EncodedEdit, EncodedRequest, StoredEdits, digest
 from rewardedit_jax.data.images import ImageError, decode_image, image_bytes
 from rewardedit_jax.data.json_files import read_json, to_line
 from rewardedit_jax.data.output_files import atomic_write, unwritable
@@ -25,12 +30,13 @@ from rewardedit_jax.data.runs import Failed
 from rewardedit_jax.editing.editor import Asked, Editor
 from rewardedit_jax.editing.files import EditJob, make_edits
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Item, Requests
-from rewardedit_jax.evaluation.editing_benchmarks.outcomes import NO_EDIT, NO_SOURCE, NOT_EDITED
+from rewardedit_jax.evaluation.editing_benchmarks.outcomes import NO_EDIT, NO_IMAGE, NOT_EDITED
 from rewardedit_jax.judging.answers import NoVerdict
 from rewardedit_jax.listing import list_lines
 
-EDITS, LIST = "edits", "edits.jsonl"
-_SOURCES, _SETTINGS = "sources", "settings.json"
+EDITS = "edits"
+_TRIPLETS, _PAIRS = "edits.jsonl", "pairs.jsonl"
+_SOURCES, _TARGETS, _SETTINGS = "sources", "targets", "settings.json"
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of edits that another program has made
 
 
@@ -80,17 +86,18 @@ def collect_sources(folder: Path, requests: Requests, items: Sequence[Item]) -> 
             continue
         try:
             request = requests.read(item)
-            edits.sources[item.key] = _kept(folder, request.source, request.name)
+            edits.sources[item.key] = _kept(folder / _SOURCES, request)
         except ValueError as error:
-            edits.failures[item.key] = NoVerdict(NO_SOURCE, str(error))
+            edits.failures[item.key] = NoVerdict(NO_IMAGE, str(error))
     return edits
 
 
-def _kept(folder: Path, source: bytes, name: str) -> Path:
-    file = folder / _SOURCES / digest(source)[:16]
+def _kept(folder: Path, request: EncodedRequest) -> Path:
+    """The source of a request as a file."""
+    file, source = folder / digest(request.source)[:16], request.source
     # By its size too: a file that several machines write at the same time may be cut if one of them is killed.
     if not (file.is_file() and file.stat().st_size == len(source)):
-        decode_image(source, name)
+        decode_image(source, request.name)
         _write_once(file, source)
     return file
 
@@ -151,11 +158,30 @@ def find_all(folder: Path, edits: Edits) -> None:
             edits.sources[item.key] = edits.edited[item.previous]
 
 
-def write_list(folder: Path, edits: Edits) -> None:
-    """Writes the edits that exist as a list of triplets."""
-    with atomic_write(folder / LIST) as unfinished, unfinished.open("wb") as lines:
-        for item in edits.items:
-            if item.key not in edits.failures:
-                files = (edits.sources[item.key], edits.edited[item.key])
-                named = dict(zip(("input", "output"), (str(file.relative_to(folder)) for file in files), strict=True))
-                lines.write(to_line({**named, "instruction": item.label.instruction, "task": item.label.edit_type}))
+def write_lists(folder: Path, requests: Requests, edits: Edits) -> None:
+    """Writes the edits that exist as a list of triplets, and as a list of pairs for metrics."""
+    triplets, pairs = [], []
+    for item in edits.items:
+        if item.key in edits.failures:
+            continue
+        source, edited = (os.path.relpath(files[item.key], folder) for files in (edits.sources, edits.edited))
+        label = item.label
+        triplets.append({"input": source, "output": edited, "instruction": label.instruction, "task": label.edit_type})
+        if item.is_paired:
+            target = _target(folder, requests, item)
+            caption = {"edited_caption": label.extra["caption"]} if "caption" in label.extra else {}
+            files = {"source": source, "edited": edited, "target": target}
+            pairs.append({"key": item.key, **files, "instruction": label.instruction, **caption})
+    for name, lines in ((_TRIPLETS, triplets), (_PAIRS, pairs)):
+        with atomic_write(folder / name) as unfinished:
+            unfinished.write_bytes(b"".join(map(to_line, lines)))
+
+
+def _target(folder: Path, requests: Requests, item: Item) -> str | None:
+    if requests.target is None:
+        return None
+    try:
+        return os.path.relpath(_kept(folder / _TARGETS, requests.target(item)), folder)
+    except ValueError as error:
+        logging.warning("%s has no target: %s", item.key, error)
+        return None

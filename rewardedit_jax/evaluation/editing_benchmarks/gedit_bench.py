@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rewardedit_jax.data.encoded import RequestLabel
-from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark, Item, Requests, open_requests
+from rewardedit_jax.evaluation.editing_benchmarks.benchmark import RUBRICS, Benchmark, Item, Requests, open_requests
 from rewardedit_jax.evaluation.editing_benchmarks.outcomes import Outcome
 from rewardedit_jax.judging.answers import AnswerForm
 from rewardedit_jax.judging.images import AREA, AS_SOURCE
@@ -61,6 +61,7 @@ GEDIT_BENCH = Benchmark(
     "GEdit-Bench: 606 images, in English and Chinese",
     version=1,
     asked=QUESTIONS,
+    rubrics=RUBRICS / NAME,
     open=open_gedit_bench,
     measures=(CONSISTENCY, QUALITY, OVERALL),
     # The first published script resizes the result to the source, the later one both to an area.

@@ -10,7 +10,7 @@ from rewardedit_jax.judging.plan import NOT_ASKED, Plan
 from rewardedit_jax.judging.store import Store
 
 # Reasons of items that no judge was asked about. Those of the judges are in `judging`.
-NO_SOURCE, NOT_EDITED = "no source", "not edited"  # the source image is missing or damaged; the editor failed
+NO_IMAGE, NOT_EDITED = "missing image", "not edited"  # the benchmark's image is missing or damaged; the editor failed
 NO_EDIT, UNREADABLE_EDIT = "no edit", "unreadable edit"  # the folder of edits lacks it; its file is damaged
 # Where a judge gives a score without a yes or no, scores from here on are a yes: of 5, "with a small deviation".
 YES_FROM = 4.0

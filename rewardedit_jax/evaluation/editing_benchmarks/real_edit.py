@@ -7,12 +7,14 @@ sees the source and the edited image, for quality the edited image alone, as in 
 from pathlib import Path
 
 from rewardedit_jax.data.encoded import RequestLabel
+from rewardedit_jax.evaluation.editing_benchmarks.benchmark import RUBRICS as SHIPPED
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark, Requests, open_requests
 from rewardedit_jax.judging.answers import AnswerForm
 from rewardedit_jax.judging.rubrics import EDITED, Rubric
 from rewardedit_jax.reward import PERSPECTIVES
 
 NAME = "real_edit"
+RUBRICS = SHIPPED / NAME
 # The keys of the yes or no are those of the published script.
 QUESTIONS = (
     Rubric("following", form=AnswerForm(yes_no="following")),
@@ -35,6 +37,7 @@ REAL_EDIT = Benchmark(
     "Real-Edit: 80 photographs, seven edits each",
     version=1,
     asked=QUESTIONS,
+    rubrics=RUBRICS,
     open=open_real_edit,
     measures=PERSPECTIVES,
 )

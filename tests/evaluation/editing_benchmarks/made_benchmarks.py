@@ -4,6 +4,7 @@ import io
 import json
 from argparse import ArgumentParser
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,25 @@ def store_answers(store: Path, folder: Path, asked, answer: Callable[[str, str],
                 edit = EditId(*identity)
                 if (text := answer(edit.instruction, question.perspective)) is not None:
                     opened.add_answer(question.id + edit.digest, edit, Answer(text, "stop"))
+
+
+def write_magicbrush(root: Path, sessions: dict[str, int]) -> Path:
+    """The test set of MagicBrush with so many turns for each session, and captions of the targets."""
+    listed, captions, number = {}, {}, 0
+    for session, turns in sessions.items():
+        folder = root / "images" / session
+        folder.mkdir(parents=True)
+        names = [f"{session}-input.png", *(f"{session}-output{turn}.png" for turn in range(1, turns + 1))]
+        for name in names:
+            picture(sum(map(ord, name))).save(folder / name)
+        pairs = enumerate(pairwise(names), number)
+        listed[session] = [{"input": a, "output": b, "instruction": f"edit {i}"} for i, (a, b) in pairs]
+        captions[session] = {name: f"shows {name}" for name in names[1:]}
+        number += turns
+    (root / "edit_sessions.json").write_text(json.dumps(listed))
+    (root / "local_descriptions.json").write_text(json.dumps(captions))
+    return root
+
+
+def read_lines(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]

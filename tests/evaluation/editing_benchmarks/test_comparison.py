@@ -5,9 +5,12 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-from made_benchmarks import evaluate, read
+from made_benchmarks import evaluate, read, write_edits, write_real_edit
+from PIL import Image
 
 from rewardedit_jax.evaluation.editing_benchmarks.comparison import compare, tables
+from rewardedit_jax.judging.questions import ask_each
+from rewardedit_jax.judging.store import Store
 
 JUDGE = {
     "judge": "openai",
@@ -117,3 +120,25 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(ValueError, match=r"x\.json is no report"):
         evaluate("compare_edits", tmp_path / "x.json", files[0])
+
+
+def test_contact_sheets_show_both_systems(tmp_path):
+    """Of what one system made and what it failed, on the items that both have."""
+    data, store = write_real_edit(tmp_path / "data", 2, 2), tmp_path / "s.sqlite"
+    for name in "ab":
+        write_edits(tmp_path / name, 2, 2)
+    (tmp_path / "a" / "0.png" / "1.png").unlink()
+    with Store(store, create=True) as opened:
+        opened.add_questions(ask_each("openai", "m", {"following": "x"}))
+    for name in "ab":
+        report = ("--edits", tmp_path / name, "--json", tmp_path / f"{name}.json")
+        drawn = ("--page", tmp_path / f"{name}.html", "--sheet", tmp_path / f"{name}_sheet.png")
+        evaluate("real_edit", "--data", data, *report, "--judge", "replay", "--store", store, *drawn)
+        assert Image.open(tmp_path / f"{name}_sheet.png").width > 300
+    drawn = ("--page", tmp_path / "both.html", "--sheet", tmp_path / "both.png")
+    evaluate("compare_edits", tmp_path / "a.json", tmp_path / "b.json", *drawn)
+    page = (tmp_path / "both.html").read_text()
+    assert "following: no edit" in page
+    assert "edit 3" in page
+    assert str(tmp_path / "a") in page
+    assert Image.open(tmp_path / "both.png").width > Image.open(tmp_path / "a_sheet.png").width
