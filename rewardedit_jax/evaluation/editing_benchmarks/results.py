@@ -31,6 +31,8 @@ def save_results(
         "version": benchmark.version,
         "title": benchmark.title,
         **system,
+        # Files are relative to the report, so that a folder with both can be moved.
+        "edits": os.path.relpath(system["edits"], file.parent),
         "judge": {**_judge(plan), "measures": list(benchmark.measures)},
         **numbers,
         "outputs": unusual,
@@ -59,7 +61,6 @@ def _item(benchmark: Benchmark, result: Result, edits: Edits, folder: Path) -> d
         "sets": list(benchmark.sets(result.item)),
         "group": result.item.group,
         "instruction": label.instruction,
-        # Files are relative to the report, so that a folder with both can be moved.
         "source": source and os.path.relpath(source, folder),
         "source_digest": source and digest(image_bytes(source))[:12],
         "edited": edited and os.path.relpath(edited, folder),

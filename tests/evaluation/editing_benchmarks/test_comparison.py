@@ -140,5 +140,5 @@ def test_contact_sheets_show_both_systems(tmp_path):
     page = (tmp_path / "both.html").read_text()
     assert "following: no edit" in page
     assert "edit 3" in page
-    assert str(tmp_path / "a") in page
+    assert "b.png" in page or ">a<" in page
     assert Image.open(tmp_path / "both.png").width > Image.open(tmp_path / "a_sheet.png").width
