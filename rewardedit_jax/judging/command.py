@@ -112,7 +112,7 @@ def label(a: Namespace, judges: Mapping[str, MakeJudge], report: Callable[[Names
         summary = write_labels(plan, store, a.out) if a.out else summarize(plan, store)
         print(summary.to_text())
         if isinstance(judge, EndpointJudge):
-            print(_used(a, store, plan))
+            print(used(a, store, plan))
         report(a, plan, store)
     report_bad(summary.first, plan.items, "items have no answer", a.skip_bad, summary.failed)
 
@@ -196,7 +196,7 @@ def _stored(a: Namespace, store: Store, asked: Sequence[Rubric]) -> list[Questio
     return stored_questions(store, a.model, rubrics, images, a.repeat, [rubric.measure for rubric in asked])
 
 
-def _used(a: Namespace, store: Store, plan: Plan) -> str:
+def used(a: Namespace, store: Store, plan: Plan) -> str:
     """A sentence about the tokens, and the cost, of all answers to the plan's questions."""
     usage, charged = store.usage(plan.questions), prices(a)
     text = f"{usage.answers} answers in {store.path}: {usage.prompt_tokens} prompt tokens, "

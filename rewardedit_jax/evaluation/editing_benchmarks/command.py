@@ -32,8 +32,10 @@ from rewardedit_jax.evaluation.editing_benchmarks.outputs import look_at
 from rewardedit_jax.evaluation.editing_benchmarks.real_edit import REAL_EDIT
 from rewardedit_jax.evaluation.editing_benchmarks.results import save_results
 from rewardedit_jax.judging import command as judging
+from rewardedit_jax.judging.endpoint import EndpointJudge
 from rewardedit_jax.judging.judges import Judge
 from rewardedit_jax.judging.store import Store
+from rewardedit_jax.listing import count_noun, list_names
 from rewardedit_jax.reward import Reward
 from rewardedit_jax.weights.files import write_json
 
@@ -117,6 +119,8 @@ def run(benchmark: Benchmark, a: Namespace) -> None:
         write_lists(folder, requests, edits)
     with judging.answered_plan(asks, judge, edits, benchmark.asked) as (plan, store):
         outcomes = read_outcomes(plan, store, edits.failures)
+        if isinstance(judge, EndpointJudge):
+            print(judging.used(asks, store, plan))
     results = [Result(item, {**found, **benchmark.derived(found)}) for item in items for found in [outcomes[item.key]]]
     if a.shard is None:
         numbers = count(benchmark, results)
@@ -199,4 +203,6 @@ def _warn(results: Sequence[Result], unusual: Mapping[str, Sequence[str]]) -> No
     report_bad(failed[:_FIRST_FAILURES], total, "items have no answer", len(failed), len(failed))
     for name, keys in unusual.items():
         if keys and name != "other_size":
-            print(f"note: {len(keys)} edits are {name.replace('_', ' ')}: {', '.join(keys[:5])} ...", file=sys.stderr)
+            print(
+                f"note: {count_noun(len(keys), 'edit')}, {name.replace('_', ' ')}: {list_names(keys)}", file=sys.stderr
+            )

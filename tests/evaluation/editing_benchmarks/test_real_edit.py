@@ -53,7 +53,8 @@ def test_a_run_and_its_replay(tmp_path, capsys):
         evaluate(*arguments, *judge(server, tmp_path))
         assert len(server.requests()) == 14 * 3
     written = out.read_bytes()
-    table = capsys.readouterr().out
+    used, table = capsys.readouterr().out.split("\n", 1)
+    assert re.match(r"42 answers in .*s\.sqlite: 42000 prompt tokens", used)
     edits = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "edits").glob("*/*.png")}
     assert len(edits) == 14
     evaluate(*arguments, *replay(tmp_path))
@@ -266,7 +267,7 @@ def test_edits_of_another_program(tmp_path, capsys):
     outputs = {"grey": ["0.png/1"], "other_size": ["0.png/2", "0.png/3"], "other_shape": ["0.png/2"]}
     assert report["outputs"] == outputs
     noted = capsys.readouterr().err
-    assert "1 edits are grey: 0.png/1" in noted
+    assert "1 edit, grey: 0.png/1" in noted
     assert report["model"] is None
 
 
