@@ -226,12 +226,24 @@ def gedit_bench(root: Path) -> list[str]:
     return []
 
 
+def imgedit_bench(root: Path) -> list[str]:
+    write(root / "original_images" / "animal" / "1.png", picture(70))
+    write(root / "original_images" / "2.png", DAMAGED)
+    places = {"12": ("animal/1.png", "alter"), "7": ("2.png", "add"), "100": ("animal/1.png", "add")}
+    requests = {
+        key: {"id": image, "prompt": f"edit {i}", "edit_type": kind}
+        for i, (key, (image, kind)) in enumerate(places.items())
+    }
+    write(root / "basic_edit.json", requests)
+    return []
+
+
 # Name → function that writes the set under a folder and returns the further arguments of launch/prepare_data.py.
 MADE = {
     function.__name__: function
     for function in (
         *(instruct_pix2pix, instruct_pix2pix_parquet, reward_edit, magicbrush, aurora, sharegpt_4o, triplets),
-        *(editreward_data, editreward_bench, preferences, real_edit, gedit_bench),
+        *(editreward_data, editreward_bench, preferences, real_edit, gedit_bench, imgedit_bench),
     )
 }
 LISTS = {"triplets": "list.json", "preferences": "pairs.json"}  # layouts whose source is a file

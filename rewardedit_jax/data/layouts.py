@@ -7,6 +7,7 @@ from pathlib import Path
 from rewardedit_jax.data.benchmark_pairs import BenchmarkPairs
 from rewardedit_jax.data.encoded import Stored
 from rewardedit_jax.data.gedit_bench import GEditBench
+from rewardedit_jax.data.imgedit_bench import ImgEditBench
 from rewardedit_jax.data.instruct_pix2pix import InstructPix2PixFolder, InstructPix2PixParquet, RewardEditFolder
 from rewardedit_jax.data.magicbrush import MagicBrush
 from rewardedit_jax.data.preferences import PreferenceFile, PreferenceParquet
@@ -119,5 +120,11 @@ LAYOUTS = {
         REQUESTS,
         lambda root, _: GEditBench(root, skip_bad=True),
         ("*.arrow", "*.parquet"),
+    ),
+    "imgedit_bench": Layout(
+        "ImgEdit-Bench, the basic set (GitHub: PKU-YuanGroup/ImgEdit)",
+        REQUESTS,
+        lambda root, _: ImgEditBench(root, skip_bad=True),
+        ("basic_edit.json", "original_images/*"),
     ),
 }

@@ -26,8 +26,9 @@ from rewardedit_jax.evaluation.editing_benchmarks.edit_folder import (
     write_lists,
 )
 from rewardedit_jax.evaluation.editing_benchmarks.gedit_bench import GEDIT_BENCH
+from rewardedit_jax.evaluation.editing_benchmarks.imgedit_bench import IMGEDIT_BENCH
 from rewardedit_jax.evaluation.editing_benchmarks.magicbrush import MAGICBRUSH, MAGICBRUSH_MULTI_TURN
-from rewardedit_jax.evaluation.editing_benchmarks.outcomes import read_outcomes
+from rewardedit_jax.evaluation.editing_benchmarks.outcomes import Outcome, read_outcomes
 from rewardedit_jax.evaluation.editing_benchmarks.outputs import look_at
 from rewardedit_jax.evaluation.editing_benchmarks.real_edit import REAL_EDIT
 from rewardedit_jax.evaluation.editing_benchmarks.results import save_results
@@ -42,7 +43,7 @@ from rewardedit_jax.weights.files import write_json
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-_ALL = (REAL_EDIT, GEDIT_BENCH, MAGICBRUSH, MAGICBRUSH_MULTI_TURN, AURORA_EDITS)
+_ALL = (REAL_EDIT, GEDIT_BENCH, MAGICBRUSH, MAGICBRUSH_MULTI_TURN, AURORA_EDITS, IMGEDIT_BENCH)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
 _FIRST_FAILURES = 10  # that are printed
 
@@ -121,7 +122,7 @@ def run(benchmark: Benchmark, a: Namespace) -> None:
         outcomes = read_outcomes(plan, store, edits.failures)
         if isinstance(judge, EndpointJudge):
             print(judging.used(asks, store, plan))
-    results = [Result(item, {**found, **benchmark.derived(found)}) for item in items for found in [outcomes[item.key]]]
+    results = [Result(item, _measured(benchmark, outcomes[item.key])) for item in items]
     if a.shard is None:
         numbers = count(benchmark, results)
         print("\n\n".join(table.to_text() for table in tables(benchmark, numbers)))
@@ -129,6 +130,11 @@ def run(benchmark: Benchmark, a: Namespace) -> None:
             save_results(a.json, benchmark, system, plan, numbers, unusual, results, edits)
             sheets.draw([a.json], a.page, a.sheet)
     _warn(results, unusual)
+
+
+def _measured(benchmark: Benchmark, answered: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    found = {**answered, **benchmark.derived(answered)}
+    return {measure: found[measure] for measure in benchmark.measures}
 
 
 def run_comparison(a: Namespace) -> None:
