@@ -42,11 +42,11 @@ def train_step(
     state: TrainState,
     frozen: Params,
     batch: Batch,
+    seed: Int[Array, ""],
     *,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
-    seed: int,
     accumulate: int,
     ema_decay: float | None,
 ) -> tuple[TrainState, Metrics]:
@@ -56,6 +56,7 @@ def train_step(
 
     Args:
       batch: leaves [batch_size · accumulate, ...].
+      seed: uint32. An array and no constant, so that runs with other seeds share the compiled program.
       loss_fn: `Task.loss`.
       accumulate: micro-batches per step.
       ema_decay: of the moving average (`update_ema`); None: there is none.
