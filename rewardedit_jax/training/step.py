@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt
 
 from rewardedit_jax.params import Params, merge_params
 from rewardedit_jax.training.task import Batch, Metrics
@@ -42,7 +42,7 @@ def train_step(
     state: TrainState,
     frozen: Params,
     batch: Batch,
-    seed: Int[Array, ""],
+    seed: UInt[Array, ""],
     *,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
