@@ -12,10 +12,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rewardedit_jax.bases.base import Precomputed, Start
+from rewardedit_jax.data.array_records import ArrayRecords
 from rewardedit_jax.data.order import ordered_batches
 from rewardedit_jax.data.pipeline import draw_mirrors
 from rewardedit_jax.data.records import BadRecords, Source, evenly_spaced
-from rewardedit_jax.data.shards import PER_SHARD, ShardSet, bad_inputs, open_records, read_index
+from rewardedit_jax.data.shards import PER_SHARD, ShardSet, bad_inputs, read_index
 from rewardedit_jax.editing.cache_layout import CacheLayout
 from rewardedit_jax.editing.cache_plan import check_edit, check_plan, make_plan, precomputing_params
 
@@ -70,7 +71,7 @@ class CachedExamples:
         self.index = read_index([shards.index_file(k) for k in every], INDEX)
         self._rows = np.full(shards.count, -1)  # by number of a record
         self._rows[self.index["number"].to_numpy()] = np.arange(len(self.index))
-        self._records = open_records([shards.data_file(k) for k in every])
+        self._records = ArrayRecords([shards.data_file(k) for k in every])
         self._shared = layout.shared.unpack(shared_file(shards.folder).read_bytes())
 
     def __len__(self) -> int:
