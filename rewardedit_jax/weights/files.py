@@ -41,7 +41,7 @@ class _Index(msgspec.Struct):
     weight_map: dict[str, str]  # tensor name → name of its shard, in the same folder
 
 
-class TensorFiles(Mapping[str, np.ndarray]):
+class TensorFiles(Mapping):  # of str and np.ndarray: with these, a check of types at run time would read a tensor
     """The tensors of safetensors files and of files of PyTorch, each read when it is accessed.
 
     `shapes`: tensor name → shape. A tensor that is in two files is a WeightFileError, and so is one of a type that is

@@ -6,9 +6,11 @@ in a damaged pickle. `pickletools` splits a pickle into opcodes; those that make
 
 import pickletools
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from io import BytesIO
+from mmap import mmap
+from typing import Any
 
 from rewardedit_jax.weights.faults import AGAIN, WeightFileError
 
@@ -35,12 +37,12 @@ class Constructor:
 
 
 def read_pickle(
-    stream: BinaryIO, known: Mapping[str, Any], persistent: Callable[[Any], Any] = lambda identity: identity
+    stream: BytesIO | mmap, known: Mapping[str, Any], persistent: Callable[[Any], Any] = lambda identity: identity
 ) -> Any:
     """The value of the pickle at the position of a stream, which is moved to the pickle's end.
 
     Args:
-      stream: has `read`, `readline` and `tell`; a read must not reserve memory beyond its end.
+      stream: of one of the types whose reads reserve no memory beyond the end, whatever length a damaged pickle gives.
       known: "module.name" of a global → what stands for it: a `Constructor`, or a value that cannot be called.
       persistent: the value of a persistent id.
     Raises:
@@ -133,10 +135,10 @@ class _Machine:
             raise TypeError("arguments that are no tuple")
         if not isinstance(function, Constructor):
             raise _unsafe(f"calls a value of type {type(function).__name__}")
-        # One long list that a short pickle passes a thousand times would fill the memory.
-        self.copied += sum(len(x) for x in arguments if isinstance(x, list))
+        # A short pickle that passes one long list a thousand times would fill the memory.
+        self.copied += sum(len(x) for x in arguments if isinstance(x, list | tuple | dict))
         if self.copied > self.steps:
-            raise ValueError("lists that are copied again and again")
+            raise ValueError("the same values are passed again and again")
         self.push(function.build(*arguments))
 
     def build(self) -> None:
@@ -146,7 +148,7 @@ class _Machine:
             raise _unsafe("sets attributes")
 
 
-def dictionary_of(pairs: Iterable[Any]) -> dict[Any, Any]:
+def dictionary_of(pairs: Any) -> dict[Any, Any]:
     """A dictionary of (key, value) pairs, whose keys are plain."""
     pairs = [(key, value) for key, value in pairs]
     if not all(_is_key(key) for key, _ in pairs):

@@ -32,10 +32,9 @@ def read_torch_legacy(path: str | PathLike) -> TorchTensors:
 
         def storage(identity: Any) -> Any:
             found = storage_of(identity)
-            itemsizes[found.key] = found.itemsize
+            itemsizes.setdefault(found.key, found.itemsize)
             return found
 
-        # Mapped, as a read must not reserve memory beyond the end of the file, whatever length a damaged pickle gives.
         length = min(file.stat().st_size, LONGEST_PICKLE)
         with mmap.mmap(stream.fileno(), length, access=mmap.ACCESS_READ) as pickles:
             _, protocol, system = (read_pickle(pickles, {}) for _ in range(3))

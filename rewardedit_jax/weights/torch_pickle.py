@@ -72,7 +72,7 @@ class StoredTensor:
 def storage_of(identity: Any) -> _Storage:
     """The storage that a persistent id describes."""
     tag, type_, key, _, size, *view = identity  # not the device, which may be one that this machine lacks
-    if tag != "storage" or not isinstance(type_, _StorageType) or not isinstance(key, str) or not _counts([size]):
+    if tag != "storage" or not isinstance(type_, _StorageType) or not isinstance(key, str) or not _counts((size,)):
         raise TypeError("a persistent id that is no storage")
     if any(part is not None for part in view):
         raise WeightFileError("it has views of storages, which old PyTorch wrote: load and save it with a newer one.")
@@ -97,21 +97,20 @@ def _tensor(storage: Any, dtype: Any, offset: Any, shape: Any, strides: Any, met
     dtype = storage.dtype if dtype is None else dtype
     if not isinstance(dtype, np.dtype):
         raise TypeError("a tensor without type")
-    if not _counts([offset]) or not _counts(shape) or not _counts(strides) or len(shape) != len(strides):
+    if not _counts((offset,)) or not _counts(shape) or not _counts(strides) or len(shape) != len(strides):
         raise TypeError("a tensor without shape or strides")
     if len(shape) > 32:
         raise ValueError(f"a tensor of {len(shape)} dimensions")
     if metadata:
         raise WeightFileError("it has a tensor that is stored as its conjugate: save its resolve_conj().resolve_neg().")
-    # Strides of dimensions that have one element are never used, and may have any value.
-    return StoredTensor(
-        storage, dtype, offset, shape, tuple(s if n > 1 else 0 for n, s in zip(shape, strides, strict=True))
-    )
+    # The stride of a dimension with one element is never used, and may have any value.
+    strides = tuple(stride if n > 1 else 0 for n, stride in zip(shape, strides, strict=True))
+    return StoredTensor(storage, dtype, offset, shape, strides)
 
 
 def _counts(values: Any) -> bool:
-    """Whether a tuple, or a list of one value, has integers from 0 to 2⁶³ - 1 only."""
-    return isinstance(values, tuple | list) and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
+    """Whether it is a tuple, which cannot change later, of integers from 0 to 2⁶³ - 1."""
+    return isinstance(values, tuple) and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 
 
 def _inert(_value: Any = None, _more: Any = None) -> None:

@@ -26,7 +26,7 @@ class Extent(NamedTuple):
     crc: int | None  # checksum; None: the file has none
 
 
-class TorchTensors(Mapping[str, np.ndarray]):
+class TorchTensors(Mapping):  # of str and np.ndarray: with these, a check of types at run time would read a tensor
     """The tensors of a file of PyTorch, each read when it is accessed. `shapes`: tensor name → shape.
 
     A name is the keys that lead to a tensor, joined with dots: `teacher.head.weight`. What is no tensor is left out. A
@@ -49,10 +49,10 @@ class TorchTensors(Mapping[str, np.ndarray]):
         if not tensor.span:
             return np.empty(tensor.shape, tensor.dtype)
         with naming(self._file):
-            flat = self._read(tensor)
-        strides = [stride * flat.itemsize for stride in tensor.strides]
+            part = self._read(tensor)
+        strides = [stride * tensor.dtype.itemsize for stride in tensor.strides]
         # A copy only of what is not contiguous: libraries that write arrays take their buffers as they are.
-        return np.asarray(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides), order="C")
+        return np.asarray(np.ndarray(tensor.shape, tensor.dtype, part, strides=strides), order="C")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -61,7 +61,7 @@ class TorchTensors(Mapping[str, np.ndarray]):
         return len(self._tensors)
 
     def _read(self, tensor: StoredTensor) -> np.ndarray:
-        """The part of a storage that a tensor spans, whose elements elsewhere are not kept in memory."""
+        """The bytes of a storage from the first to the last element of a tensor."""
         extent, size = self._extents[tensor.storage.key], tensor.dtype.itemsize
         # Opened for each tensor: a process may hold the files of many shards.
         with self._file.open("rb") as stream:
@@ -74,7 +74,7 @@ class TorchTensors(Mapping[str, np.ndarray]):
                 if found != extent.crc:
                     raise WeightFileError(f"storage {tensor.storage.key} differs from its checksum. {AGAIN}")
                 self._verified.add(tensor.storage.key)
-        return part.view(tensor.dtype)
+        return part
 
 
 def _checksum(stream: BinaryIO, extent: Extent) -> int:
