@@ -20,7 +20,7 @@ from rewardedit_jax.weights.torch_tensors import Extent, TorchTensors
 
 __all__ = ["LONGEST_PICKLE", "UnsafePickle", "is_legacy", "read_torch_zip"]
 
-LONGEST_PICKLE = 256 << 20  # bytes; names and shapes of a million tensors take less
+LONGEST_PICKLE = 64 << 20  # bytes; names and shapes of 200,000 tensors take less
 _SIGNATURE = b"PK\3\4"
 _LOCAL_HEADER = struct.Struct("<4s22x2H")  # signature, ..., lengths of name and extra field
 _LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # the number whose pickle begins the older form
@@ -128,5 +128,5 @@ def _content(stream: BinaryIO, member: Extent) -> bytes:
     stream.seek(member.position)
     content = stream.read(member.size)
     if member.crc is not None and zlib.crc32(content) != member.crc:
-        raise WeightFileError(f"its pickle differs from its checksum. {AGAIN}")
+        raise WeightFileError(f"its pickle or the note of its byte order differs from its checksum. {AGAIN}")
     return content

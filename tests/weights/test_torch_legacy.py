@@ -2,6 +2,7 @@
 
 import pickle
 from collections import OrderedDict
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -62,7 +63,8 @@ def test_a_forbidden_global_is_named(tmp_path):
     [
         ({"system": {**SYSTEM, "little_endian": False}}, "little-endian"),
         ({"system": []}, "little-endian"),
-        ({"protocol": 1000}, "1000"),
+        ({"system": reduce(lambda inner, _: [inner], range(200), [])}, "little-endian"),
+        ({"protocol": 1000}, "1001"),
         ({"keys": ["x"]}, "list of storages"),
         ({"keys": []}, "storage 0, which is missing"),
     ],
