@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, local_path, not_blank
-from rewardedit_jax.data.images import ImageError
+from rewardedit_jax.data.images import ImageError, image_errors
 from rewardedit_jax.data.output_files import atomic_write, unwritable
 from rewardedit_jax.data.paths import image_files, inside, output_inside
 from rewardedit_jax.data.records import Instruction, Score
@@ -232,10 +232,16 @@ def _edit(
 
 
 def _write(picture: Image.Image, job: EditJob, reward: Reward | None, settings: dict[str, Any]) -> None:
-    image = job.name or str(job.image)
-    made_from = {"image": image, "instruction": job.instruction, "reward": reward, "seed": job.seed}
+    source = {"image": job.name or str(job.image), "instruction": job.instruction, "reward": reward, "seed": job.seed}
     # International text (iTXt): instructions may have any characters.
     info = PngInfo()
-    info.add_itxt(METADATA, json.dumps({**made_from, **settings}, default=asdict))
+    info.add_itxt(METADATA, json.dumps({**source, **settings}, default=asdict))
     with atomic_write(job.output) as unfinished:
         picture.save(unfinished, "PNG", pnginfo=info)
+
+
+def made_from(file: Path) -> dict[str, Any]:
+    """What the PNG of an edit says about its making; nothing if another program wrote it."""
+    with image_errors(str(file)), Image.open(file) as image:
+        # Text chunks before the pixels are read with the header.
+        return json.loads(getattr(image, "text", {}).get(METADATA, "{}"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rewardedit_jax.command_line import local_path, png_file, report_bad, whole_number
 from rewardedit_jax.data.encoded import digest_texts
 from rewardedit_jax.data.output_files import atomic_write
+from rewardedit_jax.editing.editor import BEST, Asked, Editor
 from rewardedit_jax.editing.settings import SCORES, add_setting_arguments, read_settings
 from rewardedit_jax.evaluation.editing_benchmarks import comparison, i2ebench, sheets
 from rewardedit_jax.evaluation.editing_benchmarks.aurora_edits import AURORA_EDITS
@@ -33,6 +34,7 @@ from rewardedit_jax.evaluation.editing_benchmarks.outputs import look_at
 from rewardedit_jax.evaluation.editing_benchmarks.real_edit import REAL_EDIT
 from rewardedit_jax.evaluation.editing_benchmarks.results import save_results
 from rewardedit_jax.judging import command as judging
+from rewardedit_jax.judging.costs import describe_usage
 from rewardedit_jax.judging.endpoint import EndpointJudge
 from rewardedit_jax.judging.judges import Judge
 from rewardedit_jax.judging.store import Store
@@ -74,6 +76,7 @@ def _add_edit_arguments(p: ArgumentParser) -> None:
     made_by = p.add_mutually_exclusive_group(required=True)
     made_by.add_argument("--model", help="the editor: directory, training workdir, hub id, or 'shapes'")
     made_by.add_argument("--edits", type=Path, metavar="DIR", help="edits that another program made, DIR/KEY.png")
+    p.add_argument("--name", help="of the system in reports and contact sheets (default: --model, or --edits)")
     default = "folder of the edits; a run goes on with it (default: --json without its suffix)"
     p.add_argument("--output", type=local_path, metavar="DIR", help=default)
     p.add_argument("--json", type=local_path, metavar="FILE", help="file for every number and every item")
@@ -121,7 +124,7 @@ def run(benchmark: Benchmark, a: Namespace) -> None:
     with judging.answered_plan(asks, judge, edits, benchmark.asked) as (plan, store):
         outcomes = read_outcomes(plan, store, edits.failures)
         if isinstance(judge, EndpointJudge):
-            print(judging.used(asks, store, plan))
+            print(describe_usage(store.usage(plan.questions), judging.prices(asks), str(store.path)))
     results = [Result(item, _measured(benchmark, outcomes[item.key])) for item in items]
     if a.shard is None:
         numbers = count(benchmark, results)
@@ -177,24 +180,22 @@ def _edit(a: Namespace, benchmark: Benchmark, items: Sequence[Item], edits: Edit
     """Makes or finds the edits; returns what made them."""
     if a.edits is not None:
         find_all(a.edits, edits)
-        return {"model": None, "edits": str(a.edits), "settings": None}
-    from rewardedit_jax.editing.editor import BEST, Editor
-
-    settings = read_settings(a)
-    reward = BEST if a.reward is None else Reward(*a.reward)
+        return {"name": a.name or str(a.edits), "model": None, "edits": a.edits, "settings": None}
+    settings, reward = read_settings(a), BEST if a.reward is None else Reward(*a.reward)
     editor = Editor.load(a.model, a.dtype)
-    settings["sampler"] = settings["sampler"] or editor.base.process.default_sampler
-    asked = editor.requested(reward)
-    described = {name: asdict(value) if isinstance(value, Reward) else value for name, value in settings.items()}
-    system = {
-        "model": a.model,
-        "weights": editor.fingerprint,
-        "settings": {**described, "reward": asked and asdict(asked), "seed": a.seed},
-    }
+    system = _system(a, editor, settings, reward)
     requests = digest_texts(f"{item.key}: {item.label.instruction}" for item in items)[:12]
     keep_settings(folder, {"benchmark": benchmark.name, "requests": requests, **system})
     make_all(editor, folder, edits, settings, reward, a.seed, a.batch_size)
-    return {**system, "edits": str(folder / EDITS)}
+    return {"name": a.name or a.model, **system, "edits": folder / EDITS}
+
+
+def _system(a: Namespace, editor: Editor, settings: Mapping[str, Any], reward: Asked) -> dict[str, Any]:
+    """What the edits follow from."""
+    asked = {**settings, "sampler": settings["sampler"] or editor.base.process.default_sampler, "seed": a.seed}
+    asked["reward"] = editor.requested(reward)
+    described = {name: asdict(value) if isinstance(value, Reward) else value for name, value in asked.items()}
+    return {"model": a.model, "weights": editor.fingerprint, "settings": described}
 
 
 def _warn(results: Sequence[Result], unusual: Mapping[str, Sequence[str]]) -> None:
@@ -208,7 +209,7 @@ def _warn(results: Sequence[Result], unusual: Mapping[str, Sequence[str]]) -> No
     total = sum(len(result.outcomes) for result in results)
     report_bad(failed[:_FIRST_FAILURES], total, "items have no answer", len(failed), len(failed))
     for name, keys in unusual.items():
+        # Editors have sizes of their own: another size than the source's is usual.
         if keys and name != "other_size":
-            print(
-                f"note: {count_noun(len(keys), 'edit')}, {name.replace('_', ' ')}: {list_names(keys)}", file=sys.stderr
-            )
+            noted = f"{count_noun(len(keys), 'edit')}, {name.replace('_', ' ')}: {list_names(keys)}"
+            print(f"note: {noted}", file=sys.stderr)

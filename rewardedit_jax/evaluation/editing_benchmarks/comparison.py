@@ -29,7 +29,7 @@ class Pair(NamedTuple):
 def read_report(file: Path) -> dict[str, Any]:
     """A report of `results.save_results`. Raises ValueError for any other file."""
     report = read_json(file)
-    if not isinstance(report, dict) or not {"benchmark", "judge", "items"} <= report.keys():
+    if not isinstance(report, dict) or not {"benchmark", "name", "judge", "items"} <= report.keys():
         raise ValueError(
             f"{file} is no report of an editing benchmark: launch/evaluate.py real_edit --json writes one."
         )
@@ -70,7 +70,10 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
 
 
 def _system(file: Path, report: Mapping[str, Any]) -> dict[str, Any]:
-    return {"report": str(file), **{name: report.get(name) for name in ("model", "weights", "edits", "settings")}}
+    return {
+        "report": str(file),
+        **{name: report.get(name) for name in ("name", "model", "weights", "edits", "settings")},
+    }
 
 
 def _check_same(first: Path, second: Path, a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
@@ -136,7 +139,7 @@ def _paired(values: np.ndarray, pairs: Sequence[Pair]) -> dict[str, Any]:
 
 def tables(comparison: Mapping[str, Any]) -> list[TextTable]:
     """A table of the whole benchmark, and one for each of its sets."""
-    names = [comparison[name]["model"] or comparison[name]["edits"] for name in ("first", "second")]
+    names = [comparison[which]["name"] for which in ("first", "second")]
     title = f"{comparison['benchmark']}: {names[0]} minus {names[1]}"
     notes = [f"{comparison['compared']} items in both. {_ABOUT}"]
     for name in ("first", "second"):

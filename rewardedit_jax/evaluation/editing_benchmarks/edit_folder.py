@@ -28,7 +28,7 @@ from rewardedit_jax.data.output_files import atomic_write, unwritable
 from rewardedit_jax.data.paths import output_inside
 from rewardedit_jax.data.runs import Failed
 from rewardedit_jax.editing.editor import Asked, Editor
-from rewardedit_jax.editing.files import EditJob, make_edits
+from rewardedit_jax.editing.files import EditJob, made_from, make_edits
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Item, Requests
 from rewardedit_jax.evaluation.editing_benchmarks.outcomes import NO_EDIT, NO_IMAGE, NOT_EDITED
 from rewardedit_jax.judging.answers import NoVerdict
@@ -113,6 +113,7 @@ def make_all(
 ) -> None:
     """Makes the edits that the folder lacks. An item whose source is an earlier edit is made after it."""
     waiting = [item for item in edits.items if item.key not in edits.failures]
+    _check_sources(folder, edits, waiting)
     while waiting:
         due = [item for item in waiting if item.previous is None or item.previous in edits.edited]
         if not due:
@@ -140,6 +141,19 @@ def _job(folder: Path, edits: Edits, item: Item, reward: Asked, seed: int) -> Ed
         return EditJob(source, item.label.instruction, reward, output, seed, str(source.relative_to(folder)))
     except ValueError as error:
         return Failed(str(error))
+
+
+def _check_sources(folder: Path, edits: Edits, items: Sequence[Item]) -> None:
+    """Raises ValueError if an edit was made of another source image: of another version of the benchmark."""
+    others = []
+    for item in items:
+        file = folder / EDITS / item.file
+        if item.previous is None and file.is_file():
+            made_of = made_from(file).get("image")
+            if made_of != str(edits.sources[item.key].relative_to(folder)):
+                others.append(f"{file}: made of {made_of}")
+    if others:
+        raise ValueError(list_lines(f"{folder} has edits of other source images; give another --output.", others))
 
 
 def find_all(folder: Path, edits: Edits) -> None:

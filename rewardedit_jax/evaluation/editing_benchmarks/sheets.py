@@ -32,8 +32,8 @@ def draw(reports: Sequence[Path], page: Path | None, sheet: Path | None) -> None
 
 
 def _names(files: Sequence[Path], reports: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The models, or the files where two reports have one model."""
-    names = [report["model"] or report["edits"] for report in reports]
+    """The names of the systems, or the files where two reports have one name."""
+    names = [report["name"] for report in reports]
     return names if len(set(names)) == len(names) else [str(file) for file in files]
 
 

@@ -37,7 +37,7 @@ def report(scores, **changed):
         }
         for i, score in enumerate(scores)
     ]
-    whole = {"benchmark": "real_edit", "version": 1, "judge": JUDGE, "model": "m", "items": items, "following": {}}
+    whole = {"benchmark": "real_edit", "version": 1, "judge": JUDGE, "name": "m", "items": items, "following": {}}
     return deepcopy(whole | changed)
 
 
@@ -132,7 +132,7 @@ def test_contact_sheets_show_both_systems(tmp_path):
         opened.add_questions(ask_each("openai", "m", {"following": "x"}))
     for name in "ab":
         report = ("--edits", tmp_path / name, "--json", tmp_path / f"{name}.json")
-        drawn = ("--page", tmp_path / f"{name}.html", "--sheet", tmp_path / f"{name}_sheet.png")
+        drawn = ("--name", f"system {name}", "--page", tmp_path / "x.html", "--sheet", tmp_path / f"{name}_sheet.png")
         evaluate("real_edit", "--data", data, *report, "--judge", "replay", "--store", store, *drawn)
         assert Image.open(tmp_path / f"{name}_sheet.png").width > 300
     drawn = ("--page", tmp_path / "both.html", "--sheet", tmp_path / "both.png")
@@ -140,5 +140,6 @@ def test_contact_sheets_show_both_systems(tmp_path):
     page = (tmp_path / "both.html").read_text()
     assert "following: no edit" in page
     assert "edit 3" in page
-    assert "b.png" in page or ">a<" in page
+    assert "system a" in page
+    assert "system b" in page
     assert Image.open(tmp_path / "both.png").width > Image.open(tmp_path / "a_sheet.png").width

@@ -25,8 +25,10 @@ def start(*words):
 
 
 def finish(process):
-    table, error = process.communicate(timeout=900)
+    printed, error = process.communicate(timeout=900)
     assert process.returncode == 0, error
+    used, _, table = printed.partition("\n")  # the first line names the store
+    assert " answers in " in used
     return table
 
 

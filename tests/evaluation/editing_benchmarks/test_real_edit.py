@@ -54,7 +54,7 @@ def test_a_run_and_its_replay(tmp_path, capsys):
         assert len(server.requests()) == 14 * 3
     written = out.read_bytes()
     used, table = capsys.readouterr().out.split("\n", 1)
-    assert re.match(r"42 answers in .*s\.sqlite: 42000 prompt tokens", used)
+    assert re.match(r"42 answers in .*s\.sqlite: 42,000 prompt tokens", used)
     edits = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "edits").glob("*/*.png")}
     assert len(edits) == 14
     evaluate(*arguments, *replay(tmp_path))
@@ -220,6 +220,9 @@ def test_a_folder_takes_edits_of_one_model_and_settings(tmp_path):
     for more in (("--steps", 2), ("--seed", 1), ("--reward", 1, 2, 3), ("--text-guidance", 3)):
         with pytest.raises(ValueError, match=r"(?s)edits that were made otherwise.*there.*asked for"):
             evaluate(*common, "--model", "m", *more)
+    picture(99).save(data / "Real-Edit" / "0.png")
+    with pytest.raises(ValueError, match=r"(?s)other source images.*0\.png/1\.png: made of sources/"):
+        evaluate(*common, "--model", "m")
     other = write_real_edit(tmp_path / "other", 1, 2)
     with pytest.raises(ValueError, match="requests"):
         evaluate("real_edit", "--data", other, *common[3:], "--model", "m")
