@@ -76,10 +76,6 @@ class StoredEdits(Stored):
     @abstractmethod
     def encoded(self, index: int) -> EncodedEdit: ...
 
-    def labels(self) -> Sequence["RequestLabel"]:
-        """What each edit was asked for, in order; no image is read. `extra` has "input", equal for equal sources."""
-        raise NotImplementedError(f"{type(self).__name__} does not know its instructions without its images")
-
     def __getitem__(self, index: int) -> EditRecord:
         return self.encoded(index).decoded()
 
@@ -99,6 +95,24 @@ class StoredEdits(Stored):
                 yield digest(edit.source), digest(edit.edited), edit.instruction
             except ValueError as error:
                 yield error
+
+
+@dataclass(frozen=True)
+class RequestLabel:
+    """What an edit is asked for, without images."""
+
+    key: str  # unique within its source
+    instruction: str
+    edit_type: str  # as the benchmark names it
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # further JSON values
+
+
+class AskedEdits(StoredEdits):
+    """Edits whose requests are known without reading an image, as benchmarks of editors need them."""
+
+    @abstractmethod
+    def labels(self) -> Sequence[RequestLabel]:
+        """What each edit was asked for, in order. `extra` has "input", which is equal for equal sources."""
 
 
 # Pairs of edits.
@@ -142,16 +156,6 @@ class StoredPreferences(Stored):
 
 
 # Requests.
-
-
-@dataclass(frozen=True)
-class RequestLabel:
-    """A request without its image."""
-
-    key: str  # unique within its source
-    instruction: str
-    edit_type: str  # as the benchmark names it
-    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # further JSON values
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from rewardedit_jax.data.encoded import EncodedEdit, RequestLabel, StoredEdits
+from rewardedit_jax.data.encoded import AskedEdits, EncodedEdit, RequestLabel
 from rewardedit_jax.data.images import image_bytes
 from rewardedit_jax.data.json_files import Entry, convert, read_json, validate
 from rewardedit_jax.data.parquet import ParquetRows, embedded_bytes
@@ -32,7 +32,7 @@ class _Turn(msgspec.Struct):
     instruction: Instruction
 
 
-class MagicBrush(StoredEdits):
+class MagicBrush(AskedEdits):
     """The turns of one split: sessions in the order of the files, and the turns of a session one after the other.
 
     The source of a turn is the edited image of the turn before. `extra` has "session" and "turn" (from 1). Keys are
@@ -102,7 +102,7 @@ class _SessionTurn(msgspec.Struct):
     instruction: Instruction
 
 
-class MagicBrushFolder(StoredEdits):
+class MagicBrushFolder(AskedEdits):
     """The turns of the test set, in the order of its list. Keys are "session/turn"; `extra` may have a "caption"."""
 
     def __init__(self, root: str | Path, *, skip_bad: bool = False):

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from rewardedit_jax.data.array_records import ArrayRecords
-from rewardedit_jax.data.encoded import EncodedEdit, RequestLabel, Stored, StoredEdits, digest
+from rewardedit_jax.data.encoded import AskedEdits, EncodedEdit, RequestLabel, Stored, digest
 from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.data.shards import StoredRow, index_file, read_index
 
@@ -134,7 +134,7 @@ class Prepared(Stored):
         return stored | {name: row[name] for name in self._further}
 
 
-class PreparedEdits(Prepared, StoredEdits):
+class PreparedEdits(Prepared, AskedEdits):
     """The edits of one split. Fields other than images, `scores` and `feedback` come as `EncodedEdit.extra`."""
 
     fields, needed = EDIT_FEATURES, ("key", "instruction", "source", "edited")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from rewardedit_jax.data.encoded import EncodedEdit, RequestLabel, StoredEdits
+from rewardedit_jax.data.encoded import AskedEdits, EncodedEdit, RequestLabel
 from rewardedit_jax.data.images import image_bytes
 from rewardedit_jax.data.json_files import Entry, convert, read_list
 from rewardedit_jax.data.paths import inside
@@ -36,7 +36,7 @@ class _Triplet(msgspec.Struct):
             raise ValueError(f"no {missing}; expected both scores and feedback, or neither")
 
 
-class TripletFile(StoredEdits):
+class TripletFile(AskedEdits):
     """The triplets of a `.json` or `.jsonl` file, in its order. Keys are "number in the file:output"."""
 
     def __init__(self, path: str | Path, *, skip_bad: bool = False, allow_outside: bool = False):

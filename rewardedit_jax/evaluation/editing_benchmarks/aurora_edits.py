@@ -5,7 +5,7 @@ The judge answers Real-Edit's three questions about each edit. The target images
 
 from pathlib import Path
 
-from rewardedit_jax.data.encoded import StoredEdits
+from rewardedit_jax.data.encoded import AskedEdits
 from rewardedit_jax.data.layouts import LAYOUTS, Options
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark, Item, Requests, open_edits_of, requests_of
 from rewardedit_jax.evaluation.editing_benchmarks.real_edit import QUESTIONS, RUBRICS
@@ -25,7 +25,7 @@ def open_aurora_edits(path: Path) -> Requests:
     return requests_of(stored, items, missing)
 
 
-def _published(path: Path) -> StoredEdits:
+def _published(path: Path) -> AskedEdits:
     return LAYOUTS[_LAYOUT].open(path, Options())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from rewardedit_jax.data.encoded import EncodedRequest, RequestLabel, Stored, StoredEdits
+from rewardedit_jax.data.encoded import AskedEdits, EncodedRequest, RequestLabel, Stored
 from rewardedit_jax.data.json_files import read_list
 from rewardedit_jax.data.layouts import LAYOUTS, Options
 from rewardedit_jax.data.preparing import BAD_FILE
@@ -130,8 +130,8 @@ def _labels(known: Sequence[RequestLabel], missing: Iterable[str], path: Path, n
 
 
 def open_edits_of(
-    path: Path, name: str, published: Callable[[Path], StoredEdits]
-) -> tuple[StoredEdits, list[RequestLabel], dict[str, str]]:
+    path: Path, name: str, published: Callable[[Path], AskedEdits]
+) -> tuple[AskedEdits, list[RequestLabel], dict[str, str]]:
     """A benchmark that has an edited image for each request, as published or prepared.
 
     Returns:
@@ -147,7 +147,7 @@ def open_edits_of(
     return stored, _labels(stored.labels(), missing, path, name), missing
 
 
-def requests_of(stored: StoredEdits, items: Sequence[Item], missing: Mapping[str, str]) -> Requests:
+def requests_of(stored: AskedEdits, items: Sequence[Item], missing: Mapping[str, str]) -> Requests:
     """The requests of edits: item number i asks for edit i, whose edited image is the target."""
 
     def read(item: Item, target: bool) -> EncodedRequest:

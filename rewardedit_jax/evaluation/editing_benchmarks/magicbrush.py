@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from rewardedit_jax.data.encoded import RequestLabel, StoredEdits
+from rewardedit_jax.data.encoded import AskedEdits, RequestLabel
 from rewardedit_jax.data.magicbrush import SESSIONS, MagicBrush, MagicBrushFolder
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import (
     LEFT_OUT,
@@ -37,7 +37,7 @@ def open_magicbrush(path: Path, multi_turn: bool) -> Requests:
     return requests_of(stored, items, missing)
 
 
-def _published(path: Path) -> StoredEdits:
+def _published(path: Path) -> AskedEdits:
     # The hub has no test set: the development set is what can be measured without the zip file.
     return MagicBrushFolder(path) if (path / SESSIONS).is_file() else MagicBrush(path, split="dev")
 

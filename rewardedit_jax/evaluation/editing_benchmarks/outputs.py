@@ -29,10 +29,10 @@ def look_at(edits: Edits) -> dict[str, list[str]]:
     for key, file in edits.edited.items():
         try:
             size, is_grey = _look(file)
+            source_size, source_is_grey = source_of(edits.sources[key])
         except ImageError as error:
             edits.failures[key] = NoVerdict(UNREADABLE_EDIT, str(error))
             continue
-        source_size, source_is_grey = source_of(edits.sources[key])
         if is_grey and not source_is_grey:
             found["grey"].append(key)
         if size != source_size:

@@ -91,6 +91,25 @@ def test_a_turn_without_a_source_fails_with_the_turns_after_it(tmp_path, replay)
     assert read(tmp_path / "o.json")["following"]["reasons"] == {"not asked": 6}
 
 
+def test_turns_of_another_program(tmp_path, replay):
+    """A turn that is missing or damaged is the source of the next one, which fails too."""
+    data, edits = write_magicbrush(tmp_path / "data", SESSIONS), tmp_path / "edits"
+    for name in ("139/139_1", "139/139_iter_2", "139/139_iter_3", "7/7_iter_2"):
+        write(edits / f"{name}.png", (data / "images" / "30" / "30-input.png").read_bytes())
+    write(edits / "139" / "139_iter_2.png", b"torn")
+    evaluate("magicbrush_multi_turn", "--data", data, "--edits", edits, "--json", tmp_path / "o.json", *replay)
+    report = read(tmp_path / "o.json")
+    found = {item["key"]: item["following"]["failed"] for item in report["items"]}
+    assert found == {
+        "139/1": "not asked",
+        "139/2": "unreadable edit",
+        "139/3": "unreadable edit",
+        "30/1": "no edit",
+        "7/1": "no edit",
+        "7/2": "no edit",
+    }
+
+
 @pytest.mark.usefixtures("_editor")
 @pytest.mark.parametrize("prepared", [False, True])
 def test_the_development_set_of_the_hub(tmp_path, replay, prepared):
