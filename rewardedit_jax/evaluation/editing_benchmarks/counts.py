@@ -119,20 +119,24 @@ def _row(name: str, measures: Sequence[str], numbers: Mapping[str, Any], score: 
     cells = [name, str(numbers[measures[0]]["total"])]
     for measure in measures:
         found = numbers[measure]
-        cells += [f"{100 * found['accuracy']:.1f}"] if "accuracy" in found else []
-        cells.append("–" if found[score] is None else f"{found[score]:.2f}")
+        # Of a measure that nobody answered, "0 % yes" would look like a judgement.
+        shown = found["answered"] > 0
+        cells += [f"{100 * found['accuracy']:.1f}" if shown else "–"] if "accuracy" in found else []
+        cells.append(f"{found[score]:.2f}" if shown else "–")
     return [*cells, " + ".join(str(numbers[measure]["failed"]) for measure in measures)]
 
 
 def _note(measure: str, found: Mapping[str, Any]) -> str:
-    """`following: 54.3 % yes [50.1, 58.2], score 3.41 [3.20, 3.60] of 557 answered; failed: 2 refused, 1 timeout.`"""
-    parts = []
-    if "accuracy" in found:
-        low, high = found["accuracy_interval"]
-        parts.append(f"{100 * found['accuracy']:.1f} % yes [{100 * low:.1f}, {100 * high:.1f}]")
-    if found["score"] is not None:
-        parts.append("score {:.2f} [{:.2f}, {:.2f}]".format(found["score"], *found["score_interval"]))
-    text = f"{measure}: {', '.join(parts)} of {count_noun(found['answered'], 'answer')}".replace(":  of", ":")
-    reasons = ", ".join(f"{number} {reason}" for reason, number in found["reasons"].items())
-    text += f"; failed: {reasons}" if reasons else ""
-    return text + (f"; yes follows from the score in {found['derived']}." if found.get("derived") else ".")
+    """`following: 54.3 % yes [50.1, 58.2], score 3.41 [3.20, 3.60] of 557 answers; failed: 2 refused, 1 timeout.`"""
+    numbers = []
+    if found["answered"] and "accuracy" in found:
+        yes, low, high = (100 * share for share in (found["accuracy"], *found["accuracy_interval"]))
+        numbers.append(f"{yes:.1f} % yes [{low:.1f}, {high:.1f}]")
+    if found["answered"]:
+        numbers.append("score {:.2f} [{:.2f}, {:.2f}]".format(found["score"], *found["score_interval"]))
+    parts = [f"{', '.join(numbers)} of {count_noun(found['answered'], 'answer')}" if numbers else "no answer"]
+    if found["reasons"]:
+        parts.append("failed: " + ", ".join(f"{number} {reason}" for reason, number in found["reasons"].items()))
+    if found.get("derived"):
+        parts.append(f"yes follows from the score in {found['derived']}")
+    return f"{measure}: {'; '.join(parts)}."
