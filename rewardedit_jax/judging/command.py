@@ -129,7 +129,7 @@ def answered_plan(
     """The plan of a run and the open store, after the judge has answered what the store lacked; None: a replay."""
     forms = {rubric.measure: rubric.form for rubric in asked}
     with Store(a.store, create=judge is not None) as store:
-        questions = _stored(a, store, asked) if judge is None else judge.questions(a.repeat or 1, a.swap)
+        questions = replayed_questions(a, store, asked) if judge is None else judge.questions(a.repeat or 1, a.swap)
         plan = Plan.make(data, questions, a.shard and a.shard.of(range(len(data))), forms)
         if isinstance(judge, EndpointJudge) and a.budget is not None:
             judge.budget.spent = prices(a).total(store.usage(questions))
@@ -192,7 +192,8 @@ def image_settings(a: Namespace) -> ImageSettings:
     return ImageSettings(**{name: value for name, value in named.items() if value is not None})
 
 
-def _stored(a: Namespace, store: Store, asked: Sequence[Rubric]) -> list[Question]:
+def replayed_questions(a: Namespace, store: Store, asked: Sequence[Rubric]) -> list[Question]:
+    """The questions that a replay takes from the store. Raises ValueError if arguments choose none, or several sets."""
     read = [] if a.rubrics is None else read_rubrics(a.rubrics, asked).values()
     # Under its text alone too: labels of launch/label.py answer a benchmark that asks for the same measures.
     rubrics = [digest for rubric in read for digest in (rubric.digest, rubric.text_digest)] or None

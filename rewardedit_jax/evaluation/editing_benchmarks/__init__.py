@@ -10,6 +10,6 @@ out what failed, or guess it: docs/editing_benchmarks.md says how each number di
   aurora_edits     AURORA's test set, in the same way
   i2ebench         stored yes/no verdicts of I2EBench's judge
 
-`benchmark` says what a benchmark consists of, `edit_folder` makes and keeps the edits of a system, `outcomes` and
-`counts` turn answers into numbers, `comparison` compares two systems on the same items.
+`benchmark` says what a benchmark consists of, and `evaluate` runs it: `edit_folder` makes and keeps the edits of a
+system, `outcomes` and `counts` turn answers into numbers. `comparison` compares two systems on the same items.
 """

@@ -59,6 +59,8 @@ def test_the_published_aggregation(tmp_path, sizes):
                  tmp_path / "o.json", "--judge", "replay", "--store", tmp_path / "s.sqlite")  # fmt: skip
     with pytest.raises(ValueError, match="no answers"):
         evaluate(*arguments)
+    assert not (folder / "edits").exists()  # wrong arguments fail before an edit is made
+    evaluate(*arguments[:-6], "--output", folder, "--judge", "none")
     assert (folder / "edits" / "style_change" / "cn" / "1.png").is_file()  # as the published results are named
     images = ImageSettings(sizes=sizes)
     store_answers(tmp_path / "s.sqlite", folder, (QUESTIONS, GEDIT_BENCH.rubrics, images), answer)

@@ -27,11 +27,14 @@ def test_the_shipped_rubric_asks_for_its_form():
 @pytest.mark.usefixtures("_editor")
 def test_the_mean_of_three_scores(tmp_path):
     imgedit_bench(tmp_path / "data")
+    folder = tmp_path / "o"
     Store(tmp_path / "s.sqlite", create=True).close()
     arguments = ("imgedit_bench", "--data", tmp_path / "data", "--model", "m", "--steps", 1, "--resolution", 16,
                  "--json", tmp_path / "o.json", "--judge", "replay", "--store", tmp_path / "s.sqlite")  # fmt: skip
     with pytest.raises(ValueError, match="no answers"):
         evaluate(*arguments)
+    assert not (folder / "edits").exists()  # wrong arguments fail before an edit is made
+    evaluate(*arguments[:-6], "--output", folder, "--judge", "none")
     assert (tmp_path / "o" / "edits" / "12.png").is_file()  # as the published evaluation expects it
 
     def answer(instruction, measure):

@@ -187,7 +187,7 @@ def test_missing_and_damaged_photographs_count(tmp_path, capsys):
     assert (report["quality"]["total"], report["types"]["local"]["quality"]["failed"]) == (6, 2)
     assert report["items"][0]["quality"]["failed"] == "missing image"
     assert "0.png" in report["items"][0]["quality"]["detail"]
-    assert "12 of 18 items have no answer" in capsys.readouterr().err
+    assert "12 of 18 items have failed" in capsys.readouterr().err
 
 
 def test_edits_that_fail_count(tmp_path, small_editor, monkeypatch):
@@ -312,5 +312,9 @@ def test_what_is_not_the_benchmark_is_refused(tmp_path):
     shutil.rmtree(data)
     with pytest.raises(ValueError, match="no store"):
         evaluate("real_edit", "--data", write_real_edit(data, 1), *edits[:4], "--judge", "replay", "--store", "none")
+    with pytest.raises(ValueError, match="--store"):
+        evaluate("real_edit", "--data", data, *edits[:4], "--judge", "replay")
+    with pytest.raises(ValueError, match="--judge none"):
+        evaluate("real_edit", "--data", data, *edits[:4], "--judge", "none", "--json", "x")
     with pytest.raises(ValueError, match="--model"):
         evaluate("real_edit", "--data", data, *edits[:4], "--judge", "openai", "--store", tmp_path / "s.sqlite")
