@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -254,3 +255,12 @@ def test_an_overflow_in_the_networks_is_an_error(editor, monkeypatch, path):
     broken = unflatten_dict({**flat, path: np.full_like(flat[path], np.inf)}, sep="/")
     with pytest.raises(NonFiniteResults, match="float32"):
         edit(Editor(editor.base, broken), sampler="dpmpp_2m")
+
+
+def test_the_fingerprint_tells_editors_apart():
+    """By weights, noise process and reward modules; the same editor has the same one each time."""
+    editor = tiny_editor()
+    others = [tiny_editor(prediction="v_prediction"), tiny_editor(layout="released")]
+    changed = Editor(editor.base, jax.tree.map(lambda x: x + 1, editor.params))
+    assert editor.fingerprint == tiny_editor().fingerprint
+    assert len({editor.fingerprint, changed.fingerprint, *(other.fingerprint for other in others)}) == 4

@@ -11,7 +11,7 @@ from tiny_editors import SIDE, picture, tiny_editor
 from rewardedit_jax import Editor, Reward
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.data.runs import Shard
-from rewardedit_jax.editing.files import METADATA, EditJob, edit_to_files, plan_edits
+from rewardedit_jax.editing.files import METADATA, EditJob, edit_to_files, made_from, make_edits, plan_edits
 from rewardedit_jax.editing.requests import prepare_image
 
 SETTINGS = {"steps": 2, "sampler": "ddim", "resolution": "native"}
@@ -210,6 +210,21 @@ def test_pngs_carry_what_the_model_chose(photos, tmp_path, modules, scores):
     assert meta["sampler"] == "euler_ancestral"
     asked = meta["reward"] and [meta["reward"][name] for name in ("following", "preserving", "quality")]
     assert asked == scores
+
+
+def test_a_png_says_what_it_was_made_from(editor, photos, tmp_path):
+    """A job may name its image, so that the same edit is the same file wherever it is made."""
+    contents = []
+    for folder in ("x", "y"):
+        job = EditJob(photos / "a.png", SNOW, None, tmp_path / folder / "a.png", 0, "photo 1")
+        assert make_edits(editor, [job], SETTINGS, batch_size=1) == {}
+        assert made_from(job.output)["image"] == "photo 1"
+        contents.append(job.output.read_bytes())
+    assert contents[0] == contents[1]
+    assert made_from(photos / "a.png") == {}
+    (photos / "b.png").write_bytes(b"torn")
+    with pytest.raises(ImageError, match=r"b\.png"):
+        made_from(photos / "b.png")
 
 
 def test_a_stopped_run_goes_on_with_the_same_seeds(editor, photos, tmp_path):
