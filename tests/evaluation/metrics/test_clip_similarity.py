@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny_metric_models import CLIP, picture, save_network
+from tiny_metric_models import CLIP, applied, picture, save_network
 from tiny_models import assert_same, draw
 
 from rewardedit_jax.evaluation.metrics.clip_similarity import ClipSimilarity, directional_similarity
@@ -32,7 +32,7 @@ def test_embeddings_are_those_of_the_network(clip):
     images = np.stack([clip.preprocess(picture(*shape)) for shape in ((20, 31), (16, 16), (80, 9))])
     assert images.shape == (3, 16, 16, 3)
     assert images.dtype == np.float32
-    expected = CLIP.apply({"params": clip.params}, images, method=CLIPModel.embed_images)
+    expected = applied(CLIP, clip.params, images, CLIPModel.embed_images)
     np.testing.assert_allclose(clip.embed(images), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_metric_models import CLIP, picture, save_network
+from tiny_metric_models import CLIP, applied, picture, save_network
 
 from rewardedit_jax.evaluation.metrics import cmmd as cmmd_module
 from rewardedit_jax.evaluation.metrics.cmmd import CMMDNetwork, cmmd
@@ -75,7 +75,7 @@ def test_the_network_gives_embeddings_of_length_1(tmp_path):
     network = CMMDNetwork.load(save_network("clip", tmp_path))
     assert network.params.keys() == {"vision"}  # the text tower is not read
     images = np.stack([network.preprocess(picture(*shape)) for shape in ((30, 45), (51, 20))])
-    raw = np.asarray(CLIP.apply({"params": network.params}, images, method=CLIPModel.embed_images))
+    raw = applied(CLIP, network.params, images, CLIPModel.embed_images)
     out = network.embed(images)
     np.testing.assert_allclose(np.linalg.norm(out, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(out, raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-6)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_metric_models import NETWORKS, picture, save_network
+from tiny_metric_models import NETWORKS, applied, picture, save_network
 
 from rewardedit_jax.evaluation.metrics.dino_similarity import DinoSimilarity, Dinov2Similarity
 from rewardedit_jax.evaluation.metrics.embedding_networks import cosine_similarity
@@ -21,7 +21,7 @@ def test_the_embedding_is_the_class_token(loaded):
     name, metric = loaded
     images = np.stack([metric.preprocess(picture(*shape)) for shape in ((50, 61), (300, 280))])
     assert images.shape == (2, 224, 224, 3)
-    states = NETWORKS[name].apply({"params": metric.params}, images)
+    states = applied(NETWORKS[name], metric.params, images)
     np.testing.assert_allclose(metric.embed(images), states[:, 0], rtol=1e-4, atol=1e-5)
 
 

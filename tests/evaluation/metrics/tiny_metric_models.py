@@ -1,5 +1,7 @@
 """Tiny CLIP and DINO networks as model directories, and pictures of awkward shapes."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from tiny_models import draw, tiny_clip, tiny_dino, tiny_dinov2
 
@@ -27,3 +29,10 @@ def picture(height, width, seed=0):
     rows, columns = np.mgrid[:height, :width]
     waves = 110 + 90 * np.sin(rows[..., None] / (5, 9, 14) + columns[..., None] / (11, 6, 8))
     return (waves + rng.integers(0, 50, (height, width, 3))).astype(np.uint8)
+
+
+def applied(module, params, inputs, method=None):
+    """What a network gives, without the metric's code."""
+    return np.asarray(
+        jax.jit(module.apply, static_argnames="method")({"params": params}, jnp.asarray(inputs), method=method)
+    )
