@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from rewardedit_jax.weights.files import STEMS, VARIANTS, choose_entry_file, refused_pickle
+from rewardedit_jax.weights.files import choose_entry_file, shard_pattern
 from rewardedit_jax.weights.saving import complete_save
 
 # Models trained by this project for the shapes world, found by their bare name.
@@ -100,9 +100,9 @@ def _entry(components: Sequence[str]) -> str:
 def _no_model_in(path: Path, components: Sequence[str]) -> str:
     if (path / "checkpoints").is_dir():
         return f"{path} is a training run that has not finished: its model is written when it ends."
-    if not components and (refusal := refused_pickle(path)):
-        # EditReward's published training writes a pickle without config.json: both have to be repaired.
-        return f"{path} has no config.json: copy there that of its training run or its base model. Besides, {refusal}"
+    if not components and choose_entry_file(p.name for p in path.iterdir()):
+        # EditReward's published training writes model.pth without config.json.
+        return f"{path} has weights but no config.json: copy there that of its training run or its base model."
     beside = f"{', '.join(components)}/" if components else "*.safetensors"
     return f"{path} is not a model directory: it has no {_entry(components)}. Expected beside it: {beside}."
 
@@ -162,10 +162,7 @@ def _weight_files(prefix: str, components: Sequence[str], listed: Sequence[str])
     for start in [f"{prefix}{component}/" for component in components] or [prefix]:
         entry = choose_entry_file(name.removeprefix(start) for name in listed if name.startswith(start))
         if entry is None:
-            continue  # `read_weights` reports it, with the pickles that may be there instead
+            continue  # `read_weights` reports it
         yield f"{start}{entry}"
         if entry.endswith(".json"):
-            # The index names its shards, but is itself not yet downloaded. Their names follow from its own.
-            stem = next(stem for stem in STEMS if entry.startswith(f"{stem}."))
-            variant = next((variant for variant in VARIANTS if variant and variant in entry), "")
-            yield f"{start}{stem}{variant}-*-of-*.safetensors"
+            yield f"{start}{shard_pattern(entry)}"  # the index, which names its shards, is not yet downloaded
