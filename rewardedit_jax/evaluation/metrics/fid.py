@@ -53,7 +53,7 @@ def resize_bilinear(image: Float32[np.ndarray, "h w c"], side: int) -> Float32[n
     """The image at side × side: each pixel is interpolated between its four nearest ones, none is averaged away."""
     for axis in (0, 1):
         size = image.shape[axis]
-        # Centres of the new pixels in the old grid, in float32 as torch has them; at the border the nearest pixel counts.
+        # Centres of the new pixels in the old grid, in float32 as in torch; at the border the nearest pixel counts.
         at = np.clip((np.arange(side, dtype=np.float32) + 0.5) * np.float32(size / side) - 0.5, 0, size - 1)
         below = np.floor(at).astype(int)
         share = np.expand_dims(at - below.astype(np.float32), (1, 2) if axis == 0 else (0, 2))

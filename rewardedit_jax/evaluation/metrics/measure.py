@@ -37,10 +37,12 @@ def measure(
       Every number, and what each metric and each item lacks. An item with a picture that cannot be read has failed, and
       enters no metric.
     Raises:
-      ValueError: an unknown metric, or a key that two items have.
+      ValueError: an unknown metric, a key that two items have, or no folder `weights`.
       WeightFileError, WeightMismatch: weights that are there, but damaged or of another network.
     """
     as_integer("batch_size", batch_size, 1)
+    if weights is not None and not weights.is_dir():
+        raise ValueError(f"weights={str(weights)!r}: there is no such folder.")
     check_keys(items)
     wanted = select(metrics)
     missing = {m.name: _lack(m) for m in wanted if not any(map(m.takes, items))}

@@ -195,6 +195,8 @@ def test_wrong_arguments(items):
         measure(items, ["lpips_alexnet"])
     with pytest.raises(ValueError, match="batch_size=0"):
         measure(items, ["l1"], batch_size=0)
+    with pytest.raises(ValueError, match="nowhere"):
+        measure(items, ["l1"], Path("nowhere"))
     with pytest.raises(ValueError, match="'k0'"):
         measure([*items, items[0]], ["l1"])
 
