@@ -53,9 +53,8 @@ class TensorFiles(Mapping):  # of str and np.ndarray: with these, a check of typ
         self._torch: dict[Path, TorchTensors] = {}  # opened once, as a pickle takes longer to read than a header
         self.shapes: dict[str, tuple[int, ...]] = {}
         for file in files:
-            for name, shape in (
-                _safetensors_shapes(file) if file.suffix == _SAFE else self._torch_shapes(file)
-            ).items():
+            shapes = _safetensors_shapes(file) if file.suffix == _SAFE else self._torch_shapes(file)
+            for name, shape in shapes.items():
                 if name in self._file_of:
                     raise WeightFileError(f"tensor {name} is in {self.file_of(name)} and in {file.name}. {AGAIN}")
                 self._file_of[name], self.shapes[name] = file, shape

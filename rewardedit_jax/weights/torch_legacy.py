@@ -39,7 +39,7 @@ def read_torch_legacy(path: str | PathLike) -> TorchTensors:
         with mmap.mmap(stream.fileno(), length, access=mmap.ACCESS_READ) as pickles:
             _, protocol, system = (read_pickle(pickles, {}) for _ in range(3))
             if protocol != _PROTOCOL or not isinstance(system, dict) or system.get("little_endian") is not True:
-                raise WeightFileError(f"its form is {protocol!r} and {system!r}: expected {_PROTOCOL}, little-endian.")
+                raise WeightFileError(f"its version is not {_PROTOCOL}, or its numbers are not little-endian.")
             value = read_pickle(pickles, GLOBALS, storage)
             keys = read_pickle(pickles, {})
             stream.seek(pickles.tell())

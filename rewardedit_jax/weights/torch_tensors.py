@@ -125,15 +125,18 @@ def _named_tensors(value: Any) -> dict[str, StoredTensor]:
 
 def _flat(value: Any, prefix: str, seen: Iterator[int], depth: int = 0) -> Iterator[tuple[str, StoredTensor]]:
     """(name, tensor) of all tensors in dictionaries and lists."""
-    if depth > _DEEPEST or len(prefix) > _LONGEST:
-        raise WeightFileError(f"its containers are nested in more than {_DEEPEST} levels, or their keys are too long.")
     for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
         if next(seen) > _MOST:
             raise WeightFileError(f"it has more than {_MOST:,} values.")
+        if not isinstance(entry, StoredTensor | dict | list | tuple):
+            continue
+        name = f"{prefix}{key}"
+        if depth > _DEEPEST or len(name) > _LONGEST:
+            raise WeightFileError(f"it has keys of more than {_DEEPEST} levels or {_LONGEST:,} characters.")
         if isinstance(entry, StoredTensor):
-            yield f"{prefix}{key}", entry
-        elif isinstance(entry, dict | list | tuple):
-            yield from _flat(entry, f"{prefix}{key}.", seen, depth + 1)
+            yield name, entry
+        else:
+            yield from _flat(entry, f"{name}.", seen, depth + 1)
 
 
 def _kind(value: Any) -> str:

@@ -20,10 +20,11 @@ from rewardedit_jax.weights.torch_tensors import Extent, TorchTensors
 
 __all__ = ["LONGEST_PICKLE", "UnsafePickle", "is_legacy", "read_torch_zip"]
 
-LONGEST_PICKLE = 256 << 20  # bytes; names and shapes of a million tensors take less
+LONGEST_PICKLE = 64 << 20  # bytes; names and shapes of 200,000 tensors take less
 _SIGNATURE = b"PK\3\4"
 _LOCAL_HEADER = struct.Struct("<4s22x2H")  # signature, ..., lengths of name and extra field
 _LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # the number whose pickle begins the older form
+_DAMAGED = "it is a damaged zip, or a part of one"
 _ZIP_FAULTS = (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, RuntimeError, OverflowError)
 
 
@@ -39,8 +40,9 @@ def read_torch_zip(path: str | PathLike) -> TorchTensors:
     check_path("path", path)
     file = Path(path).expanduser()
     with naming(file), file.open("rb") as stream:
-        members = _members(file, stream)
-        folder = _folder(members)
+        infos = _directory(file, stream)
+        folder = _folder([info.filename for info in infos])
+        members = _members(stream, infos)
         _check_byte_order(stream, members.get(f"{folder}byteorder"))
         value = read_pickle(io.BytesIO(_content(stream, members[f"{folder}data.pkl"])), GLOBALS, storage_of)
         start = f"{folder}data/"
@@ -51,23 +53,29 @@ def read_torch_zip(path: str | PathLike) -> TorchTensors:
 def is_legacy(file: Path) -> bool:
     """Whether a file has the form that `torch.save` wrote before PyTorch 1.6."""
     with naming(file), file.open("rb") as stream:
-        return _LEGACY in stream.read(16)
+        return _LEGACY in stream.read(32)  # protocol 4 begins with the length of a frame
 
 
-def _members(file: Path, stream: BinaryIO) -> dict[str, Extent]:
-    """Where the content of each member of a zip is."""
+def _directory(file: Path, stream: BinaryIO) -> list[zipfile.ZipInfo]:
     if stream.read(len(_SIGNATURE)) != _SIGNATURE:
         raise WeightFileError(_no_zip(file))
     try:
         with zipfile.ZipFile(stream) as archive:
-            infos = archive.infolist()
+            return archive.infolist()
+    except _ZIP_FAULTS as error:
+        raise WeightFileError(f"{_DAMAGED}: {error}. {AGAIN}") from error
+
+
+def _members(stream: BinaryIO, infos: list[zipfile.ZipInfo]) -> dict[str, Extent]:
+    """Where the content of each member of a zip is."""
+    checked = any(info.CRC for info in infos)  # torch.serialization.set_crc32_options(False) writes zeros
+    try:
         # No more than the file has: members that share bytes would be read again and again.
-        if sum(info.file_size for info in infos) > file.stat().st_size:
+        if sum(info.file_size for info in infos) > stream.seek(0, io.SEEK_END):
             raise zipfile.BadZipFile("members are larger than the file")
-        checked = any(info.CRC for info in infos)  # torch.serialization.set_crc32_options(False) writes zeros
         members = {info.filename: _extent(stream, info, checked) for info in infos}
     except _ZIP_FAULTS as error:
-        raise WeightFileError(f"it is a damaged zip, or a part of one: {error}. {AGAIN}") from error
+        raise WeightFileError(f"{_DAMAGED}: {error}. {AGAIN}") from error
     if len(members) < len(infos):
         raise WeightFileError("it has two members of one name, which PyTorch never writes.")
     return members
@@ -95,12 +103,12 @@ def _no_zip(file: Path) -> str:
     return impostor(file) or f"it is not a file of torch.save. {AGAIN}"
 
 
-def _folder(members: dict[str, Extent]) -> str:
+def _folder(names: list[str]) -> str:
     """The folder in the zip, with a slash: it has the name of the file that was written, or any other."""
-    found = [name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+    found = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(found) != 1:
         raise WeightFileError(f"it is a zip without one data.pkl, so it is not a file of torch.save. {AGAIN}")
-    if any(name.startswith((f"{found[0]}code/", f"{found[0]}constants.pkl")) for name in members):
+    if any(name.startswith((f"{found[0]}code/", f"{found[0]}constants.pkl")) for name in names):
         raise WeightFileError(
             "it is an archive of TorchScript, which holds a program. Save the state dict where torch is installed: "
             "torch.save(torch.jit.load(file).state_dict(), new_file)."
@@ -120,5 +128,5 @@ def _content(stream: BinaryIO, member: Extent) -> bytes:
     stream.seek(member.position)
     content = stream.read(member.size)
     if member.crc is not None and zlib.crc32(content) != member.crc:
-        raise WeightFileError(f"its pickle differs from its checksum. {AGAIN}")
+        raise WeightFileError(f"its pickle or the note of its byte order differs from its checksum. {AGAIN}")
     return content

@@ -217,12 +217,23 @@ def test_a_download_without_weights(fake_hub, tmp_path):
     assert (small, whole) == ([], ["model.safetensors"])
 
 
-def test_what_training_writes_lacks_a_config_and_is_a_pickle(tmp_path):
+def test_what_training_writes_lacks_a_config(tmp_path):
     (tmp_path / "model.pth").write_bytes(b"anything")
     message = message_of(tmp_path, ())
-    assert "has no config.json: copy there that of its training run or its base model" in message
-    assert "model.pth is a pickle" in message
-    assert "python -c" in message
+    assert "has weights but no config.json: copy there that of its training run or its base model" in message
+
+
+def test_files_of_pytorch_are_downloaded_where_there_are_no_others(fake_hub, tmp_path):
+    fake_hub.root, fake_hub.files = write_model(tmp_path), ["vae/diffusion_pytorch_model.bin", "vae/extra.bin"]
+    fake_hub.files += [f"text/{name}" for name in ("pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin")]
+    fake_hub.files += ["unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.safetensors"]
+    find_model("owner/name", ["unet", "vae", "text"])
+    assert [pattern for pattern in fake_hub.asked[0][1] if "pytorch_model" in pattern] == [
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.bin",
+        "text/pytorch_model.bin.index.json",
+        "text/pytorch_model-*-of-*.bin",
+    ]
 
 
 @pytest.mark.parametrize("folder", ["", "stage2/"])
