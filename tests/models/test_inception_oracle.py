@@ -19,10 +19,11 @@ from torch_nets import FidInception, randomize  # noqa: E402 -- needs torch
 
 @pytest.fixture(scope="module")
 def networks():
-    """(PyTorch's network, our parameters)"""
+    """(PyTorch's network, our parameters, our network)"""
     oracle = randomize(FidInception())
     tensors = {name: x.numpy() for name, x in oracle.state_dict().items()}
-    return oracle, import_tensors(tensors, INCEPTION_TABLE, abstract_params(InceptionV3()))
+    params = import_tensors(tensors, INCEPTION_TABLE, abstract_params(InceptionV3()))
+    return oracle, params, Inception(params)
 
 
 def photograph(height, width):
@@ -31,10 +32,10 @@ def photograph(height, width):
     return np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 48), (299, 299), (340, 512)])
+@pytest.mark.parametrize(("height", "width"), [(64, 48), (340, 512)])
 def test_features_are_equal(networks, height, width):
-    oracle, params = networks
-    network, image = Inception(params), photograph(height, width)
+    oracle, _, network = networks
+    image = photograph(height, width)
     found = network.embed(network.preprocess(image)[None])
     with torch.no_grad():
         expected = oracle(torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32)[None] / 255)).numpy()
@@ -43,7 +44,7 @@ def test_features_are_equal(networks, height, width):
 
 
 def test_export_undoes_import(networks):
-    oracle, params = networks
+    oracle, params, _ = networks
     exported = export_tensors(params, INCEPTION_TABLE)
     expected = {name: x for name, x in oracle.state_dict().items() if "num_batches" not in name and "fc." not in name}
     assert exported.keys() == expected.keys()

@@ -44,10 +44,11 @@ def installed(package):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_heads_of_the_lpips_package(shared_data, examples, tmp_path, name):
-    """The published heads on a network: the real one for AlexNet, others with ones, whose distances are finite."""
+    """The published heads on a network: the real one for AlexNet, others that average."""
     heads = TensorFiles([installed("lpips") / "weights" / "v0.1" / f"{name}.pth"])
     module = LPIPS(VARIANTS[name].stack)
-    tensors = export_tensors(jax.tree.map(lambda x: np.ones(x.shape, x.dtype), abstract_params(module)), LPIPS_TABLE)
+    averages = jax.tree.map(lambda x: np.full(x.shape, 1 / np.prod(x.shape[:-1]), np.float32), abstract_params(module))
+    tensors = export_tensors(averages, LPIPS_TABLE)
     if name == "alex":
         real = TensorFiles([shared_data / "lpips" / "alex.safetensors"])
         tensors = {key: real[f"net.{key}"] for key in tensors if not key.startswith("lin")}
