@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -47,14 +46,12 @@ def measure(
     wanted = select(metrics)
     missing = {m.name: _lack(m) for m in wanted if not any(map(m.takes, items))}
     wanted = [m for m in wanted if m.name not in missing]
-    # Full precision: on accelerators, float32 products are otherwise rounded to fewer digits than metrics are given in.
-    with jax.default_matmul_precision("highest"):
-        pairwise = list(_loaded([m for m in wanted if m.compare is None], weights, missing))
-        measured, notes = _compare_pictures(items, pairwise, batch_size, seed)
-        good = [item for item in items if item.key not in notes.failed]
-        for embedder, group in _loaded([m for m in wanted if m.compare], weights, missing):
-            embeddings = embed(embedder, group[0].loader.name, group, good, batch_size)
-            measured |= {m.name: compare(m, good, embeddings, seed) for m in group}
+    pairwise = list(_loaded([m for m in wanted if m.compare is None], weights, missing))
+    measured, notes = _compare_pictures(items, pairwise, batch_size, seed)
+    good = [item for item in items if item.key not in notes.failed]
+    for embedder, group in _loaded([m for m in wanted if m.compare], weights, missing):
+        embeddings = embed(embedder, group[0].loader.name, group, good, batch_size)
+        measured |= {m.name: compare(m, good, embeddings, seed) for m in group}
     ordered = [measured[m.name] for m in wanted if m.name in measured]
     return MetricReport([item.key for item in items], ordered, missing, notes, _texts(items))
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from rewardedit_jax.evaluation.metrics import suite
+from rewardedit_jax.evaluation.metrics.embedding_networks import cosine_similarity
 from rewardedit_jax.evaluation.metrics.fid import frechet_distance
 from rewardedit_jax.evaluation.metrics.items import MetricItem, read_items
 from rewardedit_jax.evaluation.metrics.measure import measure
@@ -42,9 +43,9 @@ def color(monkeypatch):
     network = MeanColor()
     loader = Loader("mean color", lambda _: network)
     for name, needs, compare, of_sets in (
-        ("color", ("edited", "target"), suite.cosine, False),
-        ("color_source", ("edited", "source"), suite.cosine, False),
-        ("color_text", ("edited", "text"), suite.cosine, False),
+        ("color", ("edited", "target"), cosine_similarity, False),
+        ("color_source", ("edited", "source"), cosine_similarity, False),
+        ("color_text", ("edited", "text"), cosine_similarity, False),
         ("color_sets", ("edited", "source"), frechet_distance, True),
     ):
         monkeypatch.setitem(suite.METRICS, name, Metric(name, "higher", loader, needs, compare, of_sets))
