@@ -41,5 +41,12 @@ setup(
         "oracle": [*TEST, "torch==2.13.0", "diffusers==0.42.*"],
         "real": REAL,
     },
-    package_data={"rewardedit_jax": ["pretrained/**/*", "scoring/templates/*.txt", "judging/rubrics/*.txt"]},
+    package_data={
+        "rewardedit_jax": [
+            "pretrained/**/*",
+            "scoring/templates/*.txt",
+            "judging/rubrics/*.txt",
+            "evaluation/templates/*.html",
+        ]
+    },
 )

@@ -5,23 +5,22 @@
   python launch/evaluate.py shapes_scorers --arm ties runs/a0 runs/a1 --arm "strict only" runs/b0 runs/b1
   python launch/evaluate.py genai_bench --answers genai_bench/gpt4o/pairwise.json --json out.json
   python launch/evaluate.py imagenhub --ratings imagenhub --answers viescore/gpt4o_0shot --json out.json
+  python launch/evaluate.py i2ebench --answers EditEval --json out.json
   python launch/evaluate.py metrics --pairs pairs.jsonl --weights DIR --json out.json
 
-shapes: edits of held-out scenes of the shapes world, scored by the oracle judge. A model that takes rewards is asked
-for 5, 3 and 0, and on the first 64 scenes for six rewards more. DIR/result.json gets every score, DIR/pictures.npz the
-pictures of 5, 3 and 0.
-shapes_questions: the same for instructions in forms that training lacks, such as quantifiers; DIR gets a picture too.
-shapes_scorer: a scorer's order of held-out edits of the shapes world, beside chance and a baseline, and whether its
-stated probabilities come true; shapes_scorers: several in one table, each trained with one seed or more.
+shapes: edits of held-out scenes of the shapes world, scored by the oracle judge; a model that takes rewards is asked
+for several. shapes_questions: the same for instructions in forms that training lacks. shapes_scorer: a scorer's order
+of held-out edits, and whether its stated probabilities come true; shapes_scorers: several in one table.
 metrics: distances and similarities of edited images to their targets and sources, such as L1, LPIPS and FID.
-The others are public benchmarks of reward models: of a scorer (--model), scores in a file (--scores), or the answers of
-a judge (--answers). `evaluate.py NAME --help` lists the files that a benchmark reads.
+The others are public benchmarks: of editors, by a judge's stored verdicts (i2ebench); of reward models, by a scorer
+(--model), scores in a file (--scores), or a judge's answers (--answers). `evaluate.py NAME --help` lists their files.
 """
 
 import argparse
 
 from rewardedit_jax.command_line import complain_clearly, set_up_command
 from rewardedit_jax.evaluation.charts import add_report_arguments, require_matplotlib, save_report
+from rewardedit_jax.evaluation.editing_benchmarks.command import add_editing_benchmarks
 from rewardedit_jax.evaluation.metrics.command import add_metrics
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
@@ -36,6 +35,7 @@ def parse() -> argparse.Namespace:
     add_question_benchmark(benchmarks)
     add_scorer_benchmarks(benchmarks)
     add_reward_benchmarks(benchmarks)
+    add_editing_benchmarks(benchmarks)
     add_metrics(benchmarks)
     for name, parser in benchmarks.choices.items():
         if name not in ("shapes", "shapes_questions", "shapes_scorers", "metrics"):  # have files of their own
