@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rewardedit_jax.evaluation.metrics.fid import Inception
+from rewardedit_jax.evaluation.metrics.fid import INCEPTION_FILE, Inception
 from rewardedit_jax.models.inception import InceptionV3
 from rewardedit_jax.params import abstract_params
 from rewardedit_jax.weights.engine import export_tensors, import_tensors
@@ -18,12 +18,11 @@ from torch_nets import FidInception, randomize  # noqa: E402 -- needs torch
 
 
 @pytest.fixture(scope="module")
-def networks():
-    """(PyTorch's network, our parameters, our network)"""
-    oracle = randomize(FidInception())
-    tensors = {name: x.numpy() for name, x in oracle.state_dict().items()}
-    params = import_tensors(tensors, INCEPTION_TABLE, abstract_params(InceptionV3()))
-    return oracle, params, Inception(params)
+def networks(tmp_path_factory):
+    """(PyTorch's network, ours from a file as it is published)"""
+    oracle, folder = randomize(FidInception()), tmp_path_factory.mktemp("inception")
+    torch.save(oracle.state_dict(), folder / f"{INCEPTION_FILE.stem}.pth")
+    return oracle, Inception.load(folder)
 
 
 def photograph(height, width):
@@ -34,7 +33,7 @@ def photograph(height, width):
 
 @pytest.mark.parametrize(("height", "width"), [(64, 48), (340, 512)])
 def test_features_are_equal(networks, height, width):
-    oracle, _, network = networks
+    oracle, network = networks
     image = photograph(height, width)
     found = network.embed(network.preprocess(image)[None])
     with torch.no_grad():
@@ -44,7 +43,9 @@ def test_features_are_equal(networks, height, width):
 
 
 def test_export_undoes_import(networks):
-    oracle, params, _ = networks
+    oracle, _ = networks
+    tensors = {name: x.numpy() for name, x in oracle.state_dict().items()}
+    params = import_tensors(tensors, INCEPTION_TABLE, abstract_params(InceptionV3()))
     exported = export_tensors(params, INCEPTION_TABLE)
     expected = {name: x for name, x in oracle.state_dict().items() if "num_batches" not in name and "fc." not in name}
     assert exported.keys() == expected.keys()
