@@ -5,8 +5,9 @@ the folder `cmmd` of google-research/google-research: ViT-L/14 at 336 pixels, th
 Pillow's bicubic filter, embeddings of length 1, a Gaussian kernel with σ = 10, the biased (minimum-variance) estimate
 of the squared discrepancy, times 1000. Differences:
 - It drops the images that do not fill a batch. Here, all are used.
-- It computes the kernel in float32. For embeddings of length 1 all its values lie between 0.98 and 1, so that the
-  difference of their means, of which the metric is a thousandfold, keeps few digits. Here, it is computed in float64.
+- It computes the kernel in float32. For embeddings of length 1, all values of the kernel lie between 0.98 and 1, and
+  the metric is a thousandfold difference of their means, so that rounding moves it: by up to 0.00017 for sets of 500
+  and 2,000 random vectors on a CPU. Here, it is computed in float64.
 """
 
 from dataclasses import dataclass

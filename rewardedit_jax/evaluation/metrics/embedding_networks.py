@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Float64
 
 from rewardedit_jax.params import Params
-from rewardedit_jax.weights.files import WeightFileError
+from rewardedit_jax.weights.files import WeightFileError, choose_entry_file
 from rewardedit_jax.weights.hub import ModelNotFound, find_model
 from rewardedit_jax.weights.pretrained import open_pretrained
 
@@ -27,13 +27,14 @@ def find_network(directory: str | Path, hub_id: str) -> Path:
     Raises:
       ModelNotFound: a FileNotFoundError that says where to get the weights.
     """
+    where = f"The published weights are {hub_id} on the Hugging Face hub: give this id, or a folder with its files."
     try:
-        return find_model(directory, ())
+        found = find_model(directory, ())
     except ModelNotFound as error:
-        raise ModelNotFound(
-            f"{error} The published weights are {hub_id} on the Hugging Face hub: give this id, or a folder with its "
-            "files."
-        ) from error
+        raise ModelNotFound(f"{error} {where}") from error
+    if choose_entry_file(file.name for file in found.iterdir()) is None:
+        raise ModelNotFound(f"{found} has a config.json, but no weights. {where}")
+    return found
 
 
 def load_network(

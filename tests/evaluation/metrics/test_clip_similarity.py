@@ -58,6 +58,9 @@ def test_a_missing_model_says_where_it_is(tmp_path):
         ClipSimilarity.load(tmp_path / "clip")
     with pytest.raises(FileNotFoundError, match=r"no config\.json.*openai/clip-vit-base-patch32"):
         ClipSimilarity.load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"no weights\. .*openai/clip-vit-base-patch32"):
+        ClipSimilarity.load(tmp_path)
 
 
 def test_a_missing_tokenizer_is_named(directory, tmp_path):

@@ -35,6 +35,19 @@ def test_blocks_make_no_difference(block, monkeypatch):
     assert cmmd(x, y) == pytest.approx(direct(x, y), abs=1e-9)
 
 
+def test_the_published_formula_in_float32_comes_close():
+    """It expands the squares of differences and rounds all means to float32."""
+    x, y = embeddings(300, 0), embeddings(200, 1, shift=1)
+
+    def mean(a, b):
+        squares = -2 * a @ b.T + (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)
+        return np.exp(np.float32(-1 / 200) * squares).mean(dtype=np.float32)
+
+    published = 1000 * (mean(x, x) + mean(y, y) - 2 * mean(x, y))
+    assert published.dtype == np.float32
+    assert cmmd(x, y) == pytest.approx(published, abs=5e-4)
+
+
 def test_two_images():
     """At right angles, the squared distance is 2: 1000 (1 + 1 - 2 exp(-2 / 200))."""
     x, y = np.eye(2, dtype=np.float32)[:, None]
