@@ -211,14 +211,12 @@ def write(folder, *lines):
 def test_lines_of_a_list(tmp_path):
     line = {"source": "a.png", "edited": "b.png", "target": None, "instruction": "make it snow"}
     full = {**line, "target": "sub/t.png", "key": "x", "source_caption": "a hill", "edited_caption": "a white hill"}
-    items, faults = read_items(
-        write(tmp_path, line, full, {**line, "instruction": " "}, {**line, "edited": "../b.png"})
-    )
+    bad = {**line, "instruction": " "}, {**line, "edited": "../b.png"}, {**line, "source_caption": "\ud800"}
+    items, faults = read_items(write(tmp_path, line, full, *bad))
     assert [item.key for item in items] == ["0:b.png", "x"]
     assert items[1].target == Path(tmp_path, "sub/t.png")
     assert [item.text for item in items] == ["make it snow", "a white hill"]
-    assert len(faults) == 2
-    assert "line 3" in faults[0]
-    assert "../b.png" in faults[1]
+    assert len(faults) == 3
+    assert all(told in fault for fault, told in zip(sorted(faults), ("line 3", "../b.png", "surrogates"), strict=True))
     with pytest.raises(ValueError, match="'x'"):
         read_items(write(tmp_path, full, full))
