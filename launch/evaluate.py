@@ -4,23 +4,24 @@
   python launch/evaluate.py shapes_scorer --model runs/scorer --json out.json --curve reliability.png
   python launch/evaluate.py shapes_scorers --arm ties runs/a0 runs/a1 --arm "strict only" runs/b0 runs/b1
   python launch/evaluate.py genai_bench --answers genai_bench/gpt4o/pairwise.json --json out.json
-  python launch/evaluate.py aurora --model runs/scorer --points valid_aurora_human_ratings_pointwise.json
   python launch/evaluate.py imagenhub --ratings imagenhub --answers viescore/gpt4o_0shot --json out.json
-  python launch/evaluate.py editreward_bench --model runs/scorer --groups data/EditReward-Bench
   python launch/evaluate.py i2ebench --answers EditEval --json out.json
+  python launch/evaluate.py metrics --pairs pairs.jsonl --weights DIR --json out.json
 
 shapes: edits of held-out scenes of the shapes world, scored by the oracle judge; a model that takes rewards is asked
 for several. shapes_questions: the same for instructions in forms that training lacks. shapes_scorer: a scorer's order
 of held-out edits, and whether its stated probabilities come true; shapes_scorers: several in one table.
+metrics: distances and similarities of edited images to their targets and sources, such as L1, LPIPS and FID.
 The others are public benchmarks: of editors, by a judge's stored verdicts (i2ebench); of reward models, by a scorer
 (--model), scores in a file (--scores), or a judge's answers (--answers). `evaluate.py NAME --help` lists their files.
 """
 
 import argparse
 
-from rewardedit_jax.command_line import complain_clearly, local_path, png_file, set_up_command, whole_number
-from rewardedit_jax.evaluation.charts import require_matplotlib, save_report
+from rewardedit_jax.command_line import complain_clearly, set_up_command
+from rewardedit_jax.evaluation.charts import add_report_arguments, require_matplotlib, save_report
 from rewardedit_jax.evaluation.editing_benchmarks.command import add_editing_benchmarks
+from rewardedit_jax.evaluation.metrics.command import add_metrics
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
 from rewardedit_jax.shapes.question_benchmark import add_question_benchmark
@@ -35,11 +36,10 @@ def parse() -> argparse.Namespace:
     add_scorer_benchmarks(benchmarks)
     add_reward_benchmarks(benchmarks)
     add_editing_benchmarks(benchmarks)
+    add_metrics(benchmarks)
     for name, parser in benchmarks.choices.items():
-        if name not in ("shapes", "shapes_questions", "shapes_scorers"):  # have tables and files of their own
-            parser.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
-            parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
-            parser.add_argument("--seed", type=whole_number, default=0, help="seed of the bootstrap (default: 0)")
+        if name not in ("shapes", "shapes_questions", "shapes_scorers", "metrics"):  # have files of their own
+            add_report_arguments(parser)
     return p.parse_args()
 
 

@@ -56,8 +56,8 @@ def load_network(
 
 def apply(
     module: nn.Module, params: Params, inputs: Any, method: Callable[..., Any] | None = None
-) -> Float32[np.ndarray, "b d"]:
-    """The embeddings that a network, or a method of it, gives; products are computed in full float32."""
+) -> Float32[np.ndarray, "b *d"]:
+    """What a network, or a method of it, gives for a batch; products are computed in full float32."""
     # Accelerators round the operands of float32 products (TF32, bfloat16) unless the highest precision is set.
     with jax.default_matmul_precision("highest"):
         return np.asarray(_apply(module, params, inputs, method))
