@@ -16,7 +16,7 @@ PACKAGE = ROOT / "rewardedit_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up. A module may import its own floor and those below it.
 FLOORS = (
-    {"arguments", "command_line", "listing", "params", "reward", "sharding", "startup"},
+    {"arguments", "command_line", "downloads", "listing", "params", "reward", "sharding", "startup"},
     {"diffusion", "models"},
     {"bases", "data", "training", "weights"},
     {"editing", "judging", "scoring"},

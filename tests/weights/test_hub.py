@@ -1,16 +1,11 @@
 """Finding a model: local directories, runs, shipped models, and the hub with and without network."""
 
-import sys
 from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+from hub_errors import unreachable
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from rewardedit_jax.weights import hub
 from rewardedit_jax.weights.files import write_json
@@ -24,7 +19,6 @@ from rewardedit_jax.weights.hub import (
 )
 
 COMPONENTS = ("unet", "vae", "text_encoder")
-HTTP = sys.modules[HfHubHTTPError.__bases__[0].__module__.partition(".")[0]]  # the HTTP library of the hub's client
 
 
 def write_model(directory):
@@ -161,20 +155,6 @@ def test_shards_of_the_chosen_variant_only(fake_hub, tmp_path, index, shards):
 def test_a_repository_without_a_pipeline(fake_hub, tmp_path):
     fake_hub.root = tmp_path
     assert "owner/name has no stage/model_index.json" in message_of("owner/name/stage")
-
-
-def unreachable():
-    request = HTTP.Request("GET", "https://huggingface.co/api/models/owner/name")
-    return [
-        HTTP.ConnectError("[Errno -2] Name or service not known"),
-        HTTP.ConnectTimeout("timed out"),
-        HTTP.ProxyError("407"),
-        OfflineModeIsEnabled("HF_HUB_OFFLINE is set"),
-        RepositoryNotFoundError(
-            "404 Client Error.\n\nRepository Not Found", response=HTTP.Response(404, request=request)
-        ),
-        OSError("disk full"),
-    ]
 
 
 @pytest.mark.parametrize("error", unreachable(), ids=lambda error: type(error).__name__)

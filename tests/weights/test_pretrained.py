@@ -8,7 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny_models import assert_same, draw, tiny_editor, tiny_text_encoder, tiny_unet, tiny_vae, tiny_vision
+from tiny_models import (
+    assert_same,
+    draw,
+    tiny_clip,
+    tiny_dino,
+    tiny_dinov2,
+    tiny_editor,
+    tiny_text_encoder,
+    tiny_unet,
+    tiny_vae,
+    tiny_vision,
+)
 from torch_files import save_torch_zip
 
 from rewardedit_jax.weights.engine import WeightMismatch
@@ -22,6 +33,9 @@ NETWORKS = {
     "vae": tiny_vae(),
     "text": tiny_text_encoder(),
     "vision": tiny_vision(),
+    "clip": tiny_clip(),
+    "dino": tiny_dino(),
+    "dinov2": tiny_dinov2(),
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rewardedit_jax.data.encoded import AskedEdits
 from rewardedit_jax.data.layouts import LAYOUTS, Options
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark, Item, Requests, open_edits_of, requests_of
+from rewardedit_jax.evaluation.editing_benchmarks.magicbrush import METRICS
 from rewardedit_jax.evaluation.editing_benchmarks.real_edit import QUESTIONS, RUBRICS
 from rewardedit_jax.reward import PERSPECTIVES
 
@@ -37,4 +38,5 @@ AURORA_EDITS = Benchmark(
     rubrics=RUBRICS,
     open=open_aurora_edits,
     measures=PERSPECTIVES,
+    metrics=METRICS,
 )

@@ -61,6 +61,7 @@ class Benchmark:
     image_sizes: Sequence[str] = (SIDE,)  # ways of sizing images that a judge can be shown; the first is the default
     derived: Callable[[Mapping[str, Outcome]], Mapping[str, Outcome]] = dict  # outcomes that follow from the judge's
     sets: Callable[[Item], Sequence[str]] = lambda item: ()  # the subsets with numbers of their own that it is in
+    metrics: Sequence[str] = ()  # of `metrics.suite` that are measured unless arguments say otherwise
     has_whole: bool = True  # whether numbers over all items mean something
     takes_perspectives: bool = True  # whether a judge may be asked that has scores of perspectives only
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rewardedit_jax.command_line import local_path, png_file, whole_number
 from rewardedit_jax.data.output_files import atomic_write
 from rewardedit_jax.editing.settings import SCORES, add_setting_arguments
+from rewardedit_jax.evaluation.charts import add_report_arguments
 from rewardedit_jax.evaluation.editing_benchmarks import comparison, i2ebench, sheets
 from rewardedit_jax.evaluation.editing_benchmarks.aurora_edits import AURORA_EDITS
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark
@@ -16,6 +17,7 @@ from rewardedit_jax.evaluation.editing_benchmarks.gedit_bench import GEDIT_BENCH
 from rewardedit_jax.evaluation.editing_benchmarks.imgedit_bench import IMGEDIT_BENCH
 from rewardedit_jax.evaluation.editing_benchmarks.magicbrush import MAGICBRUSH, MAGICBRUSH_MULTI_TURN
 from rewardedit_jax.evaluation.editing_benchmarks.real_edit import REAL_EDIT
+from rewardedit_jax.evaluation.metrics.suite import METRICS
 from rewardedit_jax.judging import command as judging
 from rewardedit_jax.weights.files import write_json
 
@@ -32,6 +34,7 @@ def add_editing_benchmarks(benchmarks: "_SubParsersAction[ArgumentParser]") -> N
         p = benchmarks.add_parser(benchmark.name, help=benchmark.title)
         _add_edit_arguments(p)
         _add_judge_arguments(p, benchmark)
+        _add_metric_arguments(p, benchmark)
         _add_sheet_arguments(p)
         p.set_defaults(run=partial(evaluate, benchmark))
     p = benchmarks.add_parser("compare_edits", help="two systems on one benchmark, paired over the same items")
@@ -44,6 +47,7 @@ def add_editing_benchmarks(benchmarks: "_SubParsersAction[ArgumentParser]") -> N
     p = benchmarks.add_parser("i2ebench", help="a judge's stored verdicts on the edits of several editors")
     about = "directory of <task>/<editor>.json, I2EBench's EditEval"
     p.add_argument("--answers", type=Path, metavar="DIR", required=True, help=about)
+    add_report_arguments(p)
     p.set_defaults(run=lambda a: i2ebench.evaluate_verdicts(i2ebench.read_verdicts(a.answers), a.seed))
 
 
@@ -73,6 +77,13 @@ def _add_judge_arguments(p: ArgumentParser, benchmark: Benchmark) -> None:
         default = f"how images are scaled for the judge (default: {benchmark.image_sizes[0]}; replay: as stored)"
         p.add_argument("--image-sizes", choices=benchmark.image_sizes, help=default)
     judging.add_endpoint_arguments(p)
+
+
+def _add_metric_arguments(p: ArgumentParser, benchmark: Benchmark) -> None:
+    default = " ".join(benchmark.metrics) or "none"
+    p.add_argument("--metrics", nargs="+", choices=METRICS, default=benchmark.metrics, metavar="NAME",
+                   help=f"of launch/evaluate.py metrics, besides the judge (default: {default})")  # fmt: skip
+    p.add_argument("--weights", type=Path, metavar="DIR", help="folder of the metrics' published weight files")
 
 
 def _add_sheet_arguments(p: ArgumentParser) -> None:

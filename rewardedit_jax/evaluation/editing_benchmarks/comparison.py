@@ -65,6 +65,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
         "only_first": left_out[0],
         "only_second": left_out[1],
         **whole,
+        "metrics": _metrics(pairs),
         "sets": {name: _differences(measures, some) for name, some in sets.items()},
     }
 
@@ -111,6 +112,14 @@ def _differences(measures: Sequence[str], pairs: Sequence[Pair]) -> dict[str, An
     return {m: _of_measure(m, pairs) for m in measures} | {"types": by_type}
 
 
+def _metrics(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The metrics that both systems have, over the items with both values."""
+    both = [tuple(item.get("metrics", {}) for item in pair) for pair in pairs]
+    names = dict.fromkeys(name for mine, _ in both for name in mine)
+    values = {name: np.asarray([[found.get(name, np.nan) for found in item] for item in both]) for name in names}
+    return {name: _paired(found, pairs) for name, found in values.items() if not np.isnan(found).all(axis=0).any()}
+
+
 def _of_measure(measure: str, pairs: Sequence[Pair]) -> dict[str, Any]:
     outcomes = [(pair.first[measure], pair.second[measure]) for pair in pairs]
     answered = np.asarray([not any("failed" in outcome for outcome in both) for both in outcomes])
@@ -148,7 +157,8 @@ def tables(comparison: Mapping[str, Any]) -> list[TextTable]:
     measures = comparison["judge"]["measures"]
     named = [(title, comparison)] if measures[0] in comparison else []
     named += [(f"{title}, {name}", found) for name, found in comparison["sets"].items()]
-    return [_table(title, measures, found, notes) for title, found in named]
+    found = [_table(title, measures, numbers, notes) for title, numbers in named]
+    return [*found, _metric_table(title, comparison["metrics"])] if comparison["metrics"] else found
 
 
 _ABOUT = "Scores: of the items that both answered. Brackets: 95 %, paired, over photographs."
@@ -167,10 +177,17 @@ def _table(title: str, measures: Sequence[str], found: Mapping[str, Any], notes:
     return TextTable(heading, rows, title, notes)
 
 
+def _metric_table(title: str, metrics: Mapping[str, Any]) -> TextTable:
+    heading = ("metric", "items", "first", "second", "difference", "95 % interval")
+    return TextTable(
+        heading, [(name, *_cells(found, "metric")) for name, found in metrics.items()], f"{title}, metrics"
+    )
+
+
 def _cells(numbers: Mapping[str, Any], kind: str) -> tuple[str, ...]:
     if numbers["difference"] is None:
         return (str(numbers["items"]), *["–"] * 4)
-    scale, spec = (100, ".1f") if kind == "accuracy" else (1, ".2f")
+    scale, spec = {"accuracy": (100, ".1f"), "score": (1, ".2f"), "metric": (1, ".4f")}[kind]
     first, second, difference, low, high = (
         scale * value for value in (numbers["first"], numbers["second"], numbers["difference"], *numbers["interval"])
     )

@@ -35,7 +35,7 @@ from rewardedit_jax.judging.answers import NoVerdict
 from rewardedit_jax.listing import list_lines
 
 EDITS = "edits"
-_TRIPLETS, _PAIRS = "edits.jsonl", "pairs.jsonl"
+PAIRS, _TRIPLETS = "pairs.jsonl", "edits.jsonl"
 _SOURCES, _TARGETS, _SETTINGS = "sources", "targets", "settings.json"
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of edits that another program has made
 
@@ -186,7 +186,7 @@ def write_lists(folder: Path, requests: Requests, edits: Edits) -> None:
             caption = {"edited_caption": label.extra["caption"]} if "caption" in label.extra else {}
             files = {"source": source, "edited": edited, "target": target}
             pairs.append({"key": item.key, **files, "instruction": label.instruction, **caption})
-    for name, lines in ((_TRIPLETS, triplets), (_PAIRS, pairs)):
+    for name, lines in ((_TRIPLETS, triplets), (PAIRS, pairs)):
         with atomic_write(folder / name) as unfinished:
             unfinished.write_bytes(b"".join(map(to_line, lines)))
 

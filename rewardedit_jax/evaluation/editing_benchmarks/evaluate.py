@@ -27,6 +27,7 @@ from rewardedit_jax.evaluation.editing_benchmarks.edit_folder import (
 )
 from rewardedit_jax.evaluation.editing_benchmarks.outcomes import Outcome, read_outcomes
 from rewardedit_jax.evaluation.editing_benchmarks.outputs import look_at
+from rewardedit_jax.evaluation.editing_benchmarks.pair_metrics import measure_pairs
 from rewardedit_jax.evaluation.editing_benchmarks.results import save_results
 from rewardedit_jax.judging import command as judging
 from rewardedit_jax.judging.costs import describe_usage
@@ -63,8 +64,11 @@ def evaluate(benchmark: Benchmark, a: Namespace) -> None:
     if a.shard is None:
         numbers = count(benchmark, results)
         print("\n\n".join(table.to_text() for table in tables(benchmark, numbers)))
+        metrics = measure_pairs(folder, items, a.metrics, a.weights)
+        if metrics is not None:
+            print(f"\n{metrics.to_text()}")
         if a.json:
-            save_results(a.json, benchmark, system, plan, numbers, unusual, results, edits)
+            save_results(a.json, benchmark, system, plan, numbers, unusual, results, edits, metrics)
             sheets.draw([a.json], a.page, a.sheet)
     _warn(_failures(results), len(items) * len(benchmark.measures))
     _note(unusual)

@@ -2,8 +2,8 @@
 
 Single turn: each turn is edited from the photograph, or the target of the turn before, that the data set has. Multi
 turn: each turn is edited from what the editor itself has made of the turn before, and the last turn counts. The
-published figures are distances to the target images (`launch/evaluate.py metrics` on the pairs that are written); a
-judge answers Real-Edit's three questions besides.
+published figures are distances and similarities to the target images; a judge answers Real-Edit's three questions
+besides.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ from rewardedit_jax.evaluation.editing_benchmarks.real_edit import QUESTIONS, RU
 from rewardedit_jax.reward import PERSPECTIVES
 
 FINAL = "final turn"
+METRICS = ("l1", "l2", "clip_i", "dino", "clip_t")  # the published figures
 _LAYOUT = "magicbrush"  # as launch/prepare_data.py names it
 
 
@@ -73,6 +74,7 @@ def _benchmark(name: str, title: str, multi_turn: bool) -> Benchmark:
         rubrics=RUBRICS,
         open=partial(open_magicbrush, multi_turn=multi_turn),
         measures=PERSPECTIVES,
+        metrics=METRICS,
         sets=_sets if multi_turn else lambda item: (),
     )
 

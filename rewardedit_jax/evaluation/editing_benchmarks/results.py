@@ -1,6 +1,7 @@
 """The report of a benchmark as a JSON file: what was measured and how, every number, and every item."""
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 from rewardedit_jax.data.encoded import digest
 from rewardedit_jax.data.images import image_bytes
 from rewardedit_jax.data.output_files import atomic_write
+from rewardedit_jax.evaluation.editing_benchmarks import pair_metrics
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark
 from rewardedit_jax.evaluation.editing_benchmarks.counts import Result
 from rewardedit_jax.evaluation.editing_benchmarks.edit_folder import Edits
+from rewardedit_jax.evaluation.metrics.report import MetricReport
 from rewardedit_jax.judging.plan import Plan
 from rewardedit_jax.weights.files import write_json
 
@@ -24,8 +27,10 @@ def save_results(
     unusual: Mapping[str, Sequence[str]],
     results: Sequence[Result],
     edits: Edits,
+    metrics: MetricReport | None = None,
 ) -> None:
     """Writes the report; the file is whole or absent."""
+    measured = defaultdict(dict, pair_metrics.by_item(metrics)) if metrics else {}
     content = {
         "benchmark": benchmark.name,
         "version": benchmark.version,
@@ -36,7 +41,11 @@ def save_results(
         "judge": {**_judge(plan), "measures": list(benchmark.measures)},
         **numbers,
         "outputs": unusual,
-        "items": [_item(benchmark, result, edits, file.parent) for result in results],
+        **({"metrics": pair_metrics.to_json(metrics, edits.items)} if metrics else {}),
+        "items": [
+            _item(benchmark, result, edits, file.parent) | ({"metrics": measured[result.item.key]} if measured else {})
+            for result in results
+        ],
     }
     with atomic_write(file) as unfinished:
         write_json(content, unfinished)

@@ -109,6 +109,22 @@ def test_another_version_of_the_benchmark_is_refused(tmp_path):
         compare(*written(tmp_path, report([1]), apart))
 
 
+def test_metrics_are_compared_where_both_have_them(tmp_path):
+    reports = [report([1, 2, 3, 4]) for _ in "ab"]
+    for sign, content in zip((1, -1), reports, strict=True):
+        for i, item in enumerate(content["items"]):
+            item["metrics"] = (
+                {"l1": 0.5 + 0.1 * sign} | ({"clip_i": 0.9} if sign == 1 else {}) | ({"l2": i} if i else {})
+            )
+    del reports[1]["items"][3]["metrics"]
+    found = compare(*written(tmp_path, *reports))
+    assert found["metrics"]["l1"]["difference"] == pytest.approx(0.2)
+    assert found["metrics"]["l1"]["items"] == 3
+    assert found["metrics"]["l2"]["items"] == 2
+    assert "clip_i" not in found["metrics"]
+    assert tables(found)[-1].rows[0][:2] == ("l1", "3")
+
+
 def test_the_command_prints_and_writes(tmp_path, capsys):
     files = written(tmp_path, report([5, 4, 3, 4]), report([1, 2, 3, 4]))
     evaluate("compare_edits", *files, "--json", tmp_path / "c.json")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from rewardedit_jax.data.magicbrush import MagicBrushFolder
 from rewardedit_jax.data.records import BadRecords
+from rewardedit_jax.evaluation.statistics import mean_interval
 from rewardedit_jax.judging.questions import ask_each
 from rewardedit_jax.judging.store import Store
 
@@ -35,7 +36,8 @@ def test_single_turn_starts_from_the_images_of_the_data_set(tmp_path, replay):
     data = write_magicbrush(tmp_path / "data", SESSIONS)
     evaluate("magicbrush", "--data", data, *FAST, "--json", tmp_path / "o.json", *replay)
     pairs = read_lines(tmp_path / "o" / "pairs.jsonl")
-    assert [pair["key"] for pair in pairs] == ["139/1", "139/2", "139/3", "30/1", "7/1", "7/2"]
+    keys = ["139/1", "139/2", "139/3", "30/1", "7/1", "7/2"]
+    assert [pair["key"] for pair in pairs] == keys
     for pair in pairs:
         session, turn = pair["key"].split("/")
         before = "input" if turn == "1" else f"output{int(turn) - 1}"
@@ -49,6 +51,15 @@ def test_single_turn_starts_from_the_images_of_the_data_set(tmp_path, replay):
     assert names == {"139/139_1.png", "139/139_inde_2.png", "139/139_inde_3.png", "30/30_1.png", "7/7_1.png",
                      "7/7_inde_2.png"}  # fmt: skip
     report = read(tmp_path / "o.json")
+    # Without --weights: what needs none is measured, the other published metrics are named as missing.
+    assert [*report["metrics"]["missing"]] == ["clip_i", "clip_t", "dino"]
+    files = [(tmp_path / "o" / pair["edited"], tmp_path / "o" / pair["target"]) for pair in pairs]
+    distances = [np.abs(np.subtract(*(pixels(file) / 255 for file in both))).mean() for both in files]
+    assert [item["metrics"]["l1"] for item in report["items"]] == pytest.approx(distances)
+    found = report["metrics"]["metrics"]["l1"]
+    assert found["value"] == pytest.approx(np.mean(distances))
+    assert found["interval"] == pytest.approx(mean_interval(np.asarray(distances), [k.split("/")[0] for k in keys]))
+    assert (report["metrics"]["expected"], report["metrics"]["without_edit"]) == (6, 0)
     assert [*report["types"]] == ["turn 1", "turn 2", "turn 3"]
     assert "sets" not in report
     assert [item["group"] for item in report["items"]] == ["139"] * 3 + ["30"] + ["7"] * 2
@@ -85,6 +96,8 @@ def test_a_turn_without_a_source_fails_with_the_turns_after_it(tmp_path, replay)
     report = read(tmp_path / "o.json")
     assert report["following"]["reasons"] == {"not asked": 3, "not edited": 2, "missing image": 1}
     assert "139/2" in report["items"][2]["following"]["detail"]
+    assert report["metrics"]["without_edit"] == 1
+    assert report["metrics"]["metrics"]["l2"]["items"] == 2
     # Again, as after a kill, and with a damaged target: the edit needs none, the metrics lack it.
     shutil.copy(data / "images" / "7" / "7-input.png", data / "images" / "139" / "139-input.png")
     evaluate("magicbrush_multi_turn", "--data", data, *FAST, "--json", tmp_path / "o.json", *replay)
