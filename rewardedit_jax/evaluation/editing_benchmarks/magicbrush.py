@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rewardedit_jax.data.encoded import AskedEdits, RequestLabel
 from rewardedit_jax.data.magicbrush import SESSIONS, MagicBrush, MagicBrushFolder
+from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import (
     LEFT_OUT,
     Benchmark,
@@ -22,6 +23,7 @@ from rewardedit_jax.evaluation.editing_benchmarks.benchmark import (
     requests_of,
 )
 from rewardedit_jax.evaluation.editing_benchmarks.real_edit import QUESTIONS, RUBRICS
+from rewardedit_jax.listing import count_noun
 from rewardedit_jax.reward import PERSPECTIVES
 
 FINAL = "final turn"
@@ -32,6 +34,10 @@ _LAYOUT = "magicbrush"  # as launch/prepare_data.py names it
 def open_magicbrush(path: Path, multi_turn: bool) -> Requests:
     """The turns of the test set (a folder), of the development set (parquet), or of a prepared data set."""
     stored, labels, missing = open_edits_of(path, _LAYOUT, _published)
+    if multi_turn and missing:
+        # Nobody knows which turns are missing, so that a session might end, or begin, with another turn.
+        lost = count_noun(len(missing), "turn")
+        raise BadRecords(f"{path} has left out {lost}: multi-turn editing needs whole sessions, as published.")
     places = {_place(label): label.key for label in labels if label.edit_type != LEFT_OUT}
     last = dict(sorted(places))  # session → its last turn
     items = [_item(label, number, places, last, multi_turn) for number, label in enumerate(labels)]
@@ -56,7 +62,8 @@ def _item(
     label = replace(label, edit_type=f"turn {turn}")
     # As the published results are named: "inde" where the source is that of the data set, "iter" in a sequence.
     name = f"{session}_1" if turn == 1 else f"{session}_{'iter' if multi_turn else 'inde'}_{turn}"
-    previous = places.get((session, turn - 1)) if multi_turn and turn > 1 else None
+    # A turn that the list lacks has no edit either, so that the next one fails.
+    previous = places.get((session, turn - 1), f"{session}/{turn - 1}") if multi_turn and turn > 1 else None
     return Item(label, number, f"{session}/{name}.png", session, previous, not multi_turn or turn == last[session])
 
 

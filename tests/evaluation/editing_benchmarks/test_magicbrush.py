@@ -104,6 +104,21 @@ def test_a_turn_without_a_source_fails_with_the_turns_after_it(tmp_path, replay)
     assert read(tmp_path / "o.json")["following"]["reasons"] == {"not asked": 6}
 
 
+@pytest.mark.usefixtures("_editor")
+def test_incomplete_sessions(tmp_path, replay):
+    """Of the hub's layout, session 12 has a damaged target in its second turn; here a first turn is missing too."""
+    magicbrush(tmp_path / "hub")
+    command("magicbrush", "--source", tmp_path / "hub", "--out", tmp_path / "prepared")
+    made = (*FAST, "--json", tmp_path / "o.json", *replay)
+    evaluate("magicbrush", "--data", tmp_path / "prepared", *made)
+    assert read(tmp_path / "o.json")["following"]["reasons"] == {"not asked": 3, "missing image": 1}
+    with pytest.raises(BadRecords, match=r"1 turn: .*whole sessions"):
+        evaluate("magicbrush_multi_turn", "--data", tmp_path / "prepared", *made)
+    one = tmp_path / "hub" / "data" / "train-00000-of-00002.parquet"  # the second turn of session 77, without the first
+    evaluate("magicbrush_multi_turn", "--data", one, *FAST, "--json", tmp_path / "one.json", *replay)
+    assert read(tmp_path / "one.json")["following"]["reasons"] == {"not edited": 1, "not asked": 1}
+
+
 def test_turns_of_another_program(tmp_path, replay):
     """A turn that is missing or damaged is the source of the next one, which fails too."""
     data, edits = write_magicbrush(tmp_path / "data", SESSIONS), tmp_path / "edits"
