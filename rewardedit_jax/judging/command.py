@@ -25,6 +25,7 @@ from rewardedit_jax.judging.store import Store
 from rewardedit_jax.judging.transport import OPENAI, Endpoint
 
 REPLAY = "replay"
+_MODEL = "--model (in launch/evaluate.py --judge-model)"  # of the judge
 MakeJudge = Callable[[Namespace, StoredEdits], Judge]
 _least_1 = partial(whole_number, least=1)
 
@@ -165,7 +166,7 @@ def endpoint_judge(
 ) -> EndpointJudge:
     """The endpoint of the arguments, which is asked the rubrics of `--rubrics`, else those of the folder `shipped`."""
     if not a.model:
-        raise ValueError("--judge openai needs --model NAME, the name that the endpoint is asked for.")
+        raise ValueError(f"--judge openai needs {_MODEL}: the name that the endpoint is asked for.")
     given = {name: getattr(a, name) for name in ("base_url", "concurrency", "timeout", "retries") if hasattr(a, name)}
     endpoint = Endpoint(a.model, max_tokens=a.max_tokens, **given)
     budget = Budget(prices(a), getattr(a, "budget", None), a.max_tokens)
@@ -174,7 +175,7 @@ def endpoint_judge(
 
 def scorer_judge(a: Namespace, data: StoredEdits) -> ScorerJudge:
     if not a.model:
-        raise ValueError("--judge scorer needs --model DIR, a calibrated scorer.")
+        raise ValueError(f"--judge scorer needs {_MODEL}: the directory of a calibrated scorer.")
     return ScorerJudge.load(a.model, a.base)
 
 

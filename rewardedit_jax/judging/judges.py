@@ -76,9 +76,8 @@ def stored_questions(
         raise ValueError(_describe(f"{store.path} has no answers that were asked for so, but", found))
     by_perspective = {(q.perspective, q.judge, q.model, q.rubric, q.images) for q in chosen}
     if len(by_perspective) > len({perspective for perspective, *_ in by_perspective}):
-        raise ValueError(
-            _describe(f"{store.path} has several sets of answers: choose by --model and --rubrics.", chosen)
-        )
+        choice = "choose by --model (in launch/evaluate.py --judge-model) and --rubrics."
+        raise ValueError(_describe(f"{store.path} has several sets of answers: {choice}", chosen))
     wanted = [question for question in chosen if repeat is None or question.repetition < repeat]
     # Questions about one edit are asked by measure, first with the source first, by repetition.
     return sorted(wanted, key=lambda q: (measures.index(q.perspective), ORDERS.index(q.order), q.repetition))
