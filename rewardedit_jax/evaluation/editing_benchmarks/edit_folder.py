@@ -69,13 +69,18 @@ def keep_settings(folder: Path, made_by: Mapping[str, Any]) -> None:
     """Writes what makes the edits of a folder. Raises ValueError if the folder has edits of something else."""
     file, now = folder / _SETTINGS, json.loads(json.dumps(made_by))
     if file.is_file():
-        then = read_json(file, dict[str, Any])
+        then, asked = _flat(read_json(file, dict[str, Any])), _flat(now)
         # The same weights may have several names.
-        if changed := [name for name in {**then, **now} if then.get(name) != now.get(name) and name != "model"]:
-            lines = [f"{name}: {then.get(name)!r} there, {now.get(name)!r} asked for" for name in changed]
+        if changed := [name for name in {**then, **asked} if then.get(name) != asked.get(name) and name != "model"]:
+            lines = [f"{name}: {then.get(name)!r} there, {asked.get(name)!r} asked for" for name in changed]
             raise ValueError(list_lines(f"{folder} has edits that were made otherwise; give another --output.", lines))
         return
     _write_once(file, json.dumps(now, indent=2).encode() + b"\n")
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with those of "settings" beside the others, so that an error shows the ones that differ alone."""
+    return {**settings, **settings.get("settings", {}), "settings": None}
 
 
 def collect_sources(folder: Path, requests: Requests, items: Sequence[Item]) -> Edits:
