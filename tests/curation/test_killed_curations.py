@@ -9,11 +9,10 @@ import time
 from contextlib import suppress
 
 import pytest
+from kills import KILLS
 from paths import ROOT
 
 from rewardedit_jax.shapes.examples import prepare_shapes
-
-KILLS = 20
 
 
 def start(data, out):
@@ -41,7 +40,7 @@ def written(folder):
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(tmp_path):
+def test_random_kills_leave_the_same_bytes(tmp_path):
     data = prepare_shapes(tmp_path, train=600, test=1)
     finish(start(data, tmp_path / "whole"))
     total, killed = written(tmp_path / "whole"), tmp_path / "killed"

@@ -11,6 +11,7 @@ from collections import Counter
 
 import pytest
 from judged_edits import read_lines, write_edits
+from kills import KILLS
 from loopback_endpoint import endpoint
 from paths import ROOT
 
@@ -74,7 +75,7 @@ def test_a_run_and_its_replay(tmp_path):
 
 
 @pytest.mark.slow
-def test_twenty_kills(tmp_path):
+def test_random_kills(tmp_path):
     """The labels equal those of an undisturbed run, and nothing is asked again that is stored."""
     rng, file = random.Random(1), write_edits(tmp_path / "data", 120)
     behaviour = {"delay": 0.3, "3 quality": ["seven"], "4 quality": ["500", "ok"], "5 following": ["refusal"]}
@@ -83,7 +84,7 @@ def test_twenty_kills(tmp_path):
     killed, store = 0, tmp_path / "s.sqlite"
     with endpoint(tmp_path / "server", behaviour) as server:
         command = [*LABEL, *map(str, openai(file, server, tmp_path)), "--concurrency", "4"]
-        for _ in range(20):
+        for _ in range(KILLS):
             stored, before = stored_items(store), len(server.requests())
             process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
             time.sleep(rng.uniform(0.3, 3.0))
@@ -95,7 +96,7 @@ def test_twenty_kills(tmp_path):
         assert label(*openai(file, server, tmp_path)).returncode == 1
         assert not stored & {line["item"] for line in server.requests()[before:]}
         assert len({line["item"] for line in server.requests()}) == 360
-    assert killed == 20
+    assert killed == KILLS
     assert (tmp_path / "labels.jsonl").read_bytes() == (tmp_path / "undisturbed" / "labels.jsonl").read_bytes()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kills import KILLS
 from tiny_models import ROOT, tiny_editor
 
 from rewardedit_jax.shapes.examples import prepare_shapes, to_png
@@ -87,12 +88,12 @@ def picture_file(seed: int) -> bytes:
 
 
 @pytest.mark.slow
-def test_twenty_kills_leave_the_same_bytes(place):
+def test_random_kills_leave_the_same_bytes(place):
     """Of three shards, each of which takes seconds. A run that ends before it is killed is given work again."""
     many = ("--config.data.root=many", "--config.data.train=2500", "--config.batch_size=20")
     assert run(place, "calm", *many)[0] == 0
     draw, kills, folder = random.Random(0), 0, place / "killed"
-    while kills < 20:
+    while kills < KILLS:
         process = start(place, "killed", *many)
         time.sleep(draw.uniform(1, 12))
         if process.poll() is None:

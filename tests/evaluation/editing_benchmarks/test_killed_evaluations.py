@@ -8,13 +8,14 @@ import sys
 import time
 
 import pytest
+from kills import KILLS
 from loopback_endpoint import endpoint
 from made_benchmarks import read, write_edits, write_real_edit
 from paths import ROOT
 
 from rewardedit_jax.reward import PERSPECTIVES
 
-KILLS, PHOTOGRAPHS = 20, 6
+PHOTOGRAPHS = 6
 
 
 def start(*words):
@@ -43,7 +44,7 @@ def work(folder, server):
 
 
 @pytest.mark.slow
-def test_twenty_kills_end_with_the_same_table(tmp_path):
+def test_random_kills_end_with_the_same_table(tmp_path):
     """While edits are made and while they are judged; nothing that is stored is asked again."""
     data = write_real_edit(tmp_path / "data", PHOTOGRAPHS)
     behaviour = {"delay": 0.05, "3 quality": ["seven"], "5 following": ["refusal"]}
