@@ -71,7 +71,7 @@ def test_random_kills_end_with_the_same_table(tmp_path):
         asked = [line["item"] for line in server.requests()]
     # A request under way when its run is killed is asked again: at most those of all connections.
     assert len(asked) - len(set(asked)) <= 2 * KILLS
-    assert len(states) > KILLS // 2
+    assert len(states) > KILLS // 3
     assert (folder / "out.json").read_bytes() == (tmp_path / "whole" / "out.json").read_bytes()
 
 
