@@ -8,14 +8,10 @@
   python launch/evaluate.py imagenhub --ratings imagenhub --answers viescore/gpt4o_0shot --json out.json
   python launch/evaluate.py editreward_bench --model runs/scorer --groups data/EditReward-Bench
 
-shapes: edits of held-out scenes of the shapes world, scored by the oracle judge. A model that takes rewards is asked
-for 5, 3 and 0, and on the first 64 scenes for six rewards more. DIR/result.json gets every score, DIR/pictures.npz the
-pictures of 5, 3 and 0.
-shapes_questions: the same for instructions in forms that training lacks, such as quantifiers; DIR gets a picture too.
-shapes_scorer: a scorer's order of held-out edits of the shapes world, beside chance and a baseline, and whether its
-stated probabilities come true; shapes_scorers: several in one table, each trained with one seed or more.
-The others are public benchmarks of reward models: of a scorer (--model), scores in a file (--scores), or the answers of
-a judge (--answers). `evaluate.py NAME --help` lists the files that a benchmark reads.
+shapes, shapes_questions, shapes_hard: edits of the shapes world, scored by its oracle. A model that takes rewards is
+asked for 5, 3 and 0, and on a quarter of the scenes for six rewards more; DIR gets every score and the pictures.
+shapes_scorer, shapes_scorers, shapes_positions: a scorer's order of held-out edits of the shapes world. The others are
+benchmarks of reward models: of a scorer (--model), scores in a file (--scores), or the answers of a judge (--answers).
 """
 
 import argparse
@@ -24,6 +20,8 @@ from rewardedit_jax.command_line import complain_clearly, local_path, png_file, 
 from rewardedit_jax.evaluation.charts import require_matplotlib, save_report
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
+from rewardedit_jax.shapes.hard_samples import add_hard_samples
+from rewardedit_jax.shapes.position_benchmark import add_position_benchmark
 from rewardedit_jax.shapes.question_benchmark import add_question_benchmark
 from rewardedit_jax.shapes.scorer_benchmark import add_scorer_benchmarks
 
@@ -33,10 +31,12 @@ def parse() -> argparse.Namespace:
     benchmarks = p.add_subparsers(dest="benchmark", required=True)
     add_editor_benchmark(benchmarks)
     add_question_benchmark(benchmarks)
+    add_hard_samples(benchmarks)
     add_scorer_benchmarks(benchmarks)
+    add_position_benchmark(benchmarks)
     add_reward_benchmarks(benchmarks)
-    for name, parser in benchmarks.choices.items():
-        if name not in ("shapes", "shapes_questions", "shapes_scorers"):  # have tables and files of their own
+    for parser in benchmarks.choices.values():
+        if not parser.get_default("own_files"):
             parser.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
             parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
             parser.add_argument("--seed", type=whole_number, default=0, help="seed of the bootstrap (default: 0)")

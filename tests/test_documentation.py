@@ -125,7 +125,7 @@ def unknown_settings(arguments: list[str]) -> list[str]:
 
 def test_documents_have_commands():
     assert len(PYTHON) > 30
-    assert {"launch/train.py", "launch/edit.py", "launch/score.py", "launch/evaluate.py", "launch/compare.py"} <= {
+    assert {"launch/train.py", "launch/edit.py", "launch/score.py", "launch/evaluate.py", "launch/experiment.py"} <= {
         command.script for command in PYTHON
     }
 

@@ -153,7 +153,7 @@ def add_editor_benchmark(benchmarks: "argparse._SubParsersAction[argparse.Argume
     parser.add_argument(
         "--count", type=partial(whole_number, least=1), default=256, help="held-out scenes (default: %(default)s)"
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, own_files=True)
 
 
 def _run(a: argparse.Namespace) -> None:
