@@ -2,7 +2,8 @@
 
   python launch/experiment.py table1 --data shapes --seeds 3 --out runs/comparison
   python launch/experiment.py table4 --data shapes --seeds 3 --out runs/table4 --config.reward.layout=paper
-  python launch/experiment.py editreward_table8 --data shapes --out runs/positions
+  python launch/experiment.py table1 --data DIR --benchmark real_edit --benchmark-data DIR --judge replay --store FILE \
+    --out runs/mine
 
 DIR gets table.txt, table.md, table.json and table.png (extra `plots`); most experiments also draw pictures. Each
 training takes one core (on an accelerator, one after the other). The same command resumes a stopped experiment and

@@ -1,15 +1,19 @@
-"""launch/compare.py as a user runs it, at the smallest size: tiny networks, a few steps of each arm, a few scenes."""
+"""launch/experiment.py as a user runs it, at the smallest size: tiny networks, a few steps, a few scenes."""
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import islice
 
 import pytest
 from PIL import Image
 from tiny_models import ROOT, tiny_editor
 
+from rewardedit_jax.evaluation.experiments.comparison import Comparison, compare
 from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL
+from rewardedit_jax.shapes.experiments import EXPERIMENTS
 
 pytestmark = pytest.mark.slow
 COUNT = 4
@@ -20,70 +24,99 @@ TINY = ("--config.init=start", "--config.optimizer.schedule=constant")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder to work in, with a start editor that compiles in seconds."""
-    folder = tmp_path_factory.mktemp("compare_command")
+    folder = tmp_path_factory.mktemp("experiment_command")
     tiny_editor().save(folder / "start")
     return folder
 
 
-def compare(folder, recipe, workdir, *arguments):
+def run(folder, name, out, *arguments, recipe="reward_ip2p.py:debug"):
     """(exit status, stdout, stderr)"""
-    command = [sys.executable, str(ROOT / "launch" / "compare.py"), "--config", f"{ROOT}/configs/{recipe}:debug",
-               "--count", str(COUNT), "--workdir", workdir, *arguments]  # fmt: skip
+    command = [sys.executable, str(ROOT / "launch" / "experiment.py"), name, "--data", "shapes", "--out", out,
+               "--recipe", f"{ROOT}/configs/{recipe}", "--count", str(COUNT), *arguments]  # fmt: skip
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
     return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
-def half_done(folder):
-    """A comparison of one arm: the workdir."""
-    status, _, err = compare(folder, "reward_ip2p.py", "editors", "--arms", BASELINE, *TINY)
+def asked(folder):
+    """Table 6, which needs one arm: its directory."""
+    status, _, err = run(folder, "table6", "runs/asked", *TINY)
     assert status == 0, err
-    return folder / "editors"
+    return folder / "runs" / "asked"
 
 
-def test_a_half_done_comparison_of_editors_is_completed(folder, half_done):
-    """The finished arm is neither trained nor evaluated again; the table and the grid then show both."""
-    finished = [half_done / "without-reward" / "seed0" / name for name in
-                ("training/model/model_index.json", "evaluation/result.json")]  # fmt: skip
-    before = [file.stat().st_mtime_ns for file in finished]
-    alone = (half_done / "table.txt").read_text()
-    width = Image.open(half_done / "grid.png").width
-
-    status, out, err = compare(folder, "reward_ip2p.py", "editors", "--arms", BASELINE, FULL, *TINY)
+def test_a_neighbour_has_an_arm_already(folder, asked):
+    """Table 1 trains its other arm only, and evaluates nothing twice."""
+    before = (asked / "reward" / "seed0" / "evaluation" / "result.json").stat().st_mtime_ns
+    status, out, err = run(folder, "table1", "runs/main", *TINY)
     assert status == 0, err
-    assert [file.stat().st_mtime_ns for file in finished] == before
-    table = (half_done / "table.txt").read_text()
-    assert out.startswith(table)
-    rows = {(row["arm"], row["asked"]) for row in json.loads((half_done / "table.json").read_text())["rows"]}
-    assert rows >= {(BASELINE, "none"), (FULL, "5"), (FULL, "3"), (FULL, "0")}
-    assert "Δ following" in table
-    assert BASELINE in alone
-    assert Image.open(half_done / "grid.png").width > width
-    assert {"table.txt", "table.md", "table.json", "grid.png", "curve.png"} <= {
-        file.name for file in half_done.iterdir()
+    main = folder / "runs" / "main"
+    assert not (main / "reward").exists()
+    assert (asked / "reward" / "seed0" / "evaluation" / "result.json").stat().st_mtime_ns == before
+    assert out.startswith((main / "table.txt").read_text())
+    table = json.loads((main / "table.json").read_text())
+    assert {(row["arm"], row["asked"]) for row in table["rows"]} >= {
+        (BASELINE, "none"), (FULL, "5"), (FULL, "3"), (FULL, "0")
+    }  # fmt: skip
+    assert [arm["trainings"] for arm in table["arms"]] == [
+        ["runs/main/without-reward/seed0/training"], ["runs/asked/reward/seed0/training"]
+    ]  # fmt: skip
+    assert {"table.txt", "table.md", "table.json", "table.png", "grid.png", "curve.png"} <= {
+        file.name for file in main.iterdir()
     }
-    records = (half_done / "reward" / "seed0" / "training" / "metrics.jsonl").read_text().splitlines()
+    assert Image.open(main / "grid.png").width > Image.open(asked / "grid.png").width
+    records = (main / "without-reward" / "seed0" / "training" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(record)["step"] for record in records] == [1, 2, 3, 4]
 
 
-def test_a_directory_of_another_recipe_is_refused(folder, half_done):
-    status, out, err = compare(folder, "reward_ip2p.py", "editors", "--config.steps=5")
+def test_a_finished_experiment_repeats_nothing(folder, asked):
+    before = {file: file.stat().st_mtime_ns for file in asked.glob("reward/**/*") if file.is_file()}
+    status, _, err = run(folder, "table6", "runs/asked", *TINY)
+    assert status == 0, err
+    assert {file: file.stat().st_mtime_ns for file in asked.glob("reward/**/*") if file.is_file()} == before
+
+
+def test_hard_samples_need_no_training(folder, asked):
+    status, _, err = run(folder, "table9", "runs/hard", *TINY)
+    assert status == 0, err
+    assert "original edited image" in (folder / "runs" / "hard" / "table.md").read_text()
+
+
+def test_a_directory_of_another_recipe_is_refused(folder, asked):
+    status, out, err = run(folder, "table6", "runs/asked", "--config.steps=5")
     assert (status, out) == (1, "")
     assert "steps=5" in err
     assert "Traceback" not in err
-    assert not (half_done / "scores").exists()
 
 
-def test_scorers(folder):
-    """A ranking starts from the ratings of its seed; the command's steps win over the arm's default of 1000."""
-    status, out, err = compare(folder, "edit_reward.py", "scorers", "--arms", "strict", "--config.steps=2")
+def test_an_unknown_name_is_refused(folder):
+    status, _, err = run(folder, "table3", "runs/none")
+    assert status == 1
+    assert "'table3'" in err
+    assert not (folder / "runs" / "none").exists()
+
+
+def test_positions(folder):
+    status, _, err = run(folder, "editreward_table8", "runs/positions", recipe="edit_reward.py:debug")
     assert status == 0, err
-    workdir = folder / "scorers"
+    rows = json.loads((folder / "runs" / "positions" / "table.json").read_text())["rows"]
+    assert {row["measure"]: row["mean"] for row in rows}["gap"] == 0
+
+
+def test_a_ranking_starts_from_the_ratings_of_its_seed(folder, monkeypatch):
+    """The first two arms of `scorers`. The comparison's steps win over the arm's default of 1000."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    scorers = EXPERIMENTS["scorers"]
+    two = replace(scorers, arms=dict(islice(scorers.arms.items(), 2)))
+    workdir = folder / "runs" / "scorers"
+    recipe, overrides = f"{ROOT}/configs/edit_reward.py:debug", ("--config.steps=2",)
+    files = compare(Comparison(two, recipe, overrides, 1, COUNT, workdir, ROOT / "launch"))
     config = json.loads((workdir / "strict-0" / "config.json").read_text())
-    assert (config["init"], config["steps"], config["data"]["ties"]) == ("scorers/ratings-0", 2, "strict only")
+    assert (config["init"], config["steps"], config["data"]["ties"]) == (str(workdir / "ratings-0"), 2, "strict only")
     table = json.loads((workdir / "table.json").read_text())
-    assert table["groups"] == COUNT
-    assert list(table["percent"]) == ["ratings", "ranking, strict pairs", "least change", "chance"]
-    assert out.startswith((workdir / "table.txt").read_text())
-    assert (workdir / "reliability.png").is_file()
+    assert list(dict.fromkeys(row["arm"] for row in table["rows"])) == [
+        "least change", "chance", "ratings", "ranking, strict pairs"
+    ]  # fmt: skip
+    assert files[-1] == workdir / "reliability.png"

@@ -399,6 +399,53 @@ def parsed(*arguments):
     return parser.parse_args(arguments)
 
 
+@pytest.fixture
+def judged(tmp_path):
+    """Arguments of a run on data of a user."""
+    for name in ("{mine}", "photos"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "store.sqlite").touch()
+    return (f"--data={tmp_path}/{{mine}}", "--benchmark=real_edit", f"--benchmark-data={tmp_path}/photos",
+            "--judge=replay", f"--store={tmp_path}/store.sqlite", f"--out={tmp_path}/out")  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", ["", ":debug"])
+@pytest.mark.parametrize("name", ["table1", "table4", "table5", "table6", "table8", "table10"])
+def test_an_experiment_on_other_data(name, recipe, judged, tmp_path):
+    own = (f"--recipe={CONFIGS}/reward_ip2p.py{recipe}",) if recipe else ()
+    described = described_comparison(parsed(name, *judged, *own), (), ROOT / "launch", "")
+    assert described.config == f"{CONFIGS}/reward_ip2p.py{recipe}"
+    for job in described.jobs.values():
+        assert job.evaluate[1:4] == ("real_edit", "--data", f"{tmp_path}/photos")
+        assert job.evaluate[job.evaluate.index("--judge") + 1] == "replay"
+        if job.train:
+            data = read_recipe(described.config, job.train[2:-2]).data
+            assert (data.name, data.root) == ("prepared", f"{tmp_path}/{{mine}}")
+
+
+def test_one_training_is_asked_for_several_rewards(judged):
+    described = described_comparison(parsed("table6", *judged, "--seeds=2"), (), ROOT / "launch", "")
+    trained = [job for job in described.jobs.values() if job.train]
+    assert len(trained) == 2
+    asked = described.jobs["asked 3", 1]
+    assert asked.after == trained[1]
+    assert asked.evaluate[-4:] == ("--reward", "3", "3", "3")
+    assert str(trained[1].workdir) in asked.evaluate
+    assert len({job.result for job in described.jobs.values()}) == 14
+
+
+def test_other_data_need_a_benchmark_and_an_experiment_of_editors(judged, tmp_path):
+    (tmp_path / "store.sqlite").unlink()
+    for name, arguments, fault in (
+        ("table1", judged, r"no .*store\.sqlite"),
+        ("table1", [judged[0], judged[-1]], r"--benchmark-data"),
+        ("table1", judged[1:], r"belong to --data DIR"),
+        ("editreward_table4", [*judged, "--judge=openai"], r"editreward_table4 needs the shapes world"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=fault):
+            described_comparison(parsed(name, *arguments), (), ROOT / "launch", "")
+
+
 def test_the_arguments_of_the_command(tmp_path):
     described = described_comparison(parsed("table9", f"--out={tmp_path}"), ("--config.steps=1",), ROOT / "launch", "x")
     assert (described.experiment.name, described.seeds, described.count) == ("table9", 1, 500)

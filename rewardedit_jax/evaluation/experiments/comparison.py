@@ -45,7 +45,7 @@ class Comparison:
         """(arm, seed) → job. One seed after the other: an interrupted comparison then has complete seeds."""
         jobs: dict[tuple[str, int], Job] = {}
         for seed, (name, arm) in product(range(self.seeds), self.experiment.arms.items()):
-            if arm.trained or not seed:
+            if arm.trained or arm.starts_from or not seed:
                 jobs[name, seed] = self._job(name, seed, jobs.get((arm.starts_from, seed)))
         return jobs
 
@@ -59,9 +59,9 @@ class Comparison:
             result = self._path(layout.evaluation, name, seed) / layout.result
         paths = {"model": training if arm.trained else config.init, "evaluation": result.parent, "result": result}
         train = (str(self.launch / "train.py"), f"--config={self.config}", *words, "--workdir", str(training))
-        arguments = (word.format(**paths, count=self.count) for word in benchmark.arguments)
+        arguments = [word.format(**paths, count=self.count) for word in (*benchmark.arguments, *arm.evaluation)]
         return Job(
-            name=f"{name}, seed {seed}" if arm.trained else name,
+            name=f"{name}, seed {seed}",
             workdir=training,
             model=training / layout.model,
             result=result,
@@ -136,7 +136,7 @@ class Comparison:
             "overrides": self.overrides,
             "arms": arms,
             "seeds": self.seeds,
-            "count": self.count,
+            "count": self.count if self.experiment.benchmark.counted else None,
         }
 
 

@@ -25,7 +25,9 @@ class Arm:
     defaults: tuple[str, ...] = ()  # the overrides of the comparison win over these
     starts_from: str | None = None  # the arm whose model of the same seed is `config.init`
     title: str = ""  # name in the table; empty: the arm's name
-    trained: bool = True  # False: `config.init` itself is evaluated, once for all seeds
+    # False: `config.init` itself is evaluated; once for all seeds, unless it is the model of another arm.
+    trained: bool = True
+    evaluation: tuple[str, ...] = ()  # further arguments of the benchmark
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ def _origin(about: Mapping[str, Any]) -> str:
     overrides = " ".join(about["overrides"]) or "none"
     return (
         f"{title}. Command: `{command}`. Recipe: {about['recipe']}; "
-        f"overrides: {overrides}; steps: {steps}; seeds: {about['seeds']}; count: {about['count']}."
+        f"overrides: {overrides}; steps: {steps}; seeds: {about['seeds']}"
+        + (f"; count: {about['count']}." if about["count"] else ".")
     )
 
 
