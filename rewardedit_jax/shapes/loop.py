@@ -75,7 +75,9 @@ class Loop:
             raise StepFailed(f"{command} failed")
 
     def _comparison(self, data: Path) -> Comparison:
-        run = self.config, self.overrides, self.seeds, self.count, self.workdir, self.launch, self.command
+        # Each arm has its own data: the folder of all of it is no setting of the trainings.
+        overrides = tuple(word for word in self.overrides if not word.startswith(f"{PREFIX}data.root="))
+        run = self.config, overrides, self.seeds, self.count, self.workdir, self.launch, self.command
         return Comparison(self._experiment(data), *run)
 
     def _experiment(self, data: Path) -> Experiment:

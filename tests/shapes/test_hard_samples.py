@@ -35,7 +35,7 @@ def test_the_report_pairs_edits_with_the_originals(samples, tmp_path):
     for i, name in enumerate(overall):
         gained = result.scores["5"][:, i] - result.scores[ORIGINAL][:, i]
         hard = np.array([sample.scores[i] <= LIMIT for sample in samples])
-        assert overall[name].mean == pytest.approx(gained.mean(), abs=1e-6)
-        assert of_hard[name].mean == pytest.approx(gained[hard].mean(), abs=1e-6)
+        assert overall[name].mean == pytest.approx(gained.mean(), abs=1e-4)
+        assert of_hard[name].mean == pytest.approx(gained[hard].mean(), abs=1e-4)
         assert of_hard[name].mean > overall[name].mean > 0
     assert [file.name for file in files] == ["grid.png"]

@@ -40,7 +40,8 @@ def recipes(comparison) -> dict:
 
 def test_the_arms_differ_in_their_data_and_in_the_reward_alone(data, tmp_path):
     comparison = loop_in(tmp_path, data.parents[2])._comparison(data)
-    assert comparison.selected == list(TITLES)
+    assert list(comparison.experiment.arms) == list(TITLES)
+    assert comparison.notes() == []
     found = recipes(comparison)
     for config in found.values():
         check_recipe(config, ShapesEditingTask.schema)
