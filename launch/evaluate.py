@@ -4,20 +4,21 @@
   python launch/evaluate.py shapes_scorer --model runs/scorer --json out.json --curve reliability.png
   python launch/evaluate.py shapes_scorers --arm ties runs/a0 runs/a1 --arm "strict only" runs/b0 runs/b1
   python launch/evaluate.py genai_bench --answers genai_bench/gpt4o/pairwise.json --json out.json
-  python launch/evaluate.py aurora --model runs/scorer --points valid_aurora_human_ratings_pointwise.json
   python launch/evaluate.py imagenhub --ratings imagenhub --answers viescore/gpt4o_0shot --json out.json
-  python launch/evaluate.py editreward_bench --model runs/scorer --groups data/EditReward-Bench
+  python launch/evaluate.py metrics --pairs pairs.jsonl --weights DIR --json out.json
 
 shapes, shapes_questions, shapes_hard: edits of the shapes world, scored by its oracle. A model that takes rewards is
 asked for 5, 3 and 0, and on a quarter of the scenes for six rewards more; DIR gets every score and the pictures.
-shapes_scorer, shapes_scorers, shapes_positions: a scorer's order of held-out edits of the shapes world. The others are
-benchmarks of reward models: of a scorer (--model), scores in a file (--scores), or the answers of a judge (--answers).
+shapes_scorer, shapes_scorers, shapes_positions: a scorer's order of held-out edits of the shapes world. metrics: of
+edited images, their targets and sources. The others are benchmarks of reward models: of a scorer (--model), scores in a
+file (--scores), or the answers of a judge (--answers).
 """
 
 import argparse
 
-from rewardedit_jax.command_line import complain_clearly, local_path, png_file, set_up_command, whole_number
-from rewardedit_jax.evaluation.charts import require_matplotlib, save_report
+from rewardedit_jax.command_line import complain_clearly, set_up_command
+from rewardedit_jax.evaluation.charts import add_report_arguments, require_matplotlib, save_report
+from rewardedit_jax.evaluation.metrics.command import add_metrics
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
 from rewardedit_jax.shapes.hard_samples import add_hard_samples
@@ -35,11 +36,10 @@ def parse() -> argparse.Namespace:
     add_scorer_benchmarks(benchmarks)
     add_position_benchmark(benchmarks)
     add_reward_benchmarks(benchmarks)
+    add_metrics(benchmarks)
     for parser in benchmarks.choices.values():
         if not parser.get_default("own_files"):
-            parser.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
-            parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
-            parser.add_argument("--seed", type=whole_number, default=0, help="seed of the bootstrap (default: 0)")
+            add_report_arguments(parser)
     return p.parse_args()
 
 

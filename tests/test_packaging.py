@@ -77,7 +77,9 @@ def undeclared(folder: str, requirements: list[str]) -> set[str]:
 @pytest.mark.parametrize("folder", ["rewardedit_jax", "launch", "configs", "benchmarks"])
 def test_imports_are_declared(settings, folder):
     optional = settings["extras_require"]["oracle"] if folder == "benchmarks" else []
-    optional += [name for extra in ("plots", "judge", "curate") for name in settings["extras_require"][extra]]
+    optional += [
+        name for extra in ("plots", "judge", "curate", "metrics") for name in settings["extras_require"][extra]
+    ]
     assert not undeclared(folder, settings["install_requires"] + optional)
 
 

@@ -4,12 +4,14 @@ matplotlib is imported when a chart is drawn, so that every report can be printe
 """
 
 import importlib.util
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rewardedit_jax.command_line import local_path, png_file, whole_number
 from rewardedit_jax.evaluation.report import Report
 from rewardedit_jax.evaluation.statistics import Bin
 from rewardedit_jax.weights.files import write_json
@@ -75,6 +77,13 @@ def draw_reliability(bins: Sequence[Bin], title: str) -> "Figure":
     axes.grid(color=GRID)
     axes.set_title(title, loc="left", fontsize=10)
     return figure
+
+
+def add_report_arguments(parser: ArgumentParser) -> None:
+    """Adds the arguments of a benchmark that ends in a `Report`."""
+    parser.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
+    parser.add_argument("--png", type=png_file, metavar="FILE", help="file for a bar chart (extra 'plots')")
+    parser.add_argument("--seed", type=whole_number, default=0, help="seed of the bootstrap (default: 0)")
 
 
 def save_report(report: Report, json_file: Path | None, png_file: Path | None) -> None:
