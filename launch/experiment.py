@@ -17,7 +17,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from rewardedit_jax.command_line import complain_clearly
+from rewardedit_jax.command_line import complain_clearly, hide_other_packages
 from rewardedit_jax.evaluation.experiments.comparison import JobsFailed, compare
 from rewardedit_jax.evaluation.experiments.experiment import list_experiments
 from rewardedit_jax.shapes.experiment_command import add_experiment_arguments, described_comparison
@@ -30,6 +30,7 @@ def main() -> None:
     add_experiment_arguments(p)
     a, overrides = p.parse_known_args()
     command = shlex.join(["python", "launch/experiment.py", *sys.argv[1:]])
+    hide_other_packages()
     with complain_clearly():
         try:
             written = compare(described_comparison(a, overrides, Path(__file__).parent, command))

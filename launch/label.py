@@ -16,7 +16,7 @@ after a stop and asks nothing twice. Items without an answer are listed by reaso
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
-from rewardedit_jax.command_line import complain_clearly
+from rewardedit_jax.command_line import complain_clearly, hide_other_packages
 from rewardedit_jax.evaluation.judge_reports import print_reports
 from rewardedit_jax.evaluation.label_report import add_label_report_arguments, run_label_report
 from rewardedit_jax.judging import command
@@ -49,6 +49,7 @@ def main() -> None:
     p = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add_arguments(p)
     a = p.parse_args(arguments)
+    hide_other_packages()
     with complain_clearly(ImportError):
         run(a)
 

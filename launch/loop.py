@@ -14,7 +14,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from rewardedit_jax.command_line import complain_clearly, local_path, whole_number
+from rewardedit_jax.command_line import complain_clearly, hide_other_packages, local_path, whole_number
 from rewardedit_jax.evaluation.experiments.comparison import JobsFailed
 from rewardedit_jax.shapes.loop import Loop, StepFailed
 
@@ -37,6 +37,7 @@ def parse() -> Loop:
 
 def main() -> None:
     loop = parse()
+    hide_other_packages()
     with complain_clearly():
         try:
             written = loop.run()

@@ -67,8 +67,14 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     if flags.FLAGS["verbosity"].using_default_value:
         absl_logging.set_verbosity(absl_logging.WARNING)
-        absl_logging.get_absl_handler().addFilter(_is_relevant)
+        hide_other_packages()
     return rest
+
+
+def hide_other_packages() -> None:
+    """From now on the log shows the messages of this package, and errors of all packages."""
+    # Of the logger: which handler prints its messages depends on how the program was started.
+    absl_logging.get_absl_logger().addFilter(_is_relevant)
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:
@@ -82,6 +88,7 @@ def set_up_command() -> None:
     from rewardedit_jax.startup import start_quickly
 
     absl_logging.set_verbosity(absl_logging.INFO)
+    hide_other_packages()
     start_quickly()
 
 

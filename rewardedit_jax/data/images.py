@@ -104,7 +104,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ImageError(f"pixels of mode {image.mode} have no defined white; convert them to 8 bits")
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it once more
     # convert("RGB") alone would drop alpha and show the colours that lie under it.
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")

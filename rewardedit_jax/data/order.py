@@ -32,7 +32,7 @@ _REMEDY = "Repair or remove it, or set data.skip_bad=True to replace it by anoth
 
 def ordered_batches(
     records: Any,
-    prepare: Callable[[Any, np.random.Generator], Any],
+    prepare: Callable[[Any, int], Any],
     collate: Callable[[Sequence[Any]], Any],
     *,
     batch_size: int,
@@ -50,7 +50,8 @@ def ordered_batches(
 
     Args:
       records: random access, with a length.
-      prepare: record → example; the generator is seeded by the record's place in line.
+      prepare: record and its place in line (from 0) → example. What is random about it must follow from the place.
+      collate: examples, whose places follow one another, → batch.
       batch_size: B, over all hosts; a host's batches have `batch_size // hosts` examples.
       seed: 0 .. 2³²-1.
       repeat: False ends after one epoch; records that do not fill a batch are left out, with a warning in the log.
@@ -69,7 +70,8 @@ def ordered_batches(
         line = line.shuffle()
     if repeat:
         line = line.repeat()
-    examples = line.random_map(_Reader(records, prepare, name, BadRecordLog() if skip_bad else None))
+    # Not `random_map`: it seeds a generator for each record, which takes as long as reading a cached one.
+    examples = line.map_with_index(_Reader(records, prepare, name, seed, BadRecordLog() if skip_bad else None))
     blocks = examples.batch(batch_size // hosts, drop_remainder=True, batch_fn=collate)
     # Whole steps only: hosts with different numbers of batches would wait for each other for ever.
     end = len(examples) // batch_size * hosts
@@ -97,24 +99,27 @@ class BadRecordLog:
 
 @dataclass(eq=False)
 class _Reader:
-    """Number of a record → example, of that record or of its replacement."""
+    """Place in line and number of a record → example, of that record or of its replacement."""
 
     records: Any
-    prepare: Callable[[Any, np.random.Generator], Any]
+    prepare: Callable[[Any, int], Any]
     name: Callable[[int], str]
+    seed: int
     bad: BadRecordLog | None  # the only mutable state, behind a lock; None: a bad record is an error
 
-    def __call__(self, number: int, rng: np.random.Generator) -> Any:
+    def __call__(self, place: int, number: int) -> Any:
+        rng = None
         for _ in range(_MAX_DRAWS):
             try:
-                return self.prepare(self.records[number], rng)
+                return self.prepare(self.records[number], place)
             except ValueError as error:
                 # Other types are faults of the program or the machine, not of the record.
                 fault, name = error, self.name(number)
             if self.bad is None:
                 raise BadRecords(f"{name}: {fault}\n{_REMEDY}") from fault
             self.bad.note(name, fault)
-            # grain seeds the generator by (seed, place in line): the replacement is the same in every run.
+            # Of (seed, place in line): the replacement is the same in every run.
+            rng = rng or np.random.default_rng([self.seed, place])
             number = int(rng.integers(len(self.records)))
         raise BadRecords(f"{_MAX_DRAWS} records, drawn one after the other, are bad; the last is {name}: {fault}")
 

@@ -1,5 +1,6 @@
 """Output files that survive a kill: complete or absent, and what is damaged is renamed, never deleted."""
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from absl import logging
 
 from rewardedit_jax.listing import count_noun
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
@@ -19,6 +22,11 @@ def atomic_write(file: Path) -> Iterator[Path]:
     try:
         yield unfinished
         unfinished.replace(file)
+    except OSError as error:
+        # Python names a file that it cannot open, but not one for whose next bytes there is no room.
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(file)) from error
     finally:
         unfinished.unlink(missing_ok=True)  # only after an error
 

@@ -9,7 +9,7 @@ from typing import Any
 import flax.struct
 import numpy as np
 from absl import logging
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from rewardedit_jax.data.images import square
@@ -35,7 +35,7 @@ class EditBatch:
 
 
 def edit_batches(
-    source: Source, read: Read, *, resolution: int, flip: bool, skip_bad: bool, **order: Any
+    source: Source, read: Read, *, resolution: int, flip: bool, seed: int, skip_bad: bool, **order: Any
 ) -> Iterator[EditBatch]:
     """This host's part of the batches of steps `start`, `start + 1`, ...
 
@@ -43,13 +43,16 @@ def edit_batches(
       read: makes `EditBatch.inputs`. Threads call it at the same time.
       resolution: side of the square that images are resized to, pixels.
       flip: whether pairs are mirrored, both images or neither, with probability 1/2; see `warn_of_sides`.
-      skip_bad, order: as in `ordered_batches`. Flips follow from the seed too.
+      seed, skip_bad, order: as in `ordered_batches`. Flips follow from the seed too.
     Raises:
       ValueError: as `ordered_batches`; the iterator also if a record has scores without feedback or the reverse, or if
         only some records of a batch have a reward.
     """
-    prepare, collate = partial(_prepare, resolution=resolution, flip=flip), partial(collate_edits, read=read)
-    return ordered_batches(source, prepare, collate, skip_bad=skip_bad, **order)
+
+    def prepare(record: EditRecord, place: int) -> EditRecord:
+        return resize_edit(record, resolution, mirror=flip and bool(draw_mirrors(seed, place, 1)[0]))
+
+    return ordered_batches(source, prepare, partial(collate_edits, read=read), seed=seed, skip_bad=skip_bad, **order)
 
 
 def warn_of_sides(source: Source) -> None:
@@ -61,15 +64,11 @@ def warn_of_sides(source: Source) -> None:
         logging.warning("%d of the %d instructions read (%s) say left or right: %r. %s", *counts, found[0], advice)
 
 
-def _prepare(record: EditRecord, rng: np.random.Generator, *, resolution: int, flip: bool) -> EditRecord:
-    """The record with both images at the size of the batch, mirrored or not."""
-    # Without `flip`, the generator is not used.
-    return resize_edit(record, resolution, mirror=flip and draw_mirror(rng))
-
-
-def draw_mirror(rng: np.random.Generator) -> bool:
-    """Whether an example is mirrored, with probability 1/2."""
-    return rng.random() < 0.5
+def draw_mirrors(seed: int, place: int, count: int) -> Bool[np.ndarray, " {count}"]:
+    """Whether each of `count` examples, from a place in line on, is mirrored, with probability 1/2."""
+    # A generator that counts: each place has its own four numbers, wherever the block begins.
+    numbers = np.random.Philox(key=seed, counter=place).random_raw(4 * count)
+    return numbers[::4] >> np.uint64(63) == 1
 
 
 def resize_edit(record: EditRecord, resolution: int, mirror: bool) -> EditRecord:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from rewardedit_jax.bases.base import Precomputed, Start
 from rewardedit_jax.data.order import ordered_batches
-from rewardedit_jax.data.pipeline import draw_mirror
+from rewardedit_jax.data.pipeline import draw_mirrors
 from rewardedit_jax.data.records import BadRecords, Source, evenly_spaced
 from rewardedit_jax.data.shards import PER_SHARD, ShardSet, bad_inputs, open_records, read_index
 from rewardedit_jax.editing.cache_layout import CacheLayout
@@ -82,17 +82,15 @@ class CachedExamples:
             raise BadRecords(self._bad[number])
         return int(self._rows[number])
 
-    def batches(self, *, flip: bool, skip_bad: bool, **order: Any) -> Iterator[Precomputed]:
+    def batches(self, *, flip: bool, seed: int, skip_bad: bool, **order: Any) -> Iterator[Precomputed]:
         """This host's part of the batches, in the order of `pipeline.edit_batches`; `restore` completes them."""
 
-        def prepare(row: int, rng: np.random.Generator) -> tuple[int, bool]:
-            return row, flip and draw_mirror(rng)
+        def collate(examples: Sequence[tuple[int, int]]) -> Precomputed:
+            rows, places = zip(*examples, strict=True)
+            mirrored = draw_mirrors(seed, places[0], len(places)).tolist() if flip else [False] * len(places)
+            return self._layout.unpack((self._records[row] for row in rows), mirrored)
 
-        return ordered_batches(self, prepare, self._collate, skip_bad=skip_bad, **order)
-
-    def _collate(self, examples: Sequence[tuple[int, bool]]) -> Precomputed:
-        rows, mirrored = zip(*examples, strict=True)
-        return self._layout.unpack((self._records[row] for row in rows), mirrored)
+        return ordered_batches(self, lambda *example: example, collate, seed=seed, skip_bad=skip_bad, **order)
 
     def restore(self, batch: Precomputed) -> Precomputed:
         """Traced: the batch as `Base.precompute` would give it."""

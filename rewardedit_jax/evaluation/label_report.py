@@ -22,7 +22,8 @@ from rewardedit_jax.data.open_edits import open_edits
 from rewardedit_jax.evaluation.charts import INK, new_figure, require_matplotlib, save_figure
 from rewardedit_jax.evaluation.report import TextTable
 from rewardedit_jax.evaluation.statistics import bootstrap_interval, spearman
-from rewardedit_jax.judging.costs import Prices
+from rewardedit_jax.judging.command import add_price_arguments, prices
+from rewardedit_jax.judging.costs import describe_usage
 from rewardedit_jax.judging.store import Store
 from rewardedit_jax.reward import BEST, NOTHING_FAILED, PERSPECTIVES
 from rewardedit_jax.weights.files import write_json
@@ -198,8 +199,7 @@ def add_label_report_arguments(p: ArgumentParser) -> None:
     p.add_argument("labels", type=Path, help="a file of labels")
     p.add_argument("--data", type=Path, help="the edits, for agreement with the ratings that they have of their own")
     p.add_argument("--store", type=Path, help="the store of the answers, for what they cost")
-    p.add_argument("--price-in", type=float, default=0.0, metavar="PRICE", help="of a million prompt tokens")
-    p.add_argument("--price-out", type=float, default=0.0, metavar="PRICE", help="of a million completion tokens")
+    add_price_arguments(p)
     p.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
     p.add_argument("--png", type=png_file, metavar="FILE", help="file for the charts (extra 'plots')")
     add_allow_outside(p)
@@ -209,6 +209,7 @@ def run_label_report(a: Namespace) -> None:
     """Prints the report, and writes the files that are given."""
     if a.png:
         require_matplotlib()
+    charged = prices(a)  # now: it refuses half of the prices
     labels = read_labels(a.labels)
     ratings = None if a.data is None else own_ratings(open_edits(a.data, allow_outside=a.allow_outside), labels)
     report = report_labels(list(labels.values()), ratings)
@@ -216,9 +217,7 @@ def run_label_report(a: Namespace) -> None:
     if a.store:
         with Store(a.store) as store:
             usage = store.usage(store.questions())
-        cost = Prices(a.price_in, a.price_out).total(usage)
-        print(f"\n{usage.answers:,} answers: {usage.prompt_tokens:,} prompt tokens, "
-              f"{usage.completion_tokens:,} completion tokens, cost {cost:.2f}.")  # fmt: skip
+        print(f"\n{describe_usage(usage, charged, a.store)}")
     if a.json:
         write_json(report.to_json(), a.json)
     if a.png:

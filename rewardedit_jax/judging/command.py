@@ -12,7 +12,7 @@ from rewardedit_jax.data.open_edits import open_edits
 from rewardedit_jax.data.output_files import unwritable
 from rewardedit_jax.data.runs import Shard
 from rewardedit_jax.judging.batch import read_results, write_requests
-from rewardedit_jax.judging.costs import Budget, Prices
+from rewardedit_jax.judging.costs import Budget, Prices, describe_usage
 from rewardedit_jax.judging.endpoint import EndpointJudge
 from rewardedit_jax.judging.images import FORMATS, ImageSettings
 from rewardedit_jax.judging.judges import Judge, ScorerJudge, stored_questions
@@ -61,11 +61,16 @@ def add_label_arguments(p: ArgumentParser, judges: Mapping[str, MakeJudge]) -> N
     p.add_argument("--concurrency", type=_least_1, default=32, help="requests at a time (default: %(default)s)")
     p.add_argument("--timeout", type=_positive, default=60.0, help="seconds for a response (default: %(default)s)")
     p.add_argument("--retries", type=whole_number, default=5, help="after failures of transport (default: %(default)s)")
-    p.add_argument("--price-in", type=_positive, metavar="PRICE", help="of a million prompt tokens")
-    p.add_argument("--price-out", type=_positive, metavar="PRICE", help="of a million completion tokens")
+    add_price_arguments(p)
     p.add_argument("--budget", type=_positive, metavar="MONEY", help="stop before all answers together cost more")
     p.add_argument("--base", help="base model of a published scorer, for its tokenizer")
     add_skip_bad(p, "items without an answer")
+
+
+def add_price_arguments(p: ArgumentParser) -> None:
+    """What tokens cost, for `prices`."""
+    p.add_argument("--price-in", type=_positive, metavar="PRICE", help="of a million prompt tokens")
+    p.add_argument("--price-out", type=_positive, metavar="PRICE", help="of a million completion tokens")
 
 
 def add_batch_arguments(p: ArgumentParser) -> None:
@@ -104,7 +109,7 @@ def label(a: Namespace, judges: Mapping[str, MakeJudge], report: Callable[[Names
         summary = write_labels(plan, store, a.out) if a.out else summarize(plan, store)
         print(summary.to_text())
         if isinstance(judge, EndpointJudge):
-            print(_used(a, store, plan))
+            print(describe_usage(store.usage(plan.questions), prices(a), store.path))
         report(a, plan, store)
     report_bad(summary.first, plan.items, "items have no answer", a.skip_bad, summary.failed)
 
@@ -163,15 +168,6 @@ def _stored(a: Namespace, store: Store) -> list:
     rubrics = None if a.rubrics is None else [rubric.digest for rubric in read_rubrics(a.rubrics).values()]
     is_given = any((a.image_format, a.image_side, a.image_quality))
     return stored_questions(store, a.model, rubrics, image_settings(a).name if is_given else None, a.repeat)
-
-
-def _used(a: Namespace, store: Store, plan: Plan) -> str:
-    """A sentence about the tokens, and the cost, of all answers to the plan's questions."""
-    usage, charged = store.usage(plan.questions), prices(a)
-    text = f"{usage.answers} answers in {store.path}: {usage.prompt_tokens} prompt tokens, "
-    text += f"{usage.completion_tokens} completion tokens"
-    text += f" ({usage.uncounted} answers without a count)" if usage.uncounted else ""
-    return f"{text}, cost {charged.total(usage):.4f}." if charged else f"{text}."
 
 
 def _shard(text: str) -> Shard:

@@ -27,6 +27,14 @@ class Prices:
         return self.of(usage.prompt_tokens, usage.completion_tokens)
 
 
+def describe_usage(usage: Usage, prices: Prices | None, where: str) -> str:
+    """A sentence about the tokens of answers and, with prices, their cost. `where` the answers are."""
+    text = f"{usage.answers:,} answers in {where}: {usage.prompt_tokens:,} prompt tokens, "
+    text += f"{usage.completion_tokens:,} completion tokens"
+    text += f" ({usage.uncounted:,} answers without a count)" if usage.uncounted else ""
+    return f"{text}, cost {prices.total(usage):.4f}." if prices else f"{text}."
+
+
 class Budget:
     """Money spent and reserved. A request is sent only if its highest cost still fits.
 

@@ -134,10 +134,8 @@ def pair_batches(
     )
 
 
-def _prepare(
-    row: Row, rng: np.random.Generator, *, source: PreferenceSource, prepare: Callable[..., ScorerItem], area: int
-) -> _Pair:
-    """The pair of a row. Nothing is random: the generator is not used."""
+def _prepare(row: Row, place: int, *, source: PreferenceSource, prepare: Callable[..., ScorerItem], area: int) -> _Pair:
+    """The pair of a row. Nothing about it is random: its place in line is not used."""
     pair = source[row.index]
     sides = {"a": (pair.edited_a, pair.ratings_a), "b": (pair.edited_b, pair.ratings_b)}
     ordered = [sides[row.preferred], sides["b" if row.preferred == "a" else "a"]]

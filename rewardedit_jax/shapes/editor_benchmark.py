@@ -6,7 +6,7 @@ therefore paired, and their mean difference has a much smaller error than either
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from rewardedit_jax.data.json_files import read_json
 from rewardedit_jax.data.output_files import atomic_write
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.reward import PERSPECTIVES, Reward
-from rewardedit_jax.shapes.asked import FURTHER, IN_TABLE, asked_reward
+from rewardedit_jax.shapes.asked import ASKED, FURTHER, IN_TABLE, asked_reward
 from rewardedit_jax.shapes.editor_report import make_table
 from rewardedit_jax.shapes.examples import ShapesExample, shapes_example
 from rewardedit_jax.shapes.oracle import judge_batch
@@ -119,18 +119,19 @@ def score(
     return judge_batch(pictures, sources, ideals, [scene.edit_type for scene in scenes])
 
 
-def evaluate_editor(editor: Editor, scenes: Sequence[ShapesExample]) -> Result:
-    """Edits and scores under each reward of `asked`, or without reward if the editor has no reward modules.
+def evaluate_editor(editor: Editor, scenes: Sequence[ShapesExample], asked: Collection[str] = ASKED) -> Result:
+    """Edits and scores under the rewards, or without reward if the editor has no reward modules.
 
     Args:
-      scenes: `held_out_scenes`. The first `FURTHER_SHARE` are also edited under the rewards that are not in the table.
+      scenes: `held_out_scenes`; of rewards that are not in the table, only the first `FURTHER_SHARE`.
+      asked: labels of rewards.
     """
     if not editor.has_reward:
         pictures = edit_scenes(editor, scenes, None)
         return Result({NO_REWARD: score(pictures, scenes)}, {NO_REWARD: pictures})
-    pictures = {label: _asked_edits(editor, scenes, label) for label in IN_TABLE}
+    pictures = {label: _asked_edits(editor, scenes, label) for label in IN_TABLE if label in asked}
     first = scenes[: math.ceil(FURTHER_SHARE * len(scenes))]
-    further = {label: score(_asked_edits(editor, first, label), first) for label in FURTHER}
+    further = {label: score(_asked_edits(editor, first, label), first) for label in FURTHER if label in asked}
     return Result({label: score(p, scenes) for label, p in pictures.items()}, pictures, further)
 
 
@@ -153,12 +154,14 @@ def add_editor_benchmark(benchmarks: "argparse._SubParsersAction[argparse.Argume
     parser.add_argument(
         "--count", type=partial(whole_number, least=1), default=256, help="held-out scenes (default: %(default)s)"
     )
+    rewards = f"rewards to ask for, of {', '.join(ASKED)} (default: all)"
+    parser.add_argument("--asked", nargs="+", choices=ASKED, default=ASKED, metavar="REWARD", help=rewards)
     parser.set_defaults(run=_run, own_files=True)
 
 
 def _run(a: argparse.Namespace) -> None:
     scenes = held_out_scenes(a.count)
-    result = evaluate_editor(Editor.load(a.model), scenes)
+    result = evaluate_editor(Editor.load(a.model), scenes, a.asked)
     result.save(a.output, {"model": a.model, "settings": SETTINGS})
     scores = {(a.model, asked): scores[None] for asked, scores in result.scores.items()}
     print(make_table(scores, references=references(scenes)).to_text())

@@ -24,7 +24,7 @@ TITLES = {
     "reward": "all, with reward",
 }  # arm → name in the table
 _BASELINE = TITLES["everything"]
-_BEST = IN_TABLE[0]
+BEST = IN_TABLE[0]
 
 
 def report_loop(
@@ -38,7 +38,7 @@ def report_loop(
       parts: title of the arm → its data set, for arms without reward.
     """
     loaded, scenes = load_results(results), held_out_scenes(count)
-    shown = {arm: _BEST if _BEST in found[0].scores else NO_REWARD for arm, found in loaded.items()}
+    shown = {arm: BEST if BEST in found[0].scores else NO_REWARD for arm, found in loaded.items()}
     scores = {(arm, shown[arm]): np.stack([r.scores[shown[arm]] for r in found]) for arm, found in loaded.items()}
     means = {part: _oracle_means(folder, labels) for part, folder in parts.items()}
     table = make_table(scores, (_BASELINE, NO_REWARD), references(scenes)).with_notes(_parts_note(means), parts=means)

@@ -145,22 +145,22 @@ def compile_step(
         loss_fn=task.loss,
         optimizer=optimizer,
         schedule=make_schedule(config.optimizer, config.steps),
-        seed=config.seed,
         accumulate=config.accumulate,
         ema_decay=config.optimizer.ema_decay,
     )
+    seed = np.uint32(config.seed)  # of NumPy: a host may hand it to devices of other hosts
     # Parameters, moments and average keep their layout from step to step; metrics are scalars on every device.
     frozen_shardings = jax.tree.map(lambda x: x.sharding, frozen)
     compiled = jax.jit(
         step,
-        in_shardings=(state_shardings, frozen_shardings, batch_sharding(mesh)),
+        in_shardings=(state_shardings, frozen_shardings, batch_sharding(mesh), replicated(mesh)),
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnums=0,
     )
 
     def on_mesh(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.set_mesh(mesh):  # for networks that constrain the sharding of their activations
-            return compiled(state, frozen, batch)
+            return compiled(state, frozen, batch, seed)
 
     return on_mesh
 

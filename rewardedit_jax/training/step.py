@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt
 
 from rewardedit_jax.params import Params, merge_params
 from rewardedit_jax.training.task import Batch, Metrics
@@ -42,11 +42,11 @@ def train_step(
     state: TrainState,
     frozen: Params,
     batch: Batch,
+    seed: UInt[Array, ""],
     *,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
-    seed: int,
     accumulate: int,
     ema_decay: float | None,
 ) -> tuple[TrainState, Metrics]:
@@ -56,6 +56,7 @@ def train_step(
 
     Args:
       batch: leaves [batch_size · accumulate, ...].
+      seed: uint32. An array and no constant, so that runs with other seeds share the compiled program.
       loss_fn: `Task.loss`.
       accumulate: micro-batches per step.
       ema_decay: of the moving average (`update_ema`); None: there is none.

@@ -27,7 +27,7 @@ class Numbers:
         return index
 
 
-def line(records, steps, prepare=lambda record, rng: record, **settings):
+def line(records, steps, prepare=lambda record, place: record, **settings):
     settings = {"batch_size": 4, "seed": 5, "skip_bad": True, **settings}
     return list(itertools.islice(ordered_batches(records, prepare, list, **settings), steps))
 
@@ -64,7 +64,7 @@ class TestReplacements:
         assert line(Numbers(60, BAD), 30, shuffle=False) != line(Numbers(60, BAD), 30, shuffle=False, seed=6)
 
     def test_what_cannot_be_prepared_is_replaced_too(self):
-        def prepare(record, rng):
+        def prepare(record, place):
             if record == 3:
                 raise ValueError("too narrow")
             return record
@@ -72,7 +72,7 @@ class TestReplacements:
         assert 3 not in set(itertools.chain(*line(Numbers(8), 10, prepare)))
 
     def test_other_errors_are_not_about_records(self):
-        def prepare(record, rng):
+        def prepare(record, place):
             raise TypeError("a fault of the program")
 
         with pytest.raises(TypeError):

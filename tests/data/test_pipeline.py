@@ -15,7 +15,7 @@ from paths import SHARED_DATA
 from PIL import Image
 
 from rewardedit_jax.data.images import ImageError, square
-from rewardedit_jax.data.pipeline import EditBatch, edit_batches, warn_of_sides
+from rewardedit_jax.data.pipeline import EditBatch, draw_mirrors, edit_batches, warn_of_sides
 from rewardedit_jax.data.records import BadRecords, EditRecord
 from rewardedit_jax.data.triplets import TripletFile
 from rewardedit_jax.reward import Reward, join_feedback
@@ -211,6 +211,13 @@ def test_pairs_are_flipped_together_half_of_the_time():
     for number, (flipped, _) in zip(_numbers(batches), flips, strict=True):
         by_record.setdefault(number, set()).add(flipped)
     assert all(seen == {True, False} for seen in by_record.values())  # drawn anew in every epoch
+
+
+def test_a_block_of_flips_is_the_flips_of_its_places():
+    block = draw_mirrors(3, place=5, count=200)
+    assert block.tolist() == [draw_mirrors(3, place, 1)[0] for place in range(5, 205)]
+    assert 60 < block.sum() < 140
+    assert block.tolist() != draw_mirrors(4, place=5, count=200).tolist()
 
 
 def test_nothing_is_flipped_unless_asked():

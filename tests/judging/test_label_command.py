@@ -55,7 +55,7 @@ def test_a_run_and_its_replay(tmp_path):
         assert result.returncode == 1
         assert "1 of 12 items" in result.stderr
         assert "2:2_b.png, quality: out of range" in result.stderr
-    assert "12000 prompt tokens" in done.stdout
+    assert "12,000 prompt tokens" in done.stdout
     allowed = label(
         "--data",
         file,

@@ -24,7 +24,7 @@ def setup(config, **toy):
         loss_fn=task.loss,
         optimizer=optimizer,
         schedule=make_schedule(config.optimizer, config.steps),
-        seed=config.seed,
+        seed=jnp.uint32(config.seed),
         accumulate=config.accumulate,
         ema_decay=config.optimizer.ema_decay,
     )
