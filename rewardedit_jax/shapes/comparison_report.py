@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from rewardedit_jax.evaluation.experiments.experiment import Results as ResultFiles
-from rewardedit_jax.evaluation.experiments.table import Key, Table
+from rewardedit_jax.evaluation.experiments.table import Key, Table, key_title
 from rewardedit_jax.evaluation.experiments.table_files import save_if_possible
 from rewardedit_jax.shapes.asked import IN_TABLE, LEVELS
 from rewardedit_jax.shapes.dark_scenes import DARK, BrightnessError, brightness_error, untouched_backgrounds
@@ -106,15 +106,11 @@ def dark_errors(results: Results, scenes: Sequence[ShapesExample]) -> dict[Key, 
 
 def _dark_note(errors: Mapping[Key, BrightnessError]) -> str:
     count = next(iter(errors.values())).scenes
-    found = ", ".join(f"{_title(*name)} {error}" for name, error in errors.items())
+    found = ", ".join(f"{key_title(name)} {error}" for name, error in errors.items())
     return (
         f"Dark scenes (mean brightness below {DARK}; {count} of them whose edit leaves the background): "
         f"mean brightness error of the untouched background: {found}."
     )
-
-
-def _title(arm: str, asked: str) -> str:
-    return arm if asked == NO_REWARD else f"{arm} {asked}"
 
 
 def grid_of(results: Results, scenes: Sequence[ShapesExample], every_arm: bool = False) -> UInt8[np.ndarray, "h w 3"]:
@@ -132,12 +128,12 @@ def grid_of(results: Results, scenes: Sequence[ShapesExample], every_arm: bool =
     elif rewarded:
         shown += [(rewarded, asked) for asked in reversed(IN_TABLE)]
     columns = [
-        Column(_title(arm, asked), results[arm][0].pictures[asked], results[arm][0].scores[asked])
+        Column(key_title((arm, asked)), results[arm][0].pictures[asked], results[arm][0].scores[asked])
         for arm, asked in shown
     ]
     ranked_by = (BASELINE, NO_REWARD) if BASELINE in results else (rewarded, _BEST)
     ranking = np.stack([result.scores[ranked_by[1]] for result in results[ranked_by[0]]]).mean(0)
-    name = f"the training {BASELINE}" if BASELINE in results else f'"{_title(*ranked_by)}"'
+    name = f"the training {BASELINE}" if BASELINE in results else f'"{key_title(ranked_by)}"'
     return draw_grid(scenes, columns, choose_rows(scenes, ranking), name)
 
 

@@ -56,7 +56,7 @@ def report_hard_samples(workdir: Path, results: Results, number: int) -> tuple[T
     table = Table(lines).with_notes(
         f"Oracle's scores 0..5 of the first {number} training edits with a recorded score of at most {LIMIT} in one "
         f'perspective or more. "{where}": in each column, the {_counts(hard)} of them that are hard in it.',
-        "The best arm cannot gain much where the original is good: the paper's table has all samples in all columns.",
+        "The paper's table has all samples in all columns.",
     )
     return table, draw_pictures(workdir, _grid(loaded, samples, original[0]))
 

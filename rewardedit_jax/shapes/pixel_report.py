@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from rewardedit_jax.evaluation.experiments.experiment import Results as ResultFiles
-from rewardedit_jax.evaluation.experiments.table import Estimate, Key, Line, Samples, Table, make_table
+from rewardedit_jax.evaluation.experiments.table import Estimate, Key, Line, Samples, Table, key_title, make_table
 from rewardedit_jax.evaluation.metrics import pixels
 from rewardedit_jax.evaluation.report import TextTable
 from rewardedit_jax.evaluation.statistics import bootstrap_interval, spearman
@@ -91,7 +91,7 @@ def report_existing_metrics(workdir: Path, results: ResultFiles, count: int) -> 
         "arms and rewards below; metrics are turned so that more is better. Intervals are over scenes.",
         "To the source: what a metric without the ideal edit can see, as CLIP similarity and FID do in the paper.",
         *_missing_note(),
-        means={metric: {" ".join(key): float(v.mean()) for key, v in of.items()} for metric, of in found.items()},
+        means={metric: {key_title(key): float(v.mean()) for key, v in of.items()} for metric, of in found.items()},
     )
     return table, draw_pictures(workdir, grid_of(loaded, scenes))
 
@@ -139,7 +139,7 @@ def _mean_table(found: Mapping[str, Mapping[Key, Values]], scores: Mapping[Key, 
     """The mean of each metric and score, by arm: the metrics' order of the arms beside the oracle's."""
     columns = {metric: {key: values.mean() for key, values in of.items()} for metric, of in found.items()}
     columns |= {name: {key: of[..., i].mean() for key, of in scores.items()} for i, name in enumerate(PERSPECTIVES)}
-    rows = [[" ".join(key), *(_ranked(column, key) for column in columns.values())] for key in scores]
+    rows = [[key_title(key), *(_ranked(column, key) for column in columns.values())] for key in scores]
     note = "Means by arm and reward; in brackets, the rank among them. Metrics are turned so that more is better."
     return TextTable(["arm", *columns], rows, notes=[note])
 

@@ -70,13 +70,6 @@ def test_a_neighbour_has_an_arm_already(folder, asked):
     assert [json.loads(record)["step"] for record in records] == [1, 2, 3, 4]
 
 
-def test_a_finished_experiment_repeats_nothing(folder, asked):
-    before = {file: file.stat().st_mtime_ns for file in asked.glob("reward/**/*") if file.is_file()}
-    status, _, err = run(folder, "table6", "runs/asked", *TINY)
-    assert status == 0, err
-    assert {file: file.stat().st_mtime_ns for file in asked.glob("reward/**/*") if file.is_file()} == before
-
-
 def test_hard_samples_need_no_training(folder, asked):
     status, _, err = run(folder, "table9", "runs/hard", *TINY)
     assert status == 0, err
@@ -88,13 +81,6 @@ def test_a_directory_of_another_recipe_is_refused(folder, asked):
     assert (status, out) == (1, "")
     assert "steps=5" in err
     assert "Traceback" not in err
-
-
-def test_an_unknown_name_is_refused(folder):
-    status, _, err = run(folder, "table3", "runs/none")
-    assert status == 1
-    assert "'table3'" in err
-    assert not (folder / "runs" / "none").exists()
 
 
 def test_positions(folder):

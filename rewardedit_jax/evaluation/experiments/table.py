@@ -15,8 +15,14 @@ from jaxtyping import Float
 from rewardedit_jax.evaluation.report import TextTable, plus_minus
 from rewardedit_jax.evaluation.statistics import bootstrap_interval
 
-Key = tuple[str, str]  # the arm, and what it was asked for; "" where nothing was asked
+Key = tuple[str, str]  # the arm, and what it was asked for
+_NOTHING = ("", "none")  # asked for
 _BOOTSTRAP_SEED = 0
+
+
+def key_title(key: Key) -> str:
+    """The arm and what it was asked for."""
+    return key[0] if key[1] in _NOTHING else " ".join(key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +55,12 @@ class Samples:
 
     def _interval(self) -> tuple[float, float] | None:
         # The seeds are too few to resample. Their mean has less noise than one of them.
-        of_items, items = self.sums.mean(0), len(self.counts)
-        if items < 2:
+        # Items that do not count are left out of the bootstrap, which else might draw no others.
+        counted = self.counts > 0
+        of_items, counts = self.sums.mean(0)[counted], self.counts[counted]
+        if len(self.counts) < 2:
             return None
-        return bootstrap_interval(lambda i: of_items[i].sum() / max(self.counts[i].sum(), 1), items, _BOOTSTRAP_SEED)
+        return bootstrap_interval(lambda i: of_items[i].sum() / counts[i].sum(), len(counts), _BOOTSTRAP_SEED)
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,7 @@ class Table:
         return "One training seed; in brackets: 95 % bootstrap intervals over items."
 
     def _gains_note(self) -> list[str]:
-        over = dict.fromkeys(" ".join(filter(None, line.over)) for line in self.lines if line.over)
+        over = dict.fromkeys(key_title(line.over) for line in self.lines if line.over)
         return [f'Δ: over "{name}", paired by item and seed.' for name in over]
 
 

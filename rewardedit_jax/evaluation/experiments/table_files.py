@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rewardedit_jax.evaluation.charts import FAINT, GRID, INK, new_figure, save_figure
-from rewardedit_jax.evaluation.experiments.table import Table
+from rewardedit_jax.evaluation.experiments.table import Table, key_title
 from rewardedit_jax.weights.files import write_json
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def draw_table(table: Table, title: str) -> "Figure":
     for axes, name in zip(panels, measures, strict=True):
         _draw_panel(axes, table, name)
         axes.set_title(name, loc="left", fontsize=10)
-    labels = [" ".join(filter(None, (line.arm, line.asked))) for line in table.lines]
+    labels = [key_title((line.arm, line.asked)) for line in table.lines]
     panels[0].set_yticks(range(len(labels)), labels)
     for axes in panels[1:]:
         axes.set_yticks(range(len(labels)), [""] * len(labels))
