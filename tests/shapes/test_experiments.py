@@ -434,6 +434,18 @@ def test_one_training_is_asked_for_several_rewards(judged):
     assert len({job.result for job in described.jobs.values()}) == 14
 
 
+def test_results_of_another_judge_are_refused(judged, monkeypatch):
+    monkeypatch.setattr(module, "run_processes", lambda jobs, slots: jobs)
+    monkeypatch.setattr(module, "available_slots", lambda jobs: [()])
+    for judge, error in (
+        ("--judge=replay", JobsFailed),
+        ("--judge=replay", JobsFailed),
+        ("--judge=openai", ValueError),
+    ):
+        with pytest.raises(error):
+            compare(described_comparison(parsed("table1", *judged, judge), (), ROOT / "launch", ""))
+
+
 def test_other_data_need_a_benchmark_and_an_experiment_of_editors(judged, tmp_path):
     (tmp_path / "store.sqlite").unlink()
     for name, arguments, fault in (

@@ -182,6 +182,8 @@ def _record(comparison: Comparison) -> None:
         "config": Path(comparison.config).name,
         "overrides": list(comparison.overrides),
     }
+    if not comparison.experiment.benchmark.counted:  # nothing in a result says what it is of
+        now["benchmark"] = list(comparison.experiment.benchmark.arguments)
     if before := read_or_set_aside(file):
         # Records of earlier versions have the path of the recipe and no experiment.
         before = {**now, **before, "config": Path(before.get("config", "")).name}
