@@ -23,7 +23,7 @@ from rewardedit_jax.shapes.examples import ShapesExample, shapes_example
 from rewardedit_jax.shapes.picture_grid import Column, choose_rows, draw_grid
 
 LIMIT = 2  # a sample is hard in a perspective where its score is not above this
-ORIGINAL = "original edited image"
+ORIGINAL = "original edit"
 _BEST = "5"
 
 

@@ -67,7 +67,7 @@ def report_pixels(workdir: Path, results: ResultFiles, count: int) -> tuple[Tabl
         f"better. PSNR in dB, {_MOST_DB:.0f} where pictures are equal, and SSIM: more is better.",
         *_missing_note(),
     )
-    return replace(table, spec=".3f"), draw_pictures(workdir, grid_of(loaded, scenes))
+    return replace(table, spec="#.3g"), draw_pictures(workdir, grid_of(loaded, scenes))
 
 
 def report_existing_metrics(workdir: Path, results: ResultFiles, count: int) -> tuple[Table, list[Path]]:

@@ -73,7 +73,7 @@ def test_a_neighbour_has_an_arm_already(folder, asked):
 def test_hard_samples_need_no_training(folder, asked):
     status, _, err = run(folder, "table9", "runs/hard", *TINY)
     assert status == 0, err
-    assert "original edited image" in (folder / "runs" / "hard" / "table.md").read_text()
+    assert "original edit" in (folder / "runs" / "hard" / "table.md").read_text()
 
 
 def test_a_directory_of_another_recipe_is_refused(folder, asked):
