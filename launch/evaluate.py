@@ -2,22 +2,21 @@
 
   python launch/evaluate.py shapes --model runs/reward --output runs/reward/evaluation
   python launch/evaluate.py shapes_scorer --model runs/scorer --json out.json --curve reliability.png
-  python launch/evaluate.py shapes_scorers --arm ties runs/a0 runs/a1 --arm "strict only" runs/b0 runs/b1
   python launch/evaluate.py genai_bench --answers genai_bench/gpt4o/pairwise.json --json out.json
-  python launch/evaluate.py imagenhub --ratings imagenhub --answers viescore/gpt4o_0shot --json out.json
+  python launch/evaluate.py i2ebench --answers EditEval --json out.json
   python launch/evaluate.py metrics --pairs pairs.jsonl --weights DIR --json out.json
 
-shapes, shapes_questions, shapes_hard: edits of the shapes world, scored by its oracle. A model that takes rewards is
-asked for 5, 3 and 0, and on a quarter of the scenes for six rewards more; DIR gets every score and the pictures.
-shapes_scorer, shapes_scorers, shapes_positions: a scorer's order of held-out edits of the shapes world. metrics: of
-edited images, their targets and sources. The others are benchmarks of reward models: of a scorer (--model), scores in a
-file (--scores), or the answers of a judge (--answers).
+shapes, shapes_questions, shapes_hard: edits of the shapes world, scored by its oracle; a model that takes rewards is
+asked for several. shapes_scorer, shapes_scorers, shapes_positions: a scorer's order of held-out edits of that world.
+metrics: of edited images, such as L1, LPIPS and FID. The others are public benchmarks: of editors, by a judge's stored
+verdicts (i2ebench); of reward models, by a scorer (--model), scores in a file (--scores), or a judge's answers.
 """
 
 import argparse
 
 from rewardedit_jax.command_line import complain_clearly, set_up_command
 from rewardedit_jax.evaluation.charts import add_report_arguments, require_matplotlib, save_report
+from rewardedit_jax.evaluation.editing_benchmarks.command import add_editing_benchmarks
 from rewardedit_jax.evaluation.metrics.command import add_metrics
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
@@ -36,6 +35,7 @@ def parse() -> argparse.Namespace:
     add_scorer_benchmarks(benchmarks)
     add_position_benchmark(benchmarks)
     add_reward_benchmarks(benchmarks)
+    add_editing_benchmarks(benchmarks)
     add_metrics(benchmarks)
     for parser in benchmarks.choices.values():
         if not parser.get_default("own_files"):

@@ -7,3 +7,5 @@ ROOT = Path(__file__).parents[1]
 REFERENCES = ROOT / "tests" / "references"
 # Public benchmarks and data sets of other authors. They stay outside the repository, whose licence does not cover them.
 SHARED_DATA = ROOT.parent / "shared" / "data"
+# Reference outputs of other authors' code, which lie beside that data.
+SHARED_FIXTURES = ROOT.parent / "shared" / "fixtures"

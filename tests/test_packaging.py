@@ -98,6 +98,13 @@ def test_every_folder_with_code_is_packaged(settings):
     assert {".".join(folder.relative_to(ROOT).parts) for folder in folders} == set(settings["packages"])
 
 
+def test_every_data_file_is_packaged(settings):
+    package = ROOT / "rewardedit_jax"
+    packaged = {file for glob in settings["package_data"]["rewardedit_jax"] for file in package.glob(glob)}
+    data = {f for f in package.rglob("*") if f.is_file() and f.suffix != ".py" and "__pycache__" not in f.parts}
+    assert data <= packaged
+
+
 @pytest.mark.oracle
 def test_the_package_leaves_pytorch_alone():
     """transformers loads it, where it is installed, for classes beyond tokenizers: a second of every command."""

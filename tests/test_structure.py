@@ -16,7 +16,7 @@ PACKAGE = ROOT / "rewardedit_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up. A module may import its own floor and those below it.
 FLOORS = (
-    {"arguments", "command_line", "listing", "params", "reward", "sharding", "startup"},
+    {"arguments", "command_line", "downloads", "listing", "params", "reward", "sharding", "startup"},
     {"diffusion", "models"},
     {"bases", "data", "training", "weights"},
     {"editing", "judging", "scoring"},
@@ -181,8 +181,8 @@ def test_sizes():
     }
     allowed = {
         "comments per 100 lines of code": (8, 30),
-        "files": (1, 240),
+        "files": (1, 270),
         "median lines of a file": (110, 160),
-        "lines": (1, 31_000),
+        "lines": (1, 35_000),
     }
     assert {name: value for name, value in found.items() if not allowed[name][0] <= value <= allowed[name][1]} == {}

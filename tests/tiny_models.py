@@ -1,6 +1,7 @@
 """Tiny networks on random weights, and an editor of them for the shapes world."""
 
 import runpy
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -10,14 +11,17 @@ from paths import ROOT
 from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix
 from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.editing.editor import Editor
-from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+from rewardedit_jax.models.clip import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
+from rewardedit_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
+from rewardedit_jax.models.vit import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 from rewardedit_jax.params import abstract_params
 from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 
 TEXT_WIDTH = 12
+_TINY_VIT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32}
 
 
 def get_config(recipe, variant=""):
@@ -67,6 +71,20 @@ def tiny_text_encoder():
 def tiny_vision():
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
     return CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=16, patch_size=8, projection_dim=6))
+
+
+def tiny_clip():
+    return CLIPModel(
+        CLIPConfig(text=replace(tiny_text_encoder().config, projection_dim=6), vision=tiny_vision().config)
+    )
+
+
+def tiny_dino():
+    return ViTModel(ViTConfig(**_TINY_VIT, intermediate_size=24, patch_size=16))
+
+
+def tiny_dinov2():
+    return Dinov2Model(Dinov2Config(**_TINY_VIT, patch_size=14))
 
 
 def draw(module, seed=0):

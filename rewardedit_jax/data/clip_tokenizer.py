@@ -52,13 +52,16 @@ class Tokens(NamedTuple):
 
 
 def load_clip_tokenizer(directory: str | Path) -> CLIPTokenizer:
-    """The tokenizer in a model directory's `tokenizer` folder. Errors name the file that is missing or incomplete."""
+    """The tokenizer in an editor's folder `tokenizer`, or beside the weights of a CLIP.
+
+    Errors name the file that is missing or incomplete.
+    """
     directory = Path(directory)
     missing = [[name for name in names if not (directory / name).is_file()] for names in _FILES]
     if all(missing):
         raise FileNotFoundError(
             f"{directory} lacks {' and '.join(missing[0])} (or, instead of both, tokenizer.json). "
-            "Every Stable Diffusion 1.x model directory has them in its folder 'tokenizer': copy that folder."
+            "Every Stable Diffusion 1.x model has them in its folder 'tokenizer', CLIP beside its weights: copy them."
         )
     tokenizer = load_tokenizer(CLIPTokenizer.from_pretrained, directory)
     length = tokenizer.model_max_length

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from absl import logging
 
-_TIMEOUT = 10.0  # seconds; then the hub counts as out of reach
+from rewardedit_jax.downloads import TIMEOUT, OutOfReach, download_or_earlier
+
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -45,34 +46,28 @@ def find_dataset(source: str, patterns: Sequence[str], revision: str | None = No
 
 
 def _download(repo: str, patterns: Sequence[str], revision: str | None) -> Found:
-    # Imported here: the hub client takes a while to load, and local work never needs it.
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    # The errors of the HTTP library, which differs between major versions of the client; OSError; impossible names.
-    unreachable = (*HfHubHTTPError.__bases__, HFValidationError)
     files = {"repo_type": "dataset", "allow_patterns": list(patterns)}
-    try:
+
+    def download() -> Found:
         # The name of a branch would mean other files tomorrow, and on another machine.
-        commit = HfApi().dataset_info(repo, revision=revision, timeout=_TIMEOUT).sha
+        commit = HfApi().dataset_info(repo, revision=revision, timeout=TIMEOUT).sha
         return Found(Path(snapshot_download(repo, revision=commit, **files)), {"hub": repo, "revision": commit})
-    except unreachable as error:
-        try:
-            path = Path(snapshot_download(repo, revision=revision, local_files_only=True, **files))
-        except (OSError, HFValidationError):
-            raise DatasetNotFound(_out_of_reach(repo, revision, error)) from error
-    logging.warning("the hub is out of reach: %s is read, an earlier download, which may lack files.", path)
-    # The client names the folder of a download by its commit.
-    commit = revision if revision and _COMMIT.fullmatch(revision) else path.name
-    return Found(path, {"hub": repo, "revision": commit})
 
+    def earlier() -> Found:
+        path = Path(snapshot_download(repo, revision=revision, local_files_only=True, **files))
+        logging.warning("the hub is out of reach: %s is read, an earlier download, which may lack files.", path)
+        # The client names the folder of a download by its commit.
+        commit = revision if revision and _COMMIT.fullmatch(revision) else path.name
+        return Found(path, {"hub": repo, "revision": commit})
 
-def _out_of_reach(repo: str, revision: str | None, error: Exception) -> str:
-    # The first line: messages of the HTTP library go on with advice about its own settings.
-    reason = next((line for line in str(error).splitlines() if line), "no reason given").rstrip(".")
-    pinned = f" --revision {revision}" if revision else ""
-    return (
-        f"there is no local folder {repo}, and the Hugging Face hub did not give it ({type(error).__name__}: {reason})"
-        f": without network, copy its files here by other means (`hf download {repo} --repo-type dataset{pinned}` "
-        "where there is network) and give their folder as --source."
-    )
+    try:
+        return download_or_earlier(download, earlier)
+    except OutOfReach as error:
+        pinned = f" --revision {revision}" if revision else ""
+        raise DatasetNotFound(
+            f"there is no local folder {repo}, and the Hugging Face hub did not give it ({error}): without network, "
+            f"copy its files here by other means (`hf download {repo} --repo-type dataset{pinned}` where there is "
+            "network) and give their folder as --source."
+        ) from error

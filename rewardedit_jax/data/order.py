@@ -70,11 +70,12 @@ def ordered_batches(
         line = line.shuffle()
     if repeat:
         line = line.repeat()
-    # Not `random_map`: it seeds a generator for each record, which takes as long as reading a cached one.
-    examples = line.map_with_index(_Reader(records, prepare, name, seed, BadRecordLog() if skip_bad else None))
-    blocks = examples.batch(batch_size // hosts, drop_remainder=True, batch_fn=collate)
+    # Records are read block by block: grain takes longer over each transformation of an element than over a number.
+    numbers = line.batch(batch_size // hosts, drop_remainder=True, batch_fn=list)
+    read = _Reader(records, prepare, name, seed, BadRecordLog() if skip_bad else None)
+    blocks = numbers.map_with_index(lambda block, numbers: collate(read.block(block, numbers)))
     # Whole steps only: hosts with different numbers of batches would wait for each other for ever.
-    end = len(examples) // batch_size * hosts
+    end = len(line) // batch_size * hosts
     # Hosts take turns: block s·hosts + host is the host's slice of batch s.
     mine = blocks[start * hosts + host : end : hosts]
     return iter(mine.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
@@ -99,7 +100,7 @@ class BadRecordLog:
 
 @dataclass(eq=False)
 class _Reader:
-    """Place in line and number of a record → example, of that record or of its replacement."""
+    """Numbers of records → examples, of these records or of their replacements."""
 
     records: Any
     prepare: Callable[[Any, int], Any]
@@ -107,7 +108,11 @@ class _Reader:
     seed: int
     bad: BadRecordLog | None  # the only mutable state, behind a lock; None: a bad record is an error
 
-    def __call__(self, place: int, number: int) -> Any:
+    def block(self, block: int, numbers: Sequence[int]) -> list[Any]:
+        """The examples of a block of the line: its number, and those of its records."""
+        return [self._example(place, number) for place, number in enumerate(numbers, block * len(numbers))]
+
+    def _example(self, place: int, number: int) -> Any:
         rng = None
         for _ in range(_MAX_DRAWS):
             try:

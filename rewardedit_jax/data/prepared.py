@@ -16,9 +16,10 @@ import pyarrow
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
+from rewardedit_jax.data.array_records import ArrayRecords
 from rewardedit_jax.data.encoded import EncodedEdit, Stored, StoredEdits, digest
 from rewardedit_jax.data.records import BadRecords
-from rewardedit_jax.data.shards import StoredRow, index_file, open_records, read_index
+from rewardedit_jax.data.shards import StoredRow, index_file, read_index
 
 TEXT, IMAGE = tfds.features.Text(), tfds.features.Image()
 # The fields of a stored edit. `scores` is NaN and `feedback` empty where an edit is not judged; `extra` is JSON.
@@ -89,7 +90,7 @@ class Prepared(Stored):
         images = [name for name, feature in self._features.items() if isinstance(feature, tfds.features.Image)]
         self._decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
         self._further = [name for name in self._features if name not in {*images, *self.fields}]
-        self._records = open_records(split_files(self.folder, self.info, split))
+        self._records = ArrayRecords(split_files(self.folder, self.info, split))
 
     def __len__(self) -> int:
         return len(self._records)

@@ -23,7 +23,6 @@ from uuid import uuid4
 
 import msgspec
 import pyarrow
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from pyarrow import parquet
 from tqdm import tqdm
@@ -236,11 +235,6 @@ def read_index(files: Sequence[Path], columns: Sequence[str]) -> pyarrow.Table:
     # A shard without records has no columns. A column of nulls has no type in one shard and a type in another.
     tables = [table.select(list(columns)) for table in tables if table.num_rows]
     return pyarrow.concat_tables(tables, promote_options="default")
-
-
-def open_records(files: Sequence[Path]) -> ArrayRecordDataSource:
-    """The records of shards, bytes, by number over all files."""
-    return ArrayRecordDataSource([os.fspath(file) for file in files])
 
 
 @contextmanager

@@ -12,10 +12,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rewardedit_jax.bases.base import Precomputed, Start
+from rewardedit_jax.data.array_records import ArrayRecords
 from rewardedit_jax.data.order import ordered_batches
 from rewardedit_jax.data.pipeline import draw_mirrors
 from rewardedit_jax.data.records import BadRecords, Source, evenly_spaced
-from rewardedit_jax.data.shards import PER_SHARD, ShardSet, bad_inputs, open_records, read_index
+from rewardedit_jax.data.shards import PER_SHARD, ShardSet, bad_inputs, read_index
 from rewardedit_jax.editing.cache_layout import CacheLayout
 from rewardedit_jax.editing.cache_plan import check_edit, check_plan, make_plan, precomputing_params
 
@@ -70,7 +71,7 @@ class CachedExamples:
         self.index = read_index([shards.index_file(k) for k in every], INDEX)
         self._rows = np.full(shards.count, -1)  # by number of a record
         self._rows[self.index["number"].to_numpy()] = np.arange(len(self.index))
-        self._records = open_records([shards.data_file(k) for k in every])
+        self._records = ArrayRecords([shards.data_file(k) for k in every])
         self._shared = layout.shared.unpack(shared_file(shards.folder).read_bytes())
 
     def __len__(self) -> int:
@@ -88,9 +89,12 @@ class CachedExamples:
         def collate(examples: Sequence[tuple[int, int]]) -> Precomputed:
             rows, places = zip(*examples, strict=True)
             mirrored = draw_mirrors(seed, places[0], len(places)).tolist() if flip else [False] * len(places)
-            return self._layout.unpack((self._records[row] for row in rows), mirrored)
+            return self._batch(rows, mirrored)
 
         return ordered_batches(self, lambda *example: example, collate, seed=seed, skip_bad=skip_bad, **order)
+
+    def _batch(self, rows: Sequence[int], mirrored: Sequence[bool]) -> Precomputed:
+        return self._layout.unpack((self._records[row] for row in rows), mirrored)
 
     def restore(self, batch: Precomputed) -> Precomputed:
         """Traced: the batch as `Base.precompute` would give it."""

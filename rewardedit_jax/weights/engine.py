@@ -136,7 +136,7 @@ def _convert(
 
 
 def import_tensors(
-    tensors: Mapping[str, np.ndarray],
+    tensors: Mapping,
     table: WeightTable,
     abstract: Params,
     wanted: Callable[[str], bool] | None = None,
@@ -145,7 +145,7 @@ def import_tensors(
     """The parameter tree of a torch checkpoint.
 
     Args:
-      tensors: torch name → tensor; may read lazily, each tensor is asked for once.
+      tensors: torch name → NumPy array; may read lazily, each tensor is asked for once.
       abstract: the network's parameters as `jax.ShapeDtypeStruct` in a nested dict. Values are cast to its dtypes.
       wanted: whether the parameter of a path is read; the tree then contains only these. None: all.
       allow_nonfinite: whether values may be NaN or infinite.

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from rewardedit_jax.weights.files import STEMS, VARIANTS, choose_entry_file, refused_pickle
+from rewardedit_jax.downloads import TIMEOUT, OutOfReach, download_or_earlier
+from rewardedit_jax.weights.files import choose_entry_file, shard_pattern
 from rewardedit_jax.weights.saving import complete_save
 
 # Models trained by this project for the shapes world, found by their bare name.
 SHIPPED = Path(__file__).parents[1] / "pretrained"
-_TIMEOUT = 10.0  # seconds; then the hub counts as out of reach
 _HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<folder>[\w./-]+))?")
 # A tokenizer is read from these. The others, where they exist, belong to older libraries or are the chat template.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -20,10 +20,6 @@ _CHAT_TEMPLATES = ("chat_template.json", "chat_template.jinja", "additional_chat
 
 class ModelNotFound(FileNotFoundError):
     """There is no model under that name; the message lists the files and says where a local copy may be put."""
-
-
-class _OutOfReach(Exception):
-    """Neither the hub nor an earlier download has the files; the text says why."""
 
 
 def find_model(model: str | Path, components: Sequence[str], weights: bool = True) -> Path:
@@ -71,7 +67,7 @@ def find_tokenizer(model: str | Path) -> Path:
     beside = [f"{prefix}{name}" for name in (*_OLDER_FILES, *_CHAT_TEMPLATES)]
     try:
         return _snapshot(repo, needed, lambda _: beside) / prefix
-    except _OutOfReach as error:
+    except OutOfReach as error:
         raise ModelNotFound(
             f"there is no local directory {repo}/{prefix}, and the Hugging Face hub did not give its tokenizer "
             f"({error}): without network, copy {' and '.join(needed)} here by other means (`hf download {repo} "
@@ -100,9 +96,9 @@ def _entry(components: Sequence[str]) -> str:
 def _no_model_in(path: Path, components: Sequence[str]) -> str:
     if (path / "checkpoints").is_dir():
         return f"{path} is a training run that has not finished: its model is written when it ends."
-    if not components and (refusal := refused_pickle(path)):
-        # EditReward's published training writes a pickle without config.json: both have to be repaired.
-        return f"{path} has no config.json: copy there that of its training run or its base model. Besides, {refusal}"
+    if not components and choose_entry_file(p.name for p in path.iterdir()):
+        # EditReward's published training writes model.pth without config.json.
+        return f"{path} has weights but no config.json: copy there that of its training run or its base model."
     beside = f"{', '.join(components)}/" if components else "*.safetensors"
     return f"{path} is not a model directory: it has no {_entry(components)}. Expected beside it: {beside}."
 
@@ -117,7 +113,7 @@ def _download(repo: str, prefix: str, components: Sequence[str], weights: bool) 
     try:
         # An earlier download must have the small files only: its weights may be of any variant.
         directory = _snapshot(repo, [prefix + name for name in small], further) / prefix
-    except _OutOfReach as error:
+    except OutOfReach as error:
         raise ModelNotFound(
             f"there is no local directory {repo}/{prefix}, and the Hugging Face hub did not give it ({error}). Wanted: "
             f"{', '.join(prefix + name for name in wanted)}. Without network, copy that folder here by other means and "
@@ -140,21 +136,16 @@ def _snapshot(repo: str, needed: list[str], further: Callable[[Sequence[str]], I
     """
     # Imported here: the hub client takes a while to load, and local work never needs it.
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    # The errors of the HTTP library, which differs between major versions of the client; OSError; impossible names.
-    unreachable = (*HfHubHTTPError.__bases__, HFValidationError)
-    try:
+    def download() -> str:
         # Not `list_repo_files`, which retries for half a minute without network.
-        listed = [file.rfilename for file in HfApi().model_info(repo, timeout=_TIMEOUT).siblings]
-        return Path(snapshot_download(repo, allow_patterns=[*needed, *further(listed)]))
-    except unreachable as error:
-        try:
-            return Path(snapshot_download(repo, allow_patterns=needed, local_files_only=True))
-        except (OSError, HFValidationError):
-            # The first line: messages of the HTTP library go on with advice about its own settings.
-            reason = next((line for line in str(error).splitlines() if line), "no reason given").rstrip(".")
-            raise _OutOfReach(f"{type(error).__name__}: {reason}") from error
+        listed = [file.rfilename for file in HfApi().model_info(repo, timeout=TIMEOUT).siblings]
+        return snapshot_download(repo, allow_patterns=[*needed, *further(listed)])
+
+    def earlier() -> str:
+        return snapshot_download(repo, allow_patterns=needed, local_files_only=True)
+
+    return Path(download_or_earlier(download, earlier))
 
 
 def _weight_files(prefix: str, components: Sequence[str], listed: Sequence[str]) -> Iterator[str]:
@@ -162,10 +153,7 @@ def _weight_files(prefix: str, components: Sequence[str], listed: Sequence[str])
     for start in [f"{prefix}{component}/" for component in components] or [prefix]:
         entry = choose_entry_file(name.removeprefix(start) for name in listed if name.startswith(start))
         if entry is None:
-            continue  # `read_weights` reports it, with the pickles that may be there instead
+            continue  # `read_weights` reports it
         yield f"{start}{entry}"
         if entry.endswith(".json"):
-            # The index names its shards, but is itself not yet downloaded. Their names follow from its own.
-            stem = next(stem for stem in STEMS if entry.startswith(f"{stem}."))
-            variant = next((variant for variant in VARIANTS if variant and variant in entry), "")
-            yield f"{start}{stem}{variant}-*-of-*.safetensors"
+            yield f"{start}{shard_pattern(entry)}"  # the index, which names its shards, is not yet downloaded

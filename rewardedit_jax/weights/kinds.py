@@ -8,18 +8,22 @@ from typing import Annotated, Any, NamedTuple
 import flax.linen as nn
 from msgspec import Meta, Struct
 
-from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+from rewardedit_jax.models.clip import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
+from rewardedit_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
 from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import SINGLE_VALUED, UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
+from rewardedit_jax.models.vit import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
+from rewardedit_jax.weights.clip import clip_table, text_table, vision_table
 from rewardedit_jax.weights.engine import WeightTable
 from rewardedit_jax.weights.files import STEMS, WeightFileError, read_json
 from rewardedit_jax.weights.qwen2_5_vl import edit_reward_table
 from rewardedit_jax.weights.settings import settings_type
-from rewardedit_jax.weights.stable_diffusion import text_table, unet_table, vae_table, vision_table
+from rewardedit_jax.weights.stable_diffusion import unet_table, vae_table
+from rewardedit_jax.weights.vit import dinov2_table, vit_table
 
 
 class NetworkKind(NamedTuple):
@@ -69,6 +73,12 @@ _VAE_SETTINGS = settings_type(AutoencoderConfig, lists=["sample_size"], **_VAE_B
 _nullable = partial(settings_type, nullable=True)  # transformers writes null for what has its default
 _TEXT_SETTINGS = _nullable(CLIPTextConfig, text_config=_nullable(CLIPTextConfig))
 _VISION_SETTINGS = _nullable(CLIPVisionConfig, vision_config=_nullable(CLIPVisionConfig))
+_CLIP_SETTINGS = _nullable(
+    CLIPConfig,
+    text_config=_nullable(CLIPTextConfig),
+    vision_config=_nullable(CLIPVisionConfig),
+    projection_dim=Annotated[int, Meta(ge=1)],
+)
 _ROPE = {"rope_scaling": _Rope, "rope_parameters": _Rope}
 _EDIT_REWARD_SETTINGS = _nullable(
     DecoderConfig,
@@ -82,6 +92,9 @@ UNET = NetworkKind(UNetConfig, UNet, unet_table, _DIFFUSERS, _UNET_SETTINGS, inf
 VAE = NetworkKind(AutoencoderConfig, AutoencoderKL, vae_table, _DIFFUSERS, _VAE_SETTINGS)
 CLIP_TEXT = NetworkKind(CLIPTextConfig, CLIPTextModel, text_table, _TRANSFORMERS, _TEXT_SETTINGS)
 CLIP_VISION = NetworkKind(CLIPVisionConfig, CLIPVisionModel, vision_table, _TRANSFORMERS, _VISION_SETTINGS)
+CLIP = NetworkKind(CLIPConfig, CLIPModel, clip_table, _TRANSFORMERS, _CLIP_SETTINGS)
+VIT = NetworkKind(ViTConfig, ViTModel, vit_table, _TRANSFORMERS, _nullable(ViTConfig))
+DINOV2 = NetworkKind(Dinov2Config, Dinov2Model, dinov2_table, _TRANSFORMERS, _nullable(Dinov2Config))
 EDIT_REWARD = NetworkKind(
     EditRewardConfig, EditReward, edit_reward_table, _TRANSFORMERS, _EDIT_REWARD_SETTINGS, infers_from_shapes=True
 )
@@ -93,7 +106,11 @@ KINDS = {
     "AutoencoderKL": VAE,
     "CLIPTextModel": CLIP_TEXT,
     "CLIPTextModelWithProjection": CLIP_TEXT,
+    "CLIPVisionModel": CLIP_VISION,
     "CLIPVisionModelWithProjection": CLIP_VISION,
+    "CLIPModel": CLIP,
+    "ViTModel": VIT,
+    "Dinov2Model": DINOV2,
     "Qwen2_5_VLForConditionalGeneration": EDIT_REWARD,
     # `architectures` of reward models names classes that transformers does not have, or is missing.
     "qwen2_5_vl": EDIT_REWARD,

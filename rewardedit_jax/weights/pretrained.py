@@ -1,4 +1,4 @@
-"""One network ⇄ one component directory (config.json + safetensors), in the layout of diffusers and transformers."""
+"""One network ⇄ one component directory (config.json + weights), in the layout of diffusers and transformers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,12 +66,13 @@ def open_pretrained(
     """Opens a diffusers or transformers component directory: finds its network, without reading the weights.
 
     Args:
-      directory: a folder with config.json and safetensors (one file or shards, full precision or an fp16 variant).
+      directory: a folder with config.json and weights, in safetensors or else as torch saves them (one file or shards,
+        full precision or an fp16 variant).
       dtype: the type that the module computes in.
       param_dtype: the type that parameters are cast to.
       allow_nonfinite: whether weights may be NaN or infinite; else reading them is an error.
     Raises:
-      WeightFileError: no such folder, missing or damaged files, pickles, an unknown network or an unsupported setting.
+      WeightFileError: no such folder, missing, damaged or unsafe files, an unknown network or an unsupported setting.
     """
     directory = Path(directory).expanduser()
     complete_save(directory)

@@ -11,7 +11,7 @@ from rewardedit_jax.params import Params, abstract_params
 from rewardedit_jax.weights.engine import UnusableTensor, WeightMismatch, WeightTable, import_tensors
 from rewardedit_jax.weights.files import TensorFiles, WeightFileError
 
-_SUFFIXES = (".safetensors",)
+_SUFFIXES = (".safetensors", ".pth")
 
 
 class PublishedFile(NamedTuple):
@@ -32,6 +32,7 @@ def read_published(module: nn.Module, table: WeightTable, directory: Path, files
     Raises:
       FileNotFoundError: files are not there, and the others lack what the network needs; says where to get them.
       WeightFileError: a damaged file, or values that are not finite.
+      UnsafePickle: a file of PyTorch with anything else than tensors.
       WeightMismatch: the files do not fit the network.
     """
     paths = {file: _find(directory, file.stem) for file in files}

@@ -1,54 +1,15 @@
-"""Weight tables of Stable Diffusion's networks: CLIP's towers, the autoencoder, and the U-Net with its reward modules.
+"""Weight tables of Stable Diffusion's own networks: the autoencoder, and the U-Net with its reward modules.
 
-Torch names are those that transformers and diffusers write; older names in published files are aliases.
+Torch names are those that diffusers writes; older names in published files are aliases. The text encoder is CLIP's
+(`weights.clip`).
 """
 
 import jax.numpy as jnp
 
-from rewardedit_jax.models.clip import CLIPTextConfig, CLIPVisionConfig
 from rewardedit_jax.models.unet import UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig
 from rewardedit_jax.params import Params
-from rewardedit_jax.weights.engine import CONV, COPY, LINEAR, POINTWISE, Rule, WeightTable, conv, linear, norm, prefixed
-
-# CLIP: `CLIPTextModel` and `CLIPVisionModelWithProjection` of transformers ⇄ `models.clip`.
-_ENCODER = (
-    # Both towers have the same encoder.
-    *linear("encoder.layers.{i}.self_attn.{p:q|k|v|out}_proj", "encoder/layers_{i}/self_attn/{p}_proj"),
-    *linear("encoder.layers.{i}.mlp.fc{n}", "encoder/layers_{i}/mlp/fc{n}"),
-    *norm("encoder.layers.{i}.layer_norm{n}", "encoder/layers_{i}/layer_norm{n}"),
-    Rule("embeddings.position_embedding.weight", "embeddings/position_embedding/embedding", COPY),
-)
-_TEXT = (
-    *_ENCODER,
-    Rule("embeddings.token_embedding.weight", "embeddings/token_embedding/embedding", COPY),
-    *norm("final_layer_norm", "final_layer_norm"),
-)
-_VISION = (
-    *_ENCODER,
-    Rule("embeddings.class_embedding", "embeddings/class_embedding", COPY),
-    Rule("embeddings.patch_embedding.weight", "embeddings/patch_embedding/kernel", CONV),
-    *norm("{side:pre_layrnorm|post_layernorm}", "{side}"),  # "layrnorm": spelt so in the files
-)
-_IGNORED = (
-    r"(text_model\.|vision_model\.)?embeddings\.position_ids",  # a buffer of older files
-    r"text_projection\.weight",  # this and the next are parameters of the contrastive loss
-    r"logit_scale",
-)
-
-
-def text_table(config: CLIPTextConfig) -> WeightTable:
-    """Rules for files of a text tower, with or without projection, or of a whole CLIP model."""
-    # transformers 4 writes names with the prefix. Version 5, which writes none, reads both.
-    rules = prefixed(_TEXT, "text_model.", "")
-    return WeightTable(rules, (*_IGNORED, r"vision_model\..*", r"visual_projection\.weight"))
-
-
-def vision_table(config: CLIPVisionConfig) -> WeightTable:
-    """Rules for files of an image tower with its projection, or of a whole CLIP model."""
-    # The projection lies beside the tower, without its prefix.
-    projection = Rule("visual_projection.weight", "visual_projection/kernel", LINEAR)
-    return WeightTable((*prefixed(_VISION, "vision_model.", ""), projection), (*_IGNORED, r"text_model\..*"))
+from rewardedit_jax.weights.engine import COPY, LINEAR, POINTWISE, Rule, WeightTable, conv, linear, norm
 
 
 def vae_table(config: AutoencoderConfig) -> WeightTable:

@@ -81,9 +81,7 @@ def test_threads_may_share_a_tokenizer(tokenizer_dir):
 
 
 def test_missing_files_are_named_with_the_remedy(tokenizer_dir, tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"lacks vocab\.json and merges\.txt .*tokenizer\.json.*copy that folder"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"lacks vocab\.json and merges\.txt .*tokenizer\.json.*copy them"):
         load_clip_tokenizer(tmp_path)
     (tmp_path / "vocab.json").write_bytes((tokenizer_dir / "vocab.json").read_bytes())
     with pytest.raises(FileNotFoundError, match=r"lacks merges\.txt \("):

@@ -1,22 +1,16 @@
 """Finding a data set: local copies, and the hub with and without network, at one commit."""
 
 import json
-import sys
 from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+from hub_errors import unreachable
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from made_sets import command, make
 
 from rewardedit_jax.data.dataset_hub import DatasetNotFound, find_dataset
 
-HTTP = sys.modules[HfHubHTTPError.__bases__[0].__module__.partition(".")[0]]  # the HTTP library of the hub's client
 OLD, NEW = "a" * 40, "b" * 40
 
 
@@ -99,19 +93,6 @@ def test_parts_of_two_commits_are_not_merged(fake_hub, tmp_path):
     parts = sorted((tmp_path / "parts").iterdir())
     with pytest.raises(ValueError, match=f"revision: '{NEW}' there, '{OLD}' now"):
         command("magicbrush", "--out", tmp_path / "out", "--merge", *parts)
-
-
-def unreachable():
-    request = HTTP.Request("GET", "https://huggingface.co/api/datasets/owner/name")
-    return [
-        HTTP.ConnectError("[Errno -2] Name or service not known"),
-        HTTP.ConnectTimeout("timed out"),
-        OfflineModeIsEnabled("HF_HUB_OFFLINE is set"),
-        RepositoryNotFoundError(
-            "404 Client Error.\n\nRepository Not Found", response=HTTP.Response(404, request=request)
-        ),
-        OSError("disk full"),
-    ]
 
 
 @pytest.mark.parametrize("error", unreachable(), ids=lambda error: type(error).__name__)

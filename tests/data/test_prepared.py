@@ -9,13 +9,13 @@ import tensorflow_datasets as tfds
 from made_sets import make, picture
 from tensorflow_datasets.proto import tf_example_pb2
 
+from rewardedit_jax.data.array_records import ArrayRecords
 from rewardedit_jax.data.encoded import EncodedEdit, StoredEdits, digest
 from rewardedit_jax.data.open_edits import open_edits
 from rewardedit_jax.data.prepared import PreparedEdits, edit_row
 from rewardedit_jax.data.prepared_pairs import PreparedPairs
 from rewardedit_jax.data.preparing import prepare_edits
 from rewardedit_jax.data.records import BadRecords, InstructionSource
-from rewardedit_jax.data.shards import open_records
 from rewardedit_jax.data.triplets import TripletFile
 
 
@@ -84,7 +84,7 @@ def test_tfds_reads_the_same(tmp_path):
 def test_a_stored_record_can_be_copied(tmp_path):
     edits = prepared(tmp_path, Edits(JUDGED, PLAIN), per_shard=1)
     copy = edits.stored(1)
-    assert copy.data == open_records([tmp_path / "mine-train.array_record-00001-of-00002"])[0]
+    assert copy.data == ArrayRecords([tmp_path / "mine-train.array_record-00001-of-00002"])[0]
     assert copy.index["key"] == "k1"
     assert json.loads(copy.index["extra"]) == {}
 

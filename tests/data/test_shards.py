@@ -8,8 +8,9 @@ import textwrap
 
 import pytest
 
+from rewardedit_jax.data.array_records import ArrayRecords
 from rewardedit_jax.data.runs import Shard
-from rewardedit_jax.data.shards import BadInput, ShardSet, StoredRow, bad_inputs, open_records, read_index
+from rewardedit_jax.data.shards import BadInput, ShardSet, StoredRow, bad_inputs, read_index
 
 PLAN = {"of": "numbers"}
 
@@ -31,7 +32,7 @@ def test_records_keep_their_order_without_the_bad_ones(tmp_path):
     shards.write(row, PLAN)
     good = [n for n in range(11) if n % 5 != 3]
     files = [shards.data_file(k) for k in range(shards.shards)]
-    records = open_records(files)
+    records = ArrayRecords(files)
     assert [records[i] for i in range(len(records))] == [row(n).data for n in good]
     # The column of the first shard has no values, and so no type of its own.
     index = read_index([shards.index_file(k) for k in range(shards.shards)], ["key", "rating"])
@@ -53,7 +54,7 @@ def test_a_shard_of_bad_inputs_only_is_empty(tmp_path):
 
     shards.write(second_half, PLAN)
     files = [shards.data_file(k) for k in range(2)]
-    assert len(open_records(files)) == 3
+    assert len(ArrayRecords(files)) == 3
     assert read_index([shards.index_file(k) for k in range(2)], ["key"])["key"].to_pylist() == ["5"] * 3
 
 

@@ -13,18 +13,20 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from paths import REFERENCES
 
 from rewardedit_jax.models.clip import (
+    PARTITION_RULES,
     TEXT_PARTITION_RULES,
-    VISION_PARTITION_RULES,
+    CLIPConfig,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
-    CLIPVisionConfig,
-    CLIPVisionModel,
     end_of_text,
-    quick_gelu,
 )
+from rewardedit_jax.models.clip_vision import PARTITION_RULES as VISION_PARTITION_RULES
+from rewardedit_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
+from rewardedit_jax.models.encoder import quick_gelu
 from rewardedit_jax.params import abstract_params
+from rewardedit_jax.weights.clip import clip_table, text_table, vision_table
 from rewardedit_jax.weights.engine import WeightMismatch, export_tensors, import_tensors
-from rewardedit_jax.weights.stable_diffusion import text_table, vision_table
 
 FIXTURE = REFERENCES / "editor_a"
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -39,10 +41,12 @@ VIT_L = CLIPVisionConfig(
     patch_size=14,
     projection_dim=768,
 )
+CLIP = CLIPConfig(text=TEXT, vision=VISION)
 TOWERS = {
     "text": (CLIPTextModel, TEXT, text_table, TEXT_PARTITION_RULES),
     "vision": (CLIPVisionModel, VISION, vision_table, VISION_PARTITION_RULES),
 }
+NETWORKS = {**TOWERS, "whole": (CLIPModel, CLIP, clip_table, PARTITION_RULES)}
 
 
 def random_params(module, seed=0):
@@ -58,8 +62,8 @@ def random_params(module, seed=0):
     return unflatten_dict({path: draw(path, leaf).astype(leaf.dtype) for path, leaf in flat.items()}, sep="/")
 
 
-def call(module, params, x):
-    return jax.jit(lambda params, x: module.apply({"params": params}, x))(params, x)
+def call(module, params, *inputs, method=None):
+    return jax.jit(lambda params, *inputs: module.apply({"params": params}, *inputs, method=method))(params, *inputs)
 
 
 def token_ids(*shape, seed=1):
@@ -151,6 +155,53 @@ def test_embedding_is_the_projection_of_pooled():
     np.testing.assert_allclose(states.embedding, expected, atol=1e-5)
 
 
+def test_states_of_every_layer_are_there():
+    module = CLIPVisionModel(VISION)
+    params, x = random_params(module), images(2, 12, 12, 3)
+    states = call(module, params, x)
+    assert [state.shape for state in states.hidden] == [(2, 1 + 9, 16)] * 3
+    np.testing.assert_array_equal(states.last_hidden, states.hidden[-1])
+    # The output of a layer is that of a tower which ends there.
+    shorter = CLIPVisionModel(replace(VISION, num_hidden_layers=1))
+    params["encoder"].pop("layers_1")
+    np.testing.assert_allclose(call(shorter, params, x).last_hidden, states.hidden[-2], atol=1e-5)
+
+
+def test_layers_that_are_not_asked_for_are_not_computed():
+    def flops(layers, kept):
+        module = CLIPVisionModel(replace(VISION, num_hidden_layers=layers))
+        read = jax.jit(lambda params, x: module.apply({"params": params}, x).hidden[kept])
+        return read.lower(abstract_params(module), images(1, 12, 12, 3)).compile().cost_analysis()["flops"]
+
+    assert flops(4, -3) == flops(2, -1) < 0.6 * flops(4, -1)
+
+
+def test_a_tower_without_projection():
+    bare = replace(VISION, projection_dim=None)
+    assert bare.to_hf()["architectures"] == ["CLIPVisionModel"]
+    module, params = CLIPVisionModel(bare), random_params(CLIPVisionModel(VISION))
+    tensors = export_tensors(params, vision_table(VISION))  # of a file with projection
+    del params["visual_projection"]
+    read = import_tensors(tensors, vision_table(bare), abstract_params(module))
+    jax.tree.map(np.testing.assert_array_equal, read, params)
+    assert call(module, params, images(1, 12, 12, 3)).embedding is None
+
+
+def test_whole_clip_is_its_towers_and_their_projections():
+    module = CLIPModel(CLIP)
+    params, x, ids = random_params(module), images(2, 12, 12, 3), token_ids(2, 9).at[:, 5].set(19)
+    image, text = call(module, params, x, ids)
+    np.testing.assert_allclose(image, call(CLIPVisionModel(VISION), params["vision"], x).embedding, atol=1e-5)
+    pooled = call(CLIPTextModel(TEXT), params["text"], ids).pooled
+    np.testing.assert_allclose(text, pooled @ params["text_projection"]["kernel"], atol=1e-5)
+    np.testing.assert_allclose(call(module, params, ids, method=CLIPModel.embed_texts), text, atol=1e-5)
+
+
+def test_a_config_of_one_tower_is_no_whole_clip():
+    with pytest.raises(ValueError, match="text_config and vision_config missing"):
+        CLIPConfig.from_hf(TEXT.to_hf())
+
+
 def test_images_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"\(12, 16\).*image_size=\(12, 12\)"):
         jax.eval_shape(CLIPVisionModel(VISION).init, jax.random.key(0), images(1, 12, 16, 3))
@@ -184,15 +235,22 @@ def test_half_precision_keeps_close_and_parameters_keep_their_type(tower):
 
 
 @pytest.mark.parametrize(
-    ("module", "count"), [(CLIPTextModel(SD15_TEXT), 123_060_480), (CLIPVisionModel(VIT_L), 303_966_208)]
+    ("module", "count"),
+    [
+        (CLIPTextModel(SD15_TEXT), 123_060_480),
+        (CLIPVisionModel(VIT_L), 303_966_208),
+        # The hub counts one more, the temperature of the contrastive loss.
+        (CLIPModel(CLIPConfig(text=CLIPTextConfig(), vision=CLIPVisionConfig())), 151_277_312),
+        (CLIPModel(CLIPConfig(text=SD15_TEXT, vision=replace(VIT_L, image_size=336))), 427_944_192),
+    ],
 )
 def test_published_sizes(module, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(abstract_params(module))) == count
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_partition_rules_cover_every_parameter(tower):
-    make, config, _, rules = TOWERS[tower]
+@pytest.mark.parametrize("network", NETWORKS)
+def test_partition_rules_cover_every_parameter(network):
+    make, config, _, rules = NETWORKS[network]
     used = set()
     for path, leaf in flatten_dict(abstract_params(make(config)), sep="/").items():
         (regex, spec), *_ = [rule for rule in rules if re.fullmatch(rule[0], path)]
@@ -214,7 +272,7 @@ def test_attention_and_mlp_are_split_by_columns_then_rows():
         assert spec(f"{layer}/{path}/kernel") == ("tensor", "fsdp")
 
 
-@pytest.mark.parametrize("config", [TEXT, SD15_TEXT, VISION, VIT_L])
+@pytest.mark.parametrize("config", [TEXT, SD15_TEXT, VISION, VIT_L, replace(VISION, projection_dim=None), CLIP])
 def test_configs_survive_the_round_trip(config):
     written = config.to_hf()
     assert type(config).from_hf(json.loads(json.dumps(written))) == config
@@ -264,9 +322,9 @@ def test_an_unsupported_vision_setting_is_named(change, message):
         CLIPVisionConfig.from_hf(VISION.to_hf() | change)
 
 
-@pytest.mark.parametrize("tower", TOWERS)
-def test_import_undoes_export(tower):
-    make, config, table, _ = TOWERS[tower]
+@pytest.mark.parametrize("network", NETWORKS)
+def test_import_undoes_export(network):
+    make, config, table, _ = NETWORKS[network]
     params = random_params(make(config))
     tensors = export_tensors(params, table(config))
     jax.tree.map(

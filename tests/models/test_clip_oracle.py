@@ -1,25 +1,33 @@
-"""CLIP's towers against transformers' PyTorch classes, on random weights, in both directions."""
+"""CLIP and its towers against transformers' PyTorch classes, on random weights, in both directions."""
 
-import json
+from dataclasses import replace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from torch_oracles import (
+    WEIGHTS,
+    assert_same_gradients,
+    assert_same_states,
+    assert_same_tensors,
+    call,
+    load,
+    make_oracle,
+    nchw,
+    normal,
+    save,
+)
 
-from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
-from rewardedit_jax.params import abstract_params
-from rewardedit_jax.weights.engine import export_tensors, import_tensors
-from rewardedit_jax.weights.stable_diffusion import text_table, vision_table
+from rewardedit_jax.models.clip import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
+from rewardedit_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
+from rewardedit_jax.weights.clip import clip_table, text_table, vision_table
+from rewardedit_jax.weights.engine import export_tensors
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.oracle
 
-WEIGHTS = "model.safetensors"
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT = {**SMALL, "vocab_size": 50, "max_position_embeddings": 11, "pad_token_id": 1, "bos_token_id": 48}
 TEXTS = {
@@ -39,41 +47,12 @@ IDS = np.array(
 )
 
 
-def normal(*shape, seed=1):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def make_oracle(kind, config):
-    """transformers' network with unit-scale weights: those it starts from are small enough to hide a fault."""
-    torch.manual_seed(0)
-    oracle = kind(config).eval()
-    with torch.no_grad():
-        for name, p in oracle.named_parameters():
-            x = torch.randn_like(p)
-            if p.ndim < 2:
-                p.copy_(0.1 * x + (not name.endswith("bias")))
-            else:
-                p.copy_(x if "embeddings." in name and p.ndim == 2 else x / p[0].numel() ** 0.5)
-    return oracle
-
-
 def text_oracle(config, kind=transformers.CLIPTextModel):
     return make_oracle(kind, transformers.CLIPTextConfig(**config.to_hf()))
 
 
 def vision_oracle(config):
     return make_oracle(transformers.CLIPVisionModelWithProjection, transformers.CLIPVisionConfig(**config.to_hf()))
-
-
-def read(tensors, module, table):
-    wanted = abstract_params(module)
-    return import_tensors(tensors, table(module.config), wanted)
-
-
-def load(directory, kind, config_kind, table):
-    """Our network and parameters from a directory that transformers wrote."""
-    module = kind(config_kind.from_hf(json.loads((directory / "config.json").read_text())))
-    return module, read(load_file(directory / WEIGHTS), module, table)
 
 
 def load_text(directory):
@@ -84,52 +63,8 @@ def load_vision(directory):
     return load(directory, CLIPVisionModel, CLIPVisionConfig, vision_table)
 
 
-def save(module, params, table, directory):
-    directory.mkdir()
-    save_file(export_tensors(params, table(module.config)), directory / WEIGHTS, metadata={"format": "pt"})
-    (directory / "config.json").write_text(json.dumps(module.config.to_hf()))
-
-
-def call(module, params, x):
-    return jax.jit(lambda params, x: module.apply({"params": params}, x))(params, jnp.asarray(x))
-
-
 def images(side=20):
     return normal(3, side, side, 3, seed=2)
-
-
-def nchw(x):
-    return torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
-
-
-def assert_same_states(states, expected):
-    for name, value in expected.items():
-        value = value.detach().numpy()
-        assert value.std() > 0.3, name  # unit scale, so that the absolute bound means something
-        np.testing.assert_allclose(getattr(states, name), value, atol=2e-5, err_msg=name)
-
-
-def assert_same_gradients(module, params, x, oracle, expected, table):
-    """Gradients of one random linear function of all states, by every parameter."""
-    weights = {name: normal(*value.shape, seed=i) for i, (name, value) in enumerate(expected.items())}
-
-    def loss(params):
-        states = module.apply({"params": params}, jnp.asarray(x))
-        return sum((getattr(states, name) * w).sum() for name, w in weights.items())
-
-    sum((expected[name] * torch.from_numpy(w)).sum() for name, w in weights.items()).backward()
-    theirs = {name: p.grad.numpy() for name, p in oracle.named_parameters()}
-    theirs = flatten_dict(read(theirs, module, table), sep="/")
-    ours = flatten_dict(jax.jit(jax.grad(loss))(params), sep="/")
-    whole = np.sqrt(sum((g**2).sum() for g in theirs.values()))
-    for path, gradient in ours.items():
-        error, norm = np.linalg.norm(gradient - theirs[path]), np.linalg.norm(theirs[path])
-        # A bias of all keys alike cancels in the softmax: its gradient is 0 but for rounding, on both sides.
-        if path.endswith("k_proj/bias"):
-            assert max(norm, np.linalg.norm(gradient)) < 1e-5 * whole, path
-        else:
-            assert norm > 1e-4 * whole, path
-            assert error < 1e-4 * norm, path
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -159,12 +94,6 @@ def test_vision_tower(name, tmp_path):
     assert_same_states(call(module, params, images()), expected)
     np.testing.assert_array_equal(oracle(nchw(images())).image_embeds.detach(), expected["embedding"].detach())
     assert_same_gradients(module, params, images(), oracle, expected, vision_table)
-
-
-def assert_same_tensors(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
 
 
 def test_text_tower_is_written_as_it_was_read(tmp_path):
@@ -212,13 +141,66 @@ def test_text_tower_of_a_file_with_projection(tmp_path):
     np.testing.assert_allclose(states.pooled, expected.detach(), atol=2e-5)
 
 
-def test_both_towers_of_a_full_clip(tmp_path):
+@pytest.fixture(scope="module")
+def whole_clip(tmp_path_factory):
+    """transformers' whole model, and the directory that it is saved in."""
     config = transformers.CLIPConfig(text_config=TEXTS["gelu"].to_hf(), vision_config=VISION.to_hf(), projection_dim=40)
     oracle = make_oracle(transformers.CLIPModel, config)
-    oracle.save_pretrained(tmp_path)
-    (text, text_params), (vision, vision_params) = load_text(tmp_path), load_vision(tmp_path)
+    directory = tmp_path_factory.mktemp("clip")
+    oracle.save_pretrained(directory)
+    return oracle, directory
+
+
+def test_both_towers_of_a_full_clip(whole_clip):
+    oracle, directory = whole_clip
+    (text, text_params), (vision, vision_params) = load_text(directory), load_vision(directory)
     assert vision.config.projection_dim == 40  # that of the whole, not of the section
     expected = oracle.get_image_features(nchw(images())).pooler_output
     np.testing.assert_allclose(call(vision, vision_params, images()).embedding, expected.detach(), atol=2e-5)
     expected = oracle.text_model(torch.from_numpy(IDS).long()).pooler_output
     np.testing.assert_allclose(call(text, text_params, IDS).pooled, expected.detach(), atol=2e-5)
+
+
+def test_whole_clip(whole_clip):
+    oracle, directory = whole_clip
+    module, params = load(directory, CLIPModel, CLIPConfig, clip_table)
+    image, text = call(module, params, images(), IDS)
+    expected = oracle.get_image_features(nchw(images())).pooler_output.detach()
+    np.testing.assert_allclose(image, expected, atol=1e-5 * expected.abs().max())
+    expected = oracle.get_text_features(torch.from_numpy(IDS).long()).pooler_output.detach()
+    np.testing.assert_allclose(text, expected, atol=1e-5 * expected.abs().max())
+
+
+def test_whole_clip_is_written_as_it_was_read(whole_clip):
+    tensors = load_file(whole_clip[1] / WEIGHTS)
+    module, params = load(whole_clip[1], CLIPModel, CLIPConfig, clip_table)
+    del tensors["logit_scale"]
+    assert_same_tensors(export_tensors(params, clip_table(module.config)), tensors)
+
+
+def test_transformers_reads_the_whole_clip_we_write(whole_clip, tmp_path):
+    oracle, directory = whole_clip
+    save(*load(directory, CLIPModel, CLIPConfig, clip_table), clip_table, tmp_path / "ours")
+    again, report = transformers.CLIPModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert report.pop("missing_keys") == {"logit_scale"}  # the temperature of the contrastive loss
+    assert not any(report.values()), report
+    ours, theirs = (model.get_image_features(nchw(images())).pooler_output for model in (again, oracle))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", VISIONS)
+def test_states_of_every_layer(name, tmp_path):
+    """Of a tower without projection, as LLaVA and SmartEdit read its last layer but one."""
+    config = replace(VISIONS[name], projection_dim=None, num_hidden_layers=3)
+    oracle = make_oracle(transformers.CLIPVisionModel, transformers.CLIPVisionConfig(**config.to_hf()))
+    oracle.save_pretrained(tmp_path)
+    module, params = load_vision(tmp_path)
+    assert module.config == config
+    states = call(module, params, images())
+    assert states.embedding is None
+    expected = oracle(nchw(images()), output_hidden_states=True)
+    assert len(states.hidden) == len(expected.hidden_states) == 4
+    for ours, theirs in zip(states.hidden, expected.hidden_states, strict=True):
+        np.testing.assert_allclose(ours, theirs.detach(), atol=1e-5 * theirs.detach().abs().max())
+    theirs = {f"vision_model.{name}": tensor for name, tensor in load_file(tmp_path / WEIGHTS).items()}
+    assert_same_tensors(export_tensors(params, vision_table(module.config)), theirs)

@@ -78,7 +78,7 @@ class Lpips(nn.Module):
     def outputs(self, x):
         shift, scale = (torch.tensor(v)[:, None, None] for v in ([-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]))
         x, found = (x - shift) / scale, []
-        for number, layer in enumerate(self.features):
+        for number, layer in enumerate(self.features[: max(self.taps) + 1]):  # without the last pooling
             x = layer(x)
             if number in self.taps:
                 found.append(x)

@@ -6,10 +6,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import huggingface_hub
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_scorers import shapes_scorer, tiny_config, tiny_scorer
+from torch_files import save_torch_zip
 
 from rewardedit_jax import Scorer
 from rewardedit_jax.scoring.edit_score import Calibration
@@ -109,10 +111,13 @@ def test_an_unknown_setting_is_reported(published):
         Scorer.load(*published)
 
 
-def test_pickles_of_published_training_are_refused(published):
-    (published[0] / "model.safetensors").rename(published[0] / "model.pth")
-    with pytest.raises(WeightFileError, match=r"model\.pth is a pickle.*python -c"):
-        Scorer.load(*published)
+def test_what_published_training_writes_is_read(published, scorer):
+    """A state dict under the key "model" in model.pth, with the names that PyTorch gives to the parameters."""
+    tensors = load_file(published[0] / "model.safetensors")
+    save_torch_zip({"model": tensors}, published[0] / "model.pth")
+    (published[0] / "model.safetensors").unlink()
+    loaded = Scorer.load(*published)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, scorer.params)
 
 
 @pytest.mark.parametrize(

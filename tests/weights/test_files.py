@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from torch_files import Call, Global, save_torch_zip
 
 from rewardedit_jax.weights.files import (
     TensorFiles,
@@ -13,9 +14,11 @@ from rewardedit_jax.weights.files import (
     choose_entry_file,
     read_json,
     read_weights,
+    shard_pattern,
     write_json,
     write_weights,
 )
+from rewardedit_jax.weights.torch_zip import UnsafePickle
 
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model", "model"
 
@@ -71,7 +74,32 @@ def test_full_precision_is_preferred_and_diffusers_name_first():
     assert choose_entry_file(files) == f"{TRANSFORMERS}.safetensors"
     assert choose_entry_file([*files, f"{DIFFUSERS}.safetensors"]) == f"{DIFFUSERS}.safetensors"
     assert choose_entry_file(files[:2]) == f"{DIFFUSERS}.fp16.safetensors"
-    assert choose_entry_file(["config.json", f"{DIFFUSERS}.bin", f"{DIFFUSERS}.non_ema.safetensors"]) is None
+    assert choose_entry_file(["config.json", f"{DIFFUSERS}.non_ema.bin", f"{DIFFUSERS}.non_ema.safetensors"]) is None
+
+
+def test_safetensors_are_preferred_to_files_of_pytorch():
+    files = [f"{DIFFUSERS}.bin", "pytorch_model.bin", f"{DIFFUSERS}.fp16.bin", "model.pth"]
+    assert choose_entry_file(files) == f"{DIFFUSERS}.bin"
+    assert choose_entry_file(files[1:]) == "pytorch_model.bin"
+    assert choose_entry_file(files[2:]) == f"{DIFFUSERS}.fp16.bin"
+    assert choose_entry_file([*files, f"{TRANSFORMERS}.fp16.safetensors"]) == f"{TRANSFORMERS}.fp16.safetensors"
+    others = ["training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "adapter_model.bin"]
+    assert choose_entry_file(others) is None
+
+
+@pytest.mark.parametrize(
+    ("index", "pattern"),
+    [
+        (f"{DIFFUSERS}.safetensors.index.json", f"{DIFFUSERS}-*-of-*.safetensors"),
+        (f"{DIFFUSERS}.safetensors.index.fp16.json", f"{DIFFUSERS}.fp16-*-of-*.safetensors"),
+        ("model.bf16.safetensors.index.json", "model.bf16-*-of-*.safetensors"),
+        ("pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"),
+        ("pytorch_model.bin.index.fp16.json", "pytorch_model.fp16-*-of-*.bin"),
+    ],
+)
+def test_the_shards_of_an_index_are_known_by_its_name(index, pattern):
+    assert choose_entry_file([index]) == index
+    assert shard_pattern(index) == pattern
 
 
 def test_the_weights_of_two_saves_are_reported(tmp_path, caplog):
@@ -194,19 +222,54 @@ def test_no_weights(tmp_path):
         read_weights(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", [f"{DIFFUSERS}.bin", "pytorch_model.bin", "model.pth", "final_model.pth", "x.pth", "model.ckpt"]
-)
-def test_a_pickle_is_not_opened(tmp_path, name):
-    (tmp_path / name).write_bytes(b"anything")
-    with pytest.raises(WeightFileError, match=rf"{name} is a pickle.* refused.*python -c .*'{name}'.*safetensors"):
+@pytest.mark.parametrize("name", [f"{DIFFUSERS}.bin", "pytorch_model.fp16.bin", "model.pth", "model.pt", "model.ckpt"])
+def test_a_file_of_pytorch(tmp_path, name):
+    save_torch_zip(tensors(), tmp_path / name)
+    assert_read(tmp_path, tensors())
+
+
+@pytest.mark.parametrize("index", ["pytorch_model.bin.index.json", f"{DIFFUSERS}.bin.index.fp16.json"])
+def test_shards_of_pytorch(tmp_path, index):
+    whole, stem = tensors(), shard_pattern(index).removesuffix("-*-of-*.bin")
+    parts = {f"{stem}-0000{i + 1}-of-00002.bin": "abcd"[2 * i : 2 * i + 2] for i in range(2)}
+    for file, names in parts.items():
+        save_torch_zip({name: whole[name] for name in names}, tmp_path / file)
+    write_json({"weight_map": {name: file for file, names in parts.items() for name in names}}, tmp_path / index)
+    assert_read(tmp_path, whole)
+
+
+def test_the_other_form_is_not_a_second_save(tmp_path, caplog):
+    save_file(tensors(), tmp_path / f"{TRANSFORMERS}.safetensors")
+    save_torch_zip({"e": np.ones(3)}, tmp_path / "pytorch_model.bin")
+    assert_read(tmp_path, tensors())
+    assert not caplog.records
+
+
+def test_a_pickle_that_calls_is_refused(tmp_path):
+    save_torch_zip({"a": Call(Global("os", "system"), ("touch x",))}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UnsafePickle, match=r"pytorch_model\.bin: its pickle names os\.system"):
         read_weights(tmp_path)
 
 
-def test_of_a_trainings_pickles_the_model_is_meant(tmp_path):
-    for name in ("a_state.pth", "model.pth", "rng_state_0.pth", "training_args.bin"):
-        (tmp_path / name).write_bytes(b"anything")
-    with pytest.raises(WeightFileError, match=r"model\.pth is a pickle.* in \['model\.pth'\]"):
+@pytest.mark.parametrize("content", [b"", b"anything", b"PK\3\4"])
+def test_a_damaged_file_of_pytorch_is_named(tmp_path, content):
+    (tmp_path / "model.pth").write_bytes(content)
+    with pytest.raises(WeightFileError, match=r"cannot read .*model\.pth: .*again"):
+        read_weights(tmp_path)
+
+
+def test_float8_of_pytorch_is_refused(tmp_path):
+    save_torch_zip({"a": np.ones(2, ml_dtypes.float8_e4m3fn)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(
+        WeightFileError, match=r"pytorch_model\.bin: tensor a has type float8_e4m3fn: expected F64, F32"
+    ):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["final_model.pth", "x.pth", "adapter_model.bin"])
+def test_a_file_of_pytorch_of_another_name_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(WeightFileError, match=rf"no weights in .*pytorch_model\.bin, model\.pth.*found {name}"):
         read_weights(tmp_path)
 
 

@@ -1,16 +1,11 @@
 """Finding a model: local directories, runs, shipped models, and the hub with and without network."""
 
-import sys
 from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+from hub_errors import unreachable
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from rewardedit_jax.weights import hub
 from rewardedit_jax.weights.files import write_json
@@ -24,7 +19,6 @@ from rewardedit_jax.weights.hub import (
 )
 
 COMPONENTS = ("unet", "vae", "text_encoder")
-HTTP = sys.modules[HfHubHTTPError.__bases__[0].__module__.partition(".")[0]]  # the HTTP library of the hub's client
 
 
 def write_model(directory):
@@ -163,20 +157,6 @@ def test_a_repository_without_a_pipeline(fake_hub, tmp_path):
     assert "owner/name has no stage/model_index.json" in message_of("owner/name/stage")
 
 
-def unreachable():
-    request = HTTP.Request("GET", "https://huggingface.co/api/models/owner/name")
-    return [
-        HTTP.ConnectError("[Errno -2] Name or service not known"),
-        HTTP.ConnectTimeout("timed out"),
-        HTTP.ProxyError("407"),
-        OfflineModeIsEnabled("HF_HUB_OFFLINE is set"),
-        RepositoryNotFoundError(
-            "404 Client Error.\n\nRepository Not Found", response=HTTP.Response(404, request=request)
-        ),
-        OSError("disk full"),
-    ]
-
-
 @pytest.mark.parametrize("error", unreachable(), ids=lambda error: type(error).__name__)
 def test_without_network_the_message_says_what_to_do(fake_hub, error):
     fake_hub.error = error
@@ -217,12 +197,23 @@ def test_a_download_without_weights(fake_hub, tmp_path):
     assert (small, whole) == ([], ["model.safetensors"])
 
 
-def test_what_training_writes_lacks_a_config_and_is_a_pickle(tmp_path):
+def test_what_training_writes_lacks_a_config(tmp_path):
     (tmp_path / "model.pth").write_bytes(b"anything")
     message = message_of(tmp_path, ())
-    assert "has no config.json: copy there that of its training run or its base model" in message
-    assert "model.pth is a pickle" in message
-    assert "python -c" in message
+    assert "has weights but no config.json: copy there that of its training run or its base model" in message
+
+
+def test_files_of_pytorch_are_downloaded_where_there_are_no_others(fake_hub, tmp_path):
+    fake_hub.root, fake_hub.files = write_model(tmp_path), ["vae/diffusion_pytorch_model.bin", "vae/extra.bin"]
+    fake_hub.files += [f"text/{name}" for name in ("pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin")]
+    fake_hub.files += ["unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.safetensors"]
+    find_model("owner/name", ["unet", "vae", "text"])
+    assert [pattern for pattern in fake_hub.asked[0][1] if "pytorch_model" in pattern] == [
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.bin",
+        "text/pytorch_model.bin.index.json",
+        "text/pytorch_model-*-of-*.bin",
+    ]
 
 
 @pytest.mark.parametrize("folder", ["", "stage2/"])

@@ -4,7 +4,17 @@ import json
 import shutil
 
 import pytest
-from tiny_models import draw, tiny_editor, tiny_text_encoder, tiny_unet, tiny_vae, tiny_vision
+from tiny_models import (
+    draw,
+    tiny_clip,
+    tiny_dino,
+    tiny_dinov2,
+    tiny_editor,
+    tiny_text_encoder,
+    tiny_unet,
+    tiny_vae,
+    tiny_vision,
+)
 from tiny_scorers import tiny_scorer
 
 from rewardedit_jax import Editor
@@ -18,6 +28,9 @@ MODULES = {
     "vae": tiny_vae(),
     "text": tiny_text_encoder(),
     "vision": tiny_vision(),
+    "clip": tiny_clip(),
+    "dino": tiny_dino(),
+    "dinov2": tiny_dinov2(),
     "scorer": tiny_scorer()[0],
 }
 UNET_LISTS = {
@@ -100,6 +113,11 @@ def test_what_is_saved_is_read(saved):
         ("text", "text_config", []),
         ("text", "text_config", {"hidden_size": "12"}),
         ("vision", "patch_size", [8, 8]),
+        ("clip", "vision_config", {"image_size": "16"}),
+        ("clip", "projection_dim", 0),
+        ("dino", "image_size", [32, 32]),
+        ("dinov2", "mlp_ratio", 0),
+        ("dinov2", "layerscale_value", "small"),
         ("scorer", "text_config", "small"),
         ("scorer", "text_config", {"rope_scaling": {"mrope_section": [2, 2]}}),
         ("scorer", "vision_config", {"depth": "2"}),

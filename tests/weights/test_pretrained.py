@@ -8,7 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny_models import assert_same, draw, tiny_editor, tiny_text_encoder, tiny_unet, tiny_vae, tiny_vision
+from tiny_models import (
+    assert_same,
+    draw,
+    tiny_clip,
+    tiny_dino,
+    tiny_dinov2,
+    tiny_editor,
+    tiny_text_encoder,
+    tiny_unet,
+    tiny_vae,
+    tiny_vision,
+)
+from torch_files import save_torch_zip
 
 from rewardedit_jax.weights.engine import WeightMismatch
 from rewardedit_jax.weights.files import TensorFiles, WeightFileError
@@ -21,6 +33,9 @@ NETWORKS = {
     "vae": tiny_vae(),
     "text": tiny_text_encoder(),
     "vision": tiny_vision(),
+    "clip": tiny_clip(),
+    "dino": tiny_dino(),
+    "dinov2": tiny_dinov2(),
 }
 
 
@@ -51,6 +66,34 @@ def test_round_trip(tmp_path, name):
     assert json.loads((tmp_path / "again" / "config.json").read_text()) == json.loads(
         (tmp_path / "config.json").read_text()
     )
+
+
+def to_torch(directory):
+    """Replaces safetensors by the file of PyTorch that older versions of the libraries wrote."""
+    (file,) = directory.glob("*.safetensors")
+    name = "pytorch_model.bin" if file.stem == "model" else f"{file.stem}.bin"
+    save_torch_zip(load_file(file), directory / name)
+    file.unlink()
+    return directory / name
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_files_of_pytorch(tmp_path, name):
+    params = save(NETWORKS[name], tmp_path)
+    to_torch(tmp_path)
+    module, loaded = load_pretrained(tmp_path)
+    assert module == NETWORKS[name]
+    assert_same(loaded, params)
+
+
+def test_a_damaged_storage_of_a_file_of_pytorch_is_named(tmp_path):
+    save(NETWORKS["text"], tmp_path)
+    file = to_torch(tmp_path)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(WeightFileError, match=r"pytorch_model\.bin: storage \d+ differs from its checksum"):
+        load_pretrained(tmp_path)
 
 
 def test_file_names_are_those_of_the_torch_libraries(tmp_path):

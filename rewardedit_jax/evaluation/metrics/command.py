@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rewardedit_jax.command_line import add_allow_outside, add_skip_bad, local_path, report_bad, whole_number
+from rewardedit_jax.data.output_files import atomic_write
 from rewardedit_jax.evaluation.metrics.items import read_items
 from rewardedit_jax.evaluation.metrics.measure import measure
 from rewardedit_jax.evaluation.metrics.suite import METRICS
@@ -36,6 +37,7 @@ def _run(a: Namespace) -> None:
     report = measure(items, a.metrics, a.weights, a.batch_size, a.seed)
     print(report.to_text())
     if a.json:
-        write_json({**report.to_json(), "bad_lines": faults}, a.json)
+        with atomic_write(a.json) as unfinished:
+            write_json({**report.to_json(), "bad_lines": faults}, unfinished)
     failed = [f"{key}: {reason}" for key, reason in report.notes.failed.items()]
     report_bad([*faults, *failed], len(items) + len(faults), "items were not measured", a.skip_bad)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+from rewardedit_jax.evaluation.metrics.embedding_networks import apply
 from rewardedit_jax.models.inception import SIDE, InceptionV3
 from rewardedit_jax.params import Params
 from rewardedit_jax.weights.perceptual import INCEPTION_TABLE
@@ -53,7 +54,7 @@ def resize_bilinear(image: Float32[np.ndarray, "h w c"], side: int) -> Float32[n
     """The image at side × side: each pixel is interpolated between its four nearest ones, none is averaged away."""
     for axis in (0, 1):
         size = image.shape[axis]
-        # Centres of the new pixels in the old grid, in float32 as torch has them; at the border the nearest pixel counts.
+        # Centres of the new pixels in the old grid, in float32 as in torch; at the border the nearest pixel counts.
         at = np.clip((np.arange(side, dtype=np.float32) + 0.5) * np.float32(size / side) - 0.5, 0, size - 1)
         below = np.floor(at).astype(int)
         share = np.expand_dims(at - below.astype(np.float32), (1, 2) if axis == 0 else (0, 2))
@@ -66,11 +67,7 @@ class Inception:
     """Features of images for FID."""
 
     def __init__(self, params: Params):
-        module = InceptionV3()
-        self._embed, self._params = (
-            jax.jit(lambda params, x: module.apply({"params": params}, x)),
-            jax.device_put(params),
-        )
+        self._module, self._params = InceptionV3(), jax.device_put(params)
 
     @classmethod
     def load(cls, directory: Path) -> "Inception":
@@ -81,4 +78,4 @@ class Inception:
         return resize_bilinear(image.astype(np.float32) / 255, SIDE)
 
     def embed(self, images: Float32[np.ndarray, "b 299 299 3"]) -> Float32[np.ndarray, "b 2048"]:
-        return np.asarray(self._embed(self._params, images))
+        return apply(self._module, self._params, images)

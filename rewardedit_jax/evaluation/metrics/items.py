@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from rewardedit_jax.arguments import is_text
 from rewardedit_jax.data.images import ImageError, read_image
 from rewardedit_jax.data.paths import inside
 from rewardedit_jax.data.prefetch import prefetch_map
@@ -60,6 +61,9 @@ def read_items(listing: Path, allow_outside: bool = False) -> tuple[list[MetricI
     folder = partial(inside, listing.parent, allow_outside=allow_outside)
 
     def parse(number: int, line: _Line) -> list[MetricItem]:
+        for text in filter(None, (line.instruction, line.source_caption, line.edited_caption)):
+            if not is_text(text):
+                raise ValueError(f"{text!r}: expected a text without lone surrogates, which no tokenizer takes")
         paths = folder(line.source), folder(line.edited), None if line.target is None else folder(line.target)
         key = f"{number}:{line.edited}" if line.key is None else line.key
         return [MetricItem(key, *paths, line.instruction, line.source_caption, line.edited_caption)]

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from rewardedit_jax.data.images import to_unit
+from rewardedit_jax.evaluation.metrics.embedding_networks import apply
 from rewardedit_jax.models.lpips import ALEXNET, LPIPS, SQUEEZENET, VGG16, FeatureStack
-from rewardedit_jax.params import Params
 from rewardedit_jax.weights.perceptual import LPIPS_TABLE
 from rewardedit_jax.weights.published import PublishedFile, read_published
 
@@ -45,11 +45,9 @@ def load_lpips(name: str, directory: Path) -> Distance:
     """
     stack, files = VARIANTS[name]
     module = LPIPS(stack)
-    params = read_published(module, LPIPS_TABLE, directory, files)
+    params = jax.device_put(read_published(module, LPIPS_TABLE, directory, files))
+    return lambda edited, reference: apply(module, params, (edited, reference), _distances)
 
-    @jax.jit
-    def distance(params: Params, first: UInt8[Array, "b h w 3"], second: UInt8[Array, "b h w 3"]):
-        return module.apply({"params": params}, to_unit(first), to_unit(second))
 
-    on_device = jax.device_put(params)
-    return lambda edited, reference: np.asarray(distance(on_device, edited, reference), np.float64)
+def _distances(module: LPIPS, pictures: tuple[UInt8[Array, "b h w 3"], UInt8[Array, "b h w 3"]]) -> Float[Array, " b"]:
+    return module(*map(to_unit, pictures))

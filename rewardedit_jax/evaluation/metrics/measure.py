@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -37,22 +36,22 @@ def measure(
       Every number, and what each metric and each item lacks. An item with a picture that cannot be read has failed, and
       enters no metric.
     Raises:
-      ValueError: an unknown metric, or a key that two items have.
+      ValueError: an unknown metric, a key that two items have, or no folder `weights`.
       WeightFileError, WeightMismatch: weights that are there, but damaged or of another network.
     """
     as_integer("batch_size", batch_size, 1)
+    if weights is not None and not weights.is_dir():
+        raise ValueError(f"weights={str(weights)!r}: there is no such folder.")
     check_keys(items)
     wanted = select(metrics)
     missing = {m.name: _lack(m) for m in wanted if not any(map(m.takes, items))}
     wanted = [m for m in wanted if m.name not in missing]
-    # Full precision: on accelerators, float32 products are otherwise rounded to fewer digits than metrics are given in.
-    with jax.default_matmul_precision("highest"):
-        pairwise = list(_loaded([m for m in wanted if m.compare is None], weights, missing))
-        measured, notes = _compare_pictures(items, pairwise, batch_size, seed)
-        good = [item for item in items if item.key not in notes.failed]
-        for embedder, group in _loaded([m for m in wanted if m.compare], weights, missing):
-            embeddings = embed(embedder, group[0].loader.name, group, good, batch_size)
-            measured |= {m.name: compare(m, good, embeddings, seed) for m in group}
+    pairwise = list(_loaded([m for m in wanted if m.compare is None], weights, missing))
+    measured, notes = _compare_pictures(items, pairwise, batch_size, seed)
+    good = [item for item in items if item.key not in notes.failed]
+    for embedder, group in _loaded([m for m in wanted if m.compare], weights, missing):
+        embeddings = embed(embedder, group[0].loader.name, group, good, batch_size)
+        measured |= {m.name: compare(m, good, embeddings, seed) for m in group}
     ordered = [measured[m.name] for m in wanted if m.name in measured]
     return MetricReport([item.key for item in items], ordered, missing, notes, _texts(items))
 

@@ -115,7 +115,10 @@ class MetricReport:
 
     def _sentences(self) -> list[str]:
         grayscale, resized = self.notes.grayscale, self.notes.resized
-        found = [f"missing: {name}: {reason}" for name, reason in self.missing.items()]
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in self.missing.items():
+            by_reason.setdefault(reason, []).append(name)
+        found = [f"missing: {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
         if grayscale:
             found.append(f"{count_noun(len(grayscale), 'edited picture')} without colour: {list_names(grayscale)}.")
         for against in ("target", "source"):

@@ -16,6 +16,10 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from rewardedit_jax.evaluation.metrics import pixels
+from rewardedit_jax.evaluation.metrics.clip_similarity import ClipSimilarity, directional_similarity
+from rewardedit_jax.evaluation.metrics.cmmd import CMMDNetwork, cmmd
+from rewardedit_jax.evaluation.metrics.dino_similarity import DinoSimilarity, Dinov2Similarity
+from rewardedit_jax.evaluation.metrics.embedding_networks import cosine_similarity
 from rewardedit_jax.evaluation.metrics.fid import INCEPTION_FILE, Inception, frechet_distance
 from rewardedit_jax.evaluation.metrics.items import MetricItem
 from rewardedit_jax.evaluation.metrics.lpips import VARIANTS, load_lpips
@@ -23,6 +27,8 @@ from rewardedit_jax.weights.published import describe
 
 # Edited pictures and their references, of one size → a value for each pair.
 Compare = Callable[[UInt8[np.ndarray, "b h w 3"], UInt8[np.ndarray, "b h w 3"]], Float[np.ndarray, " b"]]
+
+_TARGET = ("edited", "target")
 
 
 class Embedder(Protocol):
@@ -64,16 +70,8 @@ class Metric:
         return all(getattr(item, need) is not None for need in self.needs)
 
 
-def cosine(first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-    """Cosine similarity of vectors, row by row, in float64; NaN for a vector of length 0."""
-    first, second = first.astype(np.float64), second.astype(np.float64)
-    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    with np.errstate(invalid="ignore"):
-        return (first * second).sum(1) / norms
-
-
 def _pixels(name: str, compare: Compare, better: str) -> Metric:
-    return Metric(name, better, Loader(name, lambda _: compare), ("edited", "target"))
+    return Metric(name, better, Loader(name, lambda _: compare), _TARGET)
 
 
 def _ssim(_: Path) -> Compare:
@@ -83,21 +81,50 @@ def _ssim(_: Path) -> Compare:
 
 def _lpips(variant: str) -> Metric:
     loader = Loader(f"lpips_{variant}", partial(load_lpips, variant), describe(VARIANTS[variant].files))
-    return Metric(loader.name, "lower", loader, ("edited", "target"))
+    return Metric(loader.name, "lower", loader, _TARGET)
 
 
+def _hub(network: type[ClipSimilarity | CMMDNetwork | DinoSimilarity | Dinov2Similarity]) -> Loader:
+    """A network in a folder of its own, which has the name of its hub repository."""
+    name = network.HUB_ID.rpartition("/")[2]
+    wanted = f"the folder {name} (hf download {network.HUB_ID} --local-dir {name})"
+
+    def load(directory: Path) -> Embedder:
+        # Checked here: a path that is no folder would be taken for a hub id, and downloaded.
+        if not (directory / name).is_dir():
+            raise FileNotFoundError(f"not in {directory}: {wanted}")
+        return network.load(directory / name)
+
+    return Loader(name, load, wanted)
+
+
+_CLIP = _hub(ClipSimilarity)
 _INCEPTION = Loader("inception", Inception.load, describe([INCEPTION_FILE]))
 
 _AGAINST_TARGET = (
     _pixels("l1", pixels.l1, "lower"),
     _pixels("l2", pixels.l2, "lower"),
     _pixels("psnr", pixels.psnr, "higher"),
-    Metric("ssim", "higher", Loader("ssim", _ssim), ("edited", "target")),
+    Metric("ssim", "higher", Loader("ssim", _ssim), _TARGET),
     *map(_lpips, VARIANTS),
-    Metric("fid", "lower", _INCEPTION, ("edited", "target"), frechet_distance, of_sets=True),
+    Metric("clip_i", "higher", _CLIP, _TARGET, cosine_similarity),
+    Metric("dino", "higher", _hub(DinoSimilarity), _TARGET, cosine_similarity),
+    Metric("dinov2", "higher", _hub(Dinov2Similarity), _TARGET, cosine_similarity),
+    Metric("fid", "lower", _INCEPTION, _TARGET, frechet_distance, of_sets=True),
+    Metric("cmmd", "lower", _hub(CMMDNetwork), _TARGET, cmmd, of_sets=True),
 )
 _AGAINST_SOURCE = tuple(replace(m, name=f"{m.name}_source", needs=("edited", "source")) for m in _AGAINST_TARGET)
-METRICS = {metric.name: metric for metric in (*_AGAINST_TARGET, *_AGAINST_SOURCE)}
+_WITH_TEXTS = (
+    Metric("clip_t", "higher", _CLIP, ("edited", "text"), cosine_similarity),
+    Metric(
+        "clip_directional",
+        "higher",
+        _CLIP,
+        ("source", "edited", "source_caption", "edited_caption"),
+        directional_similarity,
+    ),
+)
+METRICS = {metric.name: metric for metric in (*_AGAINST_TARGET, *_AGAINST_SOURCE, *_WITH_TEXTS)}
 
 
 def select(names: Sequence[str] | None) -> list[Metric]:

@@ -2,14 +2,21 @@
 
 import importlib.util
 import pickle
+import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
 from rewardedit_jax.evaluation.metrics.lpips import VARIANTS, load_lpips
+from rewardedit_jax.models.lpips import LPIPS
+from rewardedit_jax.params import abstract_params
+from rewardedit_jax.weights.engine import export_tensors
+from rewardedit_jax.weights.files import TensorFiles
+from rewardedit_jax.weights.perceptual import LPIPS_TABLE
 
 TOLERANCE = 1e-4
 
@@ -33,6 +40,27 @@ def installed(package):
     if found is None:
         pytest.skip(f"extra 'real' is not installed: no package {package}")
     return Path(found.origin).parent
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_heads_of_the_lpips_package(shared_data, examples, tmp_path, name):
+    """The published heads on a network: the real one for AlexNet, others that average."""
+    heads = TensorFiles([installed("lpips") / "weights" / "v0.1" / f"{name}.pth"])
+    module = LPIPS(VARIANTS[name].stack)
+    averages = jax.tree.map(lambda x: np.full(x.shape, 1 / np.prod(x.shape[:-1]), np.float32), abstract_params(module))
+    tensors = export_tensors(averages, LPIPS_TABLE)
+    if name == "alex":
+        real = TensorFiles([shared_data / "lpips" / "alex.safetensors"])
+        tensors = {key: real[f"net.{key}"] for key in tensors if not key.startswith("lin")}
+        assert all((heads[key] == real[key]).all() for key in heads)
+    network = {key: x for key, x in tensors.items() if not key.startswith("lin")}
+    save_file(network, tmp_path / f"{VARIANTS[name].files[1].stem}.safetensors")
+    shutil.copy(heads.file_of("lin0.model.1.weight"), tmp_path)
+    found = load_lpips(name, tmp_path)(*examples)
+    assert np.isfinite(found).all()
+    assert found[2] == 0
+    if name == "alex":
+        np.testing.assert_allclose(found, [0.7219, 0.1376, 0], atol=TOLERANCE)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from rewardedit_jax.evaluation.metrics import suite
+from rewardedit_jax.evaluation.metrics.embedding_networks import cosine_similarity
 from rewardedit_jax.evaluation.metrics.fid import frechet_distance
 from rewardedit_jax.evaluation.metrics.items import MetricItem, read_items
 from rewardedit_jax.evaluation.metrics.measure import measure
@@ -42,9 +43,9 @@ def color(monkeypatch):
     network = MeanColor()
     loader = Loader("mean color", lambda _: network)
     for name, needs, compare, of_sets in (
-        ("color", ("edited", "target"), suite.cosine, False),
-        ("color_source", ("edited", "source"), suite.cosine, False),
-        ("color_text", ("edited", "text"), suite.cosine, False),
+        ("color", ("edited", "target"), cosine_similarity, False),
+        ("color_source", ("edited", "source"), cosine_similarity, False),
+        ("color_text", ("edited", "text"), cosine_similarity, False),
         ("color_sets", ("edited", "source"), frechet_distance, True),
     ):
         monkeypatch.setitem(suite.METRICS, name, Metric(name, "higher", loader, needs, compare, of_sets))
@@ -195,6 +196,8 @@ def test_wrong_arguments(items):
         measure(items, ["lpips_alexnet"])
     with pytest.raises(ValueError, match="batch_size=0"):
         measure(items, ["l1"], batch_size=0)
+    with pytest.raises(ValueError, match="nowhere"):
+        measure(items, ["l1"], Path("nowhere"))
     with pytest.raises(ValueError, match="'k0'"):
         measure([*items, items[0]], ["l1"])
 
@@ -208,14 +211,12 @@ def write(folder, *lines):
 def test_lines_of_a_list(tmp_path):
     line = {"source": "a.png", "edited": "b.png", "target": None, "instruction": "make it snow"}
     full = {**line, "target": "sub/t.png", "key": "x", "source_caption": "a hill", "edited_caption": "a white hill"}
-    items, faults = read_items(
-        write(tmp_path, line, full, {**line, "instruction": " "}, {**line, "edited": "../b.png"})
-    )
+    bad = {**line, "instruction": " "}, {**line, "edited": "../b.png"}, {**line, "source_caption": "\ud800"}
+    items, faults = read_items(write(tmp_path, line, full, *bad))
     assert [item.key for item in items] == ["0:b.png", "x"]
     assert items[1].target == Path(tmp_path, "sub/t.png")
     assert [item.text for item in items] == ["make it snow", "a white hill"]
-    assert len(faults) == 2
-    assert "line 3" in faults[0]
-    assert "../b.png" in faults[1]
+    assert len(faults) == 3
+    assert all(told in fault for fault, told in zip(sorted(faults), ("line 3", "../b.png", "surrogates"), strict=True))
     with pytest.raises(ValueError, match="'x'"):
         read_items(write(tmp_path, full, full))

@@ -43,13 +43,15 @@ def test_every_metric_has_a_number_or_a_reason(evaluate, pairs, tmp_path, capsys
     assert found["metrics"].keys() == computed
     assert all(metric["items"] == 2 and metric["value"] is not None for metric in found["metrics"].values())
     assert {"fid", "lpips_alex", "lpips_vgg_source"} <= found["missing"].keys()
-    assert all("http" in reason for reason in found["missing"].values())
+    lacks_captions = found["missing"].pop("clip_directional")
+    assert "source caption" in lacks_captions
+    assert all("https://" in reason or "hf download" in reason for reason in found["missing"].values())
     assert not found["missing"].keys() & found["metrics"].keys()
     assert [item["key"] for item in found["items"]] == [f"{i}:edited{i}.png" for i in range(3)]
     assert 0 < found["items"][0]["l1"] < 1
     assert "edited2.png" in found["failed"]["2:edited2.png"]
     told = capsys.readouterr()
-    assert "missing: fid: " in told.out
+    assert "missing: fid, fid_source: " in told.out
     assert "2:edited2.png" in told.err
 
 
