@@ -2,9 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=15
-COMPARE := $(BIN)/python launch/compare.py
-EDITORS := $(COMPARE) --config configs/reward_ip2p.py:shapes
-SCORERS := $(COMPARE) --config configs/edit_reward.py:shapes
+EXPERIMENT := $(BIN)/python launch/experiment.py
 
 # glibc puts large arrays on large pages: a training step on a CPU takes two thirds of the time. No effect elsewhere.
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
@@ -15,21 +13,21 @@ help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/installed  ## train with and without reward, print the tables, draw runs/demo/grid.png and curve.png: ten minutes on two cores
-	$(EDITORS) --arms "without reward" reward --seeds 1 --count 128 --workdir runs/demo \
+	$(EXPERIMENT) table1 --data shapes --seeds 1 --count 128 --out runs/demo \
 		--config.steps=400 --config.data.train=12800
 
 table: .venv/installed  ## the README's table: the same with three seeds and more scenes
-	$(EDITORS) --arms "without reward" reward --seeds 3 --count 256 --workdir runs/comparison
+	$(EXPERIMENT) table1 --data shapes --seeds 3 --count 256 --out runs/comparison
 
 ablations: .venv/installed  ## the paper's layout and its ablations: scores or text alone, attention or addition, one perspective
-	$(EDITORS) --config.reward.layout=paper --seeds 3 --count 128 --workdir runs/ablations
+	$(EXPERIMENT) ablations --data shapes --seeds 3 --count 128 --out runs/ablations --config.reward.layout=paper
 
 loop: .venv/installed  ## label, score, curate and retrain on the shapes world, three seeds: half an hour on two cores
 	$(BIN)/python launch/loop.py --config configs/reward_ip2p.py:shapes --seeds 3 --count 128 --workdir runs/loop \
 		--config.steps=300 --config.data.train=12800
 
 scorers: .venv/installed  ## the README's table of scorers: three seeds, each trained on ratings, then four rankings
-	$(SCORERS) --seeds 3 --count 256 --workdir runs/scorers
+	$(EXPERIMENT) scorers --data shapes --seeds 3 --count 256 --out runs/scorers
 
 test: .venv/installed  ## the fast tests that need no PyTorch
 	$(PYTEST) -m "not oracle and not slow"

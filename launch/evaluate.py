@@ -8,9 +8,8 @@
   python launch/evaluate.py metrics --pairs pairs.jsonl --weights DIR --json out.json
 
 real_edit and other benchmarks of editors: edits are made, judged and counted; compare_edits: two reports, paired.
-shapes: edits of held-out scenes of the shapes world, scored by the oracle judge; a model that takes rewards is asked
-for several. shapes_questions: the same for instructions in forms that training lacks. shapes_scorer: a scorer's order
-of held-out edits, and whether its stated probabilities come true; shapes_scorers: several in one table.
+shapes, shapes_questions, shapes_hard: edits of the shapes world, scored by its oracle; a model that takes rewards is
+asked for several. shapes_scorer, shapes_scorers, shapes_positions: a scorer's order of held-out edits of that world.
 i2ebench: stored verdicts on edits. metrics: distances to targets and sources, such as L1, LPIPS and FID.
 The others are public benchmarks of reward models: of a scorer (--model), scores in a file (--scores), or a judge's
 answers (--answers). `evaluate.py NAME --help` lists the files that a benchmark reads.
@@ -24,6 +23,8 @@ from rewardedit_jax.evaluation.editing_benchmarks.command import add_editing_ben
 from rewardedit_jax.evaluation.metrics.command import add_metrics
 from rewardedit_jax.evaluation.reward_models.command import add_reward_benchmarks
 from rewardedit_jax.shapes.editor_benchmark import add_editor_benchmark
+from rewardedit_jax.shapes.hard_samples import add_hard_samples
+from rewardedit_jax.shapes.position_benchmark import add_position_benchmark
 from rewardedit_jax.shapes.question_benchmark import add_question_benchmark
 from rewardedit_jax.shapes.scorer_benchmark import add_scorer_benchmarks
 
@@ -33,13 +34,15 @@ def parse() -> argparse.Namespace:
     benchmarks = p.add_subparsers(dest="benchmark", required=True)
     add_editor_benchmark(benchmarks)
     add_question_benchmark(benchmarks)
+    add_hard_samples(benchmarks)
     add_scorer_benchmarks(benchmarks)
+    add_position_benchmark(benchmarks)
     add_reward_benchmarks(benchmarks)
-    for name, parser in benchmarks.choices.items():
-        if name not in ("shapes", "shapes_questions", "shapes_scorers"):  # have files of their own
-            add_report_arguments(parser)
     add_editing_benchmarks(benchmarks)
     add_metrics(benchmarks)
+    for parser in benchmarks.choices.values():
+        if not parser.get_default("own_files"):
+            add_report_arguments(parser)
     return p.parse_args()
 
 

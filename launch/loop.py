@@ -9,12 +9,13 @@ stopped run. Fields of the recipe are set for all trainings: --config.steps=300.
 """
 
 import argparse
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
 
 from rewardedit_jax.command_line import complain_clearly, hide_other_packages, local_path, whole_number
-from rewardedit_jax.shapes.experiment import JobsFailed
+from rewardedit_jax.evaluation.experiments.comparison import JobsFailed
 from rewardedit_jax.shapes.loop import Loop, StepFailed
 
 
@@ -30,7 +31,8 @@ def parse() -> Loop:
     p.add_argument("--workdir", required=True, type=local_path, help="directory of everything that the loop writes")
     a, overrides = p.parse_known_args()
     settings = a.scorer, a.keep, a.rule, a.seeds, a.count, a.workdir
-    return Loop(a.config, tuple(overrides), *settings, launch=Path(__file__).parent)
+    command = shlex.join(["python", "launch/loop.py", *sys.argv[1:]])
+    return Loop(a.config, tuple(overrides), *settings, Path(__file__).parent, command)
 
 
 def main() -> None:

@@ -55,9 +55,9 @@ def test_whole_numbers(text, least):
 
 @pytest.mark.parametrize("argument", ["--seeds", "--count"])
 def test_a_comparison_has_seeds_and_scenes(argument, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["compare", "--config=recipe.py", "--workdir=runs", argument, "0"])
+    monkeypatch.setattr("sys.argv", ["experiment", "table1", "--out=runs", argument, "0"])
     with pytest.raises(SystemExit):
-        runpy.run_path(str(ROOT / "launch" / "compare.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "launch" / "experiment.py"), run_name="__main__")
     assert f"argument {argument}: '0': expected a whole number, 1 or more" in capsys.readouterr().err
 
 
@@ -107,7 +107,7 @@ OUTPUTS = [
     ("evaluate", "shapes_scorer --model=m", "--json"),
     ("evaluate", "shapes_scorers --arm a m", "--json"),
     ("evaluate", "genai_bench --answers=a.json", "--json"),
-    ("compare", "--config=c.py", "--workdir"),
+    ("experiment", "table1", "--out"),
 ]
 
 

@@ -19,6 +19,8 @@ import pytest
 from paths import ROOT
 from PIL import Image
 
+from rewardedit_jax.shapes.experiments import EXPERIMENTS
+
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "tests" / "references" / "README.md"])
 SCRIPTS = sorted([*ROOT.glob("launch/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("configs/*.py")])
 RECIPES = sorted(ROOT.glob("configs/*.py"))
@@ -125,7 +127,7 @@ def unknown_settings(arguments: list[str]) -> list[str]:
 
 def test_documents_have_commands():
     assert len(PYTHON) > 30
-    assert {"launch/train.py", "launch/edit.py", "launch/score.py", "launch/evaluate.py", "launch/compare.py"} <= {
+    assert {"launch/train.py", "launch/edit.py", "launch/score.py", "launch/evaluate.py", "launch/experiment.py"} <= {
         command.script for command in PYTHON
     }
 
@@ -142,6 +144,8 @@ def test_a_command_is_understood(command, monkeypatch):
     else:
         rest = parse(script, arguments, monkeypatch)
         assert not [word for word in rest if not word.startswith("--config.")]
+    if script.name == "experiment.py":
+        arguments = ["--config", f"configs/{EXPERIMENTS[arguments[0]].recipe}", *arguments]
     assert not unknown_settings(arguments)
 
 

@@ -94,11 +94,6 @@ def save_report(report: Report, json_file: Path | None, png_file: Path | None) -
         save_figure(draw_bars(report), png_file)
 
 
-def save_reliability(bins: Sequence[Bin], title: str, file: Path) -> None:
-    """Writes the reliability diagram as a PNG file."""
-    save_figure(draw_reliability(bins, title), file)
-
-
 def save_figure(figure: "Figure", file: Path) -> None:
     """Writes a figure as an image file, and its directory where missing."""
     file.parent.mkdir(parents=True, exist_ok=True)

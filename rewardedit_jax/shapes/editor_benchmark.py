@@ -156,7 +156,7 @@ def add_editor_benchmark(benchmarks: "argparse._SubParsersAction[argparse.Argume
     )
     rewards = f"rewards to ask for, of {', '.join(ASKED)} (default: all)"
     parser.add_argument("--asked", nargs="+", choices=ASKED, default=ASKED, metavar="REWARD", help=rewards)
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, own_files=True)
 
 
 def _run(a: argparse.Namespace) -> None:

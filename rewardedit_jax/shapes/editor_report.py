@@ -1,141 +1,64 @@
-"""Tables of editors' scores as text, Markdown and JSON: means with gains over a baseline, and means by edit type."""
+"""Tables of editors' scores: means with gains over a baseline, and means by edit type."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import compress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from rewardedit_jax.evaluation.report import TextTable, plus_minus
+from rewardedit_jax.evaluation.experiments import table as tables
+from rewardedit_jax.evaluation.experiments.table import Key, Line, Samples, Table
+from rewardedit_jax.evaluation.report import TextTable
 from rewardedit_jax.reward import PERSPECTIVES
 from rewardedit_jax.shapes.scene import EDIT_TYPES
 
 Scores = Float[np.ndarray, "seeds scenes 3"]  # 0..5; all arrays of a table: same scenes, same starting noise
 
 
-@dataclass(frozen=True)
-class Means:
-    """Mean over seeds and scenes of each perspective, with its uncertainty."""
-
-    mean: tuple[float, ...]
-    error: tuple[float, ...]  # standard error over scenes, of each scene's mean over seeds
-    spread: tuple[float, ...] | None  # standard deviation over seeds, of each seed's mean; None for a single seed
-
-
-@dataclass(frozen=True)
-class EditorRow:
-    """One editor, conditioned on one reward."""
-
-    arm: str
-    asked: str  # the reward; empty for references, which no editor made
-    scores: Means
-    gain: Means | None  # difference from the baseline, paired by scene and seed; None for the baseline and references
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The perspectives in which conditioning on the reward works as Multi-Reward as Condition claims."""
-
-    arm: str
-    above: tuple[str, ...]  # the highest reward scores above the baseline
-    falls: tuple[str, ...]  # the score falls with every lower reward
-
-
-@dataclass(frozen=True)
-class EditorTable:
-    """Rows in the order given, and the data that they are measured on."""
-
-    rows: tuple[EditorRow, ...]
-    claims: tuple[Claim, ...]
-    baseline: str | None
-    scenes: int
-    seeds: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {"perspectives": list(PERSPECTIVES), **asdict(self)}
-
-    def to_text(self) -> str:
-        return self._table().to_text()
-
-    def to_markdown(self) -> str:
-        return self._table().to_markdown()
-
-    def _table(self) -> TextTable:
-        heading = ["arm", "asked for", *PERSPECTIVES]
-        rows = [[row.arm, row.asked, *self._cells(row.scores)] for row in self.rows]
-        uncertainty = "standard deviation over seeds" if self.seeds > 1 else "standard error over scenes"
-        notes = [
-            f"Oracle's scores 0..5: mean of {self.scenes} held-out scenes and {self.seeds} training seed(s) "
-            f"± {uncertainty}."
-        ]
-        if self.baseline:
-            heading += [f"Δ {name}" for name in PERSPECTIVES]
-            rows = [cells + self._cells(row.gain, "+") for cells, row in zip(rows, self.rows, strict=True)]
-            notes.append(f'Δ: over "{self.baseline}", same scenes and starting noise.')
-        return TextTable(heading, rows, notes=notes + list(map(self._sentence, self.claims)))
-
-    def _cells(self, values: Means | None, sign: str = "") -> list[str]:
-        if values is None:
-            return [""] * len(PERSPECTIVES)
-        # In a table of several seeds, a reference has no spread: it does not depend on the seed.
-        deviations = (values.spread or [None] * len(PERSPECTIVES)) if self.seeds > 1 else values.error
-        return [plus_minus(mean, d, f"{sign}.2f") for mean, d in zip(values.mean, deviations, strict=True)]
-
-    def _sentence(self, claim: Claim) -> str:
-        above, falls = (", ".join(names) or "no perspective" for names in (claim.above, claim.falls))
-        gain = f'above "{self.baseline}" in {above}; ' if self.baseline else ""
-        return f"{claim.arm}: {gain}falls with the reward asked for in {falls}."
-
-
 def make_table(
-    scores: Mapping[tuple[str, str], Scores],
-    baseline: tuple[str, str] | None = None,
+    scores: Mapping[Key, Scores],
+    baseline: Key | None = None,
     references: Mapping[str, Float[np.ndarray, "scenes 3"]] = MappingProxyType({}),
-) -> EditorTable:
-    """A row for each reference and each (arm, reward asked for).
+) -> Table:
+    """A line for each reference and each (arm, reward asked for), and a note on each arm with several rewards.
 
     Args:
-      scores: (arm, reward asked for) → scores.
       baseline: the key that the others are compared with; ignored where `scores` lacks it.
       references: name → scores of pictures that no editor made.
     """
-    shapes = {array.shape[:2] for array in scores.values()}
-    if len(shapes) != 1:
-        raise ValueError(f"scores have unequal (seeds, scenes): {sorted(shapes)}; gains need the same in all arms")
-    base = scores.get(baseline)
-    compared = [
-        EditorRow(*name, means(array), None if base is None or name == baseline else means(array - base))
-        for name, array in scores.items()
+    fixed = {name: samples_of(array[None]) for name, array in references.items()}
+    table = tables.make_table({key: samples_of(array) for key, array in scores.items()}, baseline, fixed)
+    scenes = next(iter(scores.values())).shape[1]
+    return table.with_notes(f"Oracle's scores 0..5 of {scenes} held-out scenes.", *_claims(table))
+
+
+def samples_of(scores: Scores) -> dict[str, Samples]:
+    """Perspective → its samples."""
+    return {name: Samples.of(scores[..., i]) for i, name in enumerate(PERSPECTIVES)}
+
+
+def _claims(table: Table) -> list[str]:
+    """For every arm with several rewards: the perspectives in which it does what Multi-Reward as Condition claims."""
+    return [
+        _claim(arm, sorted(lines, key=lambda line: line.asked, reverse=True))
+        for arm in dict.fromkeys(line.arm for line in table.lines)
+        if len(lines := [line for line in table.lines if line.arm == arm]) > 1
     ]
-    fixed = [EditorRow(name, "", means(array[None]), None) for name, array in references.items()]
-    (seeds, scenes), name = shapes.pop(), None if base is None else baseline[0]
-    return EditorTable((*fixed, *compared), _claims(compared), name, scenes, seeds)
 
 
-def means(scores: Scores) -> Means:
-    seeds, scenes, _ = scores.shape
-    scores = scores.astype(np.float64)
-    of_scenes, of_seeds = scores.mean(0), scores.mean(1)
-    return Means(
-        mean=tuple(of_seeds.mean(0).tolist()),
-        error=tuple((of_scenes.std(0, ddof=1) / np.sqrt(scenes)).tolist()),
-        spread=tuple(of_seeds.std(0, ddof=1).tolist()) if seeds > 1 else None,
-    )
+def _claim(arm: str, lines: Sequence[Line]) -> str:
+    """Whether the highest reward scores above the baseline, and the score falls with every lower reward."""
+    best, gain = lines[0], ""
+    if best.over:
+        gain = f'above "{best.over[0]}" in {_list(name for name in PERSPECTIVES if best.gains[name].mean > 0)}; '
+    falls = (name for name in PERSPECTIVES if (np.diff([line.values[name].mean for line in lines]) < 0).all())
+    return f"{arm}: {gain}falls with the reward asked for in {_list(falls)}."
 
 
-def _claims(rows: Sequence[EditorRow]) -> tuple[Claim, ...]:
-    """A claim for every arm with several rewards, from the highest reward to the lowest."""
-    claims = []
-    for arm in dict.fromkeys(row.arm for row in rows):
-        asked = sorted((row for row in rows if row.arm == arm), key=lambda row: row.asked, reverse=True)
-        if len(asked) > 1:
-            above = np.greater(asked[0].gain.mean if asked[0].gain else (), 0)  # () without a baseline
-            falls = (np.diff([row.scores.mean for row in asked], axis=0) < 0).all(0)
-            claims.append(Claim(arm, *(tuple(compress(PERSPECTIVES, holds)) for holds in (above, falls))))
-    return tuple(claims)
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "no perspective"
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from rewardedit_jax.shapes.arms import EDITORS, Arm, Experiment
+from rewardedit_jax.evaluation.experiments.comparison import Comparison, compare
+from rewardedit_jax.evaluation.experiments.experiment import Arm, Benchmark, Experiment
 from rewardedit_jax.shapes.examples import prepare_shapes
-from rewardedit_jax.shapes.experiment import Comparison, compare
+from rewardedit_jax.shapes.experiments import EDIT_REWARD, EXPERIMENTS
 from rewardedit_jax.shapes.loop_report import BEST, TITLES, report_loop
 from rewardedit_jax.training.recipe import PREFIX, read_recipe
 
@@ -39,6 +40,7 @@ class Loop:
     count: int  # held-out scenes
     workdir: Path
     launch: Path  # the folder of the commands
+    command: str = ""  # as the user gave it, for the report
 
     def run(self) -> list[Path]:
         """Does what is missing, prints the table, and returns the files written. Raises `StepFailed`, JobsFailed."""
@@ -73,8 +75,10 @@ class Loop:
             raise StepFailed(f"{command} failed")
 
     def _comparison(self, data: Path) -> Comparison:
-        run = self.config, self.overrides, (), self.seeds, self.count, self.workdir, self.launch
-        return Comparison(*run, experiments={"shapes_editing": self._experiment(data)})
+        # Each arm has its own data: the folder of all of it is no setting of the trainings.
+        overrides = tuple(word for word in self.overrides if not word.startswith(f"{PREFIX}data.root="))
+        run = self.config, overrides, self.seeds, self.count, self.workdir, self.launch, self.command
+        return Comparison(self._experiment(data), *run)
 
     def _experiment(self, data: Path) -> Experiment:
         parts = {"everything": data, "random": self._part("random"), "top": self._part("top")}
@@ -83,8 +87,12 @@ class Loop:
         }
         arms["reward"] = Arm((*_on(data), f"{PREFIX}data.labels={self._label_file}"), title=TITLES["reward"])
         report = partial(report_loop, labels=self._label_file, parts={TITLES[part]: parts[part] for part in parts})
+        about = "an editor fine-tuned on the edits that a scorer ranks highest"
+        named = {"name": "loop", "paper": EDIT_REWARD, "table": "table 3", "about": about}
+        editors = EXPERIMENTS["table1"]
         # The report shows the best edits alone: all rewards take 4.5 times as long.
-        return replace(EDITORS, arms=arms, report=report, benchmark=(*EDITORS.benchmark, "--asked", BEST))
+        benchmark = Benchmark((*editors.benchmark.arguments, "--asked", BEST))
+        return replace(editors, arms=arms, benchmark=benchmark, report=report, prepare=None, **named)
 
 
 def _on(folder: Path) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from rewardedit_jax.evaluation.report import TextTable, plus_minus
 from rewardedit_jax.evaluation.sheets import CAPTION_LINE, Sheet
 from rewardedit_jax.reward import PERSPECTIVES, Reward
 from rewardedit_jax.shapes.editor_benchmark import SETTINGS, edit_pictures, rounded, score
-from rewardedit_jax.shapes.editor_report import means
 from rewardedit_jax.shapes.picture_grid import LEGEND, SCALE, median_index, score_caption
 from rewardedit_jax.shapes.questions import Question, harder_questions
 from rewardedit_jax.shapes.render import SIZE
@@ -50,8 +49,8 @@ def make_table(scores: Mapping[str, Scores]) -> TextTable:
 
 
 def _cells(values: Scores, spec: str) -> list[str]:
-    found = means(values[None])
-    return [plus_minus(mean, error, spec) for mean, error in zip(found.mean, found.error, strict=True)]
+    means, errors = values.mean(0, float), values.std(0, float, ddof=1) / np.sqrt(len(values))
+    return [plus_minus(mean, error, spec) for mean, error in zip(means, errors, strict=True)]
 
 
 def draw_answers(
@@ -80,7 +79,7 @@ def add_question_benchmark(benchmarks: "argparse._SubParsersAction[argparse.Argu
     parser.add_argument(
         "--count", type=partial(whole_number, least=2), default=256, help="held-out scenes (default: %(default)s)"
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, own_files=True)
 
 
 def _run(a: argparse.Namespace) -> None:

@@ -8,41 +8,44 @@ import argparse
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 
 from rewardedit_jax.command_line import local_path, png_file, whole_number
 from rewardedit_jax.data.json_files import read_json
-from rewardedit_jax.evaluation.charts import save_reliability
-from rewardedit_jax.evaluation.report import Report, Row, TextTable, plus_minus, sound_share
+from rewardedit_jax.evaluation.charts import draw_reliability, save_figure
+from rewardedit_jax.evaluation.experiments.experiment import Results
+from rewardedit_jax.evaluation.experiments.table import Samples, Table, make_table
+from rewardedit_jax.evaluation.experiments.table_files import save_if_possible
+from rewardedit_jax.evaluation.report import Report, Row, sound_share
 from rewardedit_jax.evaluation.statistics import Bin, expected_calibration_error, reliability_bins
 from rewardedit_jax.scoring.edit_score import EditScore, matrix
 from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.shapes.preferences import CANDIDATES, ShapesCandidates, shapes_candidates
 from rewardedit_jax.weights.files import write_json
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# What is right and what is counted, in each group.
+Right = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]
+
 _OVERALL = 2  # column of `matrix`, after following and quality
 _CHANCE = {k: 1 / math.factorial(k) for k in (2, 3, 4)}  # of the right order of k edits
 _TIED = 0.5  # outcome of a pair without a preference
 
-# Column of the table → measure of the report, after the name of the scorer or baseline, or field of its JSON.
-_COLUMNS = {
-    "pairs": "pairs",
-    "following": "pairs by following",
-    "quality": "pairs by quality",
-    **{f"K = {k}": f"strict K = {k}" for k in _CHANCE},
-    "calibration error": "expected_calibration_error",
-    "stated on ties": "stated_on_ties",
-}
 # First words of the measures in a report; the last two are lines of every table.
 _SCORER, _LEAST_CHANGE, _CHANCE_LINE = "scorer", "least change", "chance"
+_STRICT = {f"K = {k}": k for k in _CHANCE}  # columns of whole groups
+_ERROR, _ON_TIES = "calibration error", "stated on ties"  # columns of the stated probability
+_FIELDS = {_ERROR: "expected_calibration_error", _ON_TIES: "stated_on_ties"}  # column → field of a report's JSON
 
 
 def held_out_groups(count: int) -> list[ShapesCandidates]:
@@ -69,10 +72,11 @@ def evaluate_scorer(scores: Sequence[Sequence[EditScore]], groups: Sequence[Shap
     """Accuracies with bootstrap intervals over groups, and the calibration of the predicted preference."""
     means = np.stack([matrix(group) for group in scores])
     ratings = np.stack([group.ratings for group in groups])
-    rows = _accuracies(_SCORER, means[..., _OVERALL], ratings.sum(2), seed)
+    of_scorer = _accuracies(means[..., _OVERALL], ratings.sum(2))
     for i, name in enumerate(("following", "quality")):  # the first columns of `means`, and those of `ratings`
-        rows.append(_pairs(f"{_SCORER}, pairs by {name}", means[..., i], ratings[..., i], seed))
-    rows += _accuracies(_LEAST_CHANGE, least_change(groups), ratings.sum(2), seed)
+        of_scorer[name] = _pairs(means[..., i], ratings[..., i])
+    found = {_SCORER: of_scorer, _LEAST_CHANGE: _accuracies(least_change(groups), ratings.sum(2))}
+    rows = [row for who, samples in found.items() for row in _rows(who, samples, seed)]
     rows += [Row(f"{_CHANCE_LINE}, K = {k}", "sound", share, "") for k, share in _CHANCE.items()]
     stated, outcome = preferences(scores, ratings.sum(2))
     tied = outcome == _TIED
@@ -80,8 +84,10 @@ def evaluate_scorer(scores: Sequence[Sequence[EditScore]], groups: Sequence[Shap
         "expected_calibration_error": expected_calibration_error(stated, outcome),
         "reliability": reliability_bins(stated, outcome),
         "stated_on_ties": float(stated[tied].mean()) if tied.any() else math.nan,
-        "groups": len(groups),
-    }
+        "count": len(groups),
+        "samples": {who: {name: (sums.tolist(), counts.tolist()) for name, (sums, counts) in samples.items()}
+                    for who, samples in found.items()},
+    }  # fmt: skip
     notes = [
         f"Expected calibration error of the predicted preference: {100 * values['expected_calibration_error']:.1f} % "
         f"({len(stated)} pairs, ten bins; a pair of equal ratings counts as half right).",
@@ -109,97 +115,86 @@ def preferences(
     return np.array(stated), np.array(outcome)
 
 
-def _accuracies(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"], seed: int) -> list[Row]:
-    strict = [_strict(f"{name}, strict K = {k}", scores[:, :k], ratings[:, :k], seed) for k in _CHANCE]
-    return [_pairs(f"{name}, pairs", scores, ratings, seed), *strict]
+def _accuracies(scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"]) -> dict[str, Right]:
+    strict = {name: _strict(scores[:, :k], ratings[:, :k]) for name, k in _STRICT.items()}
+    return {"pairs": _pairs(scores, ratings), **strict}
 
 
-def _pairs(name: str, scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"], seed: int) -> Row:
-    """Accuracy on pairs of unequal ratings. Equal scores count as wrong: they express no preference."""
+def _pairs(scores: Float[np.ndarray, "n 4"], ratings: Float[np.ndarray, "n 4"]) -> Right:
+    """Pairs of unequal ratings. Equal scores count as wrong: they express no preference."""
     first, second = zip(*combinations(range(scores.shape[1]), 2), strict=True)
     wanted, found = (np.sign(values[:, first] - values[:, second]) for values in (ratings, scores))
-    right = ((wanted != 0) & (found == wanted)).sum(1)
-    return sound_share(name, right, "pairs", seed, counted=(wanted != 0).sum(1))
+    return ((wanted != 0) & (found == wanted)).sum(1), (wanted != 0).sum(1)
 
 
-def _strict(name: str, scores: Float[np.ndarray, "n k"], ratings: Float[np.ndarray, "n k"], seed: int) -> Row:
-    """Accuracy on whole groups without equal ratings. Equal scores count as wrong: they give no order."""
+def _strict(scores: Float[np.ndarray, "n k"], ratings: Float[np.ndarray, "n k"]) -> Right:
+    """Whole groups without equal ratings. Equal scores count as wrong: they give no order."""
     distinct = (np.diff(np.sort(ratings, axis=1), axis=1) > 0).all(axis=1)
-    by_rating = np.argsort(ratings[distinct], axis=1)
-    ordered = np.take_along_axis(scores[distinct], by_rating, axis=1)
-    return sound_share(name, (np.diff(ordered, axis=1) > 0).all(axis=1), "groups", seed)
+    ordered = np.take_along_axis(scores, np.argsort(ratings, axis=1), axis=1)
+    return (distinct & (np.diff(ordered, axis=1) > 0).all(axis=1)).astype(int), distinct.astype(int)
 
 
-@dataclass(frozen=True)
-class ScorerTable:
-    """Percentages by line and column, one for each seed. A baseline has one number and only some of the columns."""
-
-    values: Mapping[str, Mapping[str, tuple[float, ...]]]
-    groups: int
-
-    def to_text(self) -> str:
-        rows = [[name, *(_cell(line.get(column, ())) for column in _COLUMNS)] for name, line in self.values.items()]
-        seeds = max(len(line["pairs"]) for line in self.values.values())
-        spread = f"; ± standard deviation over {seeds} training seeds" if seeds > 1 else ""
-        notes = (
-            f"{self.groups} held-out groups of four edits{spread}.",
-            "Accuracy on pairs of unequal ratings (overall, following, quality) and on whole groups of K edits.",
-            "Calibration error: the expected one of the probability that is stated for the edit preferred in a "
-            "pair; a pair of equal ratings counts as half right.",
-            "Stated on ties: the mean of that probability in pairs of equal ratings, where 50 is right.",
-        )
-        return TextTable(["scorer (%)", *_COLUMNS], rows, notes=notes).to_text()
-
-    def to_json(self) -> dict[str, Any]:
-        return {"groups": self.groups, "percent": self.values}
+def _rows(who: str, samples: Mapping[str, Right], seed: int) -> list[Row]:
+    """The rows of a report. Their names are those of earlier versions."""
+    rows = []
+    for name, (right, counted) in samples.items():
+        strict, by = name in _STRICT, f"pairs by {name}" if name != "pairs" else name
+        # Groups that do not count are left out of the bootstrap, which else might draw no others.
+        of = counted > 0 if strict else slice(None)
+        measure = f"{who}, {f'strict {name}' if strict else by}"
+        rows.append(sound_share(measure, right[of], "groups" if strict else "pairs", seed, counted[of]))
+    return rows
 
 
-def scorer_table(reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> ScorerTable:
-    """One line for each scorer, then the baseline and chance. `reports`: scorer → JSON of its report for each seed."""
-    values = {name: _line(of_seeds, _SCORER) for name, of_seeds in reports.items()}
+def scorer_table(reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """One line for each scorer, after the baseline and chance. `reports`: scorer → JSON of its report for each seed."""
+    samples = {(name, ""): {**_samples(of_seeds, _SCORER), **_stated(of_seeds)} for name, of_seeds in reports.items()}
     first = next(iter(reports.values()))[0]
-    values[_LEAST_CHANGE] = _line([first], _LEAST_CHANGE)
-    values[_CHANCE_LINE] = {"pairs": (50.0,), **{f"K = {k}": (100 * share,) for k, share in _CHANCE.items()}}
-    return ScorerTable(values, first["groups"])
+    shares = {"pairs": 0.5, **{name: _CHANCE[k] for name, k in _STRICT.items()}}
+    chance = {name: Samples.of(np.array([[100 * share]])) for name, share in shares.items()}
+    fixed = {_LEAST_CHANGE: _samples([first], _LEAST_CHANGE), _CHANCE_LINE: chance}
+    table = make_table(samples, next(iter(samples)), fixed).with_notes(
+        f"Percentages on {first['count']} held-out groups of four edits.",
+        "Accuracy on pairs of unequal ratings (overall, following, quality) and on whole groups of K edits.",
+        "Calibration error: the expected one of the probability that is stated for the edit preferred in a pair; a "
+        "pair of equal ratings counts as half right.",
+        "Stated on ties: the mean of that probability in pairs of equal ratings, where 50 is right.",
+    )
+    return replace(table, spec=".1f", show_gains=False)
 
 
-def _line(reports: Sequence[Mapping[str, Any]], name: str) -> dict[str, tuple[float, ...]]:
-    """Column → percentage in each report, of the columns that the reports have for the scorer or the baseline."""
-    # The fields beside the rows are the scorer's: the baseline states no probabilities.
-    found = [
-        {f"{_SCORER}, {field}": value for field, value in report.items()}
-        | {row["measure"]: row["value"] for row in report["rows"]}
-        for report in reports
-    ]
-    measures = {column: f"{name}, {m}" for column, m in _COLUMNS.items() if f"{name}, {m}" in found[0]}
-    return {column: tuple(_percent(shares[m]) for shares in found) for column, m in measures.items()}
+def _samples(reports: Sequence[Mapping[str, Any]], who: str) -> dict[str, Samples]:
+    """Column → percentages in each group, of the scorer or the baseline."""
+    found = [report["samples"][who] for report in reports]
+    return {
+        name: Samples(100 * np.stack([np.asarray(of_seed[name][0], float) for of_seed in found]), np.asarray(counts))
+        for name, (_, counts) in found[0].items()
+    }
+
+
+def _stated(reports: Sequence[Mapping[str, Any]]) -> dict[str, Samples]:
+    """The columns of the stated probability, which is no mean over groups; the baseline states none."""
+    return {
+        column: Samples.of(np.array([[_percent(report[field])] for report in reports]))
+        for column, field in _FIELDS.items()
+    }
 
 
 def _percent(share: float | None) -> float:
     return math.nan if share is None else 100 * share  # a report's JSON has null for NaN
 
 
-def _cell(values: Sequence[float]) -> str:
-    deviation = np.std(values, ddof=1) if len(values) > 1 else None
-    return plus_minus(np.mean(values), deviation, ".1f") if values else ""
-
-
-def report_scorers(workdir: Path, results: Mapping[str, Sequence[Path]], count: int) -> list[Path]:
-    """Prints the table, writes it as table.txt and .json, and draws the last scorer's first seed as reliability.png."""
+def report_scorers(workdir: Path, results: Results, count: int) -> tuple[Table, list[Path]]:
+    """The table of accuracies, and the last scorer's first seed as reliability.png, which needs matplotlib."""
     reports = {name: [read_json(file) for file in files] for name, files in results.items()}
-    table = scorer_table(reports)
-    files = [workdir / name for name in ("table.txt", "table.json", "reliability.png")]
-    files[0].write_text(table.to_text() + "\n", "utf-8")
-    write_json(table.to_json(), files[1])
-    print(table.to_text())
     last = list(reports)[-1]
-    _save_curve(reports[last][0], results[last][0].parents[1].name, files[2])
-    return files
+    figure = partial(_reliability, reports[last][0], results[last][0].parents[1].name)
+    return scorer_table(reports), save_if_possible(figure, workdir / "reliability.png")
 
 
-def _save_curve(report: Mapping[str, Any], name: str, file: Path) -> None:
+def _reliability(report: Mapping[str, Any], name: str) -> "Figure":
     title = f"{name}: expected calibration error {_percent(report['expected_calibration_error']):.1f} %"
-    save_reliability([Bin(*values) for values in report["reliability"]], title, file)
+    return draw_reliability([Bin(*values) for values in report["reliability"]], title)
 
 
 def add_scorer_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -213,7 +208,7 @@ def add_scorer_benchmarks(benchmarks: "argparse._SubParsersAction[argparse.Argum
     several.add_argument("--arm", required=True, nargs="+", action="append", metavar=("NAME", "DIR"),
                          help="name in the table, and the model of each training seed")  # fmt: skip
     several.add_argument("--json", type=local_path, metavar="FILE", help="file for the numbers of every seed")
-    several.set_defaults(run=_run_several)
+    several.set_defaults(run=_run_several, own_files=True)
     for parser in (one, several):
         groups = "held-out groups of four (default: %(default)s)"
         parser.add_argument("--count", type=partial(whole_number, least=1), default=256, help=groups)
@@ -226,7 +221,7 @@ def _run_one(a: argparse.Namespace) -> Report:
 
 def _draw_curve(a: argparse.Namespace, report: Report) -> None:
     if a.curve:
-        _save_curve(report.values, Path(a.model).name, a.curve)
+        save_figure(_reliability(report.values, Path(a.model).name), a.curve)
 
 
 def _run_several(a: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from rewardedit_jax.evaluation.charts import (
     draw_bars,
     draw_reliability,
     require_matplotlib,
-    save_reliability,
+    save_figure,
     save_report,
 )
 from rewardedit_jax.evaluation.report import Report, Row
@@ -86,7 +86,7 @@ def test_bars_without_finite_numbers(value, interval):
 
 
 def test_missing_directories_are_made(tmp_path):
-    save_reliability([Bin(0.6, 0.5, 10)], "a scorer", tmp_path / "new" / "curve.png")
+    save_figure(draw_reliability([Bin(0.6, 0.5, 10)], "a scorer"), tmp_path / "new" / "curve.png")
     assert Image.open(tmp_path / "new" / "curve.png").width > 300
 
 

@@ -1,7 +1,6 @@
 """What a comparison of editors writes, from made-up results: edits that are ideal, imperfect or missing."""
 
 import importlib.util
-import json
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from rewardedit_jax.shapes.comparison_report import (
     curve_of,
     dark_errors,
     grid_of,
+    report_asked,
     report_editors,
     table_of,
     types_of,
@@ -49,30 +49,26 @@ def files(results, tmp_path):
     return tmp_path, {arm: [tmp_path / arm / str(i) / "result.json" for i in range(2)] for arm in results}
 
 
-def test_files_have_both_tables_and_all_numbers(files, results, scenes, capsys):
+def test_both_tables_and_the_pictures(files, results, scenes):
     pytest.importorskip("matplotlib")
-    written = report_editors(*files, COUNT)
-    assert [file.name for file in written] == ["table.txt", "table.md", "table.json", "grid.png", "curve.png"]
-    text, markdown = written[0].read_text(), written[1].read_text()
-    assert capsys.readouterr().out == text
-    for form in (text, markdown):
+    table, written = report_editors(*files, COUNT)
+    assert [file.name for file in written] == ["grid.png", "curve.png"]
+    for form in (table.to_text(), table.to_markdown()):
         assert form.index("Δ following") < form.index("Dark scenes") < form.index("local (")
         assert f"{BASELINE} 0.0" in form  # the brightness error
-    found = json.loads(written[2].read_text())
-    assert (found["scenes"], found["seeds"], found["baseline"]) == (COUNT, 2, BASELINE)
-    assert [(row["arm"], row["asked"]) for row in found["types"]["rows"]] == [
+    assert [(row["arm"], row["asked"]) for row in table.details["types"]["rows"]] == [
         (BASELINE, "none"),
         (FULL, "5"),
         (FULL, "0"),
     ]
-    assert sum(found["types"]["scenes"].values()) == COUNT
-    assert found["curve"]["points"]["following 0"]["mean"] == [0, 5, 5]
-    np.testing.assert_array_equal(np.asarray(Image.open(written[3])), grid_of(results, scenes))
+    assert sum(table.details["types"]["scenes"].values()) == COUNT
+    assert table.details["curve"]["points"]["following 0"]["mean"] == (0, 5, 5)
+    np.testing.assert_array_equal(np.asarray(Image.open(written[0])), grid_of(results, scenes))
 
 
-def test_tables_in_markdown_stand_apart(files):
+def test_tables_in_markdown_stand_apart(results, scenes):
     """A line that touches a table would become a row of it."""
-    lines = report_editors(*files, COUNT)[1].read_text().splitlines()
+    lines = table_of(results, scenes).to_markdown().splitlines()
     rows = [line.startswith("|") for line in lines]
     starts = [i for i, row in enumerate(rows) if row and (i == 0 or not rows[i - 1])]
     assert len(starts) == 2
@@ -80,31 +76,54 @@ def test_tables_in_markdown_stand_apart(files):
     assert all(lines[i + 1] == "" for i, row in enumerate(rows) if row and not rows[i + 1])
 
 
-def test_without_matplotlib_all_but_the_curve_is_written(files, monkeypatch, capsys):
+def test_without_matplotlib_there_is_no_curve(files, monkeypatch, capsys):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: name != "matplotlib" and find_spec(name, *a))
-    written = report_editors(*files, COUNT)
-    assert [file.name for file in written] == ["table.txt", "table.md", "table.json", "grid.png"]
-    assert all(file.is_file() for file in written)
+    _, written = report_editors(*files, COUNT)
+    assert [file.name for file in written] == ["grid.png"]
     assert "rewardedit_jax[plots]" in capsys.readouterr().err
 
 
 def test_the_baseline_alone_has_no_curve(files, capsys):
     workdir, of_arms = files
-    written = report_editors(workdir, {BASELINE: of_arms[BASELINE]}, COUNT)
-    assert written[-1].name == "grid.png"
-    assert json.loads(written[2].read_text())["curve"] is None
+    table, written = report_editors(workdir, {BASELINE: of_arms[BASELINE]}, COUNT)
+    assert [file.name for file in written] == ["grid.png"]
+    assert table.details["curve"] is None
     assert capsys.readouterr().err == ""
 
 
 def test_table_compares_with_training_without_reward(results, scenes):
     table = table_of(results, scenes)
-    rows = {(row.arm, row.asked): row for row in table.rows}
-    best, plain = rows[FULL, "5"], rows[BASELINE, "none"]
-    np.testing.assert_allclose(best.gain.mean, np.subtract(best.scores.mean, plain.scores.mean), atol=1e-6)
-    assert rows["source, unchanged", ""].scores.mean == pytest.approx((0, 5, 5), abs=0.1)
-    assert table.claims[0].arm == FULL
-    assert "following" in table.claims[0].falls
+    best, plain = table.line(FULL, "5"), table.line(BASELINE, "none")
+    for name, gain in best.gains.items():
+        assert gain.mean == pytest.approx(best.values[name].mean - plain.values[name].mean, abs=1e-6)
+    unchanged = [value.mean for value in table.line("source, unchanged").values.values()]
+    assert unchanged == pytest.approx((0, 5, 5), abs=0.1)
+    (claim,) = (note for note in table.notes if note.startswith(FULL))
+    assert "falls with the reward asked for in following" in claim
+
+
+def test_a_model_without_training_has_one_result(results, scenes):
+    table = table_of({"start editor": results[BASELINE][:1], **results}, scenes)
+    start = table.line("start editor", "none")
+    assert [len(value.per_seed) for value in start.values.values()] == [1, 1, 1]
+    assert [len(gain.per_seed) for gain in start.gains.values()] == [2, 2, 2]
+
+
+def test_scores_asked_for_from_5_to_0(files):
+    """On the scenes that all rewards have; the differences are from asking for 5."""
+    table, written = report_asked(files[0], {FULL: files[1][FULL]}, COUNT)
+    assert [line.asked for line in table.lines] == ["", "5", "4", "3", "2", "1", "0"]
+    assert table.line(FULL, "1").values["quality"].mean == pytest.approx(1)
+    assert table.line(FULL, "1").over == (FULL, "5")
+    assert "5 held-out scenes" in table.to_text()
+    assert written[0].name == "grid.png"
+
+
+def test_the_grid_of_every_arm(results, scenes):
+    found = {BASELINE: results[BASELINE], "scores": results[FULL], FULL: results[FULL]}
+    every, one = (grid_of(found, scenes, every_arm) for every_arm in (True, False))
+    assert every.shape[1] < one.shape[1]  # three columns between source and ideal, in place of four
 
 
 def test_grid_of_one_arm_and_of_none_without_reward(results, scenes):

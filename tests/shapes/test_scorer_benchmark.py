@@ -104,12 +104,23 @@ def test_the_table_of_several_scorers(groups):
     totals = np.stack([group.ratings.sum(1) for group in groups])
     right, wrong = (evaluate_scorer(scored(groups, sign * totals), groups).to_json() for sign in (1, -1))
     table = scorer_table({"one": [right], "mixed": [right, wrong]})
-    assert table.values["one"]["pairs"] == (100.0,)
-    assert table.values["mixed"]["K = 4"] == (100.0, 0.0)
-    assert table.values["chance"]["K = 3"] == (pytest.approx(100 / 6),)
+    assert table.line("one").values["pairs"].per_seed == (100.0,)
+    assert table.line("mixed").values["K = 4"].per_seed == (100.0, 0.0)
+    assert table.line("mixed").gains["pairs"].mean == -50
+    assert table.line("chance").values["K = 3"].mean == pytest.approx(100 / 6)
     text = table.to_text()
     lines = {line.split("  ")[0].strip(): line for line in text.splitlines()}
     assert "50.0 ± 70.7" in lines["mixed"]
-    assert "calibration error" in lines["scorer (%)"]
-    assert "24 held-out groups of four edits; ± standard deviation over 2 training seeds." in text
-    assert list(table.values) == ["one", "mixed", "least change", "chance"]
+    assert "calibration error" in lines["arm"]
+    assert "Means over 2 training seeds" in text
+    assert "24 held-out groups" in text
+    assert [line.arm for line in table.lines] == ["least change", "chance", "one", "mixed"]
+
+
+def test_the_table_agrees_with_the_reports(groups):
+    """Its samples and the rows of the report are counted once, in two forms."""
+    means = np.random.default_rng(0).normal(size=(24, 4))
+    report = evaluate_scorer(scored(groups, means), groups)
+    (line,) = [line for line in scorer_table({"one": [report.to_json()]}).lines if line.arm == "one"]
+    for column, measure in {"pairs": "pairs", "following": "pairs by following", "K = 3": "strict K = 3"}.items():
+        assert line.values[column].mean == pytest.approx(100 * values(report)[f"scorer, {measure}"])

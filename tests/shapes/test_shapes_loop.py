@@ -40,7 +40,8 @@ def recipes(comparison) -> dict:
 
 def test_the_arms_differ_in_their_data_and_in_the_reward_alone(data, tmp_path):
     comparison = loop_in(tmp_path, data.parents[2])._comparison(data)
-    assert comparison.selected == list(TITLES)
+    assert list(comparison.experiment.arms) == list(TITLES)
+    assert comparison.notes() == []
     found = recipes(comparison)
     for config in found.values():
         check_recipe(config, ShapesEditingTask.schema)
@@ -117,18 +118,17 @@ def results(tmp_path):
     return found | {TITLES["reward"]: saved("reward", IN_TABLE[0], "ideal")}
 
 
-def test_the_report_compares_with_everything(results, data, tmp_path, capsys):
+def test_the_report_compares_with_everything(results, data, tmp_path):
     labels = tmp_path / "labels.jsonl"
     edits = open_edits(data)
     with labels.open("w") as file:
         for i, key in enumerate(edits.keys()):
             file.write(json.dumps({"key": key, "scores": edits.encoded(i).scores, "feedback": ["a", "b", "c"]}) + "\n")
-    written = report_loop(tmp_path, results, COUNT, labels=labels, parts={TITLES["everything"]: data})
-    assert [file.name for file in written] == ["table.txt", "table.md", "table.json", "grid.png"]
-    table = json.loads(written[2].read_text())
-    rows = {row["arm"]: row for row in table["rows"]}
-    assert rows[TITLES["everything"]]["gain"] is None
-    assert rows[TITLES["random"]]["gain"]["mean"] == [0, 0, 0]
-    assert min(rows[TITLES["top"]]["gain"]["mean"]) > 0
-    assert table["parts"][TITLES["everything"]]["edits"] == EDITS
-    assert f"({EDITS} edits)" in capsys.readouterr().out
+    table, written = report_loop(tmp_path, results, COUNT, labels=labels, parts={TITLES["everything"]: data})
+    assert [file.name for file in written] == ["grid.png"]
+    gains = {line.arm: [gain.mean for gain in line.gains.values()] for line in table.lines}
+    assert gains[TITLES["everything"]] == []
+    assert gains[TITLES["random"]] == [0, 0, 0]
+    assert min(gains[TITLES["top"]]) > 0
+    assert table.details["parts"][TITLES["everything"]]["edits"] == EDITS
+    assert f"({EDITS} edits)" in table.to_text()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from rewardedit_jax.command_line import local_path, png_file, whole_number
 from rewardedit_jax.data.output_files import atomic_write
 from rewardedit_jax.editing.settings import SCORES, add_setting_arguments
-from rewardedit_jax.evaluation.charts import add_report_arguments
 from rewardedit_jax.evaluation.editing_benchmarks import comparison, i2ebench, sheets
 from rewardedit_jax.evaluation.editing_benchmarks.aurora_edits import AURORA_EDITS
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark
@@ -36,18 +35,17 @@ def add_editing_benchmarks(benchmarks: "_SubParsersAction[ArgumentParser]") -> N
         _add_judge_arguments(p, benchmark)
         _add_metric_arguments(p, benchmark)
         _add_sheet_arguments(p)
-        p.set_defaults(run=partial(evaluate, benchmark))
+        p.set_defaults(run=partial(evaluate, benchmark), own_files=True)
     p = benchmarks.add_parser("compare_edits", help="two systems on one benchmark, paired over the same items")
     p.add_argument(
         "reports", nargs=2, type=Path, metavar="REPORT", help="two files of --json: the first minus the second"
     )
     p.add_argument("--json", type=local_path, metavar="FILE", help="file for every number")
     _add_sheet_arguments(p)
-    p.set_defaults(run=run_comparison)
+    p.set_defaults(run=run_comparison, own_files=True)
     p = benchmarks.add_parser("i2ebench", help="a judge's stored verdicts on the edits of several editors")
     about = "directory of <task>/<editor>.json, I2EBench's EditEval"
     p.add_argument("--answers", type=Path, metavar="DIR", required=True, help=about)
-    add_report_arguments(p)
     p.set_defaults(run=lambda a: i2ebench.evaluate_verdicts(i2ebench.read_verdicts(a.answers), a.seed))
 
 

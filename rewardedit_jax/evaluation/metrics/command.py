@@ -29,7 +29,7 @@ def add_metrics(benchmarks: "_SubParsersAction[ArgumentParser]") -> None:
     parser.add_argument("--seed", type=whole_number, default=0, help="seed of the bootstrap (default: 0)")
     add_allow_outside(parser)
     add_skip_bad(parser, "bad lines, and items with an image that cannot be read")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, own_files=True)
 
 
 def _run(a: Namespace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from rewardedit_jax.evaluation.report import Note, Row, sound_share
 from rewardedit_jax.judging.answers import is_refusal
@@ -120,6 +120,27 @@ def same_answer(votes: Votes[Vote], other_order: Votes[Vote], what: str, seed: i
     # Two lost answers do not count as agreement.
     same = [bool(a and b and a.judged == b.judged in TIES + DECIDED) for a, b in zip(votes, other_order, strict=True)]
     return sound_share("same answer in both orders", np.array(same), what, seed)
+
+
+def right_by_position(
+    votes: Votes[Vote], other_order: Votes[Vote] | None
+) -> tuple[tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]], ...]:
+    """(right, counted) of each comparison where people prefer the edit that is shown first, then second (A.8, table 8).
+
+    Args:
+      other_order: from `align_swapped`; then a comparison counts in both positions. Else only in the one that it has.
+    """
+    orders = [(votes, (FIRST, SECOND)), *([(other_order, (SECOND, FIRST))] if other_order is not None else [])]
+    found = []
+    for position in range(2):
+        # In the exchanged order, the edit that people prefer has changed its side, and its vote was mirrored back.
+        shown = [
+            [vote if vote and vote.human == sides[position] else None for vote in order] for order, sides in orders
+        ]
+        counted, right = (np.array([[bool(vote) and test(vote) for vote in order] for order in shown]).sum(0)
+                          for test in (lambda vote: True, lambda vote: vote.right))  # fmt: skip
+        found.append((right, counted))
+    return tuple(found)
 
 
 def notes_lost(orders: Sequence[Votes[Vote]], what: str, counted: str) -> list[Note]:

@@ -6,10 +6,11 @@ import signal
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 
 import pytest
 
-from rewardedit_jax.shapes.processes import Job, last_lines, run_processes, share_cores
+from rewardedit_jax.evaluation.experiments.processes import Job, last_lines, run_processes, share_cores
 
 # Replacements of the launchers that record their calls.
 TRAIN = """
@@ -40,7 +41,7 @@ EVALUATE = """
     output.mkdir(exist_ok=True)
     with (output.parent / "calls").open("a") as calls:
         calls.write("evaluate\\n")
-    (output / "result.json").write_text(json.dumps({"scenes": int(sys.argv[sys.argv.index("--count") + 1])}))
+    (output / "result.json").write_text(json.dumps({"count": int(sys.argv[sys.argv.index("--count") + 1])}))
 """
 
 
@@ -63,7 +64,7 @@ def make_job(tmp_path):
             train=(f"{launch}/train.py", *training, "--workdir", f"{folder}/training"),
             evaluate=(f"{launch}/evaluate.py", "--output", f"{folder}/evaluation", "--count", f"{count}"),
             steps=5,
-            size=("scenes", count),
+            count=count,
             after=after,
         )
 
@@ -98,7 +99,7 @@ def test_another_number_of_scenes_evaluates_again_without_training(make_job):
 
 def test_a_damaged_result_is_evaluated_again(make_job):
     run_processes([make_job()], [()])
-    for content in (b'{"scenes": ', bytes(20), b"[8]", b"\xff"):
+    for content in (b'{"count": ', bytes(20), b"[8]", b"\xff"):
         make_job().result.write_bytes(content)
         assert not make_job().done
     assert run_processes([make_job()], [()]) == []
@@ -150,6 +151,22 @@ def test_a_job_whose_start_model_is_missing_is_returned_and_not_started(make_job
     assert calls(follower) == []
 
 
+def test_a_model_that_needs_no_training_is_evaluated(make_job):
+    job = replace(make_job(), train=())
+    job.workdir.parent.mkdir(exist_ok=True)
+    assert run_processes([job], [()]) == []
+    assert calls(job) == ["evaluate"]
+    assert job.done
+
+
+def test_a_result_without_a_count_is_complete(make_job):
+    job = replace(make_job(), count=None)
+    assert not job.done
+    job.result.parent.mkdir(parents=True)
+    job.result.write_text('{"following": 0.5}')
+    assert job.done
+
+
 def test_progress_counts_logged_steps_and_ignores_damaged_lines(make_job):
     job = make_job()
     assert job.progress() == 0
@@ -180,7 +197,7 @@ def test_a_signal_ends_the_processes(make_job):
 def test_a_result_of_another_size_without_a_model_trains(make_job):
     job = make_job()
     job.result.parent.mkdir()
-    job.result.write_text(json.dumps({"scenes": 3}))
+    job.result.write_text(json.dumps({"count": 3}))
     assert job.next_command()[1].endswith("train.py")
 
 

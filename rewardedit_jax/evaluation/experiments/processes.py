@@ -32,15 +32,15 @@ class Job:
     model: Path  # the file that train.py writes last
     result: Path  # JSON file that evaluate.py writes
     log: Path  # output of both
-    train: tuple[str, ...]  # train.py and its arguments
+    train: tuple[str, ...]  # train.py and its arguments; empty: a model is evaluated as it is
     evaluate: tuple[str, ...]  # evaluate.py and its arguments
     steps: int  # of the training
-    size: tuple[str, int]  # field of `result` and its value: a result of another size is evaluated again
+    count: int | None  # of the items that are evaluated, see `is_result`
     after: "Job | None" = None  # the job whose model this one starts from
 
     @property
     def trained(self) -> bool:
-        return self.model.is_file()
+        return not self.train or self.model.is_file()
 
     @property
     def ready(self) -> bool:
@@ -48,12 +48,7 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether `result` is complete: a file that is damaged is written again."""
-        field, value = self.size
-        try:
-            return read_json(self.result, dict).get(field) == value
-        except (OSError, ValueError):
-            return False
+        return is_result(self.result, self.count)
 
     def next_command(self) -> list[str] | None:
         """Training, from the last checkpoint if there is one; then evaluation; None when both are done."""
@@ -68,6 +63,18 @@ class Job:
         if self.done:
             return (1 + _EVALUATION_SHARE) * self.steps
         return float(self.steps if self.trained else _last_step(self.workdir / "metrics.jsonl"))
+
+
+def is_result(file: Path, count: int | None) -> bool:
+    """Whether an evaluation has written this file, with `count` items unless that is None.
+
+    A file that is damaged, or whose field "count" is another one, is written again.
+    """
+    try:
+        found = read_json(file, dict)
+    except (OSError, ValueError):
+        return False
+    return count is None or found.get("count") == count
 
 
 @dataclass(frozen=True)
