@@ -30,14 +30,15 @@ class ArrayRecords(Sequence[bytes]):
             self._readers = list(pool.map(_open, files))
         self._locks = [Lock() for _ in self._readers]
         self._ends = list(accumulate(reader.num_records() for reader in self._readers))
+        self._count = self._ends[-1] if self._ends else 0
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self._count
 
     def __getitem__(self, number: SupportsIndex) -> bytes:
         number = index(number)  # array_record takes no integers of NumPy
-        if not 0 <= number < len(self):
-            raise IndexError(f"record {number} of {len(self)}")
+        if not 0 <= number < self._count:
+            raise IndexError(f"record {number} of {self._count}")
         file = bisect_right(self._ends, number)
         first = self._ends[file - 1] if file else 0
         reader = self._readers[file]

@@ -6,6 +6,8 @@ shapes and types stand once, in the description of the data set.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import jax
@@ -62,6 +64,11 @@ class Layout:
         """Of a record."""
         return sum(array.nbytes for array in self.arrays)
 
+    @cached_property
+    def _extents(self) -> tuple[tuple[int, int], ...]:
+        """Where the bytes of each array begin and end in a record."""
+        return tuple(pairwise(accumulate((array.nbytes for array in self.arrays), initial=0)))
+
     def pack(self, tree: Any) -> bytes:
         """The record of a tree of NumPy arrays."""
         leaves = zip(self.arrays, jax.tree.leaves(tree), strict=True)
@@ -74,11 +81,8 @@ class Layout:
 
     def fill(self, columns: list[np.ndarray], row: int, record: UInt8[np.ndarray, " _"]) -> None:
         """Copy the bytes of a record into a row of the columns."""
-        start = 0
-        for column in columns:
-            end = start + column.shape[1]
+        for column, (start, end) in zip(columns, self._extents, strict=True):
             column[row] = record[start:end]
-            start = end
 
     def tree(self, columns: list[np.ndarray]) -> Any:
         """The tree of the records in the columns, with a leading batch axis; its leaves have the stored types."""

@@ -11,6 +11,7 @@ only, so a resumed run draws the same. The next record would be a bad choice: th
 would be trained on a thousand times, and one of the two rows of a tie more often than the other.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,19 +64,22 @@ def ordered_batches(
         record, or with `skip_bad` for 32 of them drawn one after the other.
     """
     _check(len(records), batch_size, host, hosts, repeat)
-    # The line holds numbers, so that reading happens below, where a bad record can be replaced. Of `range`, not of a
-    # source, whose every access grain measures: as long as it takes to shuffle.
-    line = grain.MapDataset.range(len(records)).seed(seed)
+    # Numbers of records, so that reading happens below, where a bad record can be replaced. Places behind the end of an
+    # epoch are those of the next one, which is shuffled anew.
+    numbers = grain.MapDataset.range(len(records)).seed(seed)
     if shuffle:
-        line = line.shuffle()
-    if repeat:
-        line = line.repeat()
-    # Records are read block by block: grain takes longer over each transformation of an element than over a number.
-    numbers = line.batch(batch_size // hosts, drop_remainder=True, batch_fn=list)
-    read = _Reader(records, prepare, name, seed, BadRecordLog() if skip_bad else None)
-    blocks = numbers.map_with_index(lambda block, numbers: collate(read.block(block, numbers)))
+        numbers = numbers.shuffle()
+    share, places = batch_size // hosts, sys.maxsize if repeat else len(records)
+    reader = _Reader(records, prepare, name, seed, BadRecordLog() if skip_bad else None)
+
+    def block(number: int) -> Any:
+        line = range(number * share, (number + 1) * share)
+        return collate([reader.example(place, numbers[place]) for place in line])
+
+    # Whole blocks at once: grain takes longer over a transformation of an element than over its number.
+    blocks = grain.MapDataset.range(places // share).map(block)
     # Whole steps only: hosts with different numbers of batches would wait for each other for ever.
-    end = len(line) // batch_size * hosts
+    end = places // batch_size * hosts
     # Hosts take turns: block s·hosts + host is the host's slice of batch s.
     mine = blocks[start * hosts + host : end : hosts]
     return iter(mine.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
@@ -100,7 +104,7 @@ class BadRecordLog:
 
 @dataclass(eq=False)
 class _Reader:
-    """Numbers of records → examples, of these records or of their replacements."""
+    """Place in line and number of a record → example, of that record or of its replacement."""
 
     records: Any
     prepare: Callable[[Any, int], Any]
@@ -108,11 +112,7 @@ class _Reader:
     seed: int
     bad: BadRecordLog | None  # the only mutable state, behind a lock; None: a bad record is an error
 
-    def block(self, block: int, numbers: Sequence[int]) -> list[Any]:
-        """The examples of a block of the line: its number, and those of its records."""
-        return [self._example(place, number) for place, number in enumerate(numbers, block * len(numbers))]
-
-    def _example(self, place: int, number: int) -> Any:
+    def example(self, place: int, number: int) -> Any:
         rng = None
         for _ in range(_MAX_DRAWS):
             try:
