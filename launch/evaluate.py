@@ -7,12 +7,9 @@
   python launch/evaluate.py genai_bench --answers genai_bench/gpt4o/pairwise.json --json out.json
   python launch/evaluate.py metrics --pairs pairs.jsonl --weights DIR --json out.json
 
-real_edit and other benchmarks of editors: edits are made, judged and counted; compare_edits: two reports, paired.
-shapes, shapes_questions, shapes_hard: edits of the shapes world, scored by its oracle; a model that takes rewards is
-asked for several. shapes_scorer, shapes_scorers, shapes_positions: a scorer's order of held-out edits of that world.
-i2ebench: stored verdicts on edits. metrics: distances to targets and sources, such as L1, LPIPS and FID.
-The others are public benchmarks of reward models: of a scorer (--model), scores in a file (--scores), or a judge's
-answers (--answers). `evaluate.py NAME --help` lists the files that a benchmark reads.
+Names with shapes: the shapes world, with its oracle as the judge. real_edit and other benchmarks of editors: edits are
+made, judged and counted; compare_edits: two reports, paired; i2ebench: stored verdicts. The others are public
+benchmarks of reward models. `evaluate.py NAME --help` lists the files that a benchmark reads.
 """
 
 import argparse

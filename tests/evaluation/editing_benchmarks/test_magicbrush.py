@@ -83,7 +83,8 @@ def test_multi_turn_starts_from_the_editors_own_images(tmp_path, replay):
     # The first turn is that of the single-turn benchmark.
     evaluate("magicbrush", "--data", data, *FAST, "--json", tmp_path / "single.json", *replay)
     first = "edits/139/139_1.png"
-    np.testing.assert_array_equal(pixels(tmp_path / "o" / first), pixels(tmp_path / "single" / first))
+    made, expected = (pixels(tmp_path / folder / first).astype(int) for folder in ("o", "single"))
+    np.testing.assert_allclose(made, expected, atol=1)  # batches of other sizes round differently
     second = pixels(tmp_path / "o" / "edits/139/139_iter_2.png"), pixels(tmp_path / "single/edits/139/139_inde_2.png")
     assert (second[0] != second[1]).any()
 

@@ -31,7 +31,7 @@ def examples(shared_data):
 def test_alexnet_with_the_real_weights(shared_data, examples):
     found = load_lpips("alex", shared_data / "lpips")(*examples)
     np.testing.assert_allclose(found, [0.7219, 0.1376, 0], atol=TOLERANCE)
-    assert found[2] == 0
+    assert abs(found[2]) < 1e-9  # equal images; the rows of a batch may be added in another order
 
 
 def installed(package):
