@@ -59,10 +59,12 @@ class CacheLayout:
         """
         images, request = self.images.columns(len(mirrored)), self.request.columns(len(mirrored))
         size = self.images.nbytes
-        for i, (record, mirror) in enumerate(zip(records, mirrored, strict=True)):
-            row = np.frombuffer(record, np.uint8)
-            self.images.fill(images, i, row[size * mirror : size * (mirror + 1)])
-            self.request.fill(request, i, row[size * self.views :])
+        records = iter(records)
+        for i, mirror in enumerate(mirrored):
+            record = np.frombuffer(next(records), np.uint8)
+            self.images.fill(images, i, record[size * mirror : size * (mirror + 1)])
+            self.request.fill(request, i, record[size * self.views :])
+            del record  # before the next one is read
         return self.images.tree(images).replace(request=self.request.tree(request).request)
 
     def restore(self, batch: Precomputed, shared: Precomputed) -> Precomputed:
