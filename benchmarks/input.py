@@ -77,16 +77,6 @@ class Repeated:
         return self.records[index % len(self.records)]
 
 
-class RepeatedCache(CachedExamples):
-    """The same of a cache."""
-
-    def __len__(self) -> int:
-        return RECORDS
-
-    def __getitem__(self, number: int) -> int:
-        return super().__getitem__(number % super().__len__())
-
-
 def data_loader(listing: Path) -> Iterator[Any]:
     """Batches of a PyTorch DataLoader without end, as InstructPix2Pix trains on them: float32 in [-1, 1]."""
     import torch  # of the extra "oracle"; documents are checked without it
@@ -120,7 +110,7 @@ def prepared(listing: Path, folder: Path) -> PreparedEdits:
     return PreparedEdits(folder)
 
 
-def cached(folder: Path, records: int) -> RepeatedCache:
+def cached(folder: Path, records: int) -> CachedExamples:
     """A cache of Stable Diffusion 1.5 with the reward recipe, of random numbers."""
     script = runpy.run_path(str(Path(__file__).with_name("full_size_step.py")))
     base = script["full_size_base"](script["full_size_config"]())
@@ -135,7 +125,9 @@ def cached(folder: Path, records: int) -> RepeatedCache:
     rng, shards = np.random.default_rng(0), cache_shards(folder, records, BATCH)
     shards.write(lambda i: StoredRow(rng.bytes(size), dict(zip(INDEX, (i, str(i), ""), strict=True))), {})
     shared_file(folder).write_bytes(bytes(layout.shared.nbytes))
-    return RepeatedCache(shards, layout)
+    examples = CachedExamples(shards, layout)
+    examples._rows = np.resize(examples._rows, RECORDS)  # over and over, as `Repeated`
+    return examples
 
 
 def rate(batches: Iterator[Any], count: int) -> float:

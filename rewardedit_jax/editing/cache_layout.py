@@ -4,7 +4,7 @@ A record has the arrays of the two images, of their mirror images where the reci
 commute with a flip), and those of the request once. What all examples share is a file of its own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -50,21 +50,15 @@ class CacheLayout:
         images = [self.images.pack(example_parts(view)[0]) for view in views]
         return b"".join([*images, self.request.pack(example_parts(views[0])[1])])
 
-    def unpack(self, records: Iterable[bytes], mirrored: Sequence[bool]) -> Precomputed:
-        """The batch of some records, each mirrored or not. Leaves have the stored types, and `shared` is None.
-
-        Args:
-          records: taken one by one. Each is copied while it lies in the processor's cache, and leaves its memory to the
-            next one.
-        """
-        images, request = self.images.columns(len(mirrored)), self.request.columns(len(mirrored))
+    def unpack(self, records: Sequence[bytes], rows: Sequence[int], mirrored: Sequence[bool]) -> Precomputed:
+        """The batch of some rows of the records, each mirrored or not. Leaves have the stored types; no `shared`."""
+        images, request = self.images.columns(len(rows)), self.request.columns(len(rows))
         size = self.images.nbytes
-        records = iter(records)
-        for i, mirror in enumerate(mirrored):
-            record = np.frombuffer(next(records), np.uint8)
+        for i, (row, mirror) in enumerate(zip(rows, mirrored, strict=True)):
+            record = np.frombuffer(records[row], np.uint8)
             self.images.fill(images, i, record[size * mirror : size * (mirror + 1)])
             self.request.fill(request, i, record[size * self.views :])
-            del record  # before the next one is read
+            del record  # leaves its memory, which lies in the processor's cache, to the next one
         return self.images.tree(images).replace(request=self.request.tree(request).request)
 
     def restore(self, batch: Precomputed, shared: Precomputed) -> Precomputed:

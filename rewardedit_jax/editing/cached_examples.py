@@ -89,12 +89,9 @@ class CachedExamples:
         def collate(examples: Sequence[tuple[int, int]]) -> Precomputed:
             rows, places = zip(*examples, strict=True)
             mirrored = draw_mirrors(seed, places[0], len(places)).tolist() if flip else [False] * len(places)
-            return self._batch(rows, mirrored)
+            return self._layout.unpack(self._records, rows, mirrored)
 
         return ordered_batches(self, lambda *example: example, collate, seed=seed, skip_bad=skip_bad, **order)
-
-    def _batch(self, rows: Sequence[int], mirrored: Sequence[bool]) -> Precomputed:
-        return self._layout.unpack((self._records[row] for row in rows), mirrored)
 
     def restore(self, batch: Precomputed) -> Precomputed:
         """Traced: the batch as `Base.precompute` would give it."""

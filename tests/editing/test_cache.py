@@ -94,7 +94,7 @@ def test_a_resumed_run_sees_the_batches_that_it_would_have_seen(place, caches):
 def test_both_views_of_an_example_are_stored(place, caches):
     """The mirror image is not the mirrored result: the autoencoder does not commute with a flip."""
     cache = EditingTask(recipe(place, caches["float32"])).cache
-    plain, mirrored = (cache._batch([cache[3]], [mirror]) for mirror in (False, True))
+    plain, mirrored = (cache._layout.unpack(cache._records, [cache[3]], [mirror]) for mirror in (False, True))
     assert np.abs(mirrored.source - plain.source).max() > 1e-2
     assert np.abs(mirrored.source - plain.source[:, :, ::-1]).max() > 1e-4
     assert_same(mirrored.request, plain.request)

@@ -1,12 +1,8 @@
 """The interpreter of pickles gives plain values, calls nothing, and names what it refuses."""
 
-import builtins
 import io
-import os
 import pickle
-import sys
 from collections import OrderedDict
-from types import SimpleNamespace
 
 import pytest
 
@@ -22,21 +18,6 @@ KNOWN = {
 
 def read(content, known=KNOWN):
     return read_pickle(io.BytesIO(content), known)
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """What was called of the globals that the pickles below name."""
-    found = []
-
-    def trap(*arguments, **_):
-        found.append(arguments)
-
-    monkeypatch.setitem(sys.modules, "trap", SimpleNamespace(trap=trap))
-    monkeypatch.setattr(os, "system", trap)
-    with monkeypatch.context() as patch:  # not while pytest works
-        patch.setattr(builtins, "eval", trap)
-        yield found
 
 
 VALUES = [
