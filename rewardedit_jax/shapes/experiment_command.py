@@ -9,10 +9,13 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from rewardedit_jax.command_line import local_path, whole_number
+from rewardedit_jax.evaluation.editing_benchmarks.evaluate import NONE
+from rewardedit_jax.evaluation.editing_benchmarks.hard_edits import COUNT, HARD_EDITS
 from rewardedit_jax.evaluation.experiments.comparison import Comparison
-from rewardedit_jax.evaluation.experiments.experiment import Benchmark, Experiment, find_experiment
+from rewardedit_jax.evaluation.experiments.experiment import Experiment, find_experiment
 from rewardedit_jax.shapes.examples import NAME
-from rewardedit_jax.shapes.experiments import EXPERIMENTS, on_benchmark
+from rewardedit_jax.shapes.experiments import EXPERIMENTS
+from rewardedit_jax.shapes.experiments_on_data import NAMES, metrics_of, on_data
 from rewardedit_jax.shapes.position_benchmark import report_positions
 from rewardedit_jax.training.recipe import PREFIX, read_recipe
 
@@ -34,11 +37,12 @@ def add_experiment_arguments(p: ArgumentParser) -> None:
     for option, about in (("--answers", "a judge's pairwise.json"), ("--swapped", "the same with exchanged edits")):
         p.add_argument(option, type=Path, metavar="FILE", help=f"editreward_table8: {about}")
     judged = p.add_argument_group("with --data DIR", "what evaluates the editors, as in launch/evaluate.py")
-    judged.add_argument("--benchmark", choices=("real_edit",), help="the benchmark of editors")
+    judged.add_argument("--benchmark", choices=NAMES, help="the benchmark of editors (table9: the training data)")
     judged.add_argument("--benchmark-data", type=Path, metavar="DIR", help="its photographs and requests")
-    judged.add_argument("--judge", metavar="NAME", help="openai, scorer or replay")
+    judged.add_argument("--judge", metavar="NAME", help="openai, scorer or replay; none: the benchmark's metrics alone")
     judged.add_argument("--judge-model", metavar="NAME", help="the judge's model")
     judged.add_argument("--store", type=local_path, metavar="FILE", help="SQLite file of all answers")
+    judged.add_argument("--weights", type=Path, metavar="DIR", help="published weight files of the metrics")
 
 
 def described_comparison(a: Namespace, overrides: Sequence[str], launch: Path, command: str) -> Comparison:
@@ -51,31 +55,44 @@ def described_comparison(a: Namespace, overrides: Sequence[str], launch: Path, c
     """
     experiment, configs = find_experiment(EXPERIMENTS, a.name), launch.parent / "configs"
     if a.data == NAME:
-        if a.benchmark or a.benchmark_data or a.judge or a.store:
+        if a.benchmark or a.benchmark_data or a.judge or a.store or a.weights:
             raise ValueError(f"{_JUDGED} belong to --data DIR: the shapes world has an oracle")
         experiment = _with_answers(experiment, a.answers, a.swapped)
         recipe = a.recipe or str(configs / experiment.recipe)
         _check_world(read_recipe(recipe, overrides), read_recipe(str(configs / experiment.recipe)), recipe)
     else:
         recipe = a.recipe or str(configs / experiment.recipe.partition(":")[0])
-        experiment = on_benchmark(experiment, _benchmark(a), read_recipe(recipe).task)
         overrides = (f"{PREFIX}data.name=prepared", f"{PREFIX}data.root={a.data}", *overrides)
+        config = read_recipe(recipe, overrides)
+        experiment = on_data(experiment, _evaluation(a, config), config)
     count = a.count or experiment.count
     return Comparison(experiment, recipe, tuple(overrides), a.seeds, count, a.out, launch, command)
 
 
-def _benchmark(a: Namespace) -> Benchmark:
-    """The benchmark of the arguments. Its files have to be there before anything is trained."""
-    if not (a.benchmark and a.benchmark_data and a.judge and a.store):
+def _evaluation(a: Namespace, config: ConfigDict) -> list[str]:
+    """The command of launch/evaluate.py on a user's data. Its files have to be there before anything is trained."""
+    benchmark, data, chosen = a.benchmark, a.benchmark_data, []
+    if a.name == "table9":
+        benchmark, data = HARD_EDITS.name, Path(a.data)
+        chosen = ["--count", str(a.count or COUNT), *(["--labels", config.data.labels] if config.data.labels else [])]
+    if not (benchmark and data and a.judge and (a.store or a.judge == NONE)):
         raise ValueError(f"--data {a.data} is not the shapes world: give {_JUDGED}, or --data shapes")
-    for needed in (Path(a.data), a.benchmark_data, *([a.store] if a.judge == "replay" else [])):
+    metrics = metrics_of(a.name, benchmark)
+    if a.judge == NONE and not metrics:
+        raise ValueError(f"{a.name} on {benchmark} needs a judge: without one there are only metrics, which it lacks")
+    for needed in (
+        Path(a.data),
+        data,
+        *([a.store] if a.judge == "replay" else []),
+        *([a.weights] if a.weights else []),
+    ):
         if not needed.exists():
             raise FileNotFoundError(f"there is no {needed}")
-    judge = ("--judge", a.judge, *(("--judge-model", a.judge_model) if a.judge_model else ()), "--store", str(a.store))
-    given = ("--data", str(a.benchmark_data), *judge)
-    # A brace in a path is no field to fill in.
-    words = (word.replace("{", "{{").replace("}", "}}") for word in given)
-    return Benchmark((a.benchmark, *words, "--model", "{model}", "--json", "{result}"), counted=False)
+    options = {"--judge-model": a.judge_model, "--store": a.store, "--weights": a.weights}
+    given = [str(word) for option, value in options.items() if value for word in (option, value)]
+    measured = ["--metrics", *metrics] if metrics else []
+    words = [benchmark, "--data", str(data), *chosen, "--judge", a.judge, *given, *measured]
+    return [word.replace("{", "{{").replace("}", "}}") for word in words]  # a brace in a path is no field to fill in
 
 
 def _check_world(config: ConfigDict, own: ConfigDict, recipe: str) -> None:

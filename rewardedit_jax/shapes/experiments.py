@@ -11,9 +11,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.evaluation.experiments.experiment import Arm, Benchmark, Experiment, Layout
-from rewardedit_jax.evaluation.experiments.judged_report import report_judged
 from rewardedit_jax.reward import PERSPECTIVES
 from rewardedit_jax.shapes.comparison_report import report_asked, report_editors
 from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL
@@ -42,7 +40,7 @@ def _prepare_scoring(data: ConfigDict) -> Path:
 
 
 def _benchmark(name: str, *output: str) -> Benchmark:
-    return Benchmark((name, "--model", "{model}", *output, "--count", "{count}"))
+    return Benchmark((name, *output, "--count", "{count}"))
 
 
 # Editors.
@@ -180,32 +178,3 @@ _SCORING = (
 )  # fmt: skip
 
 EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for experiment in (*_EDITING, *_SCORING)}
-
-
-# The same on data of a user, judged by a benchmark's questions.
-
-_ASKED = {f"asked {score}": Arm(starts_from=FULL, trained=False, evaluation=("--reward", *3 * (str(score),)))
-          for score in range(5, -1, -1)}  # fmt: skip
-_JUDGED = ("table1", "table4", "table5", "table6", "table8", "table10")
-_SCHEMAS = {"editing": EditingTask.schema, "shapes_editing": ShapesEditingTask.schema}  # by `config.task`
-
-
-def on_benchmark(experiment: Experiment, benchmark: Benchmark, task: str) -> Experiment:
-    """The experiment with another benchmark of editors, and trainings of this task."""
-    if experiment.name not in _JUDGED:
-        raise ValueError(f"{experiment.name} needs the shapes world: on other data there are {', '.join(_JUDGED)}")
-    if task not in _SCHEMAS:
-        raise ValueError(f"the recipe has task={task!r}: expected one of {', '.join(_SCHEMAS)}")
-    # Table 6 evaluates one training several times.
-    arms = {FULL: Arm(title="asked for the best"), **_ASKED} if experiment.name == "table6" else experiment.arms
-    baseline = arms[FULL].title if experiment.name == "table6" else BASELINE
-    return replace(
-        experiment,
-        recipe=experiment.recipe.partition(":")[0],
-        arms=arms,
-        schema=_SCHEMAS[task],
-        layout=replace(experiment.layout, evaluation=f"{{arm}}/seed{{seed}}/{benchmark.arguments[0]}"),
-        benchmark=benchmark,
-        report=partial(report_judged, baseline=baseline),
-        prepare=None,
-    )

@@ -18,7 +18,7 @@ from rewardedit_jax.reward import PERSPECTIVES
 from rewardedit_jax.scoring.edit_score import EditScore
 from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL, Result, held_out_scenes, score
 from rewardedit_jax.shapes.experiment_command import add_experiment_arguments, described_comparison
-from rewardedit_jax.shapes.experiments import EXPERIMENTS
+from rewardedit_jax.shapes.experiments import EXPERIMENTS, MULTI_REWARD
 from rewardedit_jax.shapes.scorer_benchmark import evaluate_scorer, held_out_groups
 from rewardedit_jax.training.recipe import check_recipe, read_recipe
 from rewardedit_jax.weights.files import write_json
@@ -399,6 +399,11 @@ def parsed(*arguments):
     return parser.parse_args(arguments)
 
 
+def option(job, name):
+    """What a job gives for an option of its evaluation."""
+    return job.evaluate[job.evaluate.index(name) + 1]
+
+
 @pytest.fixture
 def judged(tmp_path):
     """Arguments of a run on data of a user."""
@@ -410,14 +415,16 @@ def judged(tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["", ":debug"])
-@pytest.mark.parametrize("name", ["table1", "table4", "table5", "table6", "table8", "table10"])
+@pytest.mark.parametrize("name", [name for name, one in EXPERIMENTS.items() if one.paper == MULTI_REWARD])
 def test_an_experiment_on_other_data(name, recipe, judged, tmp_path):
     own = (f"--recipe={CONFIGS}/reward_ip2p.py{recipe}",) if recipe else ()
     described = described_comparison(parsed(name, *judged, *own), (), ROOT / "launch", "")
     assert described.config == f"{CONFIGS}/reward_ip2p.py{recipe}"
     for job in described.jobs.values():
-        assert job.evaluate[1:4] == ("real_edit", "--data", f"{tmp_path}/photos")
-        assert job.evaluate[job.evaluate.index("--judge") + 1] == "replay"
+        hard = name == "table9"
+        assert job.evaluate[1] == ("hard_edits" if hard else "real_edit")
+        assert option(job, "--data") == f"{tmp_path}/" + ("{mine}" if hard else "photos")
+        assert option(job, "--judge") == "replay"
         if job.train:
             data = read_recipe(described.config, job.train[2:-2]).data
             assert (data.name, data.root) == ("prepared", f"{tmp_path}/{{mine}}")
@@ -432,6 +439,41 @@ def test_one_training_is_asked_for_several_rewards(judged):
     assert asked.evaluate[-4:] == ("--reward", "3", "3", "3")
     assert str(trained[1].workdir) in asked.evaluate
     assert len({job.result for job in described.jobs.values()}) == 14
+
+
+def test_hard_edits_are_of_the_training_data(judged, tmp_path):
+    """The arm that trains is compared with the edits that the data have; both are judged."""
+    overrides = ("--config.data.labels=rewards.jsonl",)
+    described = described_comparison(parsed("table9", *judged, "--count=7"), overrides, ROOT / "launch", "")
+    original, trained = described.jobs.values()
+    assert not original.train
+    assert "--targets" in original.evaluate
+    assert "--model" not in original.evaluate
+    assert str(trained.workdir) in trained.evaluate
+    for job in (original, trained):
+        assert (option(job, "--count"), option(job, "--labels")) == ("7", "rewards.jsonl")
+
+
+def test_two_resolutions_and_existing_metrics(judged, tmp_path):
+    described = described_comparison(parsed("table11", *judged), (), ROOT / "launch", "")
+    sizes = [read_recipe(described.config, job.train[2:-2]).data.resolution for job in described.jobs.values()]
+    assert (sizes, list(described.results())) == ([256, 512], ["256 pixels", "512 pixels"])
+    described = described_comparison(parsed("table7", *judged, f"--weights={tmp_path}"), (), ROOT / "launch", "")
+    job = described.jobs[FULL, 0]
+    metrics = job.evaluate[job.evaluate.index("--metrics") + 1 :]
+    assert metrics[:3] == ("clip_t", "clip_i_source", "fid_source")
+    assert option(job, "--weights") == str(tmp_path)
+
+
+def test_published_figures_of_magicbrush_need_no_judge(judged, tmp_path):
+    data, _, photos, *_, out = judged
+    words = (data, photos, out, "--judge=none", "--benchmark=magicbrush")
+    evaluate = described_comparison(parsed("table2", *words), (), ROOT / "launch", "").jobs[FULL, 0].evaluate
+    assert evaluate[1] == "magicbrush"
+    assert "--store" not in evaluate
+    assert "l1" in evaluate
+    with pytest.raises(ValueError, match="table1 on real_edit needs a judge"):
+        described_comparison(parsed("table1", *words[:-1], "--benchmark=real_edit"), (), ROOT / "launch", "")
 
 
 def test_results_of_another_judge_are_refused(judged, monkeypatch):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,12 @@ class Benchmark:
     version: int  # of what is asked and how it is counted: results of different versions are not compared
     asked: Sequence[Rubric]  # without texts
     rubrics: Path  # the folder of the texts that ship
-    open: Callable[[Path], Requests]
+    open: Callable[..., Requests]  # of a path, and of `options` by their names
     measures: Sequence[str]  # of the report: those of `asked`, and others that follow from them
     image_sizes: Sequence[str] = (SIDE,)  # ways of sizing images that a judge can be shown; the first is the default
     derived: Callable[[Mapping[str, Outcome]], Mapping[str, Outcome]] = dict  # outcomes that follow from the judge's
     sets: Callable[[Item], Sequence[str]] = lambda item: ()  # the subsets with numbers of their own that it is in
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of the command line, for argparse
     metrics: Sequence[str] = ()  # of `metrics.suite` that are measured unless arguments say otherwise
     has_whole: bool = True  # whether numbers over all items mean something
     takes_perspectives: bool = True  # whether a judge may be asked that has scores of perspectives only

@@ -13,6 +13,7 @@ from rewardedit_jax.evaluation.editing_benchmarks.aurora_edits import AURORA_EDI
 from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark
 from rewardedit_jax.evaluation.editing_benchmarks.evaluate import NONE, evaluate, judges_of
 from rewardedit_jax.evaluation.editing_benchmarks.gedit_bench import GEDIT_BENCH
+from rewardedit_jax.evaluation.editing_benchmarks.hard_edits import HARD_EDITS
 from rewardedit_jax.evaluation.editing_benchmarks.imgedit_bench import IMGEDIT_BENCH
 from rewardedit_jax.evaluation.editing_benchmarks.magicbrush import MAGICBRUSH, MAGICBRUSH_MULTI_TURN
 from rewardedit_jax.evaluation.editing_benchmarks.real_edit import REAL_EDIT
@@ -23,7 +24,7 @@ from rewardedit_jax.weights.files import write_json
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-_ALL = (REAL_EDIT, GEDIT_BENCH, MAGICBRUSH, MAGICBRUSH_MULTI_TURN, AURORA_EDITS, IMGEDIT_BENCH)
+_ALL = (REAL_EDIT, GEDIT_BENCH, MAGICBRUSH, MAGICBRUSH_MULTI_TURN, AURORA_EDITS, IMGEDIT_BENCH, HARD_EDITS)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _ALL}
 
 
@@ -32,6 +33,8 @@ def add_editing_benchmarks(benchmarks: "_SubParsersAction[ArgumentParser]") -> N
     for benchmark in BENCHMARKS.values():
         p = benchmarks.add_parser(benchmark.name, help=benchmark.title)
         _add_edit_arguments(p)
+        for name, of_option in benchmark.options.items():
+            p.add_argument(f"--{name}", **of_option)
         _add_judge_arguments(p, benchmark)
         _add_metric_arguments(p, benchmark)
         _add_sheet_arguments(p)
@@ -53,6 +56,7 @@ def _add_edit_arguments(p: ArgumentParser) -> None:
     p.add_argument("--data", required=True, type=Path, metavar="DIR", help="the benchmark as published, or prepared")
     made_by = p.add_mutually_exclusive_group(required=True)
     made_by.add_argument("--model", help="the editor: directory, training workdir, hub id, or 'shapes'")
+    made_by.add_argument("--targets", action="store_true", help="judge the edited images that the benchmark has")
     made_by.add_argument("--edits", type=Path, metavar="DIR", help="edits that another program made, DIR/KEY.png")
     p.add_argument("--name", help="of the system in reports and contact sheets (default: --model, or --edits)")
     default = "folder of the edits; a run goes on with it (default: --json without its suffix)"

@@ -54,7 +54,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
             sets.setdefault(name, []).append(pair)
     measures = list(reports[0]["judge"]["measures"])
     # Numbers over all items mean nothing where both reports have none.
-    whole = _differences(measures, pairs) if all(measure in reports[0] for measure in measures) else {}
+    whole = _differences(measures, pairs) if measures and all(m in reports[0] for m in measures) else {}
     return {
         "benchmark": reports[0]["benchmark"],
         "version": reports[0]["version"],
@@ -66,7 +66,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
         "only_second": left_out[1],
         **whole,
         "metrics": _metrics(pairs),
-        "sets": {name: _differences(measures, some) for name, some in sets.items()},
+        "sets": {name: _differences(measures, some) for name, some in sets.items()} if measures else {},
     }
 
 
@@ -155,7 +155,7 @@ def tables(comparison: Mapping[str, Any]) -> list[TextTable]:
         if left_out := comparison[f"only_{name}"]:
             notes.append(f"{len(left_out)} items of the {name} are not in the other: {list_names(left_out)}.")
     measures = comparison["judge"]["measures"]
-    named = [(title, comparison)] if measures[0] in comparison else []
+    named = [(title, comparison)] if measures and measures[0] in comparison else []
     named += [(f"{title}, {name}", found) for name, found in comparison["sets"].items()]
     found = [_table(title, measures, numbers, notes) for title, numbers in named]
     return [*found, _metric_table(title, comparison["metrics"])] if comparison["metrics"] else found

@@ -13,7 +13,7 @@ Edits are made, resumed and written as by launch/edit.py (`editing.files`).
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,8 @@ from rewardedit_jax.listing import list_lines
 
 EDITS = "edits"
 PAIRS, _TRIPLETS = "pairs.jsonl", "edits.jsonl"
-_SOURCES, _TARGETS, _SETTINGS = "sources", "targets", "settings.json"
+TARGETS = "targets"
+_SOURCES, _SETTINGS = "sources", "settings.json"
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of edits that another program has made
 
 
@@ -161,20 +162,35 @@ def _check_sources(folder: Path, edits: Edits, items: Sequence[Item]) -> None:
         raise ValueError(list_lines(f"{folder} has edits of other source images; give another --output.", others))
 
 
-def find_all(folder: Path, edits: Edits) -> None:
-    """Finds the edits that another program has made, under the names that `make_all` gives them, in any format."""
+def find_all(edits: Edits, find: Callable[[Item], Path]) -> None:
+    """Takes edits that exist already. `find` gives the file of an item, or raises ValueError that says why not."""
     for item in edits.items:
         if item.key in edits.failures:
             continue
-        stem = output_inside(folder, item.file)
-        found = next((file for suffix in _SUFFIXES if (file := stem.with_suffix(suffix)).is_file()), None)
-        if found is None or (item.previous and item.previous not in edits.edited):
-            missing = stem if found is None else f"of {item.previous}, which is its source"
-            edits.failures[item.key] = NoVerdict(NO_EDIT, f"no file {missing}")
+        try:
+            file = find(item)
+            if item.previous and item.previous not in edits.edited:
+                raise ValueError(f"no file of {item.previous}, which is its source")
+        except ValueError as error:
+            edits.failures[item.key] = NoVerdict(NO_EDIT, str(error))
             continue
-        edits.edited[item.key] = found
+        edits.edited[item.key] = file
         if item.previous:
             edits.sources[item.key] = edits.edited[item.previous]
+
+
+def find_in(folder: Path, item: Item) -> Path:
+    """The edit that another program has made, under the name that `make_all` gives it, in any format."""
+    stem = output_inside(folder, item.file)
+    found = next((file for suffix in _SUFFIXES if (file := stem.with_suffix(suffix)).is_file()), None)
+    if found is None:
+        raise ValueError(f"no file {stem}")
+    return found
+
+
+def find_target(folder: Path, requests: Requests, item: Item) -> Path:
+    """The benchmark's own edited image, as a file in the folder of the edits; the benchmark has such images."""
+    return _kept(folder / TARGETS, requests.target(item))
 
 
 def write_lists(folder: Path, requests: Requests, edits: Edits) -> None:
@@ -200,7 +216,7 @@ def _target(folder: Path, requests: Requests, item: Item) -> str | None:
     if requests.target is None:
         return None
     try:
-        return os.path.relpath(_kept(folder / _TARGETS, requests.target(item)), folder)
+        return os.path.relpath(find_target(folder, requests, item), folder)
     except ValueError as error:
         logging.warning("%s has no target: %s", item.key, error)
         return None

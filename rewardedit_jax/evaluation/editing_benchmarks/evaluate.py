@@ -14,13 +14,16 @@ from rewardedit_jax.data.runs import Shard
 from rewardedit_jax.editing.editor import BEST, Asked, Editor
 from rewardedit_jax.editing.settings import read_settings
 from rewardedit_jax.evaluation.editing_benchmarks import sheets
-from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark, Item
+from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark, Item, Requests
 from rewardedit_jax.evaluation.editing_benchmarks.counts import Result, count, tables
 from rewardedit_jax.evaluation.editing_benchmarks.edit_folder import (
     EDITS,
+    TARGETS,
     Edits,
     collect_sources,
     find_all,
+    find_in,
+    find_target,
     keep_settings,
     make_all,
     write_lists,
@@ -33,45 +36,57 @@ from rewardedit_jax.judging import command as judging
 from rewardedit_jax.judging.costs import describe_usage
 from rewardedit_jax.judging.endpoint import EndpointJudge
 from rewardedit_jax.judging.judges import Judge
+from rewardedit_jax.judging.questions import Question
 from rewardedit_jax.judging.store import Store
 from rewardedit_jax.listing import count_noun, list_names
 from rewardedit_jax.reward import Reward
 
 NONE = "none"  # in place of a judge
+_TARGETS = "the benchmark's targets"  # the name of a system
 _FIRST_FAILURES = 10  # that are printed
 
 
 def evaluate(benchmark: Benchmark, a: Namespace) -> None:
     """Makes the edits that are missing, has them judged, prints the table and writes the report."""
     folder = _output(a)
-    requests = benchmark.open(a.data)
+    requests = benchmark.open(a.data, **{name: getattr(a, name) for name in benchmark.options})
     items = requests.items if a.shard is None else _part(requests.items, a.shard)
     edits = collect_sources(folder, requests, items)
     asks = Namespace(**vars(a) | {"model": a.judge_model, "base": a.judge_base, "shard": None})
     judge = _judge(benchmark, asks, edits)
-    system = _edit(a, benchmark, requests.items, edits, folder)
+    system = _edit(a, benchmark, requests, edits, folder)
     unusual = look_at(edits)
     if a.shard is None:
         write_lists(folder, requests, edits)
     if a.judge == NONE:
-        _warn([f"{key}: {failure.reason}. {failure.detail}" for key, failure in edits.failures.items()], len(items))
-        return
-    with judging.answered_plan(asks, judge, edits, benchmark.asked) as (plan, store):
-        outcomes = read_outcomes(plan, store, edits.failures)
-        if isinstance(judge, EndpointJudge):
-            print(describe_usage(store.usage(plan.questions), judging.prices(asks), str(store.path)))
-    results = [Result(item, _measured(benchmark, outcomes[item.key])) for item in items]
-    if a.shard is None:
-        numbers = count(benchmark, results)
+        questions, results, numbers = (), [Result(item, {}) for item in items], {}
+        failed = [f"{key}: {failure.reason}. {failure.detail}" for key, failure in edits.failures.items()]
+    else:
+        questions, results = _judged(benchmark, asks, judge, edits)
+        numbers = {} if a.shard else count(benchmark, results)
+        failed = _failures(results)
+    if numbers:
         print("\n\n".join(table.to_text() for table in tables(benchmark, numbers)))
+    if a.shard is None and (a.json or a.judge != NONE):
         metrics = measure_pairs(folder, items, a.metrics, a.weights)
         if metrics is not None:
             print(f"\n{metrics.to_text()}")
         if a.json:
-            save_results(a.json, benchmark, system, plan, numbers, unusual, results, edits, metrics)
+            save_results(a.json, benchmark, system, questions, numbers, unusual, results, edits, metrics)
             sheets.draw([a.json], a.page, a.sheet)
-    _warn(_failures(results), len(items) * len(benchmark.measures))
+    _warn(failed, len(items) * max(1, len(results[0].outcomes)))
     _note(unusual)
+
+
+def _judged(
+    benchmark: Benchmark, asks: Namespace, judge: Judge | None, edits: Edits
+) -> tuple[Sequence[Question], list[Result]]:
+    """The questions, and what was answered about each item."""
+    with judging.answered_plan(asks, judge, edits, benchmark.asked) as (plan, store):
+        outcomes = read_outcomes(plan, store, edits.failures)
+        if isinstance(judge, EndpointJudge):
+            print(describe_usage(store.usage(plan.questions), judging.prices(asks), str(store.path)))
+    return plan.questions, [Result(item, _measured(benchmark, outcomes[item.key])) for item in edits.items]
 
 
 def _measured(benchmark: Benchmark, answered: Mapping[str, Outcome]) -> dict[str, Outcome]:
@@ -81,8 +96,8 @@ def _measured(benchmark: Benchmark, answered: Mapping[str, Outcome]) -> dict[str
 
 def _output(a: Namespace) -> Path:
     """The folder of the edits. Raises ValueError for arguments that do not go together."""
-    if a.judge == NONE and a.json:
-        raise ValueError("--judge none has no report: leave out --json, and give --output.")
+    if a.judge == NONE and a.json and not a.metrics:
+        raise ValueError("--judge none has no report without --metrics: leave out --json, and give --output.")
     if a.judge != NONE and a.store is None:
         raise ValueError(f"--judge {a.judge} needs --store FILE, where answers are kept.")
     if a.shard is not None and a.json:
@@ -119,16 +134,21 @@ def _judge(benchmark: Benchmark, asks: Namespace, edits: Edits) -> Judge | None:
     return judges_of(benchmark)[asks.judge](asks, edits)
 
 
-def _edit(a: Namespace, benchmark: Benchmark, items: Sequence[Item], edits: Edits, folder: Path) -> dict[str, Any]:
+def _edit(a: Namespace, benchmark: Benchmark, requests: Requests, edits: Edits, folder: Path) -> dict[str, Any]:
     """Makes or finds the edits; returns what made them."""
     if a.edits is not None:
-        find_all(a.edits, edits)
+        find_all(edits, partial(find_in, a.edits))
         return {"name": a.name or str(a.edits), "model": None, "edits": a.edits, "settings": None}
+    if a.targets:
+        if requests.target is None:
+            raise ValueError(f"{benchmark.name} has no target images: give --model or --edits.")
+        find_all(edits, partial(find_target, folder, requests))
+        return {"name": a.name or _TARGETS, "model": None, "edits": folder / TARGETS, "settings": None}
     settings, reward = read_settings(a), BEST if a.reward is None else Reward(*a.reward)
     editor = Editor.load(a.model, a.dtype)
     system = _system(a, editor, settings, reward)
-    requests = digest_texts(f"{item.key}: {item.label.instruction}" for item in items)[:12]
-    keep_settings(folder, {"benchmark": benchmark.name, "requests": requests, **system})
+    asked = digest_texts(f"{item.key}: {item.label.instruction}" for item in requests.items)[:12]
+    keep_settings(folder, {"benchmark": benchmark.name, "requests": asked, **system})
     make_all(editor, folder, edits, settings, reward, a.seed, a.batch_size)
     return {"name": a.name or a.model, **system, "edits": folder / EDITS}
 

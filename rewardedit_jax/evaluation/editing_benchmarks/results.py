@@ -14,7 +14,7 @@ from rewardedit_jax.evaluation.editing_benchmarks.benchmark import Benchmark
 from rewardedit_jax.evaluation.editing_benchmarks.counts import Result
 from rewardedit_jax.evaluation.editing_benchmarks.edit_folder import Edits
 from rewardedit_jax.evaluation.metrics.report import MetricReport
-from rewardedit_jax.judging.plan import Plan
+from rewardedit_jax.judging.questions import Question
 from rewardedit_jax.weights.files import write_json
 
 
@@ -22,14 +22,14 @@ def save_results(
     file: Path,
     benchmark: Benchmark,
     system: Mapping[str, Any],
-    plan: Plan,
+    questions: Sequence[Question],
     numbers: Mapping[str, Any],
     unusual: Mapping[str, Sequence[str]],
     results: Sequence[Result],
     edits: Edits,
     metrics: MetricReport | None = None,
 ) -> None:
-    """Writes the report; the file is whole or absent."""
+    """Writes the report; the file is whole or absent. Without questions, no judge was asked."""
     measured = defaultdict(dict, pair_metrics.by_item(metrics)) if metrics else {}
     content = {
         "benchmark": benchmark.name,
@@ -38,7 +38,7 @@ def save_results(
         **system,
         # Files are relative to the report, so that a folder with both can be moved.
         "edits": os.path.relpath(system["edits"], file.parent),
-        "judge": {**_judge(plan), "measures": list(benchmark.measures)},
+        "judge": {**_judge(questions), "measures": list(benchmark.measures) if questions else []},
         **numbers,
         "outputs": unusual,
         **({"metrics": pair_metrics.to_json(metrics, edits.items)} if metrics else {}),
@@ -51,13 +51,11 @@ def save_results(
         write_json(content, unfinished)
 
 
-def _judge(plan: Plan) -> dict[str, Any]:
+def _judge(questions: Sequence[Question]) -> dict[str, Any]:
     """Who answered what, as the keys of the answers have it."""
-    names = {
-        name: ", ".join(sorted({getattr(q, name) for q in plan.questions})) for name in ("judge", "model", "images")
-    }
-    rubrics = {q.perspective: q.rubric for q in plan.questions}
-    forms = sorted({f"{q.order}, {q.repetition}" for q in plan.questions})
+    names = {name: ", ".join(sorted({getattr(q, name) for q in questions})) for name in ("judge", "model", "images")}
+    rubrics = {q.perspective: q.rubric for q in questions}
+    forms = sorted({f"{q.order}, {q.repetition}" for q in questions})
     return {**names, "rubrics": rubrics, "asked": forms}
 
 

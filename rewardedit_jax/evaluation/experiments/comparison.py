@@ -51,15 +51,17 @@ class Comparison:
 
     def _job(self, name: str, seed: int, start: Job | None) -> Job:
         arm, layout, benchmark = self.experiment.arms[name], self.experiment.layout, self.experiment.benchmark
-        words, config = self._recipe(arm, seed, start)
+        overrides, config = self._recipe(arm, seed, start)
         home = self._trained_in(name, seed, config) if arm.trained else self.workdir
         training, count = self._path(layout.training, name, seed, home), self.count if benchmark.counted else None
         # The neighbour may have evaluated it as well. Without a count, nothing says on what.
         if not (count and is_result(result := self._path(layout.evaluation, name, seed, home) / layout.result, count)):
             result = self._path(layout.evaluation, name, seed) / layout.result
         paths = {"model": training if arm.trained else config.init, "evaluation": result.parent, "result": result}
-        train = (str(self.launch / "train.py"), f"--config={self.config}", *words, "--workdir", str(training))
-        arguments = [word.format(**paths, count=self.count) for word in (*benchmark.arguments, *arm.evaluation)]
+        train = (str(self.launch / "train.py"), f"--config={self.config}", *overrides, "--workdir", str(training))
+        command, *more = benchmark.arguments
+        words = (command, *arm.system, *more, *arm.evaluation)
+        arguments = [word.format(**paths, count=self.count) for word in words]
         return Job(
             name=f"{name}, seed {seed}",
             workdir=training,

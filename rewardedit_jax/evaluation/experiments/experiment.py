@@ -27,6 +27,7 @@ class Arm:
     title: str = ""  # name in the table; empty: the arm's name
     # False: `config.init` itself is evaluated; once for all seeds, unless it is the model of another arm.
     trained: bool = True
+    system: tuple[str, ...] = ("--model", "{model}")  # what the benchmark evaluates, as arguments like the next ones
     evaluation: tuple[str, ...] = ()  # further arguments of the benchmark
 
 
