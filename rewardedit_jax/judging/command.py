@@ -1,7 +1,7 @@
 """The arguments of `launch/label.py`, and what its commands do."""
 
 import argparse
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ActionsContainer  # the latter: a parser, or a group of its arguments
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -70,9 +70,10 @@ def add_model_argument(p: ArgumentParser, name: str = "--model") -> None:
     p.add_argument(name, help="name of the judge's model, or directory of the scorer")
 
 
-def add_endpoint_arguments(p: ArgumentParser) -> None:
+def add_endpoint_arguments(p: _ActionsContainer) -> None:
     """How answers are asked for, which they do not depend on."""
     p.add_argument("--ask-again", action="store_true", help="ask again where an answer was refused or unreadable")
+    p.add_argument("--wait", action="store_true", help="where another run uses the store, wait for it")
     p.add_argument("--base-url", default=OPENAI, help="of an OpenAI-compatible endpoint (default: %(default)s)")
     p.add_argument("--concurrency", type=_least_1, default=32, help="requests at a time (default: %(default)s)")
     p.add_argument("--timeout", type=_positive, default=60.0, help="seconds for a response (default: %(default)s)")
@@ -81,7 +82,7 @@ def add_endpoint_arguments(p: ArgumentParser) -> None:
     p.add_argument("--budget", type=_positive, metavar="MONEY", help="stop before all answers together cost more")
 
 
-def add_price_arguments(p: ArgumentParser) -> None:
+def add_price_arguments(p: _ActionsContainer) -> None:
     """What tokens cost, for `prices`."""
     p.add_argument("--price-in", type=_positive, metavar="PRICE", help="of a million prompt tokens")
     p.add_argument("--price-out", type=_positive, metavar="PRICE", help="of a million completion tokens")
@@ -129,7 +130,7 @@ def answered_plan(
 ) -> Iterator[tuple[Plan, Store]]:
     """The plan of a run and the open store, after the judge has answered what the store lacked; None: a replay."""
     forms = {rubric.measure: rubric.form for rubric in asked}
-    with Store(a.store, create=judge is not None) as store:
+    with Store(a.store, create=judge is not None, wait=a.wait) as store:
         questions = replayed_questions(a, store, asked) if judge is None else judge.questions(a.repeat or 1, a.swap)
         plan = Plan.make(data, questions, a.shard and a.shard.of(range(len(data))), forms)
         if isinstance(judge, EndpointJudge) and a.budget is not None:

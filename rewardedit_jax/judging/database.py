@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from absl import logging
+
 # Answers are small: this is room for those of all requests under way, and for the log of SQLite to grow.
 _ROOM = 2**21
 _CACHE_KIB = 128 * 1024  # of the file's pages, for lookups all over a store of a gigabyte
@@ -25,9 +27,11 @@ class Database:
     schema: ClassVar[str]  # SQL that creates the tables
     version: ClassVar[int]  # of the tables, kept in `PRAGMA user_version`
 
-    def __init__(self, path: str | Path, *, create: bool = False):
+    def __init__(self, path: str | Path, *, create: bool = False, wait: bool = False):
         """Opens the file, for reading unless `create`: then also for writing, and a missing file is created.
 
+        Args:
+          wait: for another run that uses the file, instead of an error.
         Raises:
           StoreError: it is missing, of another program or version, in use, or cannot be read. It is not changed.
         """
@@ -35,7 +39,7 @@ class Database:
         if not create and not self.path.is_file():
             raise StoreError(f"no store {path}: launch/label.py --store writes it.")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = self._locked() if create else None
+        self._lock = self._locked(wait) if create else None
         try:
             with self.errors():
                 location = self.path if create else self._uri
@@ -71,15 +75,18 @@ class Database:
         frozen = not os.access(self.path.parent, os.W_OK) and not log.exists()
         return f"{self.path.absolute().as_uri()}?mode=ro" + ("&immutable=1" if frozen else "")
 
-    def _locked(self) -> int:
+    def _locked(self, wait: bool) -> int:
         """The descriptor of a lock that ends with this process. Two runs over one store would pay twice."""
         # A file beside the store: closing a descriptor of the store itself would drop SQLite's own locks.
         descriptor = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(descriptor)
-            raise StoreError(f"{self.path} is in use by another run: wait for it, or give another store.") from None
+            if not wait:
+                os.close(descriptor)
+                raise StoreError(f"{self.path} is in use by another run: wait for it, or give another store.") from None
+            logging.info("%s is in use by another run: waiting for it", self.path)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         return descriptor
 
     def _prepare(self) -> None:

@@ -1,10 +1,11 @@
 """The command line of the experiments: its arguments, and the run that they describe."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -12,7 +13,8 @@ from rewardedit_jax.command_line import local_path, whole_number
 from rewardedit_jax.evaluation.editing_benchmarks.evaluate import NONE
 from rewardedit_jax.evaluation.editing_benchmarks.hard_edits import COUNT, HARD_EDITS
 from rewardedit_jax.evaluation.experiments.comparison import Comparison
-from rewardedit_jax.evaluation.experiments.experiment import Experiment, find_experiment
+from rewardedit_jax.evaluation.experiments.experiment import Benchmark, Experiment, find_experiment
+from rewardedit_jax.judging.command import REPLAY, add_endpoint_arguments
 from rewardedit_jax.shapes.examples import NAME
 from rewardedit_jax.shapes.experiments import EXPERIMENTS
 from rewardedit_jax.shapes.experiments_on_data import NAMES, metrics_of, on_data
@@ -42,6 +44,8 @@ def add_experiment_arguments(p: ArgumentParser) -> None:
     judged.add_argument("--judge", metavar="NAME", help="openai, scorer or replay; none: the benchmark's metrics alone")
     judged.add_argument("--judge-model", metavar="NAME", help="the judge's model")
     judged.add_argument("--store", type=local_path, metavar="FILE", help="SQLite file of all answers")
+    judged.add_argument("--judge-base", metavar="NAME", help="base model of a published scorer, for its tokenizer")
+    add_endpoint_arguments(judged)
     judged.add_argument("--weights", type=Path, metavar="DIR", help="published weight files of the metrics")
 
 
@@ -64,13 +68,13 @@ def described_comparison(a: Namespace, overrides: Sequence[str], launch: Path, c
         recipe = a.recipe or str(configs / experiment.recipe.partition(":")[0])
         overrides = (f"{PREFIX}data.name=prepared", f"{PREFIX}data.root={a.data}", *overrides)
         config = read_recipe(recipe, overrides)
-        experiment = on_data(experiment, _evaluation(a, config), config)
+        experiment = on_data(experiment, _benchmark(a, config), config)
     count = a.count or experiment.count
     return Comparison(experiment, recipe, tuple(overrides), a.seeds, count, a.out, launch, command)
 
 
-def _evaluation(a: Namespace, config: ConfigDict) -> list[str]:
-    """The command of launch/evaluate.py on a user's data. Its files have to be there before anything is trained."""
+def _benchmark(a: Namespace, config: ConfigDict) -> Benchmark:
+    """What evaluates editors of a user's data. Its files have to be there before anything is trained."""
     benchmark, data, chosen = a.benchmark, a.benchmark_data, []
     if a.name == "table9":
         benchmark, data = HARD_EDITS.name, Path(a.data)
@@ -80,19 +84,27 @@ def _evaluation(a: Namespace, config: ConfigDict) -> list[str]:
     metrics = metrics_of(a.name, benchmark)
     if a.judge == NONE and not metrics:
         raise ValueError(f"{a.name} on {benchmark} needs a judge: without one there are only metrics, which it lacks")
-    for needed in (
-        Path(a.data),
-        data,
-        *([a.store] if a.judge == "replay" else []),
-        *([a.weights] if a.weights else []),
-    ):
+    for needed in (Path(a.data), data, *([a.store] if a.judge == REPLAY else []), *([a.weights] if a.weights else [])):
         if not needed.exists():
             raise FileNotFoundError(f"there is no {needed}")
-    options = {"--judge-model": a.judge_model, "--store": a.store, "--weights": a.weights}
-    given = [str(word) for option, value in options.items() if value for word in (option, value)]
+    given = _given(a, dict.fromkeys(("judge_model", "judge_base", "store", "weights")))
     measured = ["--metrics", *metrics] if metrics else []
     words = [benchmark, "--data", str(data), *chosen, "--judge", a.judge, *given, *measured]
-    return [word.replace("{", "{{").replace("}", "}}") for word in words]  # a brace in a path is no field to fill in
+    escaped = [word.replace("{", "{{").replace("}", "}}") for word in words]  # a brace in a path is no field to fill in
+    endpoint = ArgumentParser()
+    add_endpoint_arguments(endpoint)
+    # Evaluations run side by side, and share the store.
+    transport = ("--wait", *_given(Namespace(**vars(a) | {"wait": False}), vars(endpoint.parse_args([]))))
+    return Benchmark((*escaped, "--json", "{result}"), transport, counted=False)
+
+
+def _given(a: Namespace, defaults: Mapping[str, Any]) -> list[str]:
+    """The words of the options that differ from their defaults."""
+    words = []
+    for name, default in defaults.items():
+        if (value := getattr(a, name)) != default:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
 
 
 def _check_world(config: ConfigDict, own: ConfigDict, recipe: str) -> None:

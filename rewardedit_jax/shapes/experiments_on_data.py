@@ -29,11 +29,10 @@ def metrics_of(experiment: str, benchmark: str) -> Sequence[str]:
     return _EXISTING_METRICS if experiment == "table7" else BENCHMARKS[benchmark].metrics
 
 
-def on_data(experiment: Experiment, arguments: Sequence[str], config: ConfigDict) -> Experiment:
+def on_data(experiment: Experiment, benchmark: Benchmark, config: ConfigDict) -> Experiment:
     """The experiment with trainings of a recipe on other data.
 
     Args:
-      arguments: the command of launch/evaluate.py, without what it evaluates.
       config: of the trainings.
     Raises:
       ValueError: the experiment needs the shapes world, or the recipe trains no editor.
@@ -48,8 +47,8 @@ def on_data(experiment: Experiment, arguments: Sequence[str], config: ConfigDict
         recipe=experiment.recipe.partition(":")[0],
         arms=arms,
         schema=_SCHEMAS[config.task],
-        layout=replace(experiment.layout, evaluation=f"{{arm}}/seed{{seed}}/{arguments[0]}"),
-        benchmark=Benchmark((*arguments, "--json", "{result}"), counted=False),
+        layout=replace(experiment.layout, evaluation=f"{{arm}}/seed{{seed}}/{benchmark.arguments[0]}"),
+        benchmark=benchmark,
         report=partial(report_judged, baseline=baseline),
         prepare=None,
     )

@@ -1,6 +1,7 @@
 """The store: answers and failures by key, other versions and programs, merging, two writers."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -83,6 +84,16 @@ def test_a_second_writer_is_refused(store):
         Store(store.path, create=True)
     with Store(store.path) as reader:
         assert reader.questions()
+
+
+def test_a_second_writer_may_wait(store):
+    """In a thread of its own, which holds until the first writer has closed the store."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: Store(store.path, create=True, wait=True).close())
+        with pytest.raises(TimeoutError):
+            waiting.result(0.2)
+        store.close()
+        waiting.result(10)
 
 
 @pytest.mark.parametrize("create", [True, False])

@@ -430,6 +430,14 @@ def test_an_experiment_on_other_data(name, recipe, judged, tmp_path):
             assert (data.name, data.root) == ("prepared", f"{tmp_path}/{{mine}}")
 
 
+def test_arguments_of_an_endpoint_are_passed_on(judged):
+    words = ("--base-url=http://localhost:8000/v1", "--budget=2.5", "--ask-again")
+    job = described_comparison(parsed("table1", *judged, *words), (), ROOT / "launch", "").jobs[FULL, 0]
+    assert (option(job, "--base-url"), option(job, "--budget")) == ("http://localhost:8000/v1", "2.5")
+    assert job.evaluate.count("--wait") == job.evaluate.count("--ask-again") == 1
+    assert "--retries" not in job.evaluate
+
+
 def test_one_training_is_asked_for_several_rewards(judged):
     described = described_comparison(parsed("table6", *judged, "--seeds=2"), (), ROOT / "launch", "")
     trained = [job for job in described.jobs.values() if job.train]

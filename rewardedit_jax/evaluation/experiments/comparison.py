@@ -60,7 +60,7 @@ class Comparison:
         paths = {"model": training if arm.trained else config.init, "evaluation": result.parent, "result": result}
         train = (str(self.launch / "train.py"), f"--config={self.config}", *overrides, "--workdir", str(training))
         command, *more = benchmark.arguments
-        words = (command, *arm.system, *more, *arm.evaluation)
+        words = (command, *arm.system, *more, *benchmark.transport, *arm.evaluation)
         arguments = [word.format(**paths, count=self.count) for word in words]
         return Job(
             name=f"{name}, seed {seed}",

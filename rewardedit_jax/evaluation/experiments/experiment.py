@@ -48,6 +48,7 @@ class Benchmark:
 
     # Arguments of evaluate.py, with {model}, {evaluation}, {result} and {count} for those of the arm.
     arguments: tuple[str, ...]
+    transport: tuple[str, ...] = ()  # further arguments, which results do not depend on
     counted: bool = True  # whether the result has the field "count", without which it is evaluated again
 
 

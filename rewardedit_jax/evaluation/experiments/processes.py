@@ -3,6 +3,7 @@
 The files of a job alone say what it runs next: the same code starts it, evaluates its model, and resumes it.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def run_processes(jobs: Sequence[Job], slots: Iterable[tuple[int, ...]]) -> list
     waiting, free = [job for job in jobs if job.next_command()], list(slots)
     running: list[_Running] = []
     failed: list[Job] = []
-    total = round(sum((1 + _EVALUATION_SHARE) * job.steps for job in jobs))
+    total = math.ceil(sum((1 + _EVALUATION_SHARE) * job.steps for job in jobs))
     bar_format = "{percentage:3.0f}%|{bar:30}| {elapsed}<{remaining}{postfix}"
     interval = 0.5 if sys.stderr.isatty() else 30  # seconds; every update is a line of its own in a log file
     with tqdm(total=total, bar_format=bar_format, mininterval=interval) as bar, stop_requests() as stop:

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 from loopback_endpoint import endpoint
-from made_benchmarks import evaluate, picture, read, read_lines, write_magicbrush
+from made_benchmarks import evaluate, picture, read, read_lines, write_magicbrush, write_real_edit
 from made_sets import command
 
+from rewardedit_jax.data.open_edits import open_edits
 from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.evaluation.editing_benchmarks.hard_edits import open_hard_edits
 from rewardedit_jax.judging.store import Store
@@ -41,8 +42,6 @@ def labels(data):
 
 
 def _all(data):
-    from rewardedit_jax.data.open_edits import open_edits
-
     edits = open_edits(data)
     return [edits.encoded(i) for i in range(len(edits))]
 
@@ -115,8 +114,6 @@ def test_metrics_without_a_judge(tmp_path, capsys):
 
 
 def test_a_benchmark_without_targets_says_so(tmp_path):
-    from made_benchmarks import write_real_edit
-
     Store(tmp_path / "s.sqlite", create=True)
     with pytest.raises(ValueError, match="real_edit has no target images"):
         evaluate("real_edit", "--data", write_real_edit(tmp_path / "data"), "--targets", "--judge", "none",
