@@ -24,7 +24,8 @@ def draw(reports: Sequence[Path], page: Path | None, sheet: Path | None) -> None
         for key in by_key[0]
         if all(key in items for items in by_key)
     ]
-    title = f"{read[0]['title']}: {' and '.join(names)}, judged by {read[0]['judge']['model']}"
+    judge = f", judged by {model}" if (model := read[0]["judge"]["model"]) else ""
+    title = f"{read[0]['title']}: {' and '.join(names)}{judge}"
     if page is not None:
         write_page(items, page, title)
     if sheet is not None:
