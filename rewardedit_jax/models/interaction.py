@@ -36,6 +36,7 @@ PARTITION_RULES = (
 
 Queries = Float[Array, "b q c"]
 Image = Float[Array, "b n c"]
+Places = Float[Array, "1 n c"]  # positions of the image features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ class TwoWayLayer(TypedModule):
     is_first: bool
 
     @nn.compact
-    def __call__(self, queries: Queries, image: Image, positions: Queries, places: Image) -> tuple[Queries, Image]:
+    def __call__(self, queries: Queries, image: Image, positions: Queries, places: Places) -> tuple[Queries, Image]:
         """New queries and image features. `positions` and `places` are added to queries and image as they are read."""
         attend, norm = partial(make_attention, self.config, self.types), make_norm(self.config, self.types)
         attend_self = attend(1, name="self_attn")
@@ -129,7 +130,7 @@ class TwoWayTransformer(TypedModule):
     config: InteractionConfig
 
     @nn.compact
-    def __call__(self, queries: Queries, image: Image, places: Image) -> tuple[Queries, Image]:
+    def __call__(self, queries: Queries, image: Image, places: Places) -> tuple[Queries, Image]:
         c, positions = self.config, queries
         for i in range(c.num_hidden_layers):
             layer = TwoWayLayer(c, is_first=i == 0, **self.types, name=f"layers_{i}")

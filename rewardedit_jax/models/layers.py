@@ -84,7 +84,7 @@ class Dense(TypedModule):
             rows = nn.Dropout(self.lora.dropout, rng_collection="lora", deterministic=False)(rows)
         return self.lora.scale * self._product(self._product(rows, a), b)
 
-    def _product(self, x: Float[Array, "n i"], kernel: Float[Array, "i o"]) -> Float[Array, "n o"]:
+    def _product(self, x: Float[Array, "n i"], kernel: Float[Array | np.ndarray, "i o"]) -> Float[Array, "n o"]:
         """In float32, of factors in the compute type."""
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
