@@ -20,7 +20,7 @@ from rewardedit_jax.models import clip_vision, encoder
 from rewardedit_jax.models.clip_tower import TowerConfig
 from rewardedit_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
 from rewardedit_jax.models.encoder import Encoder
-from rewardedit_jax.models.layers import Dense, LayerNorm, TypedModule
+from rewardedit_jax.models.layers import Dense, Embed, LayerNorm, TypedModule
 
 TEXT_PARTITION_RULES = (
     # 49,408 rows: a multiple of every usual tensor size.
@@ -88,7 +88,7 @@ class TextEmbeddings(TypedModule):
         length, most = token_ids.shape[1], self.config.max_position_embeddings
         if length > most:
             raise ValueError(f"{length} tokens exceed the text tower's max_position_embeddings={most}: truncate them")
-        embed = partial(nn.Embed, features=self.config.hidden_size, embedding_init=normal(0.02), **self.types)
+        embed = partial(Embed, features=self.config.hidden_size, embedding_init=normal(0.02), **self.types)
         positions = embed(most, name="position_embedding")(jnp.arange(length))
         return embed(self.config.vocab_size, name="token_embedding")(token_ids) + positions
 

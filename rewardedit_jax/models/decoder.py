@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rewardedit_jax.models import layers
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Dense, RMSNorm, SwiGLU, TypedModule
+from rewardedit_jax.models.layers import Dense, Embed, RMSNorm, SwiGLU, TypedModule
 
 Hidden = Float[Array, "b l d"]
 Angles = Float[Array, "b l a"]  # rotary, one per pair of elements of a head
@@ -32,6 +32,11 @@ PARTITION_RULES = (
     (r"(.*/)?layers_\d+/self_attn/o_proj/kernel", P("tensor", "fsdp")),
     (r"(.*/)?layers_\d+/mlp/(gate|up)_proj/kernel", P("fsdp", "tensor")),
     (r"(.*/)?layers_\d+/mlp/down_proj/kernel", P("tensor", "fsdp")),
+    # Of LoRA, the axis that the kernel has too; the rank is small.
+    (r"(.*/)?layers_\d+/(self_attn/[qkv]|mlp/(gate|up))_proj/lora_a", P("fsdp")),
+    (r"(.*/)?layers_\d+/(self_attn/[qkv]|mlp/(gate|up))_proj/lora_b", P(None, "tensor")),
+    (r"(.*/)?layers_\d+/(self_attn/o|mlp/down)_proj/lora_a", P("tensor")),
+    (r"(.*/)?layers_\d+/(self_attn/o|mlp/down)_proj/lora_b", P(None, "fsdp")),
     (r".*/(bias|scale)", P()),
 )
 
@@ -71,7 +76,10 @@ class DecoderConfig:
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "DecoderConfig":
-        """The config in a config.json of Qwen2.5-VL or LLaMA. Raises ValueError naming an unsupported setting."""
+        """The config in a config.json of Qwen2.5-VL, LLaMA or LLaVA.
+
+        Raises ValueError naming an unsupported setting.
+        """
         # Older files of Qwen2.5-VL have the text settings at the top level, newer ones under text_config.
         config = {**config, **(config.get("text_config") or {})}
         # transformers 4 writes rope_scaling and a top-level rope_theta; version 5 joins both in rope_parameters.
@@ -84,6 +92,8 @@ class DecoderConfig:
         given["rope_theta"] = rope.get("rope_theta") or config.get("rope_theta") or usual
         given["mrope_section"] = tuple(rope["mrope_section"]) if rope.get("mrope_section") else None
         given["qkv_bias"] = qwen or bool(config.get("attention_bias"))  # in Qwen2 a fixed part, not a setting
+        if not qwen:  # the first LLaMA, which has no groups of heads, does not name their number
+            given.setdefault("num_key_value_heads", config.get("num_attention_heads", cls.num_attention_heads))
         return cls(**given)
 
     def to_hf(self) -> dict[str, Any]:
@@ -104,7 +114,7 @@ class DecoderConfig:
 def _check_supported(config: Mapping[str, Any], rope: Mapping[str, Any]) -> None:
     """Raises ValueError naming the first setting that `Decoder` does not support."""
     supported = {
-        "model_type": ("qwen2_5_vl", "qwen2_5_vl_text", "llama"),
+        "model_type": ("qwen2_5_vl", "qwen2_5_vl_text", "llama", "llava"),
         "hidden_act": ("silu",),
         "use_sliding_window": (False,),
         "mlp_bias": (False,),
@@ -116,7 +126,7 @@ def _check_supported(config: Mapping[str, Any], rope: Mapping[str, Any]) -> None
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "mrope"):
         raise ValueError(f"rope_type={kind!r}: expected 'default' or 'mrope', as rescaled positions are not supported")
-    if config.get("attention_bias") and config.get("model_type") == "llama":
+    if config.get("attention_bias") and config.get("model_type") in ("llama", "llava"):
         raise ValueError("attention_bias=True of a LLaMA: expected False, as it adds a bias to o_proj too")
 
 
@@ -163,7 +173,7 @@ class Decoder(TypedModule):
         layer = nn.remat(DecoderLayer) if self.remat else DecoderLayer
         # Standard deviation 1, for training from scratch: embeddings are as large as what each layer adds, because
         # lecun_normal kernels keep the scale of their inputs.
-        self.embed_tokens = nn.Embed(c.vocab_size, c.hidden_size, embedding_init=normal(1.0), **self.types)
+        self.embed_tokens = Embed(c.vocab_size, c.hidden_size, embedding_init=normal(1.0), **self.types)
         self.layers = [layer(c, **self.types) for _ in range(c.num_hidden_layers)]
         self.final_norm = RMSNorm(c.rms_norm_eps, **self.types, name="norm")
 

@@ -15,7 +15,7 @@ from flax.linen.initializers import ones, zeros
 from jax import lax
 from jaxtyping import Array, Float
 
-from rewardedit_jax.models.layers import TypedModule
+from rewardedit_jax.models.layers import Conv, TypedModule
 
 SIDE = 299  # pixels, of the images that the network was trained on
 WIDTH = 2048  # of pool3
@@ -50,7 +50,7 @@ class BasicConv(TypedModule):
     def __call__(self, x: Grid) -> NewGrid:
         # Kernels have odd sides: "SAME" pads by half of them on both sides, as torchvision does.
         padding, strides = "SAME" if self.same else "VALID", (self.stride, self.stride)
-        x = nn.Conv(self.features, self.kernel, strides, padding, use_bias=False, **self.types, name="conv")(x)
+        x = Conv(self.features, self.kernel, strides, padding, use_bias=False, **self.types, name="conv")(x)
         return nn.relu(FrozenBatchNorm(**self.types, name="bn")(x))
 
 

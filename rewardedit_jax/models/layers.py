@@ -1,12 +1,13 @@
 """Layers that every network shares: dense layer, normalisations, sinusoidal and rotary embedding.
 
-Two types are handed from module to module. `dtype` is the type that products are computed in, `param_dtype` the type
-that parameters are stored in; both are float32 by default.
+Three settings are handed from module to module. `dtype` is the type that products are computed in, `param_dtype` the
+type that parameters are stored in; both are float32 by default. `lora` names dense layers with low-rank differences.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,35 +18,46 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
+from rewardedit_jax.models.lora import LoRA
+
 # The default of torch.nn.Linear and torch.nn.Conv2d: uniform in ±1/sqrt(fan_in).
 torch_default = variance_scaling(1 / 3, "fan_in", "uniform")
 
+
+def _without_lora(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """One of Flax's own layers, made from `**types` as ours are: it has the two types, and no LoRA."""
+    return lambda *args, lora=None, **settings: layer(*args, **settings)
+
+
+Conv, Embed = _without_lora(nn.Conv), _without_lora(nn.Embed)
 # Flax computes statistics in float32 for inputs of any type. Its default, the fast variance E[x²] - E[x]², loses
 # digits where the mean is large compared to the deviation.
-GroupNorm = partial(nn.GroupNorm, use_fast_variance=False)
-LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
+GroupNorm = _without_lora(partial(nn.GroupNorm, use_fast_variance=False))
+LayerNorm = _without_lora(partial(nn.LayerNorm, use_fast_variance=False))
 # A 3×3 convolution that keeps the size. "SAME" would pad strided convolutions differently from PyTorch.
-Conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=1)
+Conv3x3 = partial(Conv, kernel_size=(3, 3), padding=1)
 
 
 class TypedModule(nn.Module, kw_only=True):
-    """A module with a compute and a parameter type, which it passes to its submodules as `**self.types`.
+    """A module with a compute type, a parameter type and LoRA, which it passes to its submodules as `**self.types`.
 
     A whole network also has `example_inputs()`: the smallest inputs that reach every parameter.
     """
 
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
+    lora: LoRA | None = None
 
     @property
-    def types(self) -> dict[str, DTypeLike]:
-        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+    def types(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "param_dtype": self.param_dtype, "lora": self.lora}
 
 
 class Dense(TypedModule):
     """`x @ kernel + bias` over the last axis. kernel: [in, features].
 
     Unlike `flax.linen.Dense`, half-precision products are accumulated in float32 and rounded once, after the bias.
+    Where `lora` targets the layer, its low-rank difference is added before that.
     """
 
     features: int
@@ -56,12 +68,26 @@ class Dense(TypedModule):
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), self.param_dtype)
         # One matrix of rows: for more axes, XLA on CPUs transposes copies for the kernel's gradient (2.5 times slower).
-        rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
-        y = jnp.matmul(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        rows = x.reshape(-1, x.shape[-1])
+        y = self._product(rows, kernel)
+        if self.lora is not None and self.lora.applies("/".join(self.path)):
+            y = y + self._low_rank(rows)
         y = y.reshape(*x.shape[:-1], self.features)
         if self.use_bias:
             y = y + self.param("bias", zeros, (self.features,), self.param_dtype)
         return y.astype(self.dtype)
+
+    def _low_rank(self, rows: Float[Array, "n i"]) -> Float[Array, "n o"]:
+        a = self.param("lora_a", torch_default, (rows.shape[-1], self.lora.rank), self.param_dtype)
+        b = self.param("lora_b", zeros, (self.lora.rank, self.features), self.param_dtype)
+        if self.has_rng("lora"):
+            rows = nn.Dropout(self.lora.dropout, rng_collection="lora", deterministic=False)(rows)
+        return self.lora.scale * self._product(self._product(rows, a), b)
+
+    def _product(self, x: Float[Array, "n i"], kernel: Float[Array | np.ndarray, "i o"]) -> Float[Array, "n o"]:
+        """In float32, of factors in the compute type."""
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
 
 
 class RMSNorm(TypedModule):

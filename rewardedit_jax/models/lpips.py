@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rewardedit_jax.models.layers import Dense, TypedModule
+from rewardedit_jax.models.layers import Conv, Dense, TypedModule
 
 # Mean and deviation of ImageNet, for images in [-1, 1].
 _SHIFT = np.float32([-0.030, -0.088, -0.188])
@@ -108,9 +108,9 @@ class Fire(TypedModule):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
-        x = nn.relu(nn.Conv(self.layer.squeeze, (1, 1), **self.types, name="squeeze")(x))
-        one = nn.Conv(self.layer.expand, (1, 1), **self.types, name="expand1x1")(x)
-        three = nn.Conv(self.layer.expand, (3, 3), padding=1, **self.types, name="expand3x3")(x)
+        x = nn.relu(Conv(self.layer.squeeze, (1, 1), **self.types, name="squeeze")(x))
+        one = Conv(self.layer.expand, (1, 1), **self.types, name="expand1x1")(x)
+        three = Conv(self.layer.expand, (3, 3), padding=1, **self.types, name="expand3x3")(x)
         return nn.relu(jnp.concatenate([one, three], axis=-1))
 
 
@@ -129,7 +129,7 @@ class Features(TypedModule):
             match layer:
                 case ConvLayer():
                     strides, size = (layer.stride,) * 2, (layer.kernel,) * 2
-                    convolve = nn.Conv(layer.features, size, strides, layer.padding, **self.types, name=name)
+                    convolve = Conv(layer.features, size, strides, layer.padding, **self.types, name=name)
                     x = nn.relu(convolve(x))
                 case FireLayer():
                     x = Fire(layer, **self.types, name=name)(x)

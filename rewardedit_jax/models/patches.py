@@ -10,7 +10,7 @@ from flax.linen.initializers import normal
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from rewardedit_jax.models.layers import TypedModule
+from rewardedit_jax.models.layers import Conv, Embed, TypedModule
 
 PARTITION_RULES = (
     (r"(.*/)?embeddings/class_embedding", P()),
@@ -31,7 +31,7 @@ class PatchEmbeddings(TypedModule):
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b l d"]:
         patch, side = (self.patch_size,) * 2, self.image_size // self.patch_size
         # Strides as long as the kernel: one dense layer on every patch.
-        embed_patches = nn.Conv(
+        embed_patches = Conv(
             self.width, patch, patch, "VALID", use_bias=self.use_bias, **self.types, name="patch_embedding"
         )
         patches = embed_patches(images)
@@ -40,7 +40,7 @@ class PatchEmbeddings(TypedModule):
         x = jnp.concatenate([tokens, patches.reshape(patches.shape[0], -1, self.width)], axis=1)
         # float32 for any compute type: the positions are resized before they are rounded.
         types = {"dtype": jnp.float32, "param_dtype": self.param_dtype}
-        embed = nn.Embed(1 + side**2, self.width, embedding_init=normal(0.02), **types, name="position_embedding")
+        embed = Embed(1 + side**2, self.width, embedding_init=normal(0.02), **types, name="position_embedding")
         positions = embed(jnp.arange(1 + side**2))
         grid = resize_grid(positions[1:].reshape(side, side, -1), *patches.shape[1:3])
         return x + jnp.concatenate([positions[:1], grid.reshape(-1, self.width)]).astype(self.dtype)

@@ -11,12 +11,11 @@ Modules are named as in the published checkpoint. Axes: as in `reward_condition`
 from functools import partial
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Dense, EmbeddingMLP, GroupNorm, LayerNorm, TypedModule, torch_default
+from rewardedit_jax.models.layers import Dense, EmbeddingMLP, GroupNorm, TypedModule, torch_default
+from rewardedit_jax.models.post_norm import PostNormLayer
 from rewardedit_jax.models.reward_condition import (
     EncodedReward,
     FeatureMap,
@@ -82,40 +81,21 @@ class ReleasedAttention(TypedModule):
             tokens.append(dense(name="text_linear")(reward.text))
         y = GroupNorm(self.groups, epsilon=1e-6, **self.types, name="proj_deal_norm")(x)
         y = dense(name="proj_deal_proj_in")(y.reshape(b, h * w, c))
-        bert = BertCrossAttention(self.config.heads, self.config.dropout, **self.types, name="ca")
+        heads, dropout = self.config.heads, self.config.dropout
+        bert = BertCrossAttention(heads, dropout, kernel_init=torch_default, **self.types, name="ca")
         y = dense(name="proj_deal_proj_out")(bert(y, jnp.stack(tokens, axis=1), deterministic))
         return x + y.reshape(x.shape) * per_sample(reward.keep, y.reshape(x.shape))
 
 
-class BertCrossAttention(TypedModule):
+class BertCrossAttention(PostNormLayer):
     """One post-norm BERT layer: LN(x + attention), LN(h + feed-forward), exact GELU, dropout in training."""
 
-    heads: int
     dropout: float
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b n c"], tokens: Float[Array, "b k c"], deterministic: bool
     ) -> Float[Array, "b n c"]:
-        dense = partial(Dense, x.shape[-1], kernel_init=torch_default, **self.types)
-        norm = partial(LayerNorm, 1e-12, **self.types)  # BERT's epsilon
         drop = nn.Dropout(self.dropout, deterministic=deterministic)
-        h = self._attend(
-            dense(name="attention_self_query")(x),
-            dense(name="attention_self_key")(tokens),
-            dense(name="attention_self_value")(tokens),
-            None if deterministic else drop,
-        )
-        h = norm(name="attention_output_LayerNorm")(x + drop(dense(name="attention_output_dense")(h)))
-        y = jax.nn.gelu(dense(name="hidden_intermediate_dense")(h), approximate=False)
-        return norm(name="output_LayerNorm")(h + drop(dense(name="output_dense")(y)))
-
-    def _attend(self, query: Array, key: Array, value: Array, drop: nn.Module | None) -> Array:
-        query, key, value = (y.reshape(*y.shape[:2], self.heads, -1) for y in (query, key, value))
-        if drop is None:
-            return attention(query, key, value).reshape(*query.shape[:2], -1)
-        # In training BERT drops attention probabilities, which `attention` cannot. There are at most two keys, so that
-        # the whole score matrix is small.
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-        weights = drop(jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)).astype(self.dtype)
-        return jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(*query.shape[:2], -1)
+        x = self.attend(x, tokens, None, "attention", drop, drop_weights=drop)
+        return self.feed_forward(x, x.shape[-1], "hidden_intermediate", "output", drop)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Conv3x3, Dense, GroupNorm, LayerNorm, TypedModule
+from rewardedit_jax.models.layers import Conv, Conv3x3, Dense, GroupNorm, LayerNorm, TypedModule
 
 FeatureMap = Float[Array, "b h w c"]
 Tokens = Float[Array, "b n c"]
@@ -36,7 +36,7 @@ class ResnetBlock(TypedModule):
         h = conv(name="conv2")(nn.silu(norm(name="norm2")(h)))
         if x.shape[-1] != self.features:
             # Where the width changes, the shortcut is a 1×1 convolution.
-            x = nn.Conv(self.features, (1, 1), **self.types, name="conv_shortcut")(x)
+            x = Conv(self.features, (1, 1), **self.types, name="conv_shortcut")(x)
         return x + h
 
 

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Conv3x3, Dense, GroupNorm, TypedModule
+from rewardedit_jax.models.layers import Conv, Conv3x3, Dense, GroupNorm, TypedModule
 
 _EPSILON = 1e-6  # of every normalisation here; the U-Net's residual blocks have 1e-5
 
@@ -180,7 +180,7 @@ class DownBlock(TypedModule):
         if self.downsample:
             # Padding behind the last row and column only, as in diffusers' Downsample2D with padding=0.
             padding = ((0, 1), (0, 1))
-            x = nn.Conv(self.features, (3, 3), 2, padding, name="downsample", **self.types)(x)
+            x = Conv(self.features, (3, 3), 2, padding, name="downsample", **self.types)(x)
         return x
 
 

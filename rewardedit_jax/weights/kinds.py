@@ -12,6 +12,9 @@ from rewardedit_jax.models.clip import CLIPConfig, CLIPModel, CLIPTextConfig, CL
 from rewardedit_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
 from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
+from rewardedit_jax.models.interaction import Interaction, InteractionConfig
+from rewardedit_jax.models.llava import Llava, LlavaConfig
+from rewardedit_jax.models.qformer import QFormer, QFormerConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import SINGLE_VALUED, UNet, UNetConfig
@@ -22,6 +25,7 @@ from rewardedit_jax.weights.engine import WeightTable
 from rewardedit_jax.weights.files import STEMS, WeightFileError, read_json
 from rewardedit_jax.weights.qwen2_5_vl import edit_reward_table
 from rewardedit_jax.weights.settings import settings_type
+from rewardedit_jax.weights.smartedit import interaction_table, llava_table, qformer_table
 from rewardedit_jax.weights.stable_diffusion import unet_table, vae_table
 from rewardedit_jax.weights.vit import dinov2_table, vit_table
 
@@ -38,13 +42,23 @@ class NetworkKind(NamedTuple):
     infers_from_shapes: bool = False
 
 
+class _LoRA(Struct):
+    """The settings of LoRA that is kept beside the weights, which transformers and diffusers ignore."""
+
+    rank: Annotated[int, Meta(ge=1)]
+    alpha: Annotated[float, Meta(gt=0)]
+    targets: Annotated[list[str], Meta(min_length=1)]
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+
+
 class _Identity(Struct, rename={"class_name": "_class_name"}):
-    """What a config.json says about the kind of its network."""
+    """What a config.json says about the kind of its network, and what that of every kind may contain."""
 
     class_name: str | None = None
     architectures: list[str] | None = None
     model_type: str | None = None
     quantization_config: dict[str, Any] | None = None
+    lora: _LoRA | None = None
 
 
 class _Rope(Struct):
@@ -88,6 +102,9 @@ _EDIT_REWARD_SETTINGS = _nullable(
     image_token_id=Annotated[int, Meta(ge=0)],
     reward_model=_RewardModel,
 )
+_LLAVA_SETTINGS = _nullable(
+    DecoderConfig, **_ROPE, mm_hidden_size=Annotated[int, Meta(ge=1)], mm_vision_select_layer=int
+)
 UNET = NetworkKind(UNetConfig, UNet, unet_table, _DIFFUSERS, _UNET_SETTINGS, infers_from_shapes=True)
 VAE = NetworkKind(AutoencoderConfig, AutoencoderKL, vae_table, _DIFFUSERS, _VAE_SETTINGS)
 CLIP_TEXT = NetworkKind(CLIPTextConfig, CLIPTextModel, text_table, _TRANSFORMERS, _TEXT_SETTINGS)
@@ -97,6 +114,11 @@ VIT = NetworkKind(ViTConfig, ViTModel, vit_table, _TRANSFORMERS, _nullable(ViTCo
 DINOV2 = NetworkKind(Dinov2Config, Dinov2Model, dinov2_table, _TRANSFORMERS, _nullable(Dinov2Config))
 EDIT_REWARD = NetworkKind(
     EditRewardConfig, EditReward, edit_reward_table, _TRANSFORMERS, _EDIT_REWARD_SETTINGS, infers_from_shapes=True
+)
+LLAVA = NetworkKind(LlavaConfig, Llava, llava_table, _TRANSFORMERS, _LLAVA_SETTINGS)
+QFORMER = NetworkKind(QFormerConfig, QFormer, qformer_table, _TRANSFORMERS, _nullable(QFormerConfig))
+INTERACTION = NetworkKind(
+    InteractionConfig, Interaction, interaction_table, _TRANSFORMERS, _nullable(InteractionConfig)
 )
 
 # The kind of network that a config.json describes: by diffusers' `_class_name`, else by transformers' `architectures`,
@@ -114,6 +136,11 @@ KINDS = {
     "Qwen2_5_VLForConditionalGeneration": EDIT_REWARD,
     # `architectures` of reward models names classes that transformers does not have, or is missing.
     "qwen2_5_vl": EDIT_REWARD,
+    "LlavaLlamaForCausalLM": LLAVA,
+    "llava": LLAVA,
+    # Networks of SmartEdit that no published config.json describes.
+    "SmartEditQFormer": QFORMER,
+    "SmartEditInteraction": INTERACTION,
 }
 
 

@@ -1,7 +1,7 @@
 """One network ⇄ one component directory (config.json + weights), in the layout of diffusers and transformers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import flax.linen as nn
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from rewardedit_jax.arguments import check_dtype, check_path
+from rewardedit_jax.models.lora import LoRA
 from rewardedit_jax.params import Params, abstract_params
 from rewardedit_jax.weights import files
 from rewardedit_jax.weights.engine import (
@@ -80,9 +81,10 @@ def open_pretrained(
     tensors = read_weights(directory)
     try:
         network = kind.config.from_hf(config, *([tensors.shapes] if kind.infers_from_shapes else []))
+        lora = LoRA.from_hf(config["lora"]) if config.get("lora") else None
     except ValueError as error:
         raise WeightFileError(f"{directory / 'config.json'}: {error}") from error
-    module = kind.module(network, dtype=dtype, param_dtype=param_dtype)
+    module = kind.module(network, dtype=dtype, param_dtype=param_dtype, lora=lora)
     return PretrainedNetwork(module, directory, tensors, kind.table(network), allow_nonfinite)
 
 
@@ -133,4 +135,5 @@ def write_network(module: nn.Module, params: Params, directory: Path) -> None:
     except UnusableTensor as error:
         raise WeightFileError(f"{type(module).__name__} is not saved: {error}") from error
     files.write_weights(tensors, directory, kind.stem)
-    files.write_json(module.config.to_hf(), directory / "config.json")
+    kept = {} if module.lora is None else {"lora": asdict(module.lora)}
+    files.write_json({**module.config.to_hf(), **kept}, directory / "config.json")

@@ -12,7 +12,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 _LARGEST = sys.float_info.max
 # Numbers are positive, except these and token ids.
-_LEAST = {"freq_shift": 0, "fullatt_block_indexes": 0, "dropout": 0, "shift_factor": -_LARGEST}
+_LEAST = {"freq_shift": 0, "fullatt_block_indexes": 0, "shift_factor": -_LARGEST}
+_LEAST |= dict.fromkeys(["dropout", "hidden_dropout_prob", "attention_probs_dropout_prob"], 0)
 
 
 def settings_type(config: type, *, lists: Sequence[str] = (), nullable: bool = False, **sections: Any) -> type[Struct]:
