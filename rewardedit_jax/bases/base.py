@@ -246,14 +246,19 @@ def halves(tree: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def open_component(
-    directory: Path, name: str, kind: NetworkKind, dtype: DTypeLike, allow_nonfinite: bool = False
+    directory: Path,
+    name: str,
+    kind: NetworkKind,
+    dtype: DTypeLike,
+    param_dtype: DTypeLike = jnp.float32,
+    allow_nonfinite: bool = False,
 ) -> PretrainedNetwork:
     """The network in the folder `name` of a pipeline directory; reads no weights.
 
     Raises:
       WeightFileError: if another kind of network lies there.
     """
-    network = open_pretrained(directory / name, dtype, allow_nonfinite=allow_nonfinite)
+    network = open_pretrained(directory / name, dtype, param_dtype, allow_nonfinite)
     if not isinstance(network.module, kind.module):
         raise WeightFileError(
             f"{directory / name} holds a {type(network.module).__name__}, not a {kind.module.__name__}: the folders of "

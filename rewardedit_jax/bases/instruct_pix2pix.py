@@ -49,6 +49,10 @@ class Moments:
     mean: Any  # float32[b, h, w, c]
     std: Any  # float32[b, h, w, c]
 
+    @classmethod
+    def of(cls, posterior: Posterior) -> "Moments":
+        return cls(posterior.mean, jnp.exp(posterior.log_var / 2))
+
 
 @flax.struct.dataclass
 class RewardStates:
@@ -76,6 +80,7 @@ class Conditions:
     image: Any  # float32[b, h, w, c]: condition latents of the source; zero where it is dropped
     context: Any  # float[b, l, d]: states of the instruction, for cross-attention
     reward: RewardStates | None
+    residual: Any = None  # float[b, h, w, c]: is added to the first feature map; None: nothing is
 
 
 @dataclass(frozen=True)
@@ -126,18 +131,19 @@ class InstructPix2Pix(StableDiffusionFiles):
         report_cut: ReportCut,
     ) -> Inputs:
         """Token ids and scores. A missing reward has the best one's values, with `keep` 0."""
-        instruction_ids = self._token_ids(instructions, report_cut)
-        null_ids = np.repeat(encode_texts(self.tokenizer, [""]).ids, len(instructions), axis=0)
+        return Inputs(self._token_ids(instructions, report_cut), **self._read_rewards(rewards, report_cut))
+
+    def _read_rewards(self, rewards: Sequence[Reward | None], report_cut: ReportCut) -> dict[str, np.ndarray]:
+        """What the text encoder reads besides the instructions: the empty text, and the rewards."""
+        null = {"null_ids": np.repeat(encode_texts(self.tokenizer, [""]).ids, len(rewards), axis=0)}
         if not self.has_reward:
-            return Inputs(instruction_ids, null_ids)
+            return null
         perspectives, filled = self.unet.config.reward.perspectives, [reward or Reward() for reward in rewards]
-        return Inputs(
-            instruction_ids,
-            null_ids,
-            self._token_ids([join_feedback(reward.texts, perspectives) for reward in filled], report_cut),
-            np.stack([reward.scores for reward in filled]),
-            np.asarray([reward is not None for reward in rewards], np.float32),
-        )
+        return null | {
+            "reward_ids": self._token_ids([join_feedback(reward.texts, perspectives) for reward in filled], report_cut),
+            "scores": np.stack([reward.scores for reward in filled]),
+            "keep": np.asarray([reward is not None for reward in rewards], np.float32),
+        }
 
     def _token_ids(self, texts: Sequence[str], report_cut: ReportCut) -> Int[np.ndarray, "b l"]:
         tokens = encode_texts(self.tokenizer, texts)
@@ -176,15 +182,14 @@ class InstructPix2Pix(StableDiffusionFiles):
     ) -> Precomputed:
         # Both images of each pair go through the autoencoder in one pass, and both texts through the text encoder.
         edited, source = halves(self.encode(params, jnp.concatenate([edited, source])))
-        null = self._text_states(params, inputs.null_ids[:1]).last_hidden[0]
+        null = self._null_states(params, inputs)
         if self.has_reward:
             states = self._text_states(params, jnp.concatenate([inputs.instruction_ids, inputs.reward_ids]))
             instruction, feedback = halves(states)
-            reward = self._reward_states(feedback, inputs.scores, inputs.keep)
+            reward = self._reward_states(inputs, feedback)
         else:
             instruction, reward = self._text_states(params, inputs.instruction_ids), None
-        moments = Moments(edited.mean, jnp.exp(edited.log_var / 2))
-        return Precomputed(moments, source.mode, RequestStates(instruction.last_hidden, reward), null)
+        return Precomputed(Moments.of(edited), source.mode, RequestStates(instruction.last_hidden, reward), null)
 
     def latents(self, edited: Moments, rng: PRNGKeyArray) -> Float[Array, "b h w c"]:
         noise = jax.random.normal(rng, edited.mean.shape, edited.mean.dtype)
@@ -222,21 +227,20 @@ class InstructPix2Pix(StableDiffusionFiles):
     def condition_branches(
         self, params: Params, source: Posterior, inputs: Inputs, low: Inputs, branches: tuple[str, ...]
     ) -> Conditions:
-        context = self._text_states(params, inputs.instruction_ids).last_hidden
-        null_context = self._text_states(params, inputs.null_ids[:1]).last_hidden
+        context, residual = self._read_instructions(params, inputs, source.mode.shape[1:3])
+        null_context = self._null_states(params, inputs)[None]
         with_text = [branch in ("text", _LOW) for branch in branches]
         with_image = [branch != "neither" for branch in branches]
         reward = None
         if self.has_reward:
-            asked, low = (
-                self._reward_states(self._text_states(params, of.reward_ids), of.scores, of.keep)
-                for of in (inputs, low)
-            )
+            asked, low = (self._reward_states(of, self._text_states(params, of.reward_ids)) for of in (inputs, low))
             reward = _stack([branch != _LOW for branch in branches], asked, low)
         return Conditions(
             _stack(with_image, source.mode, jnp.zeros_like(source.mode)),
             _stack(with_text, context, null_context),
             reward,
+            # In every branch, as in training: it is not dropped.
+            _stack([True] * len(branches), residual, residual),
         )
 
     def denoise(
@@ -253,6 +257,7 @@ class InstructPix2Pix(StableDiffusionFiles):
             times,
             conditions.context,
             **self._reward_arguments(conditions.reward),
+            residual=conditions.residual,
             deterministic=rng is None,
             rngs=None if rng is None else {"dropout": rng},
         )
@@ -260,13 +265,21 @@ class InstructPix2Pix(StableDiffusionFiles):
     def _text_states(self, params: Params, ids: Int[Array, "b l"]) -> TextStates:
         return self.text_encoder.apply({"params": params["text_encoder"]}, ids)
 
-    def _reward_states(
-        self, feedback: TextStates, scores: Float[Array, "b 3"], keep: Float[Array, " b"]
-    ) -> RewardStates:
+    def _null_states(self, params: Params, inputs: Any) -> Float[Array, "l d"]:
+        """States of the empty instruction, which stand for a dropped one."""
+        return self._text_states(params, inputs.null_ids[:1]).last_hidden[0]
+
+    def _read_instructions(
+        self, params: Params, inputs: Any, size: tuple[int, int]
+    ) -> tuple[Float[Array, "b l d"], Float[Array, "b h w c"] | None]:
+        """Context and residual of requests, for latents of this height and width."""
+        return self._text_states(params, inputs.instruction_ids).last_hidden, None
+
+    def _reward_states(self, inputs: Any, feedback: TextStates) -> RewardStates:
         settings = self.unet.config.reward
         text = feedback.pooled if settings.layout == "released" else feedback.last_hidden
         # An ablation without feedback texts has no parameters for them.
-        return RewardStates(scores, text if "text" in settings.sources else None, keep)
+        return RewardStates(inputs.scores, text if "text" in settings.sources else None, inputs.keep)
 
     def _reward_arguments(self, reward: RewardStates | None) -> dict[str, Array | None]:
         """Only what this U-Net reads: an ablation without scores has no parameters for them."""

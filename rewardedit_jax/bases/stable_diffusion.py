@@ -1,7 +1,9 @@
 """Pipeline directories and recipes of base editors with the networks of Stable Diffusion: U-Net, VAE, text encoder."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,27 +20,30 @@ from rewardedit_jax.models import clip, unet, vae
 from rewardedit_jax.models.clip import CLIPTextConfig
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.vae import AutoencoderKL
-from rewardedit_jax.params import Params
+from rewardedit_jax.params import Params, Rules
 from rewardedit_jax.training.recipe import Section
 from rewardedit_jax.training.recipe_check import check_network, check_section
 from rewardedit_jax.weights.files import write_json
 from rewardedit_jax.weights.hub import find_model
-from rewardedit_jax.weights.kinds import CLIP_TEXT, UNET, VAE
+from rewardedit_jax.weights.kinds import CLIP_TEXT, UNET, VAE, NetworkKind
 from rewardedit_jax.weights.pretrained import write_network
 from rewardedit_jax.weights.saving import replace_model
 from rewardedit_jax.weights.stable_diffusion import widen_conv_in
 from rewardedit_jax.weights.tokenizer_files import save_tokenizer
 
 _MOST_PADDING = 256  # rows of an embedding matrix are rounded up to a multiple of this, or of less
-_KINDS = {"unet": UNET, "vae": VAE, "text_encoder": CLIP_TEXT}
-_PARTITION_RULES = tuple(
-    (f"{component}/{path}", spec)
-    for component, rules in (
-        ("unet", unet.PARTITION_RULES),
-        ("vae", vae.PARTITION_RULES),
-        ("text_encoder", clip.TEXT_PARTITION_RULES),
-    )
-    for path, spec in rules
+KINDS = {"unet": UNET, "vae": VAE, "text_encoder": CLIP_TEXT}
+
+
+def below(component: str, rules: Rules) -> tuple[tuple[str, PartitionSpec], ...]:
+    """The partition rules of a network as those of a component of an editor."""
+    return tuple((f"{component}/{path}", spec) for path, spec in rules)
+
+
+PARTITION_RULES = (
+    *below("unet", unet.PARTITION_RULES),
+    *below("vae", vae.PARTITION_RULES),
+    *below("text_encoder", clip.TEXT_PARTITION_RULES),
 )
 
 
@@ -51,37 +56,72 @@ class NetworkSettings(Section):
     tokenizer: str  # a model that has it; "": that of `init`
 
     def __post_init__(self):
-        for name, kind in _KINDS.items():
-            check_network(kind.config, getattr(self, name), f"network.{name}", kind.settings)
+        check_networks(self, KINDS)
+
+
+def check_networks(section: Section, kinds: Mapping[str, NetworkKind]) -> None:
+    """Checks the networks that the section `network` of a recipe describes, by their kinds."""
+    for name, kind in kinds.items():
+        check_network(kind.config, getattr(section, name), f"network.{name}", kind.settings)
 
 
 class StableDiffusionFiles:
-    """The file methods of a `bases.base.Base` whose fields are unet, vae, text_encoder, process and tokenizer."""
+    """The file methods of a `bases.base.Base` whose fields are unet, vae, text_encoder, process and tokenizer.
+
+    A base with more networks and tokenizers has more `kinds`, `network_settings` and `open_tokenizers`.
+    """
 
     pipelines: ClassVar[tuple[str, ...]]
-    components: ClassVar[tuple[str, ...]] = tuple(_KINDS)
+    kinds: ClassVar[Mapping[str, NetworkKind]] = KINDS  # by the component's name
+    components: ClassVar[tuple[str, ...]] = tuple(KINDS)
+    partition_rules: ClassVar[tuple[tuple[str, PartitionSpec], ...]] = PARTITION_RULES
+    network_settings: ClassVar[type[Section]] = NetworkSettings
+    # The class of each component in model_index.json.
+    index: ClassVar[Mapping[str, list[str]]] = {
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
 
-    @property
-    def partition_rules(self) -> tuple[tuple[str, PartitionSpec], ...]:
-        """The rules of the three networks, below the component's name."""
-        return _PARTITION_RULES
+    @classmethod
+    def types(cls, name: str, dtype: DTypeLike, trains: bool) -> tuple[DTypeLike, DTypeLike]:
+        """The types that a component computes in and that its parameters have."""
+        # The VAE computes in float32 whatever is asked for: in half precision its errors are visible.
+        return jnp.float32 if name == "vae" else dtype, jnp.float32
+
+    @classmethod
+    def open_tokenizers(cls, folders: Callable[[str], Path], modules: Mapping[str, nn.Module]) -> dict[str, Any]:
+        """The tokenizers by their fields. Raises ValueError if ids of one are not those of its network.
+
+        Args:
+          folders: name of a tokenizer → its folder.
+        """
+        tokenizer = load_clip_tokenizer(folders("tokenizer"))
+        _check_tokenizer(tokenizer, modules["text_encoder"].config, folders("tokenizer"))
+        return {"tokenizer": tokenizer}
+
+    def save_tokenizers(self, directory: Path) -> None:
+        """Writes the tokenizers into an empty pipeline directory."""
+        save_tokenizer(self.tokenizer, directory / "tokenizer")
+        # vocab.json and merges.txt, which transformers 4 reads in place of tokenizer.json.
+        self.tokenizer.backend_tokenizer.model.save(str(directory / "tokenizer"))
 
     @classmethod
     def open(cls, directory: Path, dtype: DTypeLike, allow_nonfinite: bool = False) -> Start:
         """The editor in a diffusers pipeline directory; `dtype` is that of the U-Net and the text encoder."""
         opened = {
-            name: open_component(directory, name, kind, _compute_dtype(name, dtype), allow_nonfinite)
-            for name, kind in _KINDS.items()
+            name: open_component(directory, name, kind, *cls.types(name, dtype, trains=False), allow_nonfinite)
+            for name, kind in cls.kinds.items()
         }
         modules = {name: network.module for name, network in opened.items()}
-        tokenizer = load_clip_tokenizer(directory / "tokenizer")
-        _check_tokenizer(tokenizer, modules["text_encoder"].config, directory / "tokenizer")
-        base = cls(**modules, process=read_process(directory), tokenizer=tokenizer)
+        tokenizers = cls.open_tokenizers(lambda name: directory / name, modules)
+        base = cls(**modules, process=read_process(directory), **tokenizers)
         return Start(base, {name: Component(network.module, read=network.read) for name, network in opened.items()})
 
     @classmethod
     def check_recipe(cls, recipe: Any) -> None:
-        check_section(recipe.network, NetworkSettings, "network")
+        check_section(recipe.network, cls.network_settings, "network")
         # A recipe that names a `beta_schedule` describes all of the noise process (`recipe_process`).
         if "beta_schedule" in recipe.schedule:
             try:
@@ -103,20 +143,36 @@ class StableDiffusionFiles:
         """
         read_from_init = [name for name in cls.components if not config.network[name]]
         directory = find_model(config.init, read_from_init) if config.init else None
-        folder = _tokenizer_folder(config.network.tokenizer, directory, cls.components)
-        tokenizer = load_clip_tokenizer(folder)
+        folders = partial(_tokenizer_folder, config.network, directory, cls.components)
         parts = {}
         for name in cls.components:
+            types = cls.types(name, config.compute.dtype, trains=_trains(name, config.trainable))
             if name in read_from_init:
-                dtype = _compute_dtype(name, config.compute.dtype)
-                opened = open_component(directory, name, _KINDS[name], dtype)
+                opened = open_component(directory, name, cls.kinds[name], *types)
                 parts[name] = Component(opened.module, read=opened.read)
             else:
-                parts[name] = Component(_described(name, config, tokenizer))
+                parts[name] = Component(cls.described(name, config.network[name].to_dict(), types, folders))
         parts["unet"] = _adapted_unet(parts["unet"], parts["vae"].module, config)
         modules = {name: part.module for name, part in parts.items()}
-        _check_tokenizer(tokenizer, modules["text_encoder"].config, folder)
-        return Start(cls(**modules, process=recipe_process(config, directory), tokenizer=tokenizer), parts)
+        tokenizers = cls.open_tokenizers(folders, modules)
+        return Start(cls(**modules, process=recipe_process(config, directory), **tokenizers), parts)
+
+    @classmethod
+    def described(
+        cls, name: str, settings: dict[str, Any], types: tuple[DTypeLike, DTypeLike], folders: Callable[[str], Path]
+    ) -> nn.Module:
+        """The network that a recipe describes; the text encoder's vocabulary is that of the tokenizer."""
+        if name == "text_encoder":
+            tokenizer = load_clip_tokenizer(folders("tokenizer"))
+            settings |= {
+                "vocab_size": len(tokenizer),
+                "max_position_embeddings": tokenizer.model_max_length,
+                "bos_token_id": tokenizer.bos_token_id,
+                "eos_token_id": tokenizer.eos_token_id,
+                "pad_token_id": tokenizer.pad_token_id,
+            }
+        kind, (dtype, param_dtype) = cls.kinds[name], types
+        return kind.module(kind.config.from_hf(settings), dtype=dtype, param_dtype=param_dtype)
 
     def save(self, params: Params, directory: Path) -> None:
         """Write a pipeline directory that PyTorch diffusers loads too; it replaces the model that is there."""
@@ -124,21 +180,19 @@ class StableDiffusionFiles:
         with replace_model(directory) as new:
             for name in self.components:
                 write_network(getattr(self, name), params[name], new / name)
-            save_tokenizer(self.tokenizer, new / "tokenizer")
-            # vocab.json and merges.txt, which transformers 4 reads in place of tokenizer.json.
-            self.tokenizer.backend_tokenizer.model.save(str(new / "tokenizer"))
+            self.save_tokenizers(new)
             write_json(scheduler, new / "scheduler" / "scheduler_config.json")
-            write_json(_model_index(self.pipelines[0], scheduler["_class_name"]), new / "model_index.json")
+            write_json(_model_index(self, scheduler["_class_name"]), new / "model_index.json")
 
 
-def _compute_dtype(name: str, dtype: DTypeLike) -> DTypeLike:
-    """The VAE computes in float32 whatever is asked for: in half precision its errors are visible."""
-    return jnp.float32 if name == "vae" else dtype
+def _trains(component: str, trainable: Iterable[tuple[str, bool]]) -> bool:
+    """Whether a rule may train parameters of a component; such a rule begins with its name, or is for all."""
+    return any(train and re.match(rf"\(?(.*\|)?{component}\b|\.\*", rule) for rule, train in trainable)
 
 
-def _tokenizer_folder(model: str, init: Path | None, components: Sequence[str]) -> Path:
+def _tokenizer_folder(network: ConfigDict, init: Path | None, components: Sequence[str], name: str) -> Path:
     """The tokenizer folder of the pipeline that the recipe names for it, else of the one that training starts from."""
-    return (find_model(model, components) if model else init) / "tokenizer"
+    return (find_model(network[name], components) if network[name] else init) / name
 
 
 def _check_tokenizer(tokenizer: CLIPTokenizer, text: CLIPTextConfig, folder: Path) -> None:
@@ -154,21 +208,6 @@ def _check_tokenizer(tokenizer: CLIPTokenizer, text: CLIPTextConfig, folder: Pat
             f"{folder / 'tokenizer_config.json'}: model_max_length={length}: expected at most the text encoder's "
             f"max_position_embeddings={text.max_position_embeddings}."
         )
-
-
-def _described(name: str, config: ConfigDict, tokenizer: CLIPTokenizer) -> nn.Module:
-    """The network that a recipe describes; the text encoder's vocabulary is that of the tokenizer."""
-    described = config.network[name].to_dict()
-    if name == "text_encoder":
-        described |= {
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": tokenizer.model_max_length,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
-    kind = _KINDS[name]
-    return kind.module(kind.config.from_hf(described), dtype=_compute_dtype(name, config.compute.dtype))
 
 
 def _adapted_unet(part: Component, autoencoder: AutoencoderKL, config: ConfigDict) -> Component:
@@ -190,18 +229,15 @@ def recipe_reward(reward: ConfigDict) -> RewardConditionConfig:
     )
 
 
-def _model_index(pipeline: str, scheduler: str) -> dict[str, Any]:
+def _model_index(base: StableDiffusionFiles, scheduler: str) -> dict[str, Any]:
     nothing = [None, None]
     return {
-        "_class_name": pipeline,
+        "_class_name": base.pipelines[0],
         "_diffusers_version": "0.36.0",
         "feature_extractor": nothing,
         "image_encoder": nothing,
         "requires_safety_checker": False,
         "safety_checker": nothing,
         "scheduler": ["diffusers", scheduler],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
+        **base.index,
     }
