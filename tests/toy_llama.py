@@ -17,16 +17,16 @@ SPACES = (2, 4, 8, 5, 16, 6, 12, 13, 10, 14, 3, 9, 7, 11, 15)
 Piece = tuple[str, float, int]  # text, score, type
 
 
-def toy_pieces() -> list[Piece]:
-    """Special tokens, bytes, learnt pieces by their scores, characters, in LLaMA's order."""
+def toy_pieces(spaces: Sequence[int] = SPACES) -> list[Piece]:
+    """Special tokens, bytes, spaces, learnt pieces by their scores and characters, in LLaMA's order."""
     text = re.sub("<[^>]*>", " ", "".join(conversation("make the lamp blue", ())))
     words = sorted({f"▁{word}" for word in text.split()})
     learnt = dict.fromkeys("".join(pair) for pair in learn_merges([list(word) for word in words]))
     characters = sorted({character for word in words for character in word})
-    spaces = [("▁" * size, -1e9, NORMAL) for size in SPACES]
+    runs = [("▁" * size, -1e9, NORMAL) for size in spaces]
     scored = [(piece, -float(rank), NORMAL) for rank, piece in enumerate([*learnt, *characters])]
     special = [("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, CONTROL)]
-    return [*special, *((f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)), *spaces, *scored]
+    return [*special, *((f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)), *runs, *scored]
 
 
 def added_tokens(pieces: Sequence[Piece], images: int = 4) -> dict[str, int]:

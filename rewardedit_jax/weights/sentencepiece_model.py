@@ -66,17 +66,17 @@ def _merges(pieces: list[_Piece]) -> list[tuple[str, str]]:
 
     SentencePiece joins the neighbours that form the piece of the highest score, the leftmost of equals. Merges in the
     order of the scores do the same, unless pairs overlap that form pieces of one score. That occurs in runs of spaces:
-    in LLaMA's file all their pieces have the lowest score. With ties in the order of the left part's length, then of
-    ids, its runs have SentencePiece's pieces (compared up to 700 spaces).
+    in LLaMA's file all their pieces have the lowest score. A run grows from its left end, hence ties in the order of
+    the left part's length, longest first, then of the right part's.
     """
     normal = {piece.text: piece.score for piece in pieces if piece.type == _NORMAL}
     splits = (
-        (-score, at, text[:at], text[at:])
+        (-score, -at, at - len(text), text[:at], text[at:])
         for text, score in normal.items()
         for at in range(1, len(text))
         if text[:at] in normal and text[at:] in normal
     )
-    return [(left, right) for _, _, left, right in sorted(splits, key=lambda split: split[:2])]
+    return [(left, right) for *_, left, right in sorted(splits, key=lambda split: split[:3])]
 
 
 def _parse(data: bytes) -> tuple[list[_Piece], dict[int, dict]]:

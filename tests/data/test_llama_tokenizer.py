@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
-from toy_llama import BYTE, NORMAL, added_tokens, toy_pieces, write_model, write_toy_tokenizer
+from toy_llama import BYTE, NORMAL, SPACES, added_tokens, toy_pieces, write_model, write_toy_tokenizer
 
 from rewardedit_jax.data.llama_tokenizer import load_language_tokenizer
 from rewardedit_jax.data.smartedit_prompts import TemplatePair, conversation
@@ -102,12 +102,15 @@ def test_random_texts_have_the_ids_of_the_rule_with_the_published_editors_pieces
         assert smartedit_a_tokenizer.encode(text) == encode_by_the_rule(text, pieces, smartedit_a["added_tokens"])
 
 
-def test_runs_of_spaces_have_the_ids_of_the_rule(toy_llama):
-    """All pieces of spaces have one score, so their order decides."""
-    pieces = toy_pieces()
+@pytest.mark.parametrize("sizes", [SPACES, (2, 3, 4), (2,), (2, 5, 4, 7, 3)])
+def test_runs_of_spaces_have_the_ids_of_the_rule(tmp_path, sizes):
+    """All pieces of spaces have one score, so the order of their merges decides."""
+    pieces = toy_pieces(sizes)
+    write_model(tmp_path / "tokenizer.model", pieces)
+    tokenizer = load_language_tokenizer(tmp_path)
     for size in range(70):
         for text in (" " * size, f"a{' ' * size}the", f"{' ' * size}把"):
-            assert toy_llama.encode(text) == encode_by_the_rule(text, pieces, added_tokens(pieces)), repr(text)
+            assert tokenizer.encode(text) == encode_by_the_rule(text, pieces, {}), repr(text)
 
 
 @pytest.mark.parametrize("token", ["<img_1>", "<im_end>", "<img>"])

@@ -17,7 +17,7 @@ def test_merges_are_all_splits_by_the_score_of_the_whole(tmp_path):
     pieces = [("a", -9.0, NORMAL), ("b", -9.0, NORMAL), ("aa", -3.0, NORMAL), ("aab", -1.0, NORMAL)]
     pieces += [("ab", -2.0, NORMAL), ("aaa", -4.0, NORMAL)]
     merges = read_sentencepiece(write_model(tmp_path / "tokenizer.model", pieces)).merges
-    assert merges == [("a", "ab"), ("aa", "b"), ("a", "b"), ("a", "a"), ("a", "aa"), ("aa", "a")]
+    assert merges == [("aa", "b"), ("a", "ab"), ("a", "b"), ("a", "a"), ("aa", "a"), ("a", "aa")]
 
 
 def test_bytes_and_special_tokens_take_no_part_in_merges(tmp_path):
