@@ -6,11 +6,12 @@ from jax.typing import DTypeLike
 
 from rewardedit_jax.bases.base import Start
 from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix
+from rewardedit_jax.bases.smartedit import SmartEdit
 from rewardedit_jax.weights.files import read_json
 from rewardedit_jax.weights.hub import find_model
 
 # The first one also reads pipelines of unknown classes: most editors keep the layout of Stable Diffusion.
-BASES: list[type] = [InstructPix2Pix]
+BASES: list[type] = [InstructPix2Pix, SmartEdit]
 
 
 def base_named(name: str) -> type:

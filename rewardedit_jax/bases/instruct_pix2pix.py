@@ -30,16 +30,22 @@ _BRANCHES = ("text", "image", "neither")
 _LOW = "low"  # the fourth branch, of reward guidance
 
 
-@flax.struct.dataclass
-class Inputs:
-    """What the networks read of a batch of requests, besides the source images."""
+@flax.struct.dataclass(kw_only=True)
+class RewardInputs:
+    """What the text encoder reads of a batch of requests, besides their instructions, and the scores."""
 
-    instruction_ids: Any  # int32[b, l]: CLIP tokens
-    null_ids: Any  # int32[b, l]: tokens of the empty instruction, the same in every row
+    null_ids: Any  # int32[b, l]: CLIP tokens of the empty instruction, the same in every row
     # None in a base without reward modules:
     reward_ids: Any = None  # int32[b, l]: tokens of the joined feedback texts
     scores: Any = None  # float32[b, 3] in 0..5: following, preserving, quality
     keep: Any = None  # float32[b]: 1; 0 for a request without a reward
+
+
+@flax.struct.dataclass(kw_only=True)
+class Inputs(RewardInputs):
+    """What the networks read of a batch of requests, besides the source images."""
+
+    instruction_ids: Any  # int32[b, l]: CLIP tokens
 
 
 @flax.struct.dataclass
@@ -131,7 +137,8 @@ class InstructPix2Pix(StableDiffusionFiles):
         report_cut: ReportCut,
     ) -> Inputs:
         """Token ids and scores. A missing reward has the best one's values, with `keep` 0."""
-        return Inputs(self._token_ids(instructions, report_cut), **self._read_rewards(rewards, report_cut))
+        ids = self._token_ids(instructions, report_cut)
+        return Inputs(instruction_ids=ids, **self._read_rewards(rewards, report_cut))
 
     def _read_rewards(self, rewards: Sequence[Reward | None], report_cut: ReportCut) -> dict[str, np.ndarray]:
         """What the text encoder reads besides the instructions: the empty text, and the rewards."""
@@ -225,7 +232,7 @@ class InstructPix2Pix(StableDiffusionFiles):
         return Conditions(image, context, reward)
 
     def condition_branches(
-        self, params: Params, source: Posterior, inputs: Inputs, low: Inputs, branches: tuple[str, ...]
+        self, params: Params, source: Posterior, inputs: RewardInputs, low: RewardInputs, branches: tuple[str, ...]
     ) -> Conditions:
         context, residual = self._read_instructions(params, inputs, source.mode.shape[1:3])
         null_context = self._null_states(params, inputs)[None]
@@ -265,17 +272,17 @@ class InstructPix2Pix(StableDiffusionFiles):
     def _text_states(self, params: Params, ids: Int[Array, "b l"]) -> TextStates:
         return self.text_encoder.apply({"params": params["text_encoder"]}, ids)
 
-    def _null_states(self, params: Params, inputs: Any) -> Float[Array, "l d"]:
+    def _null_states(self, params: Params, inputs: RewardInputs) -> Float[Array, "l d"]:
         """States of the empty instruction, which stand for a dropped one."""
         return self._text_states(params, inputs.null_ids[:1]).last_hidden[0]
 
     def _read_instructions(
-        self, params: Params, inputs: Any, size: tuple[int, int]
+        self, params: Params, inputs: RewardInputs, size: tuple[int, int]
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b h w c"] | None]:
         """Context and residual of requests, for latents of this height and width."""
         return self._text_states(params, inputs.instruction_ids).last_hidden, None
 
-    def _reward_states(self, inputs: Any, feedback: TextStates) -> RewardStates:
+    def _reward_states(self, inputs: RewardInputs, feedback: TextStates) -> RewardStates:
         settings = self.unet.config.reward
         text = feedback.pooled if settings.layout == "released" else feedback.last_hidden
         # An ablation without feedback texts has no parameters for them.

@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from tokenizers import AddedToken, Tokenizer, models, normalizers, processors
@@ -24,6 +25,7 @@ from rewardedit_jax.weights.sentencepiece_model import BytePairs, read_sentencep
 
 UNKNOWN, START, END = _SPECIAL = "<unk>", "<s>", "</s>"  # ids 0, 1 and 2; 0 is the padding too
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+TEXT_LENGTH = 256  # ids of a conversation in SmartEdit's training, before the features of the image come in
 _SPACE = "▁"  # SentencePiece's character for a space
 _JSON, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 _MODEL, _ADDED = "tokenizer.model", "added_tokens.json"
@@ -35,6 +37,12 @@ class LlamaTokenizer:
 
     backend: Tokenizer
     added: Mapping[str, int]  # token → id, without <unk>, <s> and </s>
+    length: int = TEXT_LENGTH  # ids of a text, padding included
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of ids, those of added tokens included."""
+        return self.backend.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
         """Token ids, that of <s> first; no end token, which a text spells out as "</s>".
@@ -48,12 +56,13 @@ class LlamaTokenizer:
         # Not LlamaTokenizer: the class of this name in transformers 5 ignores the settings in tokenizer.json.
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", "padding_side": "right"}
         tokens = {"unk_token": UNKNOWN, "bos_token": START, "eos_token": END, "pad_token": UNKNOWN}
-        write_json({**settings, **tokens, "clean_up_tokenization_spaces": False}, Path(directory, _CONFIG))
+        settings |= {"model_max_length": self.length, "clean_up_tokenization_spaces": False}
+        write_json({**settings, **tokens}, Path(directory, _CONFIG))
         self.backend.save(str(Path(directory, _JSON)))
 
     def digest(self) -> str:
-        """16 hexadecimal digits, equal for tokenizers that give equal ids."""
-        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()[:16]
+        """16 hexadecimal digits, equal for tokenizers that give equal ids, and as many."""
+        return hashlib.sha256(repr((self.backend.to_str(), self.length)).encode()).hexdigest()[:16]
 
 
 class _Model(msgspec.Struct):
@@ -68,6 +77,10 @@ class _Model(msgspec.Struct):
 class _Added(msgspec.Struct):
     id: int
     content: str
+
+
+class _Settings(msgspec.Struct):
+    model_max_length: Annotated[int, msgspec.Meta(ge=1)] = TEXT_LENGTH
 
 
 class _TokenizerFile(msgspec.Struct):
@@ -85,15 +98,18 @@ def load_language_tokenizer(directory: str | Path) -> LlamaTokenizer:
       WeightFileError: a file is damaged, or is the tokenizer of another kind of model.
     """
     directory = Path(directory)
+    length = TEXT_LENGTH  # in a folder of LLaVA, model_max_length counts features of the image too
     if (file := directory / _JSON).is_file():
         pairs, added = _read_json(file)
+        if (settings := directory / _CONFIG).is_file():
+            length = read_json(settings, _Settings).model_max_length
     elif (file := directory / _MODEL).is_file():
         pairs, listed = read_sentencepiece(file), directory / _ADDED
         added = read_json(listed, dict[str, int]) if listed.is_file() else {}
     else:
         raise FileNotFoundError(f"{directory} lacks {_JSON} (or, instead, {_MODEL} and {_ADDED}): copy it there.")
     added = {token: added[token] for token in sorted(added, key=added.__getitem__)}
-    return LlamaTokenizer(_backend(pairs, added, file), added)
+    return LlamaTokenizer(_backend(pairs, added, file), added, length)
 
 
 def _read_json(file: Path) -> tuple[BytePairs, dict[str, int]]:

@@ -18,7 +18,6 @@ from jaxtyping import Int32
 
 from rewardedit_jax.data.llama_tokenizer import END, UNKNOWN, LlamaTokenizer
 
-TEXT_LENGTH = 256  # ids of a conversation in SmartEdit's training, before the features of the image come in
 NO_TARGET = -100  # marks ids without a loss
 # Functional: published weights were trained with this sentence.
 _SYSTEM = (

@@ -21,6 +21,8 @@ from rewardedit_jax.models.encoder import Encoder, check_rgb
 from rewardedit_jax.models.layers import Dense, LayerNorm, TypedModule
 from rewardedit_jax.models.patches import PatchEmbeddings
 
+# Of the red, green and blue of the training images, in 0..1.
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 PARTITION_RULES = (
     (r"(.*/)?visual_projection/kernel", P("fsdp", "tensor")),
     *patches.PARTITION_RULES,
@@ -79,7 +81,7 @@ class CLIPVisionModel(TypedModule):
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> VisionStates:
-        """States of images that are normalised by CLIP's mean and deviation. Raises ValueError for another size."""
+        """States of images that are normalised by `CLIP_MEAN` and `CLIP_STD`. Raises ValueError for another size."""
         config, size = self.config, (self.config.image_size,) * 2
         if images.shape[1:3] != size:
             raise ValueError(f"image size {images.shape[1:3]}: the image tower takes image_size={size}")

@@ -20,6 +20,7 @@ from PIL import Image
 
 from rewardedit_jax.data.image_arguments import array_image
 from rewardedit_jax.data.images import ImageError, image_errors, is_transparent, load_image, upright_rgb
+from rewardedit_jax.models.clip_vision import CLIP_MEAN, CLIP_STD
 
 AREA = 448 * 448  # pixels; published code hard-codes it, and ignores max_pixels and min_pixels of its configurations
 PATCH = 14  # pixels per side
@@ -27,9 +28,8 @@ MERGE = 2  # patches per side that become one token
 _FACTOR = PATCH * MERGE
 _FRAMES = 2  # frames per patch; the tower takes video, and a still image is repeated
 _MAX_ASPECT = 200  # as in Qwen2-VL
-# CLIP's statistics of RGB in 0..1, from preprocessor_config.json of Qwen2.5-VL.
-_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+# CLIP's statistics stand in preprocessor_config.json of Qwen2.5-VL too.
+_MEAN, _STD = np.array(CLIP_MEAN, np.float32), np.array(CLIP_STD, np.float32)
 PATCH_WIDTH = 3 * _FRAMES * PATCH**2
 # Pillow reads a file when the image is first used, which is not thread-safe. Threads may share the image of a source.
 _LOADING = threading.Lock()

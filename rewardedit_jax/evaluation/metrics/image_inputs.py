@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from rewardedit_jax.models.clip_vision import CLIP_MEAN, CLIP_STD
+
 
 class Statistics(NamedTuple):
     """Mean and standard deviation of the red, green and blue of the training images, in 0..1."""
@@ -19,7 +21,7 @@ class Statistics(NamedTuple):
     std: tuple[float, float, float]
 
 
-CLIP = Statistics((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+CLIP = Statistics(CLIP_MEAN, CLIP_STD)
 IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 

@@ -1,0 +1,224 @@
+"""SmartEdit, plain or reward-conditioned: InstructPix2Pix whose instructions are read by a language model that sees.
+
+Huang et al., "SmartEdit" (CVPR 2024, arXiv:2312.06739). The source goes through CLIP's image tower, and into LLaVA in
+place of a token of the conversation. The states of the reply's image tokens go through the Q-Former, and the
+Bidirectional Interaction Module mixes the result with the features of the source. It gives the context c_T for
+cross-attention, and a residual v' that is added to the U-Net's first feature map.
+
+Training drops instruction and source as InstructPix2Pix does; v' is never dropped, and is in all guidance branches. The
+empty instruction is the one of Stable Diffusion's text encoder, which also reads feedback texts. Reward-SmartEdit
+(arXiv:2411.04713, section 6.1) has no published code: the reward encoder follows the sum with v', as the paper feeds it
+the feature map of the base editor.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, UInt8
+from PIL import Image
+
+from rewardedit_jax.bases.base import Keep, Precomputed, ReportCut, halves
+from rewardedit_jax.bases.instruct_pix2pix import Conditions, InstructPix2Pix, Moments, RequestStates, RewardInputs
+from rewardedit_jax.bases.stable_diffusion import KINDS, PARTITION_RULES, StableDiffusionFiles, below, check_networks
+from rewardedit_jax.data.llama_tokenizer import LlamaTokenizer, load_language_tokenizer
+from rewardedit_jax.data.smartedit_prompts import PAIR, image_tokens, read_conversations
+from rewardedit_jax.models import clip_vision, interaction, llava, qformer
+from rewardedit_jax.models.clip_vision import CLIP_MEAN, CLIP_STD, CLIPVisionModel
+from rewardedit_jax.models.interaction import Interaction
+from rewardedit_jax.models.llava import Llava
+from rewardedit_jax.models.qformer import QFormer
+from rewardedit_jax.params import Params
+from rewardedit_jax.reward import Reward
+from rewardedit_jax.training.recipe import Section
+from rewardedit_jax.weights.kinds import CLIP_VISION, INTERACTION, LLAVA, QFORMER, NetworkKind
+
+_READER_KINDS = {
+    "vision_encoder": CLIP_VISION,
+    "language_model": LLAVA,
+    "qformer": QFORMER,
+    "interaction": INTERACTION,
+}
+
+
+class SmartEditSettings(Section):
+    """Networks that are trained from scratch, by fields of their config.json; {}: the network of `init`."""
+
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    text_encoder: dict[str, Any]
+    vision_encoder: dict[str, Any]
+    language_model: dict[str, Any]  # without its vocabulary, which is the tokenizer's
+    qformer: dict[str, Any]
+    interaction: dict[str, Any]
+    tokenizer: str  # a model that has it; "": that of `init`
+    language_tokenizer: str
+
+    def __post_init__(self):
+        check_networks(self, KINDS | _READER_KINDS)
+
+
+@flax.struct.dataclass(kw_only=True)
+class Inputs(RewardInputs):
+    """What the networks read of a batch of requests, besides the source images at the size of the latents."""
+
+    pixels: Any  # uint8[b, H, W, 3]: the source at the size of the image tower, whatever its aspect ratio
+    ids: Any  # int32[b, l]: the conversation
+    image_at: Any  # int32[b]: index of the token that the source replaces
+    reply_at: Any  # int32[b, k]: indices of the reply's image tokens
+
+
+@flax.struct.dataclass
+class SourceStates:
+    """Sources after the networks. Instructions are among them, as they are read together with the source."""
+
+    latents: Any  # float32[b, h, w, c]
+    context: Any  # float32[b, q, d]
+    residual: Any  # float32[b, g, g, c]: v' on the grid of the image tower
+
+
+@dataclass(frozen=True)
+class SmartEdit(InstructPix2Pix):
+    """The base editor; a `bases.base.Base`."""
+
+    name: ClassVar[str] = "smartedit"
+    pipelines: ClassVar[tuple[str, ...]] = ("SmartEditPipeline",)
+    kinds: ClassVar[Mapping[str, NetworkKind]] = KINDS | _READER_KINDS
+    components: ClassVar[tuple[str, ...]] = tuple(kinds)
+    precomputing: ClassVar[tuple[str, ...]] = tuple(name for name in components if name != "unet")
+    network_settings: ClassVar[type[Section]] = SmartEditSettings
+    partition_rules: ClassVar[tuple[tuple[str, PartitionSpec], ...]] = (
+        *PARTITION_RULES,
+        *below("vision_encoder", clip_vision.PARTITION_RULES),
+        *below("language_model", llava.PARTITION_RULES),
+        *below("qformer", qformer.PARTITION_RULES),
+        *below("interaction", interaction.PARTITION_RULES),
+    )
+    index: ClassVar[Mapping[str, list[str]]] = {
+        **StableDiffusionFiles.index,
+        "vision_encoder": ["transformers", "CLIPVisionModel"],
+        "language_model": ["rewardedit_jax", "Llava"],
+        "language_tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "qformer": ["rewardedit_jax", "QFormer"],
+        "interaction": ["rewardedit_jax", "Interaction"],
+    }
+
+    vision_encoder: CLIPVisionModel
+    language_model: Llava
+    qformer: QFormer
+    interaction: Interaction
+    language_tokenizer: LlamaTokenizer = field(compare=False, repr=False)
+
+    # On the host
+
+    def read(
+        self,
+        sources: Sequence[UInt8[np.ndarray, "H W 3"]],
+        instructions: Sequence[str],
+        rewards: Sequence[Reward | None],
+        report_cut: ReportCut,
+    ) -> Inputs:
+        """Conversations, sources and scores.
+
+        Raises:
+          ValueError: an instruction contains a token of the conversation.
+        """
+        told = read_conversations(self.language_tokenizer, instructions, self.language_tokenizer.length, report_cut)
+        side = self.vision_encoder.config.image_size
+        pixels = np.stack([_squashed(source, side) for source in sources])
+        places = {name: getattr(told, name) for name in ("ids", "image_at", "reply_at")}
+        return Inputs(pixels=pixels, **places, **self._read_rewards(rewards, report_cut))
+
+    def reading(self) -> dict[str, Any]:
+        return {**super().reading(), "language tokenizer": self.language_tokenizer.digest(), "template": list(PAIR)}
+
+    # Traced
+
+    def precompute(
+        self, params: Params, source: Float[Array, "b H W 3"], edited: Float[Array, "b H W 3"], inputs: Inputs
+    ) -> Precomputed:
+        edited, source = halves(self.encode(params, jnp.concatenate([edited, source])))
+        states = SourceStates(source.mode, *self._read_sources(params, inputs))
+        reward = self._reward_states(inputs, self._text_states(params, inputs.reward_ids)) if self.has_reward else None
+        return Precomputed(Moments.of(edited), states, RequestStates(None, reward), self._null_states(params, inputs))
+
+    def condition(self, params: Params, examples: Precomputed, keep: Keep) -> Conditions:
+        states = examples.source
+        plain = examples.replace(source=states.latents, request=examples.request.replace(instruction=states.context))
+        residual = _resized(states.residual, states.latents.shape[1:3])
+        return super().condition(params, plain, keep).replace(residual=residual)
+
+    def _read_instructions(
+        self, params: Params, inputs: Inputs, size: tuple[int, int]
+    ) -> tuple[Float[Array, "b q d"], Float[Array, "b h w c"]]:
+        context, residual = self._read_sources(params, inputs)
+        return context, _resized(residual, size)
+
+    def _read_sources(self, params: Params, inputs: Inputs) -> tuple[Float[Array, "b q d"], Float[Array, "b g g c"]]:
+        """Context and residual, the latter on the grid of the image tower."""
+        pixels = (inputs.pixels / jnp.float32(255) - jnp.array(CLIP_MEAN)) / jnp.array(CLIP_STD)
+        states = self.vision_encoder.apply({"params": params["vision_encoder"]}, pixels)
+        features = states.hidden[self.language_model.config.mm_vision_select_layer][:, 1:]  # without the class token
+        read = {"params": params["language_model"]}
+        # No mask: padding is behind the reply, where no token of it attends to.
+        hidden = self.language_model.apply(read, inputs.ids, features, inputs.image_at)
+        # The reply is behind the image, which has taken the place of one token.
+        at = inputs.reply_at + features.shape[1] - 1
+        spoken = jnp.take_along_axis(hidden, at[..., None], axis=1)
+        queries = self.qformer.apply({"params": params["qformer"]}, spoken.astype(jnp.float32))
+        return self.interaction.apply({"params": params["interaction"]}, queries, features.astype(jnp.float32))
+
+    # Files
+
+    @classmethod
+    def types(cls, name: str, dtype: DTypeLike, trains: bool) -> tuple[DTypeLike, DTypeLike]:
+        if name in ("qformer", "interaction"):  # small, and in float32 in published training and inference
+            return jnp.float32, jnp.float32
+        if name in ("vision_encoder", "language_model"):  # too large to keep in float32 for nothing
+            return dtype, jnp.float32 if trains else dtype
+        return super().types(name, dtype, trains)
+
+    @classmethod
+    def described(
+        cls, name: str, settings: dict[str, Any], types: tuple[DTypeLike, DTypeLike], folders: Callable[[str], Path]
+    ) -> nn.Module:
+        if name == "language_model":
+            settings |= {"vocab_size": load_language_tokenizer(folders("language_tokenizer")).vocabulary_size}
+        return super().described(name, settings, types, folders)
+
+    @classmethod
+    def open_tokenizers(cls, folders: Callable[[str], Path], modules: Mapping[str, nn.Module]) -> dict[str, Any]:
+        tokenizer, folder = load_language_tokenizer(folders("language_tokenizer")), folders("language_tokenizer")
+        rows, tokens = modules["language_model"].config.text.vocab_size, tokenizer.vocabulary_size
+        if rows != tokens:
+            raise ValueError(
+                f"the tokenizer in {folder} has {tokens} tokens, the language model has embeddings of {rows}: they "
+                "belong to different models. Convert the published model again with launch/convert.py."
+            )
+        image_tokens(tokenizer)  # refuses a tokenizer without them
+        return super().open_tokenizers(folders, modules) | {"language_tokenizer": tokenizer}
+
+    def save_tokenizers(self, directory: Path) -> None:
+        super().save_tokenizers(directory)
+        self.language_tokenizer.save(directory / "language_tokenizer")
+
+
+def _squashed(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "{side} {side} 3"]:
+    """The image as a square, its aspect ratio not kept, by Pillow's bicubic filter as in SmartEdit's code."""
+    if image.shape[:2] == (side, side):
+        return image
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _resized(residual: Float[Array, "b g g c"], size: tuple[int, int]) -> Float[Array, "b h w c"]:
+    """v' for latents of a size. The image tower has seen the whole image as a square, so the grid is stretched."""
+    shape = (len(residual), *size, residual.shape[-1])
+    return jax.image.resize(residual, shape, "bilinear", antialias=False)
