@@ -128,9 +128,9 @@ def check_interaction(found: FileShapes, features: int, context: int) -> dict[st
     """
     config = interaction_config(found)
     found.check(interaction_shapes(config), "", _AGAIN)
-    if (config["hidden_size"], config["query_size"]) != (features, context):
+    if (config["hidden_size"], config["context_size"]) != (features, context):
         raise WeightFileError(
-            f"{found.file} reads {config['hidden_size']} channels of the image and {config['query_size']} of the "
+            f"{found.file} reads {config['hidden_size']} channels of the image and {config['context_size']} of the "
             f"Q-Former, which have {features} and {context}: it belongs to another model."
         )
     return config

@@ -155,9 +155,9 @@ def _joined_rows(first: LazyTensor, second: LazyTensor, count: int) -> LazyTenso
     dtype = _common_type(first, second)
 
     def make() -> np.ndarray:
-        rows = np.empty(second.shape, dtype)
+        # No third matrix beside the two, which are the largest tensors of the model.
+        rows = np.require(second.make(), dtype, "W")
         rows[:count] = first.make()[:count]
-        rows[count:] = second.make()[count:]
         return rows
 
     return LazyTensor(dtype, second.shape, make)

@@ -69,7 +69,7 @@ def _norm(name: str, width: int) -> Shapes:
 
 
 def language_shapes(layers: int, width: int, mlp: int, rows: int, rank: int, targets: Iterable[str]) -> Shapes:
-    """Of LLaMA with unmerged LoRA, without the prefix of peft: `layers` times 10 + 2 `targets`, and two."""
+    """The tensors of LLaMA with unmerged LoRA, without the prefix of peft; 7B has 418 and 13B 522."""
     square, targets = (width, width), set(targets)
     dense = {f"self_attn.{name}_proj": square for name in "qkvo"}
     dense |= {"mlp.gate_proj": (mlp, width), "mlp.up_proj": (mlp, width), "mlp.down_proj": (width, mlp)}
@@ -89,6 +89,7 @@ def qformer_config(found: FileShapes) -> dict[str, Any]:
     crossed = found.numbers(re.escape(layer) + r"(\d+)\.crossattention\.")
     return {
         "architectures": ["SmartEditQFormer"],
+        "model_type": "smartedit_qformer",
         "hidden_size": width,
         "num_hidden_layers": len(layers),
         # No tensor tells the number of heads. BERT's are 64 wide, and so are the published ones; a width that would
@@ -107,7 +108,7 @@ def qformer_config(found: FileShapes) -> dict[str, Any]:
 
 
 def qformer_shapes(config: Mapping[str, Any]) -> Shapes:
-    """The tensors of the Q-Former's path of queries; the published one has 129, and the queries."""
+    """The tensors of the Q-Former's path of queries; the published one has 128, and the queries."""
     width, mlp = config["hidden_size"], config["intermediate_size"]
 
     def attention(name: str, source: int) -> Shapes:
@@ -138,7 +139,6 @@ def interaction_config(found: FileShapes) -> dict[str, Any]:
         "intermediate_size": found.size(f"{layer}0.mlp.lin1.weight", 0),
         "attention_downsample_rate": width // found.size(f"{layer}0.cross_attn_token_to_image.q_proj.weight", 0),
         "layer_norm_eps": 1e-5,
-        "query_size": found.size("modulate_head.weight", 1),
         "context_size": found.size("dimension_reduction_head_qformer_out.weight", 0),
         "residual_size": found.size("dimension_reduction_head_zeroconv.weight", 0),
         "context_factor": 0.5,
@@ -156,7 +156,7 @@ def interaction_shapes(config: Mapping[str, Any]) -> Shapes:
             shapes |= _linear(f"{name}.{projection}_proj", inner, width)
         return shapes
 
-    shapes = _linear("modulate_head", width, config["query_size"])
+    shapes = _linear("modulate_head", width, config["context_size"])
     shapes |= {"pe_layer.positional_encoding_gaussian_matrix": (2, width // 2)}
     shapes |= _linear("dimension_reduction_head_qformer_out", config["context_size"], width)
     shapes |= _norm("dimension_reduction_head_zeroconv", config["residual_size"])
