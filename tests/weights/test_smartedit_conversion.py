@@ -219,14 +219,8 @@ def run(*arguments):
 
 @pytest.mark.slow
 def test_the_command(published_smartedit, converted, tmp_path):
-    arguments = [
-        "--llava",
-        published_smartedit / "LLaVA",
-        "--vision",
-        published_smartedit / VISION,
-        "--base",
-        published_smartedit / BASE,
-    ]
+    sources = {"--llava": "LLaVA", "--vision": VISION, "--base": BASE}
+    arguments = [word for name, folder in sources.items() for word in (name, published_smartedit / folder)]
     done = run("smartedit", "--smartedit", published_smartedit / "SmartEdit", *arguments, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert content(tmp_path / "out") == content(converted)
