@@ -4,6 +4,7 @@ Huang et al., "SmartEdit: Exploring Complex Instruction-based Image Editing with
 (2024). Torch names stay, apart from prefixes; what is joined here is what the published code joins at every load.
 """
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -143,7 +144,9 @@ def _language_config(sources: Sources, keep_lora: bool) -> dict[str, Any]:
     config["vocab_size"] = sources.words + len(sources.added_tokens)
     adapter = sources.adapter
     lora = {"rank": adapter.r, "alpha": adapter.lora_alpha, "dropout": adapter.lora_dropout}
-    return config | ({"lora": {**lora, "targets": adapter.target_modules}} if keep_lora else {})
+    # peft's are the last parts of module names, ours whole paths of modules.
+    lora["targets"] = [rf".*/{re.escape(name)}" for name in adapter.target_modules]
+    return config | ({"lora": lora} if keep_lora else {})
 
 
 def _joined_rows(first: LazyTensor, second: LazyTensor, count: int) -> LazyTensor:
