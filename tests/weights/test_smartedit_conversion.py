@@ -2,10 +2,15 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import ml_dtypes
 import numpy as np
 import pytest
@@ -27,6 +32,7 @@ from safetensors.numpy import load_file
 
 from rewardedit_jax.weights.files import read_json, read_weights, write_json
 from rewardedit_jax.weights.pretrained import load_pretrained
+from rewardedit_jax.weights.smartedit_conversion import convert_smartedit
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +165,32 @@ def test_sixteen_bits_and_their_values_in_float32_give_the_same(converted, tmp_p
     before, found = read(converted / "language_model"), read(tmp_path / "out" / "language_model")
     assert {x.dtype.name for x in found.values()} == {"float32"}
     assert_equal(found, {name: x.astype(np.float32) for name, x in before.items()})
+
+
+def test_hub_ids(published_smartedit, converted, tmp_path, monkeypatch):
+    """Each is downloaded: what is not asked for is not there."""
+    folders = {"o/edit": "SmartEdit", "o/llava": "LLaVA", "o/clip": VISION, "o/sd": BASE}
+
+    class Api:
+        def model_info(self, repo, timeout):
+            files = [p for p in (published_smartedit / folders[repo]).rglob("*") if p.is_file()]
+            names = [str(file.relative_to(published_smartedit / folders[repo])) for file in files]
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+    def download(repo, allow_patterns):
+        source = published_smartedit / folders[repo]
+        for file in filter(Path.is_file, source.rglob("*")):
+            if any(fnmatch(str(file.relative_to(source)), pattern) for pattern in allow_patterns):
+                target = tmp_path / repo / file.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+        return str(tmp_path / repo)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    convert_smartedit(*folders, tmp_path / "out")
+    assert content(tmp_path / "out") == content(converted)
+    assert not list((tmp_path / "o" / "sd" / "unet").glob("*.safetensors"))  # its weights are not used
 
 
 @pytest.mark.oracle

@@ -167,12 +167,9 @@ def write_hole(file, entries):
         stream.truncate(8 + len(text) + end)
 
 
-# Tensors of the published files, and numbers of parameters by hand from the sizes of the networks.
-COUNTS = {"7B": 450, "13B": 562}
-PARAMETERS = {
-    "7B": {"language_model": 6_607_487_000 + 131_215_360 + 4_198_400, "qformer": 65_015_040},
-    "13B": {"language_model": 12_852_203_520 + 164_019_200 + 5_248_000, "qformer": 69_733_632},
-}
+# Tensors in the published files, and parameters of the Q-Formers, which differ by the width of the states they read.
+COUNTS = {"7B": [450, 133, 686, 89], "13B": [562, 133, 686, 89]}
+QUERIES = {"7B": 65_015_040, "13B": 69_733_632}
 
 
 def planned(sources, monkeypatch):
@@ -194,14 +191,14 @@ def size_of(part):
 def test_published_sizes(tmp_path, monkeypatch, size):
     layers, width, mlp = SIZES[size]
     configs, files = published(layers, width, mlp)
-    assert [len(files[stem]) for stem in SMARTEDIT] == [COUNTS[size], 133, 686, 89]
+    assert [len(files[stem]) for stem in SMARTEDIT] == COUNTS[size]
     sources = write_published(tmp_path, configs, files)
     parts = planned(sources, monkeypatch)
     found = {folder: sum(prod(x.shape) for x in part.tensors.values()) for folder, part in parts.items()}
     body = layers * (4 * width**2 + 3 * width * mlp + 2 * width) + width
     rows, projector = 32_035 * width, 1024 * width + width
     assert found["language_model"] == body + 2 * rows + projector
-    assert (found["qformer"], found["interaction"]) == (PARAMETERS[size]["qformer"], 29_211_200 + 1024)
+    assert (found["qformer"], found["interaction"]) == (QUERIES[size], 29_211_200 + 1024)
     others = {"unet": 859_532_484, "vae": 83_653_863, "text_encoder": 123_060_480, "vision_encoder": 303_179_776}
     assert found.items() >= others.items()
     assert parts["qformer"].config["num_attention_heads"] == 12
@@ -214,8 +211,6 @@ def test_published_sizes(tmp_path, monkeypatch, size):
     assert size_of(kept) == 2 * body + 4 * (lora + 2 * rows + projector)
     assert size_of(half) == 2 * (body + 2 * rows + projector)
     shards = _shards(parts["language_model"].tensors)
-    print(size, found, {f: size_of(p) for f, p in parts.items()}, len(shards), size_of(kept), size_of(half))
-    print({f: (sources / f"{f}.safetensors").stat().st_size for f in files})
     assert max(sum(x.nbytes for x in shard.values()) for shard in shards) <= 5e9
 
 
@@ -240,7 +235,7 @@ print(json.dumps([before[0], written.peak]))
 def test_peak_memory(tmp_path, form):
     """What reading and writing add is about twice the largest tensor: the embeddings of the vocabulary, in float32.
 
-    Measured: .
+    Measured: 1.7 times from safetensors, whose pages are mapped while a tensor is read, and 1.2 times from PyTorch's.
     """
     configs, files = published(12, 1024, 2752, words=16_000, small=True)
     sources = write_published(tmp_path, configs, files, form)
@@ -255,6 +250,5 @@ def test_peak_memory(tmp_path, form):
     before, peak = json.loads(told.stdout)
     largest = max(file.stat().st_size for file in (sources / "SmartEdit").rglob("*.*"))
     tensor = max(prod(shape) * dtype.itemsize for entries in files.values() for dtype, shape in entries.values())
-    print(form, before / 1e6, peak / 1e6, largest / 1e6, tensor / 1e6)
     assert peak - before < 1.25 * largest
     assert peak - before < 2 * tensor + 20e6
