@@ -49,11 +49,10 @@ class Written(NamedTuple):
 
 
 def lazy_tensors(files: TensorFiles, prefix: str = "") -> dict[str, LazyTensor]:
-    """The tensors of files whose names begin with `prefix`, without it; each is read when it is made."""
+    """The tensors of files, each read when it is made, under their names without `prefix`."""
     return {
         name.removeprefix(prefix): LazyTensor(files.dtypes[name], shape, lambda name=name: files[name])
         for name, shape in files.shapes.items()
-        if name.startswith(prefix)
     }
 
 
@@ -72,6 +71,7 @@ def rename_tensors(tensors: Mapping[str, LazyTensor], table: WeightTable, abstra
         standin = transform.to_jax(np.broadcast_to(np.float32(0), tensor.shape))
         check_shape(path, name, standin, shapes[path].shape, faults)
         (torch_name,) = {new for rule in table.rules if (new := rule.to_torch(path)) is not None}
+        # A tensor of another shape may lack the axes that a transform exchanges.
         shape = transform.to_torch(standin).shape if not faults else ()
         renamed[torch_name] = LazyTensor(tensor.dtype, shape, _in_standard_layout(tensor, transform))
     raise_faults(faults)
@@ -136,7 +136,8 @@ def _check_types(folder: str, tensors: Mapping[str, LazyTensor]) -> None:
 
 def _check_space(directory: Path, needed: int) -> None:
     # Now, not after the ten minutes that a large model takes. The old model stays until the new one is complete.
-    existing = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
+    wanted = directory.expanduser().absolute()
+    existing = next(folder for folder in (wanted, *wanted.parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise OSError(f"{directory}: {needed / 1e9:.1f} GB are to be written, and {free / 1e9:.1f} GB are free there.")

@@ -212,7 +212,7 @@ def export_tensors(params: Params, table: WeightTable) -> dict[str, np.ndarray]:
         if name in tensors:
             faults.append(f"parameter {path}: another one is already written as {name}")
         else:
-            # safetensors writes the buffer of an array as it is, which must not be that of a transposed view.
+            # The library safetensors writes the buffer of an array as it is, which must not be that of a view.
             tensors[name] = np.asarray(transform.to_torch(np.asarray(jax.device_get(flat[path]))), order="C")
             if not _all_finite(tensors[name]):
                 raise UnusableTensor(name, f"{_nonfinite(tensors[name])}.")

@@ -17,7 +17,7 @@ from rewardedit_jax.weights.conversion import Part, Written, lazy_tensors, netwo
 from rewardedit_jax.weights.faults import WeightFileError
 from rewardedit_jax.weights.files import read_json, read_weights, write_json
 from rewardedit_jax.weights.hub import ModelNotFound
-from rewardedit_jax.weights.kinds import CLIP_VISION, UNET, read_config
+from rewardedit_jax.weights.kinds import CLIP, CLIP_VISION, UNET, read_config
 from rewardedit_jax.weights.smartedit_checks import EMBEDDINGS, HEAD, LLM_PREFIX, NOT_LLAVA_1_5, PROJECTOR
 from rewardedit_jax.weights.smartedit_sources import (
     TOKENIZER,
@@ -99,7 +99,9 @@ def _base_part(folder: Path) -> Part:
 
 def _vision_part(sources: Sources, folder: Path) -> Part:
     """The image tower alone, without projection, from the files of a whole CLIP or of a tower."""
-    _, config = read_config(folder)
+    kind, config = read_config(folder)
+    if kind not in (CLIP, CLIP_VISION):
+        raise WeightFileError(f"--vision: {folder} is no CLIP with an image tower. Published: {WHERE['vision']}.")
     tower = replace(CLIPVisionConfig.from_hf(config), projection_dim=None)
     if tower.image_size == 336:
         raise WeightFileError(f"--vision: {folder} has image_size=336. {NOT_LLAVA_1_5}")

@@ -108,6 +108,11 @@ REFUSED = {
         WeightMismatch,
         r"unet-15000.*2 faults(.|\n)*conv_new\.bias: no rule(.|\n)*conv_in/bias: no tensor fills it",
     ),
+    "a U-Net with more": (
+        tensors_of(UNET, lambda x: x.update({"other.weight": x["unet.conv_in.bias"].copy()})),
+        WeightMismatch,
+        r"unet-15000(.|\n)*other\.weight: no rule takes it",
+    ),
     "a U-Net of four channels": (
         tensors_of(UNET, lambda x: x.update({"unet.conv_in.weight": x["unet.conv_in.weight"][:, :4].copy()})),
         WeightMismatch,
@@ -189,6 +194,11 @@ REFUSED = {
         ),
         WeightFileError,
         r"added_tokens\.json: <im_patch> has the id 641: expected 640",
+    ),
+    "the image tower of another model": (
+        lambda root: [shutil.rmtree(root / VISION), shutil.copytree(root / BASE / "vae", root / VISION)],
+        WeightFileError,
+        r"--vision: .*is no CLIP",
     ),
     "another image tower": (
         json_of(f"{VISION}/config.json", vision_config={"hidden_size": 48}),
