@@ -15,6 +15,7 @@ from flax.linen.initializers import normal
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
+from rewardedit_jax.models import layers
 from rewardedit_jax.models.encoder import EncoderConfig
 from rewardedit_jax.models.layers import LayerNorm, TypedModule
 from rewardedit_jax.models.post_norm import PostNormLayer
@@ -99,6 +100,9 @@ class QFormer(TypedModule):
             raise ValueError(
                 f"states of width {states.shape[-1]}: expected encoder_hidden_size={c.encoder_hidden_size}"
             )
+        # Without this, XLA (jax 0.10.2) computes wrong gradients of a language model whose states are sliced for this
+        # network, on meshes where data, fsdp and tensor are all above 1.
+        states = layers.shard_batch_axis(states)
         tokens = self.param("query_tokens", normal(0.02), (1, c.num_queries, c.hidden_size), self.param_dtype)
         x = LayerNorm(c.layer_norm_eps, **self.types, name="embeddings_LayerNorm")(tokens)
         x = jnp.broadcast_to(x, (len(states), *x.shape[1:]))

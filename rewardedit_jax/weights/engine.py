@@ -11,7 +11,7 @@ is filled, and shapes agree. All faults come in one error.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -154,20 +154,8 @@ def import_tensors(
       WeightMismatch: listing every tensor without a rule or with two, every parameter unfilled or filled twice, and
         every shape that differs.
     """
-    shapes, faults, source = flatten_dict(abstract, sep="/"), [], {}
-    # `(?!)` matches nothing: without ignore patterns, no name is ignored.
-    ignored = re.compile("|".join(table.ignore) or "(?!)")
-    names = (name for name in tensors if not ignored.fullmatch(name))
-    for name, path, transform in _convert("tensor", names, table.rules, Rule.to_path, faults):
-        if path in source:
-            faults.append(f"parameter {path}: filled by both {source[path][0]} and {name}")
-        elif path not in shapes:
-            faults.append(f"tensor {name}: the network has no parameter {path}")
-        else:
-            source[path] = name, transform
-    faults += [f"parameter {path}: no tensor fills it" for path in shapes if path not in source]
-
-    filled = {}
+    shapes, faults, filled = flatten_dict(abstract, sep="/"), [], {}
+    source = match_tensors(tensors, table, shapes, faults)
     for path, (name, transform) in source.items():
         if wanted is not None and not wanted(path):
             continue
@@ -176,16 +164,40 @@ def import_tensors(
             reason = "expected floating-point numbers, as quantised weights are not supported"
             raise UnusableTensor(name, f"has type {value.dtype}: {reason}.")
         value = transform.to_jax(value)
-        if value.shape != shapes[path].shape:
-            faults.append(f"parameter {path}: {name} gives shape {value.shape}, the network wants {shapes[path].shape}")
+        check_shape(path, name, value, shapes[path].shape, faults)
         if not faults:  # after a fault, the other tensors are read for their shapes only, to save memory
             # Contiguous: JAX would copy a transposed view at each transfer to a device.
             filled[path] = np.asarray(value, shapes[path].dtype, order="C")
             if not (allow_nonfinite or _all_finite(filled[path])):  # after the cast, which may overflow
                 remedy = "Copy or download the file again, or load it all the same with allow_nonfinite=True."
                 raise UnusableTensor(name, f"{_nonfinite(filled[path])}. {remedy}")
-    _raise_if(faults)
+    raise_faults(faults)
     return unflatten_dict(filled, sep="/")
+
+
+def match_tensors(
+    names: Iterable[str], table: WeightTable, paths: Collection[str], faults: list[str]
+) -> dict[str, tuple[str, Transform]]:
+    """Path → (name, transform) of the tensor that fills each parameter; what does not fit adds a fault."""
+    source = {}
+    # `(?!)` matches nothing: without ignore patterns, no name is ignored.
+    ignored = re.compile("|".join(table.ignore) or "(?!)")
+    names = (name for name in names if not ignored.fullmatch(name))
+    for name, path, transform in _convert("tensor", names, table.rules, Rule.to_path, faults):
+        if path in source:
+            faults.append(f"parameter {path}: filled by both {source[path][0]} and {name}")
+        elif path not in paths:
+            faults.append(f"tensor {name}: the network has no parameter {path}")
+        else:
+            source[path] = name, transform
+    faults += [f"parameter {path}: no tensor fills it" for path in paths if path not in source]
+    return source
+
+
+def check_shape(path: str, name: str, value: np.ndarray, wanted: tuple[int, ...], faults: list[str]) -> None:
+    """Adds a fault if a tensor has another shape than the parameter that it fills."""
+    if value.shape != wanted:
+        faults.append(f"parameter {path}: {name} gives shape {value.shape}, the network wants {wanted}")
 
 
 def export_tensors(params: Params, table: WeightTable) -> dict[str, np.ndarray]:
@@ -200,11 +212,11 @@ def export_tensors(params: Params, table: WeightTable) -> dict[str, np.ndarray]:
         if name in tensors:
             faults.append(f"parameter {path}: another one is already written as {name}")
         else:
-            # safetensors writes the buffer of an array as it is, which must not be that of a transposed view.
+            # The library safetensors writes the buffer of an array as it is, which must not be that of a view.
             tensors[name] = np.asarray(transform.to_torch(np.asarray(jax.device_get(flat[path]))), order="C")
             if not _all_finite(tensors[name]):
                 raise UnusableTensor(name, f"{_nonfinite(tensors[name])}.")
-    _raise_if(faults)
+    raise_faults(faults)
     return tensors
 
 
@@ -222,7 +234,8 @@ def _all_finite(x: np.ndarray) -> bool:
     return not x.size or bool(x.view(f"i{size}").max() < infinity and x.view(f"u{size}").max() < infinity + sign)
 
 
-def _raise_if(faults: list[str], most: int = 40) -> None:
+def raise_faults(faults: list[str], most: int = 40) -> None:
+    """Raises `WeightMismatch` with the first `most` faults, if there are any."""
     if faults:
         more = [f"... and {len(faults) - most} more"] if len(faults) > most else []
         head = f"weights and network do not fit ({len(faults)} faults):"

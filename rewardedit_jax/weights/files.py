@@ -7,7 +7,7 @@ refused.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 from absl import logging
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from rewardedit_jax.data import json_files
 from rewardedit_jax.data.records import BadRecords
 from rewardedit_jax.weights.faults import AGAIN, WeightFileError, impostor
+from rewardedit_jax.weights.streaming import TYPES, WEIGHT_TYPES, LazyTensor, write_safetensors
 from rewardedit_jax.weights.torch_legacy import read_torch_legacy
 from rewardedit_jax.weights.torch_tensors import TorchTensors
 from rewardedit_jax.weights.torch_zip import is_legacy, read_torch_zip
@@ -30,9 +30,11 @@ _SAFE = ".safetensors"
 _TORCH = (".bin", ".pth", ".pt", ".ckpt")
 _TORCH_STEMS = ("diffusion_pytorch_model", "pytorch_model", "model")
 VARIANTS = ("", ".fp16", ".bf16")  # in order of preference
-_WEIGHT_TYPES = ("F64", "F32", "F16", "BF16")
-_OTHER_TYPES = ("I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64")  # NumPy has them too
 _OTHER_FORMATS = (".gguf", ".ggml", ".onnx", ".msgpack", ".h5", ".npz")
+_LARGEST_SHARD = 5_000_000_000  # bytes, as transformers 4 has it
+
+
+_Header = dict[str, tuple[tuple[int, ...], np.dtype]]  # tensor name → shape, type
 
 
 class _Index(msgspec.Struct):
@@ -44,27 +46,28 @@ class _Index(msgspec.Struct):
 class TensorFiles(Mapping):  # of str and np.ndarray: with these, a check of types at run time would read a tensor
     """The tensors of safetensors files and of files of PyTorch, each read when it is accessed.
 
-    `shapes`: tensor name → shape. A tensor that is in two files is a WeightFileError, and so is one of a type that is
-    not supported, such as float8.
+    `shapes`, `dtypes`: tensor name → shape, type. A tensor that is in two files is a WeightFileError, and so is one of
+    a type that is not supported, such as float8.
     """
 
     def __init__(self, files: Iterable[Path]):
         self._file_of: dict[str, Path] = {}
         self._torch: dict[Path, TorchTensors] = {}  # opened once, as a pickle takes longer to read than a header
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, np.dtype] = {}
         for file in files:
-            shapes = _safetensors_shapes(file) if file.suffix == _SAFE else self._torch_shapes(file)
-            for name, shape in shapes.items():
+            header = _safetensors_header(file) if file.suffix == _SAFE else self._torch_header(file)
+            for name, (shape, dtype) in header.items():
                 if name in self._file_of:
                     raise WeightFileError(f"tensor {name} is in {self.file_of(name)} and in {file.name}. {AGAIN}")
-                self._file_of[name], self.shapes[name] = file, shape
+                self._file_of[name], self.shapes[name], self.dtypes[name] = file, shape, dtype
 
-    def _torch_shapes(self, file: Path) -> dict[str, tuple[int, ...]]:
+    def _torch_header(self, file: Path) -> _Header:
         tensors = self._torch[file] = read_torch_legacy(file) if is_legacy(file) else read_torch_zip(file)
         for name, dtype in tensors.dtypes.items():
             if dtype.name.startswith("float8"):
                 raise _unsupported(file, name, dtype.name)
-        return tensors.shapes
+        return {name: (shape, tensors.dtypes[name]) for name, shape in tensors.shapes.items()}
 
     def file_of(self, name: str) -> Path:
         """The file that a tensor is in."""
@@ -84,21 +87,21 @@ class TensorFiles(Mapping):  # of str and np.ndarray: with these, a check of typ
         return len(self._file_of)
 
 
-def _safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    shapes = {}
+def _safetensors_header(file: Path) -> _Header:
+    header = {}
     with _open(file) as tensors:
         for name in tensors.keys():  # noqa: SIM118 -- a safetensors handle is not a mapping
-            header = tensors.get_slice(name)  # reads the header only
-            if (found := header.get_dtype()) not in (*_WEIGHT_TYPES, *_OTHER_TYPES):
+            entry = tensors.get_slice(name)  # reads the header only
+            if (found := entry.get_dtype()) not in TYPES:
                 raise _unsupported(file, name, found)
-            shapes[name] = tuple(header.get_shape())
-    return shapes
+            header[name] = tuple(entry.get_shape()), TYPES[found]
+    return header
 
 
 def _unsupported(file: Path, name: str, found: str) -> WeightFileError:
     # Not cast: most such files have scales beside the weights, without which all are wrong.
     return WeightFileError(
-        f"{file}: tensor {name} has type {found}: expected {', '.join(_WEIGHT_TYPES)}, as quantised weights are not "
+        f"{file}: tensor {name} has type {found}: expected {', '.join(WEIGHT_TYPES)}, as quantised weights are not "
         "supported."
     )
 
@@ -179,14 +182,41 @@ def _read_shards(index: Path) -> TensorFiles:
     return tensors
 
 
-def write_weights(tensors: Mapping[str, np.ndarray], directory: Path, stem: str) -> None:
-    """Write `<stem>.safetensors`, marked as torch tensors so that diffusers and transformers take it."""
+def write_weights(
+    tensors: Mapping[str, np.ndarray | LazyTensor],
+    directory: Path,
+    stem: str,
+    written: Callable[[int], None] = lambda size: None,
+) -> None:
+    """Write `<stem>.safetensors`, or above 5 GB shards and their index, tensor by tensor.
+
+    Args:
+      written: as of `write_safetensors`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    file = directory / f"{stem}.safetensors"
-    file.touch()
-    mode = file.stat().st_mode  # as the user's umask has it
-    save_file(dict(tensors), file, metadata={"format": "pt"})
-    file.chmod(mode)  # safetensors replaces the file by one that only its owner may read
+    shards = _shards(tensors)
+    if len(shards) == 1:
+        return write_safetensors(directory / f"{stem}{_SAFE}", tensors, written)
+    weight_map = {}
+    for number, shard in enumerate(shards, 1):
+        file = f"{stem}-{number:05d}-of-{len(shards):05d}{_SAFE}"
+        write_safetensors(directory / file, shard, written)
+        weight_map |= dict.fromkeys(shard, file)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    return write_json(index, directory / f"{stem}{_SAFE}.index.json")
+
+
+def _shards(tensors: Mapping[str, np.ndarray | LazyTensor]) -> list[dict[str, np.ndarray | LazyTensor]]:
+    """The tensors in their order, in parts of at most `_LARGEST_SHARD` where no single tensor is larger."""
+    shards, size = [{}], 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + tensor.nbytes > _LARGEST_SHARD:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    return shards
 
 
 def read_json(file: Path, type_: Any = dict[str, Any]) -> Any:

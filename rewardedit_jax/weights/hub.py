@@ -53,6 +53,20 @@ def find_tokenizer(model: str | Path) -> Path:
     Args:
       model: a directory, in which `TOKENIZER_FILES` may be missing; a shipped model; or a hub id, as in `find_model`.
     Raises:
+      ModelNotFound: as `find_files`.
+    """
+    return find_files(model, TOKENIZER_FILES, (*_OLDER_FILES, *_CHAT_TEMPLATES), "tokenizer")
+
+
+def find_files(model: str | Path, needed: Sequence[str], beside: Sequence[str] = (), what: str = "files") -> Path:
+    """The local directory of a model, of which only some files are needed.
+
+    Args:
+      model: a directory, whatever is in it; a shipped model; or a hub id, as in `find_model`.
+      needed: names or patterns of files to download, which an earlier download must have.
+      beside: further names or patterns, of files that may exist.
+      what: the noun for these files in the error.
+    Raises:
       ModelNotFound: there is no such directory, and the hub did not give those files.
     """
     path = Path(model).expanduser()
@@ -63,13 +77,12 @@ def find_tokenizer(model: str | Path) -> Path:
     if hub_id is None:
         raise ModelNotFound(f"there is no directory {path}.")
     repo, prefix = hub_id
-    needed = [f"{prefix}{name}" for name in TOKENIZER_FILES]
-    beside = [f"{prefix}{name}" for name in (*_OLDER_FILES, *_CHAT_TEMPLATES)]
+    needed, beside = ([f"{prefix}{name}" for name in names] for names in (needed, beside))
     try:
         return _snapshot(repo, needed, lambda _: beside) / prefix
     except OutOfReach as error:
         raise ModelNotFound(
-            f"there is no local directory {repo}/{prefix}, and the Hugging Face hub did not give its tokenizer "
+            f"there is no local directory {repo}/{prefix}, and the Hugging Face hub did not give its {what} "
             f"({error}): without network, copy {' and '.join(needed)} here by other means (`hf download {repo} "
             f"{' '.join(needed)}` where there is network) and give their directory instead of the id."
         ) from error

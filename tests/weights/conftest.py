@@ -1,4 +1,4 @@
-"""What the tests of pickles share."""
+"""What tests of weight files share: traps for pickles, and the published files of a model."""
 
 import builtins
 import os
@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from published_smartedit import write_sources
 
 
 @pytest.fixture
@@ -21,3 +22,9 @@ def calls(monkeypatch):
     with monkeypatch.context() as patch:  # not while pytest works
         patch.setattr(builtins, "eval", trap)
         yield found
+
+
+@pytest.fixture(scope="session")
+def published_smartedit(tmp_path_factory):
+    """The folder of the fixture's published models, which tests do not change."""
+    return write_sources(tmp_path_factory.mktemp("smartedit") / "published")

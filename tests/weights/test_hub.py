@@ -13,6 +13,7 @@ from rewardedit_jax.weights.hub import (
     SHIPPED,
     TOKENIZER_FILES,
     ModelNotFound,
+    find_files,
     find_model,
     find_tokenizer,
     shipped_models,
@@ -247,6 +248,17 @@ def test_a_tokenizer_is_in_a_directory_or_on_the_hub(fake_hub, tmp_path, model):
     with pytest.raises(ModelNotFound, match="there is no directory"):
         find_tokenizer(model)
     assert fake_hub.asked == []
+
+
+def test_some_files_of_a_model(fake_hub, tmp_path):
+    fake_hub.root = tmp_path
+    assert find_files(str(tmp_path), ["a/*"]) == tmp_path
+    assert fake_hub.asked == []
+    assert find_files("owner/name/part", ["a/*", "b.model"], ["c.json"]) == tmp_path / "part"
+    assert fake_hub.asked == [("owner/name", ("part/a/*", "part/b.model", "part/c.json"), False)]
+    fake_hub.error = unreachable()[0]
+    with pytest.raises(ModelNotFound, match=r"did not give its files .*copy a/\* and b\.model here"):
+        find_files("owner/name", ["a/*", "b.model"])
 
 
 @pytest.mark.parametrize("name", ["a--b/c", "-a/b", "a/b.git"])
