@@ -114,4 +114,4 @@ def test_edits(editors, expected, name):
         resolution=None,
         output="array",
     )
-    assert farthest(edited, edit[f"{name}_image"][0]) < 5e-5
+    assert farthest(edited, edit[f"{name}_image"]) < 5e-5
