@@ -67,6 +67,9 @@ class Precomputed:
     source: Any  # what conditions take from the source images
     request: Any  # what conditions take from instructions and rewards; the same for an example and its mirror image
     shared: Any  # what is the same for all examples, such as the states of the empty instruction
+    # Of a base that trains what precomputes, on its own objective too; else None:
+    reply_loss: Any = None  # float32[b]: of a language model
+    is_edit: Any = None  # bool[b]: False for an example that the denoiser does not learn from
 
 
 @runtime_checkable
@@ -126,9 +129,20 @@ class Base(Protocol):
         """What the autoencoder makes of images in [-1, 1]: a struct of arrays with a leading batch axis."""
 
     def precompute(
-        self, params: Params, source: Float[Array, "b H W 3"], edited: Float[Array, "b H W 3"], inputs: Any
+        self,
+        params: Params,
+        source: Float[Array, "b H W 3"],
+        edited: Float[Array, "b H W 3"],
+        inputs: Any,
+        rng: PRNGKeyArray | None = None,
     ) -> Precomputed:
-        """What the components in `precomputing` make of training examples: images in [-1, 1], and their `read`."""
+        """What the components in `precomputing` make of training examples.
+
+        Args:
+          source, edited: images in [-1, 1].
+          inputs: of `read`.
+          rng: for dropout layers of components that train; None where their results are stored.
+        """
 
     def latents(self, edited: Any, rng: PRNGKeyArray) -> Float[Array, "b h w c"]:
         """Clean latents, drawn from `Precomputed.edited`, as the noise process takes them."""

@@ -185,7 +185,12 @@ class InstructPix2Pix(StableDiffusionFiles):
         return self.vae.apply({"params": params["vae"]}, images, method="encode")
 
     def precompute(
-        self, params: Params, source: Float[Array, "b H W 3"], edited: Float[Array, "b H W 3"], inputs: Inputs
+        self,
+        params: Params,
+        source: Float[Array, "b H W 3"],
+        edited: Float[Array, "b H W 3"],
+        inputs: Inputs,
+        rng: PRNGKeyArray | None = None,
     ) -> Precomputed:
         # Both images of each pair go through the autoencoder in one pass, and both texts through the text encoder.
         edited, source = halves(self.encode(params, jnp.concatenate([edited, source])))

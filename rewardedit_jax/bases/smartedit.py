@@ -12,9 +12,9 @@ the feature map of the base editor.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -23,14 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from ml_collections import ConfigDict
 from PIL import Image
 
-from rewardedit_jax.bases.base import Keep, Precomputed, ReportCut, halves
+from rewardedit_jax.bases.base import Keep, Precomputed, ReportCut, Start, halves
 from rewardedit_jax.bases.instruct_pix2pix import Conditions, InstructPix2Pix, Moments, RequestStates, RewardInputs
 from rewardedit_jax.bases.stable_diffusion import KINDS, PARTITION_RULES, StableDiffusionFiles, below, check_networks
 from rewardedit_jax.data.llama_tokenizer import LlamaTokenizer, load_language_tokenizer
-from rewardedit_jax.data.smartedit_prompts import PAIR, image_tokens, read_conversations
+from rewardedit_jax.data.smartedit_prompts import NO_TARGET, PAIR, image_tokens, language_targets, read_conversations
 from rewardedit_jax.models import clip_vision, interaction, llava, qformer
 from rewardedit_jax.models.clip_vision import CLIP_MEAN, CLIP_STD, CLIPVisionModel
 from rewardedit_jax.models.interaction import Interaction
@@ -74,6 +75,9 @@ class Inputs(RewardInputs):
     ids: Any  # int32[b, l]: the conversation
     image_at: Any  # int32[b]: index of the token that the source replaces
     reply_at: Any  # int32[b, k]: indices of the reply's image tokens
+    # For the language model's own objective; else None:
+    targets: Any = None  # int32[b, l]: the ids of the reply; NO_TARGET elsewhere
+    is_edit: Any = None  # bool[b]: False where the instruction was too long, and has been emptied
 
 
 @flax.struct.dataclass
@@ -83,6 +87,14 @@ class SourceStates:
     latents: Any  # float32[b, h, w, c]
     context: Any  # float32[b, q, d]
     residual: Any  # float32[b, g, g, c]: v' on the grid of the image tower
+
+
+class ReadSource(NamedTuple):
+    """Sources and instructions after the networks that read them."""
+
+    context: Float[Array, "b q d"]
+    residual: Float[Array, "b g g c"]  # on the grid of the image tower
+    hidden: Float[Array, "b s d"]  # states of the language model
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,7 @@ class SmartEdit(InstructPix2Pix):
     qformer: QFormer
     interaction: Interaction
     language_tokenizer: LlamaTokenizer = field(compare=False, repr=False)
+    learns_replies: bool = False  # whether training has the language model's own objective too
 
     # On the host
 
@@ -131,11 +144,13 @@ class SmartEdit(InstructPix2Pix):
         Raises:
           ValueError: an instruction contains a token of the conversation.
         """
-        told = read_conversations(self.language_tokenizer, instructions, self.language_tokenizer.length, report_cut)
+        tokenizer, learns = self.language_tokenizer, self.learns_replies
+        told = read_conversations(tokenizer, instructions, tokenizer.length, report_cut, empty_overlong=learns)
         side = self.vision_encoder.config.image_size
         pixels = np.stack([_squashed(source, side) for source in sources])
         places = {name: getattr(told, name) for name in ("ids", "image_at", "reply_at")}
-        return Inputs(pixels=pixels, **places, **self._read_rewards(rewards, report_cut))
+        replies = {"targets": language_targets(told), "is_edit": told.editing} if learns else {}
+        return Inputs(pixels=pixels, **places, **replies, **self._read_rewards(rewards, report_cut))
 
     def reading(self) -> dict[str, Any]:
         return {**super().reading(), "language tokenizer": self.language_tokenizer.digest(), "template": list(PAIR)}
@@ -143,12 +158,25 @@ class SmartEdit(InstructPix2Pix):
     # Traced
 
     def precompute(
-        self, params: Params, source: Float[Array, "b H W 3"], edited: Float[Array, "b H W 3"], inputs: Inputs
+        self,
+        params: Params,
+        source: Float[Array, "b H W 3"],
+        edited: Float[Array, "b H W 3"],
+        inputs: Inputs,
+        rng: PRNGKeyArray | None = None,
     ) -> Precomputed:
         edited, source = halves(self.encode(params, jnp.concatenate([edited, source])))
-        states = SourceStates(source.mode, *self._read_sources(params, inputs))
+        params = self._with_frozen_words(params)
+        context, residual, hidden = self._read_sources(params, inputs, rng if self.learns_replies else None)
         reward = self._reward_states(inputs, self._text_states(params, inputs.reward_ids)) if self.has_reward else None
-        return Precomputed(Moments.of(edited), states, RequestStates(None, reward), self._null_states(params, inputs))
+        return Precomputed(
+            Moments.of(edited),
+            SourceStates(source.mode, context, residual),
+            RequestStates(None, reward),
+            self._null_states(params, inputs),
+            self._reply_loss(params, inputs.targets, hidden) if self.learns_replies else None,
+            inputs.is_edit,
+        )
 
     def condition(self, params: Params, examples: Precomputed, keep: Keep) -> Conditions:
         states = examples.source
@@ -159,24 +187,63 @@ class SmartEdit(InstructPix2Pix):
     def _read_instructions(
         self, params: Params, inputs: Inputs, size: tuple[int, int]
     ) -> tuple[Float[Array, "b q d"], Float[Array, "b h w c"]]:
-        context, residual = self._read_sources(params, inputs)
+        context, residual, _ = self._read_sources(params, inputs)
         return context, _resized(residual, size)
 
-    def _read_sources(self, params: Params, inputs: Inputs) -> tuple[Float[Array, "b q d"], Float[Array, "b g g c"]]:
-        """Context and residual, the latter on the grid of the image tower."""
+    def _read_sources(self, params: Params, inputs: Inputs, rng: PRNGKeyArray | None = None) -> ReadSource:
         pixels = (inputs.pixels / jnp.float32(255) - jnp.array(CLIP_MEAN)) / jnp.array(CLIP_STD)
         states = self.vision_encoder.apply({"params": params["vision_encoder"]}, pixels)
         features = states.hidden[self.language_model.config.mm_vision_select_layer][:, 1:]  # without the class token
-        read = {"params": params["language_model"]}
-        # No mask: padding is behind the reply, where no token of it attends to.
-        hidden = self.language_model.apply(read, inputs.ids, features, inputs.image_at)
+        # No mask: padding is behind the reply, which attends to what is before it.
+        hidden = self.language_model.apply(
+            {"params": params["language_model"]},
+            inputs.ids,
+            features,
+            inputs.image_at,
+            rngs=None if rng is None else {"lora": rng},
+        )
         # The reply is behind the image, which has taken the place of one token.
         at = inputs.reply_at + features.shape[1] - 1
-        spoken = jnp.take_along_axis(hidden, at[..., None], axis=1)
-        queries = self.qformer.apply({"params": params["qformer"]}, spoken.astype(jnp.float32))
-        return self.interaction.apply({"params": params["interaction"]}, queries, features.astype(jnp.float32))
+        spoken = jnp.take_along_axis(hidden, at[..., None], axis=1).astype(jnp.float32)
+        queries = self.qformer.apply(
+            {"params": params["qformer"]},
+            spoken,
+            deterministic=rng is None,
+            rngs=None if rng is None else {"dropout": rng},
+        )
+        interacted = self.interaction.apply({"params": params["interaction"]}, queries, features.astype(jnp.float32))
+        return ReadSource(*interacted, hidden)
+
+    def _with_frozen_words(self, params: Params) -> Params:
+        """With LoRA, the rows of the tokens that SmartEdit has added are all that trains of the words."""
+        if self.language_model.lora is None or not self.learns_replies:
+            return params
+        known = self.language_tokenizer.vocabulary_size - len(self.language_tokenizer.added)
+        model = params["language_model"]
+        embedding, head = model["decoder"]["embed_tokens"]["embedding"], model["lm_head"]["kernel"]
+        rows = {"embedding": jnp.concatenate([jax.lax.stop_gradient(embedding[:known]), embedding[known:]])}
+        columns = jnp.concatenate([jax.lax.stop_gradient(head[:, :known]), head[:, known:]], axis=1)
+        model = {**model, "decoder": {**model["decoder"], "embed_tokens": rows}, "lm_head": {"kernel": columns}}
+        return {**params, "language_model": model}
+
+    def _reply_loss(
+        self, params: Params, targets: Int[Array, "b l"], hidden: Float[Array, "b s d"]
+    ) -> Float[Array, " b"]:
+        """Cross-entropy of the replies, of which the mean over the batch is the mean over all of their tokens."""
+        # A reply is behind the image: counted from the end, its tokens are where they are in the text.
+        hidden = hidden[:, -targets.shape[1] :]
+        logits = self.language_model.apply({"params": params["language_model"]}, hidden[:, :-1], method="logits")
+        wanted, is_target = targets[:, 1:], targets[:, 1:] != NO_TARGET
+        log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+        found = jnp.take_along_axis(log_probabilities, jnp.where(is_target, wanted, 0)[..., None], axis=-1)[..., 0]
+        return -(found * is_target).sum(1) * len(targets) / jnp.maximum(is_target.sum(), 1)
 
     # Files
+
+    @classmethod
+    def start(cls, config: ConfigDict) -> Start:
+        start = super().start(config)
+        return start._replace(base=replace(start.base, learns_replies=config.get("reply_weight", 0.0) > 0))
 
     @classmethod
     def types(cls, name: str, dtype: DTypeLike, trains: bool) -> tuple[DTypeLike, DTypeLike]:

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from rewardedit_jax.bases.base import Component, Start, open_component, read_process, recipe_process
+from rewardedit_jax.bases.low_rank import with_lora
 from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, load_clip_tokenizer
 from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.models import clip, unet, vae
@@ -121,6 +122,8 @@ class StableDiffusionFiles:
 
     @classmethod
     def check_recipe(cls, recipe: Any) -> None:
+        if recipe.reply_weight and "language_model" not in cls.components:
+            raise ValueError(f"reply_weight={recipe.reply_weight}: expected 0, as {cls.name} has no language model")
         check_section(recipe.network, cls.network_settings, "network")
         # A recipe that names a `beta_schedule` describes all of the noise process (`recipe_process`).
         if "beta_schedule" in recipe.schedule:
@@ -153,6 +156,7 @@ class StableDiffusionFiles:
             else:
                 parts[name] = Component(cls.described(name, config.network[name].to_dict(), types, folders))
         parts["unet"] = _adapted_unet(parts["unet"], parts["vae"].module, config)
+        parts = with_lora(parts, config.get("lora"))
         modules = {name: part.module for name, part in parts.items()}
         tokenizers = cls.open_tokenizers(folders, modules)
         return Start(cls(**modules, process=recipe_process(config, directory), **tokenizers), parts)

@@ -16,9 +16,13 @@ from rewardedit_jax.data.pipeline import EditBatch
 from rewardedit_jax.params import Params
 
 
-def precompute(base: Base, params: Params, batch: EditBatch) -> Precomputed:
-    """The part of the objective before anything random. A cache stores its results, the rest trains on either."""
-    return base.precompute(params, to_unit(batch.source), to_unit(batch.edited), batch.inputs)
+def precompute(base: Base, params: Params, batch: EditBatch, rng: PRNGKeyArray | None = None) -> Precomputed:
+    """The part of the objective before noise. A cache stores its results, the rest trains on either.
+
+    Args:
+      rng: for dropout layers of components that train.
+    """
+    return base.precompute(params, to_unit(batch.source), to_unit(batch.edited), batch.inputs, rng)
 
 
 def editing_loss(
@@ -32,7 +36,9 @@ def editing_loss(
     conditions = base.condition(params, examples, keep)
     times = base.process.sample_times(time_rng, clean.shape)
     noise = jax.random.normal(noise_rng, clean.shape)
-    return denoising_loss(base, params, clean, conditions, times, noise, net_rng)
+    loss = denoising_loss(base, params, clean, conditions, times, noise, net_rng)
+    # What is no edit counts in the mean, as in SmartEdit's code.
+    return loss if examples.is_edit is None else loss * examples.is_edit
 
 
 def denoising_loss(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from ml_collections import ConfigDict
-from msgspec import Meta
+from msgspec import Meta, field
 
 from rewardedit_jax.bases import base_named
 from rewardedit_jax.data.instruct_pix2pix import InstructPix2PixFolder, InstructPix2PixParquet, RewardEditFolder
@@ -13,6 +13,7 @@ from rewardedit_jax.data.records import Source
 from rewardedit_jax.models import reward_condition
 from rewardedit_jax.reward import PERSPECTIVES
 from rewardedit_jax.training import recipe
+from rewardedit_jax.training.recipe_check import check_section
 
 
 def _open_edits(data: ConfigDict) -> Source:
@@ -44,6 +45,15 @@ class RewardSettings(recipe.Section):
             reward_condition.RewardConditionConfig(self.layout, self.sources, self.paths, self.perspectives)
 
 
+class LoRASettings(recipe.Section):
+    """Low-rank differences of kernels (`models.lora.LoRA`), which train where `trainable` says so."""
+
+    rank: recipe.Count
+    alpha: recipe.Positive
+    targets: tuple[str, ...]  # regular expressions of parameter paths, without "/kernel"; each begins with a component
+    dropout: recipe.Fraction
+
+
 class EditingData(recipe.Data, kw_only=True):
     """Training records."""
 
@@ -72,6 +82,15 @@ class EditingRecipe(recipe.ModelRecipe):
         float, Meta(ge=0, lt=1 / 3, description="the probability of each: no instruction, no source, neither")
     ]
 
+    reply_weight: recipe.NotNegative = 0.0  # of the loss of a base's language model, beside the squared error
+    lora: dict[str, Any] = field(
+        default_factory=dict
+    )  # fields of `LoRASettings`; {}: kernels train as a whole, or not at all
+
     def __post_init__(self):
         super().__post_init__()
+        if self.lora:
+            check_section(self.lora, LoRASettings, "lora")
+        if self.reply_weight and self.data.cache:
+            raise ValueError(f"reply_weight={self.reply_weight}: expected 0 with data.cache, which holds no replies")
         base_named(self.base_editor).check_recipe(self)

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
@@ -90,8 +91,16 @@ class EditingTask:
     def loss(
         self, params: Params, batch: EditBatch | Precomputed, rng: Key[Array, ""]
     ) -> tuple[Float[Array, " b"], Mapping[str, Float[Array, " b"]]]:
-        examples = precompute(self.base, params, batch) if self.cache is None else self.cache.restore(batch)
-        return editing_loss(self.base, params, self.dropout, examples, rng), {}
+        if self.cache is None:
+            # A key of its own: those of the rest are the same with a cache.
+            examples = precompute(self.base, params, batch, jax.random.fold_in(rng, 0))
+        else:
+            examples = self.cache.restore(batch)
+        loss = editing_loss(self.base, params, self.dropout, examples, rng)
+        if examples.reply_loss is None:
+            return loss, {}
+        total = loss + self.config.reply_weight * examples.reply_loss
+        return total, {"edit": loss, "reply": examples.reply_loss}
 
     def read(self, *request: Any, report_cut: ReportCut) -> Any:
         """`Base.read` of a batch of records; a task whose loss needs more of them overrides this."""

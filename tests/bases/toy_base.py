@@ -120,7 +120,7 @@ class ToyBase:
         blocks = images.reshape(b, h // BLOCK, BLOCK, w // BLOCK, BLOCK, 3)
         return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, *self.latent_shape(h, w))
 
-    def precompute(self, params, source, edited, inputs):
+    def precompute(self, params, source, edited, inputs, rng=None):
         return Precomputed(self.encode(params, edited), self.encode(params, source), inputs, ())
 
     def latents(self, edited, rng):
