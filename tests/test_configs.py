@@ -15,6 +15,7 @@ from rewardedit_jax.training.recipe_check import check_section
 
 ALL = ("", "shapes", "debug")
 VARIANTS = {"autoencoder": ("shapes", "debug"), "ip2p": ALL, "reward_ip2p": ALL, "edit_reward": ALL}
+VARIANTS |= {"smartedit": ("",), "reward_smartedit": ("",)}
 SCHEMAS = {
     "editing": EditingRecipe,
     "scoring": ScoringRecipe,
@@ -281,7 +282,7 @@ def test_the_papers_recipe_of_the_scorer():
     assert config.compute.to_dict() == {"dtype": "bfloat16", "remat": True}  # the code's
 
 
-@pytest.mark.parametrize("recipe", VARIANTS)
+@pytest.mark.parametrize("recipe", [recipe for recipe, variants in VARIANTS.items() if "debug" in variants])
 def test_debug_is_the_shapes_variant_in_small(recipe):
     changed = differences(get_config(recipe, "shapes"), get_config(recipe, "debug"))
     assert {path for path in changed if not path.startswith("network.")} <= {

@@ -63,7 +63,8 @@ class NetworkSettings(Section):
 def check_networks(section: Section, kinds: Mapping[str, NetworkKind]) -> None:
     """Checks the networks that the section `network` of a recipe describes, by their kinds."""
     for name, kind in kinds.items():
-        check_network(kind.config, getattr(section, name), f"network.{name}", kind.settings)
+        if described := getattr(section, name):
+            check_network(kind.config, described, f"network.{name}", kind.settings)
 
 
 class StableDiffusionFiles:

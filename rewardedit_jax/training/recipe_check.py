@@ -57,8 +57,8 @@ def _read_section(values: Mapping[str, Any], schema: type, prefix: str, faults: 
 
 
 def _read_value(value: Any, type_: Any, path: str, faults: list[str]) -> Any:
-    if isinstance(type_, type) and issubclass(type_, msgspec.Struct) and isinstance(value, Mapping):
-        return _read_section(value, type_, f"{path}.", faults)
+    if isinstance(value, Mapping) and (section := _section_in(type_)):
+        return _read_section(value, section, f"{path}.", faults)
     # NumPy's numbers, such as those of a sweep in Python, are taken as Python's.
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, dict):  # of a network or a noise process, whose values may have any type
@@ -71,6 +71,12 @@ def _read_value(value: Any, type_: Any, path: str, faults: list[str]) -> Any:
         pass  # its message names one bound instead of the range, and not the values of a Literal
     faults.append(f"{path}={value!r}: expected {_expected(type_)}")
     return None
+
+
+def _section_in(type_: Any) -> type[msgspec.Struct] | None:
+    """The section that values of a type are, also of one that may be None; None: it is no section."""
+    sections = (t for t in (type_, *get_args(type_)) if isinstance(t, type) and issubclass(t, msgspec.Struct))
+    return next(sections, None)
 
 
 def _is_finite(value: Any) -> bool:
