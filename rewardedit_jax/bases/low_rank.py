@@ -32,9 +32,7 @@ def with_lora(parts: Mapping[str, Component], settings: ConfigDict | None) -> di
 
 def _adapted(name: str, part: Component, lora: LoRA) -> Component:
     if part.module.lora is not None:
-        raise ValueError(
-            f"lora: the {name} that training starts from has {part.module.lora} already: leave lora at {{}}"
-        )
+        raise ValueError(f"lora: the {name} that training starts from has {part.module.lora} already: leave lora unset")
     module = part.module.clone(lora=lora)
     layers = [path.removesuffix("/lora_a") for path in flatten_dict(abstract_params(module), sep="/")]
     if idle := [target for target in lora.targets if not any(LoRA(1, 1.0, (target,)).applies(p) for p in layers)]:

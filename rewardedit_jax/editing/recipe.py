@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from ml_collections import ConfigDict
-from msgspec import Meta, field
+from msgspec import Meta
 
 from rewardedit_jax.bases import base_named
 from rewardedit_jax.data.instruct_pix2pix import InstructPix2PixFolder, InstructPix2PixParquet, RewardEditFolder
@@ -13,7 +13,6 @@ from rewardedit_jax.data.records import Source
 from rewardedit_jax.models import reward_condition
 from rewardedit_jax.reward import PERSPECTIVES
 from rewardedit_jax.training import recipe
-from rewardedit_jax.training.recipe_check import check_section
 
 
 def _open_edits(data: ConfigDict) -> Source:
@@ -89,8 +88,6 @@ class EditingRecipe(recipe.ModelRecipe):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.lora:
-            check_section(self.lora, LoRASettings, "lora")
         if self.reply_weight and self.data.cache:
             raise ValueError(f"reply_weight={self.reply_weight}: expected 0 with data.cache, which holds no replies")
         base_named(self.base_editor).check_recipe(self)
