@@ -82,9 +82,7 @@ class EditingRecipe(recipe.ModelRecipe):
     ]
 
     reply_weight: recipe.NotNegative = 0.0  # of the loss of a base's language model, beside the squared error
-    lora: dict[str, Any] = field(
-        default_factory=dict
-    )  # fields of `LoRASettings`; {}: kernels train as a whole, or not at all
+    lora: LoRASettings | None = None  # None: kernels train as a whole, or not at all
 
     def __post_init__(self):
         super().__post_init__()
