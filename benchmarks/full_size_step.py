@@ -74,7 +74,8 @@ class RandomEditing(EditingTask):
             source, edited = draw.integers(0, 256, (2, b, side, side, 3), np.uint8)
             ids = draw.integers(0, text.vocab_size, (2, b, text.max_position_embeddings), np.int32)
             scores = draw.uniform(0, 5, (b, 3)).astype(np.float32)
-            inputs = Inputs(ids[0], np.zeros_like(ids[0]), ids[1], scores, np.ones(b, np.float32))
+            texts = {"instruction_ids": ids[0], "null_ids": np.zeros_like(ids[0]), "reward_ids": ids[1]}
+            inputs = Inputs(**texts, scores=scores, keep=np.ones(b, np.float32))
             yield EditBatch(source, edited, inputs)
 
 
