@@ -17,16 +17,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from rewardedit_jax.bases.base import Base, Dropout, Precomputed
 from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix, Moments, RequestStates, RewardStates
 from rewardedit_jax.bases.smartedit import SmartEdit, SourceStates
+from rewardedit_jax.data.llama_tokenizer import LlamaTokenizer
 from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.editing.objective import editing_loss
+from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
+from rewardedit_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
+from rewardedit_jax.models.interaction import Interaction, InteractionConfig
+from rewardedit_jax.models.llava import Llava, LlavaConfig
+from rewardedit_jax.models.qformer import QFormer, QFormerConfig
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.params import Params, random_params
+from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 
 TEXT, WIDTH, GRID = 77, 768, 16  # context tokens, their width, and the side of the image tower's grid, as published
 
@@ -42,15 +51,23 @@ def small_unet(channels: tuple[int, ...]) -> UNet:
 
 def bases(unet: UNet) -> dict[str, Base]:
     """Both editors, without the networks whose results a cache holds."""
+    # Of what only makes the cache, settings alone: no parameter of it is drawn.
     shared = {
         "unet": unet,
         "vae": AutoencoderKL(AutoencoderConfig()),
-        "text_encoder": None,
+        "text_encoder": CLIPTextModel(CLIPTextConfig()),
         "process": process_from_config({"beta_schedule": "scaled_linear"}),
-        "tokenizer": None,
+        "tokenizer": shapes_tokenizer(),
     }
-    unused = dict.fromkeys(("vision_encoder", "language_model", "qformer", "interaction", "language_tokenizer"))
-    return {"Reward-InsPix2Pix": InstructPix2Pix(**shared), "Reward-SmartEdit": SmartEdit(**shared, **unused)}
+    smartedit = SmartEdit(
+        **shared,
+        vision_encoder=CLIPVisionModel(CLIPVisionConfig()),
+        language_model=Llava(LlavaConfig()),
+        qformer=QFormer(QFormerConfig()),
+        interaction=Interaction(InteractionConfig()),
+        language_tokenizer=LlamaTokenizer(Tokenizer(BPE()), {}),
+    )
+    return {"Reward-InsPix2Pix": InstructPix2Pix(**shared), "Reward-SmartEdit": smartedit}
 
 
 def examples(base: Base, batch: int, side: int) -> Precomputed:
