@@ -18,6 +18,7 @@ from rewardedit_jax.command_line import complain_clearly, local_path, parse_flag
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.shapes.autoencoder_task import ShapesAutoencoderTask
+from rewardedit_jax.shapes.language_task import ShapesLanguageTask
 from rewardedit_jax.shapes.tasks import ShapesEditingTask, ShapesScoringTask
 from rewardedit_jax.startup import start_quickly
 from rewardedit_jax.training.loop import train
@@ -37,6 +38,7 @@ _TASKS = {
     "shapes_editing": ShapesEditingTask,
     "shapes_scoring": ShapesScoringTask,
     "shapes_autoencoder": ShapesAutoencoderTask,
+    "shapes_language": ShapesLanguageTask,
 }
 
 
