@@ -27,8 +27,8 @@ def shapes() -> ConfigDict:
     config = ConfigDict()
     config.task = "shapes_language"
     config.seed = 0
-    config.steps = 1500
-    config.batch_size = 32  # pictures, each with a row of questions, over all devices
+    config.steps = 4000
+    config.batch_size = 16  # pictures, each with a row of questions, over all devices
     config.accumulate = 1  # batches per optimizer step
 
     config.init = "shapes"  # the editor whose U-Net, VAE and text encoder are kept
@@ -41,7 +41,6 @@ def shapes() -> ConfigDict:
         "num_attention_heads": 4,
         "image_size": 32,
         "patch_size": 4,
-        "projection_dim": None,
     }
     config.network.language_model = {
         "model_type": "llava",
@@ -55,7 +54,7 @@ def shapes() -> ConfigDict:
     config.network.qformer = {
         "hidden_size": 96,  # with as many queries, the states of the text encoder
         "num_queries": 32,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "intermediate_size": 256,
         "cross_attention_frequency": 1,
@@ -72,7 +71,7 @@ def shapes() -> ConfigDict:
     config.alignment_weight = 1.0
 
     config.data = ConfigDict()
-    config.data.update(name="shapes", tokens=120)
+    config.data.update(name="shapes", instructions=2, tokens=144)
 
     config.trainable = (
         (r"(vision_encoder|language_model|qformer)/.*", True),
@@ -80,14 +79,14 @@ def shapes() -> ConfigDict:
     )
 
     config.optimizer = ConfigDict()
-    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup_steps=100)
+    config.optimizer.update(learning_rate=1.5e-3, schedule="cosine", warmup_steps=100)
     config.optimizer.update(b1=0.9, b2=0.99, eps=1e-8, weight_decay=1e-2, clip_norm=1.0)
-    config.optimizer.update(ema_decay=0.99, mu_dtype="float32")
+    config.optimizer.update(ema_decay=0.995, mu_dtype="float32")
 
     config.compute = {"dtype": "float32", "remat": False}
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
-    config.log_every, config.checkpoint_every = 25, 250
-    config.evaluate_every = 250
+    config.log_every, config.checkpoint_every = 50, 500
+    config.evaluate_every = 500
     config.keep_checkpoints = 2
     return config
 

@@ -31,8 +31,7 @@ _RESUME = flags.DEFINE_bool("resume", False, "Continue from the last checkpoint 
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts: run the same command on each with this flag.")
 flags.mark_flag_as_required("config")
 
-# By `config.task`.
-_TASKS = {
+_TASKS = {  # by `config.task`
     "editing": EditingTask,
     "scoring": ScoringTask,
     "shapes_editing": ShapesEditingTask,

@@ -20,8 +20,8 @@ class AnsweringTask(Protocol):
     """The part of a task that is evaluated."""
 
     batch: Callable[..., Any]
-    answer: Callable[[Params, Any], tuple[Float[Array, "b p n"], Float[Array, "b q d"]]]
-    text_states: Callable[[Params, Any], Float[Array, "b q d"]]
+    answer: Callable[[Params, Any], tuple[Float[Array, "b p n"], Float[Array, "b m q d"]]]
+    text_states: Callable[[Params, Any], Float[Array, "b m q d"]]
 
 
 def language_evaluator(task: AnsweringTask, pictures: int = 256, split: Split = "test") -> Evaluator:
@@ -47,7 +47,7 @@ def _measure(task: AnsweringTask, params: Params, batch: Any) -> tuple[Bool[Arra
     """Whether each id of an answer is the most likely one, and the explained share of the text states' variance."""
     logits, queries = task.answer(params, batch)
     wanted = task.text_states(params, batch)
-    around = jnp.mean((wanted - wanted.mean(axis=0)) ** 2)
+    around = jnp.mean((wanted - wanted.mean(axis=(0, 1))) ** 2)
     right = (logits.argmax(-1) == batch.rows.targets) | (batch.rows.targets == NO_TARGET)
     return right, 1 - jnp.mean((queries - wanted) ** 2) / around
 

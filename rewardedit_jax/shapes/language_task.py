@@ -7,6 +7,7 @@ encoder of a trained editor it is to give. The result is a complete SmartEdit wi
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,7 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
 from rewardedit_jax.bases.smartedit import SmartEdit
@@ -27,9 +28,19 @@ from rewardedit_jax.params import Params
 from rewardedit_jax.shapes import wording
 from rewardedit_jax.shapes.examples import NAME
 from rewardedit_jax.shapes.language_report import language_evaluator
-from rewardedit_jax.shapes.packed_conversations import PackedRows, make_prompt, pack, read_packed
+from rewardedit_jax.shapes.packed_conversations import PackedRows, Prompt, make_prompt, pack, read_packed
 from rewardedit_jax.shapes.render import render, to_uint8
-from rewardedit_jax.shapes.scene import SPLITS, Split, choose, sample_case
+from rewardedit_jax.shapes.scene import (
+    EDIT_TYPES,
+    SPLITS,
+    Edit,
+    Scene,
+    Split,
+    choose,
+    holds_out_edit,
+    sample_case,
+    sample_edit,
+)
 from rewardedit_jax.shapes.visual_questions import KINDS, visual_questions
 from rewardedit_jax.training import recipe
 from rewardedit_jax.training.recipe_check import check_section
@@ -41,7 +52,8 @@ _STREAM = 4
 
 class LanguageData(recipe.Section):
     name: Literal[NAME]  # pictures and questions are drawn in every step; nothing is stored
-    tokens: recipe.Count  # of questions and answers about a picture
+    instructions: recipe.Count  # for each picture; they are the first of its prompts
+    tokens: recipe.Count  # of all prompts about a picture; of the questions, as many as fit
 
 
 class LanguageRecipe(recipe.ModelRecipe):
@@ -58,11 +70,11 @@ class LanguageRecipe(recipe.ModelRecipe):
 
 @flax.struct.dataclass
 class LanguageBatch:
-    """Pictures, what is said about them, and an instruction for each."""
+    """Pictures, and what is said about them."""
 
     pixels: Any  # uint8[b, h, w, 3]
-    rows: PackedRows  # the instruction and questions
-    instruction_ids: Any  # int32[b, t]: tokens of the text encoder
+    rows: PackedRows  # instructions and questions
+    instruction_ids: Any  # int32[b, m, t]: the instructions as tokens of the text encoder
 
 
 class ShapesLanguageTask:
@@ -94,47 +106,54 @@ class ShapesLanguageTask:
 
     def batch(self, numbers: Sequence[int], split: Split, seed: int = 0) -> LanguageBatch:
         """The examples of these numbers, each a function of its number, the split and the seed."""
+        tokenizer, data = self.base.language_tokenizer, self.config.data
         pictures, instructions, rows = zip(*(self._example(number, split, seed) for number in numbers), strict=True)
-        packed = pack(self.base.language_tokenizer, rows, self.config.data.tokens, most=1 + len(KINDS))
-        return LanguageBatch(np.stack(pictures), packed, encode_texts(self.base.tokenizer, instructions).ids)
+        packed = pack(tokenizer, rows, data.tokens, most=data.instructions + len(KINDS))
+        ids = [encode_texts(self.base.tokenizer, texts).ids for texts in instructions]
+        return LanguageBatch(np.stack(pictures), packed, np.stack(ids))
 
-    def _example(self, number: int, split: Split, seed: int):
-        """A picture, an instruction, and the prompts about both."""
+    def _example(
+        self, number: int, split: Split, seed: int
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], list[str], list[Prompt]]:
+        """A picture, instructions, and the prompts about it: first the instructions, then questions."""
         rng = np.random.default_rng([seed, SPLITS.index(split), number, _STREAM])
         scene, edit = sample_case(rng, split)
-        instruction, tokenizer = choose(rng, wording.instructions(edit)), self.base.language_tokenizer
-        questions = [
-            make_prompt(tokenizer, question.text, question.answer, KINDS.index(question.kind))
-            for question in visual_questions(rng, scene, split)
-        ]
-        return to_uint8(render(scene)), instruction, [make_prompt(tokenizer, instruction), *questions]
+        edits = [edit, *(_another_edit(rng, scene, split) for _ in range(self.config.data.instructions - 1))]
+        instructions = [choose(rng, wording.instructions(edit)) for edit in edits]
+        prompt = partial(make_prompt, self.base.language_tokenizer)
+        questions = visual_questions(rng, scene, split)
+        asked = [prompt(question.text, question.answer, KINDS.index(question.kind)) for question in questions]
+        return to_uint8(render(scene)), instructions, [*map(prompt, instructions), *asked]
 
     def loss(
         self, params: Params, batch: LanguageBatch, rng: Key[Array, ""]
     ) -> tuple[Float[Array, " b"], Mapping[str, Float[Array, " b"]]]:
         logits, queries = self.answer(params, batch)
         answers = answer_loss(logits, batch.rows.targets)
-        alignment = jnp.mean((queries - self.text_states(params, batch)) ** 2, axis=(1, 2))
+        alignment = jnp.mean((queries - self.text_states(params, batch)) ** 2, axis=(1, 2, 3))
         loss = answers + self.config.alignment_weight * alignment
         return loss, {"answers": answers, "alignment": alignment}
 
-    def answer(self, params: Params, batch: LanguageBatch) -> tuple[Float[Array, "b p n"], Float[Array, "b q d"]]:
-        """Logits of all ids behind the image, and the Q-Former's output for the instruction."""
+    def answer(self, params: Params, batch: LanguageBatch) -> tuple[Float[Array, "b p n"], Float[Array, "b m q d"]]:
+        """Logits of all ids behind the image, and the Q-Former's output for the instructions."""
         pixels = (batch.pixels / jnp.float32(255) - jnp.array(CLIP_MEAN)) / jnp.array(CLIP_STD)
         states = self.base.vision_encoder.apply({"params": params["vision_encoder"]}, pixels)
         model, read = self.base.language_model, {"params": params["language_model"]}
         features = states.hidden[model.config.mm_vision_select_layer][:, 1:]  # without the class token
         hidden = model.apply(read, batch.rows, features, method=read_packed)
         at = batch.rows.reply_at + features.shape[1] - 1
-        spoken = jnp.take_along_axis(hidden, at[..., None], axis=1).astype(jnp.float32)
-        queries = self.base.qformer.apply({"params": params["qformer"]}, spoken)
+        spoken = jax.vmap(lambda states, at: states[at])(hidden, at).astype(jnp.float32)
+        queries = self.base.qformer.apply({"params": params["qformer"]}, spoken.reshape(-1, *spoken.shape[2:]))
         # An id is predicted from the state before it.
         before = hidden[:, -batch.rows.targets.shape[1] - 1 : -1]
-        return model.apply(read, before, method="logits"), queries
+        logits = model.apply(read, before, method="logits")
+        return logits, queries.reshape(*spoken.shape[:2], *queries.shape[1:])
 
-    def text_states(self, params: Params, batch: LanguageBatch) -> Float[Array, "b q d"]:
-        """What the Q-Former is to give: the text encoder's states of the instruction."""
-        return self.base.text_encoder.apply({"params": params["text_encoder"]}, batch.instruction_ids).last_hidden
+    def text_states(self, params: Params, batch: LanguageBatch) -> Float[Array, "b m q d"]:
+        """What the Q-Former is to give: the text encoder's states of the instructions."""
+        ids, encoder = batch.instruction_ids, self.base.text_encoder
+        states = encoder.apply({"params": params["text_encoder"]}, ids.reshape(-1, ids.shape[-1])).last_hidden
+        return states.reshape(*ids.shape[:2], *states.shape[1:])
 
     def evaluators(self) -> Mapping[str, Evaluator]:
         return {"language": language_evaluator(self)}
@@ -143,7 +162,15 @@ class ShapesLanguageTask:
         Editor(self.base, params).save(directory)
 
 
-def answer_loss(logits: Float[Array, "b p n"], targets: Array) -> Float[Array, " b"]:
+def _another_edit(rng: np.random.Generator, scene: Scene, split: Split) -> Edit:
+    """An edit of the scene that belongs to the split."""
+    while True:
+        edit = sample_edit(rng, scene, choose(rng, EDIT_TYPES))
+        if holds_out_edit(scene, edit) == (split == "test"):
+            return edit
+
+
+def answer_loss(logits: Float[Array, "b p n"], targets: Int[Array, "b p"]) -> Float[Array, " b"]:
     """Mean cross-entropy of the ids that are predicted."""
     is_target = targets != NO_TARGET
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))

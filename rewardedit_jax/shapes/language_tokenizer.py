@@ -7,7 +7,7 @@ LLaMA's own tokenizer needs 140, and a small language model is as much faster.
 import re
 import tempfile
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 
 from rewardedit_jax.data.llama_tokenizer import LlamaTokenizer, load_language_tokenizer
@@ -53,13 +53,13 @@ def _merges() -> list[Pair]:
     merges = [*learn_merges([list(word) for word in words]), *((_SPACE, letter) for letter in letters)]
     # From the left: a pair begins with the first word of its sentence, which no other text has.
     for sentence in sentences:
-        merges += pairwise_prefixes(sentence)
+        merges += _prefix_merges(sentence)
     return list(dict.fromkeys(merges))
 
 
-def pairwise_prefixes(words: list[str]) -> list[Pair]:
+def _prefix_merges(words: list[str]) -> list[Pair]:
     """The merges that join words to one piece, from the left: (a, b), (ab, c), (abc, d), ..."""
-    return [(prefix, word) for prefix, word in zip(accumulate(words), words[1:], strict=False)]
+    return list(zip(accumulate(words[:-1]), words[1:], strict=True))
 
 
 def _sentences() -> list[str]:

@@ -2,7 +2,7 @@
 
 All conversations of SmartEdit begin alike, and most of what is read is the picture. A row has both once; a prompt
 attends to them and to itself, and its positions go on from theirs. Axes: b rows, l tokens, p of them behind the image,
-k image tokens of a reply, n prompts.
+k image tokens of a reply, n prompts of which the first m are instructions.
 """
 
 from collections.abc import Sequence
@@ -33,14 +33,14 @@ class Prompt(NamedTuple):
 
 @flax.struct.dataclass
 class PackedRows:
-    """Rows of prompts. The first prompt of each is an instruction."""
+    """Rows of prompts, instructions first."""
 
     ids: Any  # int32[b, l], zeros behind the last prompt
     positions: Any  # int32[b, l]: within the conversation, the image counted as one token
     segments: Any  # int32[b, l]: 0 for what all prompts share, the number of the prompt from 1 on, -1 for padding
     targets: Any  # int32[b, p]: the ids of replies, NO_TARGET elsewhere
     image_at: Any  # int32[b]: index of the image's placeholder
-    reply_at: Any  # int32[b, k]: indices of the image tokens in the reply to the instruction
+    reply_at: Any  # int32[b, m, k]: indices of the image tokens in the replies to the instructions
     kinds: Any  # int32[b, n]: of the prompts; NO_KIND behind the last
 
 
@@ -61,13 +61,11 @@ def shared_ids(tokenizer: LlamaTokenizer) -> list[int]:
     return ids[: ids.index(tokenizer.added[_IMAGE_END]) + 1]
 
 
-def pack(
-    tokenizer: LlamaTokenizer, rows: Sequence[Sequence[Prompt]], length: int, most: int
-) -> PackedRows:
+def pack(tokenizer: LlamaTokenizer, rows: Sequence[Sequence[Prompt]], length: int, most: int) -> PackedRows:
     """The prompts of each row one after the other, as many as fit into `length` ids.
 
     Args:
-      rows: of each row an instruction first, which has to fit.
+      rows: of each row m instructions first, which have to fit.
       length: p.
       most: n; more prompts than that are left out.
     """
@@ -85,9 +83,10 @@ def pack(
             positions[row, place] = len(begin) + np.arange(len(prompt.ids))
             targets[row, at + prompt.reply_from : at + len(prompt.ids)] = prompt.ids[prompt.reply_from :]
             kinds[row, number], at = prompt.kind, at + len(prompt.ids)
-    first = np.nonzero(np.isin(ids, images) & (segments == 1))[1].reshape(count, len(images)).astype(np.int32)
+    # Only replies to instructions have image tokens.
+    reply_at = np.nonzero(np.isin(ids, images) & (segments > 0))[1].reshape(count, -1, len(images)).astype(np.int32)
     image_at = np.full(count, begin.index(images[0]), np.int32)
-    return PackedRows(ids, positions, segments, targets, image_at, first, kinds)
+    return PackedRows(ids, positions, segments, targets, image_at, reply_at, kinds)
 
 
 def _that_fit(prompts: Sequence[Prompt], length: int) -> list[Prompt]:

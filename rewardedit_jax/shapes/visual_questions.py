@@ -62,9 +62,11 @@ def object_edits(scene: Scene) -> list[Edit]:
 
 def language_texts() -> Iterator[str]:
     """Texts with every word of questions and answers, in a fixed order, for the tokenizer."""
-    yield from (*_NUMBERS, _NOTHING, "yes", "no", *_SIDES, _describe(Scene("white", "even", (Shape("circle", "red"),))))
-    yield from (text for asked in (*_ABOUT_SCENES.values(), *_NAMED.values()) for text in asked)
-    yield from ("the shape at the top left", "a plain shape and a striped shape")
+    yield from (*_NUMBERS, _NOTHING, "yes", "no", *_SIDES, "the shape")
+    yield _describe(Scene("white", "even", (Shape("circle", "red"), Shape("square", "blue", cell=1))))
+    # Slots are filled by words of instructions.
+    questions = (text for asked in (*_ABOUT_SCENES.values(), *_NAMED.values()) for text in asked)
+    yield from (" ".join(text.format("", shape="").split()) for text in questions)
     yield from wording.vocabulary_texts()
 
 
