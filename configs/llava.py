@@ -98,4 +98,4 @@ def debug(config: ConfigDict) -> None:
     for name in ("vision_encoder", "language_model", "qformer", "interaction"):
         config.network[name].num_hidden_layers = 1
     config.optimizer.warmup_steps = 1
-    config.log_every, config.checkpoint_every = 1, 2
+    config.log_every, config.checkpoint_every, config.evaluate_every = 1, 2, 0

@@ -305,4 +305,5 @@ def test_debug_is_the_shapes_variant_in_small(recipe):
         "optimizer.warmup_steps",
         "log_every",
         "checkpoint_every",
+        "evaluate_every",
     }

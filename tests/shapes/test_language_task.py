@@ -63,7 +63,7 @@ def test_the_first_prompts_are_the_instructions(task, batch):
 
 def test_zero_parameters_have_the_loss_of_guessing(task, batch):
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), task.abstract_params())
-    loss, metrics = task.loss(zero, batch, jax.random.key(0))
+    loss, metrics = jax.jit(task.loss)(zero, batch, jax.random.key(0))
     ids = task.base.language_tokenizer.vocabulary_size
     np.testing.assert_allclose(metrics["answers"], np.log(ids), rtol=1e-5)
     np.testing.assert_allclose(loss, metrics["answers"] + metrics["alignment"], rtol=1e-5)
@@ -72,7 +72,7 @@ def test_zero_parameters_have_the_loss_of_guessing(task, batch):
 def test_everything_that_reads_a_request_learns(task, params, batch):
     trained, frozen = split_params(params, task.trainable)
     assert trained.keys() == {"vision_encoder", "language_model", "qformer"}
-    gradient = jax.grad(lambda trained: task.loss({**frozen, **trained}, batch, jax.random.key(0))[0].mean())(trained)
+    gradient = jax.jit(jax.grad(lambda x: task.loss({**frozen, **x}, batch, jax.random.key(0))[0].mean()))(trained)
     still = {path for path, g in flatten_dict(gradient, sep="/").items() if not np.abs(g).max() > 0}
     # The last norm is of the class token alone, which is not read.
     assert still == {f"vision_encoder/post_layernorm/{name}" for name in ("scale", "bias")}
@@ -93,9 +93,9 @@ def test_the_exported_editor_reads_what_was_trained(task, params, batch, editor)
     inputs = editor.base.read(list(np.asarray(batch.pixels)), texts, [None] * len(texts), warn_cut)
     inputs = jax.tree.map(jnp.asarray, inputs)
     images = jnp.asarray(batch.pixels, jnp.float32) / 127.5 - 1
-    source = editor.base.encode(editor.params, images)
-    found = editor.base.condition_branches(editor.params, source, inputs, inputs, ("text",))
-    np.testing.assert_allclose(found.context, task.answer(params, batch)[1][:, 0], atol=1e-5)
+    source = jax.jit(editor.base.encode)(editor.params, images)
+    found = jax.jit(editor.base.condition_branches, static_argnums=4)(editor.params, source, inputs, inputs, ("text",))
+    np.testing.assert_allclose(found.context, jax.jit(task.answer)(params, batch)[1][:, 0], atol=1e-5)
     assert not np.asarray(found.residual).any()
 
 
@@ -109,12 +109,12 @@ def test_an_answer_is_right_if_all_of_it_is(task):
     assert isinstance(batch, LanguageBatch)
     right = np.ones(batch.rows.targets.shape, bool)
     assert set(shares_by_kind(right, batch.rows).values()) == {1.0}
-    # One wrong id in the second prompt of the first row.
-    kind = KINDS[batch.rows.kinds[0, 1]]
-    right[0, np.flatnonzero(batch.rows.segments[0, -right.shape[1] :] == 2)[-1]] = False
+    # One wrong id in the first question of the first row, which is its third prompt.
+    kind = KINDS[batch.rows.kinds[0, 2]]
+    right[0, np.flatnonzero(batch.rows.segments[0, -right.shape[1] :] == 3)[-1]] = False
     asked = int((batch.rows.kinds == KINDS.index(kind)).sum())
     shares = shares_by_kind(right, batch.rows)
-    assert shares.pop(kind.replace(" ", "_")) == 1 - 1 / asked
+    assert shares.pop(kind.replace(" ", "_")) == pytest.approx(1 - 1 / asked)
     assert set(shares.values()) == {1.0}
 
 
