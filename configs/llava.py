@@ -27,7 +27,7 @@ def shapes() -> ConfigDict:
     config = ConfigDict()
     config.task = "shapes_language"
     config.seed = 0
-    config.steps = 4000
+    config.steps = 2000
     config.batch_size = 16  # pictures, each with a row of questions, over all devices
     config.accumulate = 1  # batches per optimizer step
 

@@ -164,7 +164,7 @@ class ShapesLanguageTask:
 
 def _another_edit(rng: np.random.Generator, scene: Scene, split: Split) -> Edit:
     """An edit of the scene that belongs to the split."""
-    while True:
+    while True:  # the edit that was drawn with the scene is one
         edit = sample_edit(rng, scene, choose(rng, EDIT_TYPES))
         if holds_out_edit(scene, edit) == (split == "test"):
             return edit

@@ -2,7 +2,8 @@
 
 Most kinds ask for one property of one object, so that the share of right answers says which properties are seen. The
 kinds that begin with "named" quote an instruction and ask about the object that it names: an editor that reads its
-instructions together with the source needs just this. All texts are in lower case and without punctuation.
+instructions together with the source needs just this. All texts are in lower case; a colon before an instruction is
+their only punctuation.
 """
 
 from collections.abc import Iterator, Sequence
