@@ -18,6 +18,7 @@ from rewardedit_jax.command_line import complain_clearly, local_path, parse_flag
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.shapes.autoencoder_task import ShapesAutoencoderTask
+from rewardedit_jax.shapes.language_task import ShapesLanguageTask
 from rewardedit_jax.shapes.tasks import ShapesEditingTask, ShapesScoringTask
 from rewardedit_jax.startup import start_quickly
 from rewardedit_jax.training.loop import train
@@ -30,13 +31,13 @@ _RESUME = flags.DEFINE_bool("resume", False, "Continue from the last checkpoint 
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Several hosts: run the same command on each with this flag.")
 flags.mark_flag_as_required("config")
 
-# By `config.task`.
-_TASKS = {
+_TASKS = {  # by `config.task`
     "editing": EditingTask,
     "scoring": ScoringTask,
     "shapes_editing": ShapesEditingTask,
     "shapes_scoring": ShapesScoringTask,
     "shapes_autoencoder": ShapesAutoencoderTask,
+    "shapes_language": ShapesLanguageTask,
 }
 
 

@@ -9,19 +9,22 @@ from tiny_models import ROOT, get_config
 from rewardedit_jax.editing.recipe import SOURCES, EditingRecipe
 from rewardedit_jax.scoring.recipe import PREFERENCES, ScoringRecipe
 from rewardedit_jax.shapes.autoencoder_task import AutoencoderRecipe
+from rewardedit_jax.shapes.language_task import LanguageRecipe
 from rewardedit_jax.shapes.tasks import ShapesEditingRecipe, ShapesScoringRecipe
 from rewardedit_jax.training.recipe import check_recipe, read_recipe
 from rewardedit_jax.training.recipe_check import check_section
 
 ALL = ("", "shapes", "debug")
-VARIANTS = {"autoencoder": ("shapes", "debug"), "ip2p": ALL, "reward_ip2p": ALL, "edit_reward": ALL}
-VARIANTS |= {"smartedit": ("",), "reward_smartedit": ("",)}
+SMALL = ALL[1:]
+VARIANTS = {"autoencoder": SMALL, "llava": SMALL, "ip2p": ALL, "reward_ip2p": ALL, "edit_reward": ALL}
+VARIANTS |= {"smartedit": ALL, "reward_smartedit": ALL}
 SCHEMAS = {
     "editing": EditingRecipe,
     "scoring": ScoringRecipe,
     "shapes_editing": ShapesEditingRecipe,
     "shapes_scoring": ShapesScoringRecipe,
     "shapes_autoencoder": AutoencoderRecipe,
+    "shapes_language": LanguageRecipe,
 }
 # Settings that have a meaning without a value.
 OPTIONAL = {f"optimizer.{name}" for name in ("clip_norm", "ema_decay", "mu_dtype")}
@@ -155,6 +158,15 @@ WRONG = {
         "objective.settings.ties": ["half"],
         "positions": ["rope"],
     },
+    "llava": {
+        "alignment_weight": [-1.0],
+        "data.instructions": [0],
+        "data.name": ["triplets"],
+        "data.tokens": [1.5],
+        "init": [None],
+        "network.language_model": [{"mm_vision_select_layer": "last"}, {"hidden_size": 128}],
+        "network.qformer": [{"hidden_act": "relu"}],
+    },
     "autoencoder": {
         "data.name": ["triplets"],
         "data.resolution": [33],
@@ -282,7 +294,7 @@ def test_the_papers_recipe_of_the_scorer():
     assert config.compute.to_dict() == {"dtype": "bfloat16", "remat": True}  # the code's
 
 
-@pytest.mark.parametrize("recipe", [recipe for recipe, variants in VARIANTS.items() if "debug" in variants])
+@pytest.mark.parametrize("recipe", VARIANTS)
 def test_debug_is_the_shapes_variant_in_small(recipe):
     changed = differences(get_config(recipe, "shapes"), get_config(recipe, "debug"))
     assert {path for path in changed if not path.startswith("network.")} <= {
@@ -294,4 +306,5 @@ def test_debug_is_the_shapes_variant_in_small(recipe):
         "optimizer.warmup_steps",
         "log_every",
         "checkpoint_every",
+        "evaluate_every",
     }

@@ -164,7 +164,7 @@ def test_a_wrong_command_is_found(monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_settings_in_the_text_exist(page):
     """`config.x.y` in a code span is a field of a recipe."""
-    recipes = [recipe(f"configs/{file.name}") for file in RECIPES]
+    recipes = [recipe(f"configs/{file.name}:shapes") for file in RECIPES]
     paths = {path for span in inline(page) for path in re.findall(r"(?<![\w/])(?:--)?config\.([a-z][\w.]*\w)", span)}
     paths -= {"json"}  # the file config.json
     assert not {path for path in paths if not any(has_field(config, path) for config in recipes)}

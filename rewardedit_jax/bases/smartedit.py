@@ -257,6 +257,8 @@ class SmartEdit(InstructPix2Pix):
     def described(
         cls, name: str, settings: dict[str, Any], types: tuple[DTypeLike, DTypeLike], folders: Callable[[str], Path]
     ) -> nn.Module:
+        if name == "vision_encoder":
+            settings |= {"architectures": ["CLIPVisionModel"]}  # without a projection, which nothing would read
         if name == "language_model":
             settings |= {"vocab_size": load_language_tokenizer(folders("language_tokenizer")).vocabulary_size}
         return super().described(name, settings, types, folders)
