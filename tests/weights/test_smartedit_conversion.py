@@ -15,7 +15,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from paths import ROOT
-from published_smartedit import (
+from safetensors.numpy import load_file
+from smartedit_dirs import (
     BASE,
     EMBEDDINGS,
     INTERACTION,
@@ -25,10 +26,9 @@ from published_smartedit import (
     VISION,
     content,
     convert,
-    smartedit_fixture,
+    description,
     write_sources,
 )
-from safetensors.numpy import load_file
 
 from rewardedit_jax.weights.files import read_json, read_weights, write_json
 from rewardedit_jax.weights.pretrained import load_pretrained
@@ -116,7 +116,7 @@ def test_the_other_networks(published_smartedit, converted):
 
 def test_settings(published_smartedit, converted):
     """Sizes that no config tells come from shapes: the fixture's are those that it was made with."""
-    sizes = smartedit_fixture()["sizes"]
+    sizes = description()["sizes"]
     configs = {file.parent.name: read_json(file) for file in converted.glob("*/config.json")}
     qformer, interaction = configs["qformer"], configs["interaction"]
     assert sizes["qformer"].items() <= qformer.items()
@@ -149,7 +149,7 @@ def test_the_networks_load(converted):
 def test_other_files(published_smartedit, converted):
     words = converted / "language_tokenizer"
     assert (words / "tokenizer.model").read_bytes() == (published_smartedit / "LLaVA" / "tokenizer.model").read_bytes()
-    fixture = smartedit_fixture()
+    fixture = description()
     added = read_json(words / "added_tokens.json")
     assert added == fixture["added_tokens"]
     assert list(added.values()) == sorted(added.values())

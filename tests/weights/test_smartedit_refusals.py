@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import ml_dtypes
 import numpy as np
 import pytest
-from published_smartedit import BASE, EMBEDDINGS, INTERACTION, LLM, PREFIX, UNET, VISION, content, convert
 from safetensors.numpy import load_file, save_file
+from smartedit_dirs import BASE, EMBEDDINGS, INTERACTION, LLM, PREFIX, UNET, VISION, content, convert
 from torch_files import Call, Global, save_torch_zip
 
 from rewardedit_jax.weights import conversion

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from published_smartedit import BASE, EMBEDDINGS, INTERACTION, LLM, PREFIX, UNET, VISION, convert
+from smartedit_dirs import BASE, EMBEDDINGS, INTERACTION, LLM, PREFIX, UNET, VISION, convert
 from torch_files import Part, save_torch_zip
 
 from rewardedit_jax.params import abstract_params
