@@ -28,7 +28,7 @@ from PIL import Image
 
 from rewardedit_jax.bases.base import Keep, Precomputed, ReportCut, halves
 from rewardedit_jax.bases.instruct_pix2pix import Conditions, InstructPix2Pix, Moments, RequestStates, RewardInputs
-from rewardedit_jax.bases.stable_diffusion import KINDS, PARTITION_RULES, StableDiffusionFiles, below, check_networks
+from rewardedit_jax.bases.stable_diffusion import KINDS, PARTITION_RULES, below, check_networks
 from rewardedit_jax.data.llama_tokenizer import LlamaTokenizer, load_language_tokenizer
 from rewardedit_jax.data.smartedit_prompts import PAIR, image_tokens, read_conversations
 from rewardedit_jax.models import clip_vision, interaction, llava, qformer
@@ -40,6 +40,7 @@ from rewardedit_jax.params import Params
 from rewardedit_jax.reward import Reward
 from rewardedit_jax.training.recipe import Section
 from rewardedit_jax.weights.kinds import CLIP_VISION, INTERACTION, LLAVA, QFORMER, NetworkKind
+from rewardedit_jax.weights.pipeline_index import SMARTEDIT, SMARTEDIT_PIPELINE
 
 _READER_KINDS = {
     "vision_encoder": CLIP_VISION,
@@ -90,7 +91,7 @@ class SmartEdit(InstructPix2Pix):
     """The base editor; a `bases.base.Base`."""
 
     name: ClassVar[str] = "smartedit"
-    pipelines: ClassVar[tuple[str, ...]] = ("SmartEditPipeline",)
+    pipelines: ClassVar[tuple[str, ...]] = (SMARTEDIT_PIPELINE,)
     kinds: ClassVar[Mapping[str, NetworkKind]] = KINDS | _READER_KINDS
     components: ClassVar[tuple[str, ...]] = tuple(kinds)
     precomputing: ClassVar[tuple[str, ...]] = tuple(name for name in components if name != "unet")
@@ -102,14 +103,7 @@ class SmartEdit(InstructPix2Pix):
         *below("qformer", qformer.PARTITION_RULES),
         *below("interaction", interaction.PARTITION_RULES),
     )
-    index: ClassVar[Mapping[str, list[str]]] = {
-        **StableDiffusionFiles.index,
-        "vision_encoder": ["transformers", "CLIPVisionModel"],
-        "language_model": ["rewardedit_jax", "Llava"],
-        "language_tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-        "qformer": ["rewardedit_jax", "QFormer"],
-        "interaction": ["rewardedit_jax", "Interaction"],
-    }
+    index: ClassVar[Mapping[str, list[str]]] = SMARTEDIT
 
     vision_encoder: CLIPVisionModel
     language_model: Llava

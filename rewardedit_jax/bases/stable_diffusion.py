@@ -26,6 +26,7 @@ from rewardedit_jax.training.recipe_check import check_network, check_section
 from rewardedit_jax.weights.files import write_json
 from rewardedit_jax.weights.hub import find_model
 from rewardedit_jax.weights.kinds import CLIP_TEXT, UNET, VAE, NetworkKind
+from rewardedit_jax.weights.pipeline_index import STABLE_DIFFUSION, model_index
 from rewardedit_jax.weights.pretrained import write_network
 from rewardedit_jax.weights.saving import replace_model
 from rewardedit_jax.weights.stable_diffusion import widen_conv_in
@@ -76,13 +77,7 @@ class StableDiffusionFiles:
     components: ClassVar[tuple[str, ...]] = tuple(KINDS)
     partition_rules: ClassVar[tuple[tuple[str, PartitionSpec], ...]] = PARTITION_RULES
     network_settings: ClassVar[type[Section]] = NetworkSettings
-    # The class of each component in model_index.json.
-    index: ClassVar[Mapping[str, list[str]]] = {
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
+    index: ClassVar[Mapping[str, list[str]]] = STABLE_DIFFUSION  # of model_index.json
 
     @classmethod
     def types(cls, name: str, dtype: DTypeLike, trains: bool) -> tuple[DTypeLike, DTypeLike]:
@@ -182,7 +177,8 @@ class StableDiffusionFiles:
                 write_network(getattr(self, name), params[name], new / name)
             self.save_tokenizers(new)
             write_json(scheduler, new / "scheduler" / "scheduler_config.json")
-            write_json(_model_index(self, scheduler["_class_name"]), new / "model_index.json")
+            index = model_index(self.pipelines[0], self.index, scheduler["_class_name"])
+            write_json(index, new / "model_index.json")
 
 
 def _trains(component: str, trainable: Iterable[tuple[str, bool]]) -> bool:
@@ -227,17 +223,3 @@ def recipe_reward(reward: ConfigDict) -> RewardConditionConfig:
         paths=tuple(reward.paths),
         perspectives=tuple(reward.perspectives),
     )
-
-
-def _model_index(base: StableDiffusionFiles, scheduler: str) -> dict[str, Any]:
-    nothing = [None, None]
-    return {
-        "_class_name": base.pipelines[0],
-        "_diffusers_version": "0.36.0",
-        "feature_extractor": nothing,
-        "image_encoder": nothing,
-        "requires_safety_checker": False,
-        "safety_checker": nothing,
-        "scheduler": ["diffusers", scheduler],
-        **base.index,
-    }
