@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
@@ -95,6 +94,9 @@ class SmartEdit(InstructPix2Pix):
     kinds: ClassVar[Mapping[str, NetworkKind]] = KINDS | _READER_KINDS
     components: ClassVar[tuple[str, ...]] = tuple(kinds)
     precomputing: ClassVar[tuple[str, ...]] = tuple(name for name in components if name != "unet")
+    # Q-Former and interaction module are small, and in float32 in published training and inference.
+    exact: ClassVar[tuple[str, ...]] = ("vae", "qformer", "interaction")
+    large: ClassVar[tuple[str, ...]] = ("vision_encoder", "language_model")
     network_settings: ClassVar[type[Section]] = SmartEditSettings
     partition_rules: ClassVar[tuple[tuple[str, PartitionSpec], ...]] = (
         *PARTITION_RULES,
@@ -173,24 +175,15 @@ class SmartEdit(InstructPix2Pix):
     # Files
 
     @classmethod
-    def types(cls, name: str, dtype: DTypeLike, trains: bool) -> tuple[DTypeLike, DTypeLike]:
-        if name in ("qformer", "interaction"):  # small, and in float32 in published training and inference
-            return jnp.float32, jnp.float32
-        if name in ("vision_encoder", "language_model"):  # too large to keep in float32 for nothing
-            return dtype, jnp.float32 if trains else dtype
-        return super().types(name, dtype, trains)
-
-    @classmethod
-    def described(
-        cls, name: str, settings: dict[str, Any], types: tuple[DTypeLike, DTypeLike], folders: Callable[[str], Path]
-    ) -> nn.Module:
+    def described(cls, name: str, settings: dict[str, Any], folders: Callable[[str], Path]) -> nn.Module:
         if name == "language_model":
             settings |= {"vocab_size": load_language_tokenizer(folders("language_tokenizer")).vocabulary_size}
-        return super().described(name, settings, types, folders)
+        return super().described(name, settings, folders)
 
     @classmethod
     def open_tokenizers(cls, folders: Callable[[str], Path], modules: Mapping[str, nn.Module]) -> dict[str, Any]:
-        tokenizer, folder = load_language_tokenizer(folders("language_tokenizer")), folders("language_tokenizer")
+        folder = folders("language_tokenizer")
+        tokenizer = load_language_tokenizer(folder)
         rows, tokens = modules["language_model"].config.text.vocab_size, tokenizer.vocabulary_size
         if rows != tokens:
             raise ValueError(
