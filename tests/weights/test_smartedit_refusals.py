@@ -312,6 +312,15 @@ def test_rounding_is_no_difference(changeable, tmp_path):
     convert(changeable, tmp_path / "out")
 
 
+def test_older_files_have_embeddings_in_two_places(changeable, tmp_path):
+    """Those beside the Q-Former are not read."""
+    convert(changeable, tmp_path / "out")
+    name = f"{PREFIX}embed_tokens.weight"
+    edit(changeable / f"{EMBEDDINGS}.safetensors", lambda x: x.update({name: np.ones((647, 64), np.float32)}))
+    convert(changeable, tmp_path / "again")
+    assert content(tmp_path / "again") == content(tmp_path / "out")
+
+
 def test_what_is_read_is_not_written_over(changeable):
     before = content(changeable)
     for name in (BASE, "LLaVA", VISION):
