@@ -1,4 +1,4 @@
-"""A tiny SmartEdit as a pipeline directory, made from the tensors of its reference without `launch/convert.py`.
+"""The tiny SmartEdit of the reference: in the files of its publication, converted, and made without the conversion.
 
 The reference lies outside the repository: published PyTorch code computed its numbers, and a script draws its weights.
 """
@@ -14,10 +14,17 @@ import pytest
 from paths import SHARED_FIXTURES
 from safetensors.numpy import save_file
 
+from rewardedit_jax.weights.smartedit_conversion import convert_smartedit
+
 FIXTURE = SHARED_FIXTURES / "smartedit_a"
 needs_smartedit = pytest.mark.skipif(not FIXTURE.is_dir(), reason=f"the reference of SmartEdit is absent: no {FIXTURE}")
 LORA = {"rank": 2, "alpha": 4.0, "dropout": 0.05, "targets": [r".*/self_attn/[qv]_proj"]}
-_PUBLISHED = "model.base_model.model."
+# Files without suffix, and folders, below the folder of all published models.
+LLM = "SmartEdit/LLM-15000/adapter_model"
+EMBEDDINGS = "SmartEdit/embeddings_qformer/checkpoint-15000_embeddings_qformer"
+UNET, INTERACTION = "SmartEdit/unet-15000/adapter_model", "SmartEdit/modulate-15000/adapter_model"
+VISION, BASE = "openai/clip-vit-large-patch14", "sd"
+PREFIX = "model.base_model.model."  # of the language model's tensors
 
 
 @cache
@@ -27,8 +34,14 @@ def description():
 
 
 @cache
+def _program():
+    """What the program defines that writes the published files."""
+    return runpy.run_path(str(FIXTURE / "make_smartedit_dir.py"))
+
+
+@cache
 def _weights():
-    return runpy.run_path(str(FIXTURE / "make_smartedit_dir.py"))["Weights"](description()["components"])
+    return _program()["Weights"](description()["components"])
 
 
 def tensors(component):
@@ -36,8 +49,27 @@ def tensors(component):
     return {name: x for name, x in _weights()(component).items() if x.dtype == np.float32}
 
 
+def write_sources(out, **settings):
+    """SmartEdit, LLaVA, CLIP and Stable Diffusion as they are published; skips the test if the reference is absent."""
+    if not FIXTURE.is_dir():
+        pytest.skip(f"the reference of SmartEdit is absent: no {FIXTURE}")
+    _program()["write_smartedit_dir"](description(), FIXTURE, out, **settings)
+    return out
+
+
+def convert(sources, out, **settings):
+    """Converts what `write_sources` wrote."""
+    llava, vision, base = (str(sources / name) for name in ("LLaVA", VISION, BASE))
+    return convert_smartedit(str(sources / "SmartEdit"), llava, vision, base, out, **settings)
+
+
+def content(folder: Path):
+    """Path → bytes of all files."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 def write_pipeline(out: Path, reward: bool = False, lora: str = "merged") -> Path:
-    """Writes the editor, or its reward-conditioned form, and returns `out`.
+    """Writes a pipeline directory, plain or reward-conditioned, without the conversion, and returns `out`.
 
     Args:
       lora: "merged" into the kernels, or "kept" as tensors of its own.
@@ -75,7 +107,7 @@ def language_model(lora):
     llava, beside, found = tensors("llava"), tensors("embeddings_qformer"), {}
     for name, x in tensors("llm").items():
         if not name.endswith("inv_freq"):
-            found[name.replace(_PUBLISHED, "model.")] = x
+            found[name.replace(PREFIX, "model.")] = x
     if lora == "merged":
         for name in [name for name in found if name.endswith("lora_A.default.weight")]:
             a, b = found.pop(name), found.pop(name.replace("lora_A", "lora_B"))

@@ -263,7 +263,7 @@ def open_component(
     directory: Path,
     name: str,
     kind: NetworkKind,
-    dtype: DTypeLike,
+    dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
     allow_nonfinite: bool = False,
 ) -> PretrainedNetwork:

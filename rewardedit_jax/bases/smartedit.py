@@ -22,14 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
 from rewardedit_jax.bases.base import Keep, Precomputed, ReportCut, Start, halves
 from rewardedit_jax.bases.instruct_pix2pix import Conditions, InstructPix2Pix, Moments, RequestStates, RewardInputs
-from rewardedit_jax.bases.stable_diffusion import KINDS, PARTITION_RULES, StableDiffusionFiles, below, check_networks
+from rewardedit_jax.bases.stable_diffusion import KINDS, PARTITION_RULES, below, check_networks
 from rewardedit_jax.data.llama_tokenizer import LlamaTokenizer, load_language_tokenizer
 from rewardedit_jax.data.smartedit_prompts import NO_TARGET, PAIR, image_tokens, language_targets, read_conversations
 from rewardedit_jax.models import clip_vision, interaction, llava, qformer
@@ -41,6 +40,7 @@ from rewardedit_jax.params import Params
 from rewardedit_jax.reward import Reward
 from rewardedit_jax.training.recipe import Section
 from rewardedit_jax.weights.kinds import CLIP_VISION, INTERACTION, LLAVA, QFORMER, NetworkKind
+from rewardedit_jax.weights.pipeline_index import SMARTEDIT, SMARTEDIT_PIPELINE
 
 _READER_KINDS = {
     "vision_encoder": CLIP_VISION,
@@ -102,10 +102,13 @@ class SmartEdit(InstructPix2Pix):
     """The base editor; a `bases.base.Base`."""
 
     name: ClassVar[str] = "smartedit"
-    pipelines: ClassVar[tuple[str, ...]] = ("SmartEditPipeline",)
+    pipelines: ClassVar[tuple[str, ...]] = (SMARTEDIT_PIPELINE,)
     kinds: ClassVar[Mapping[str, NetworkKind]] = KINDS | _READER_KINDS
     components: ClassVar[tuple[str, ...]] = tuple(kinds)
     precomputing: ClassVar[tuple[str, ...]] = tuple(name for name in components if name != "unet")
+    # Q-Former and interaction module are small, and in float32 in published training and inference.
+    exact: ClassVar[tuple[str, ...]] = ("vae", "qformer", "interaction")
+    large: ClassVar[tuple[str, ...]] = ("vision_encoder", "language_model")
     network_settings: ClassVar[type[Section]] = SmartEditSettings
     partition_rules: ClassVar[tuple[tuple[str, PartitionSpec], ...]] = (
         *PARTITION_RULES,
@@ -114,14 +117,7 @@ class SmartEdit(InstructPix2Pix):
         *below("qformer", qformer.PARTITION_RULES),
         *below("interaction", interaction.PARTITION_RULES),
     )
-    index: ClassVar[Mapping[str, list[str]]] = {
-        **StableDiffusionFiles.index,
-        "vision_encoder": ["transformers", "CLIPVisionModel"],
-        "language_model": ["rewardedit_jax", "Llava"],
-        "language_tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-        "qformer": ["rewardedit_jax", "QFormer"],
-        "interaction": ["rewardedit_jax", "Interaction"],
-    }
+    index: ClassVar[Mapping[str, list[str]]] = SMARTEDIT
 
     vision_encoder: CLIPVisionModel
     language_model: Llava
@@ -246,26 +242,17 @@ class SmartEdit(InstructPix2Pix):
         return start._replace(base=replace(start.base, learns_replies=config.get("reply_weight", 0.0) > 0))
 
     @classmethod
-    def types(cls, name: str, dtype: DTypeLike, trains: bool) -> tuple[DTypeLike, DTypeLike]:
-        if name in ("qformer", "interaction"):  # small, and in float32 in published training and inference
-            return jnp.float32, jnp.float32
-        if name in ("vision_encoder", "language_model"):  # too large to keep in float32 for nothing
-            return dtype, jnp.float32 if trains else dtype
-        return super().types(name, dtype, trains)
-
-    @classmethod
-    def described(
-        cls, name: str, settings: dict[str, Any], types: tuple[DTypeLike, DTypeLike], folders: Callable[[str], Path]
-    ) -> nn.Module:
+    def described(cls, name: str, settings: dict[str, Any], folders: Callable[[str], Path]) -> nn.Module:
         if name == "vision_encoder":
             settings |= {"architectures": ["CLIPVisionModel"]}  # without a projection, which nothing would read
         if name == "language_model":
             settings |= {"vocab_size": load_language_tokenizer(folders("language_tokenizer")).vocabulary_size}
-        return super().described(name, settings, types, folders)
+        return super().described(name, settings, folders)
 
     @classmethod
     def open_tokenizers(cls, folders: Callable[[str], Path], modules: Mapping[str, nn.Module]) -> dict[str, Any]:
-        tokenizer, folder = load_language_tokenizer(folders("language_tokenizer")), folders("language_tokenizer")
+        folder = folders("language_tokenizer")
+        tokenizer = load_language_tokenizer(folder)
         rows, tokens = modules["language_model"].config.text.vocab_size, tokenizer.vocabulary_size
         if rows != tokens:
             raise ValueError(

@@ -1,7 +1,6 @@
 """Pipeline directories and recipes of base editors with the networks of Stable Diffusion: U-Net, VAE, text encoder."""
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from ml_collections import ConfigDict
@@ -21,13 +21,14 @@ from rewardedit_jax.models import clip, unet, vae
 from rewardedit_jax.models.clip import CLIPTextConfig
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.vae import AutoencoderKL
-from rewardedit_jax.params import Params, Rules
+from rewardedit_jax.params import Params, Rules, abstract_params, find_rule
 from rewardedit_jax.training.recipe import Section
 from rewardedit_jax.training.recipe_check import check_network, check_section
 from rewardedit_jax.weights.files import write_json
 from rewardedit_jax.weights.hub import find_model
 from rewardedit_jax.weights.kinds import CLIP_TEXT, UNET, VAE, NetworkKind
-from rewardedit_jax.weights.pretrained import write_network
+from rewardedit_jax.weights.pipeline_index import STABLE_DIFFUSION, model_index
+from rewardedit_jax.weights.pretrained import PretrainedNetwork, write_network
 from rewardedit_jax.weights.saving import replace_model
 from rewardedit_jax.weights.stable_diffusion import widen_conv_in
 from rewardedit_jax.weights.tokenizer_files import save_tokenizer
@@ -73,24 +74,23 @@ class StableDiffusionFiles:
     A base with more networks and tokenizers has more `kinds`, `network_settings` and `open_tokenizers`.
     """
 
+    # Components that compute in float32 whatever is asked for: in half precision, errors of a VAE are visible.
+    exact: ClassVar[tuple[str, ...]] = ("vae",)
+    # Components too large to keep in float32 for nothing: unless they train, parameters have the type of computation.
+    large: ClassVar[tuple[str, ...]] = ()
+
     pipelines: ClassVar[tuple[str, ...]]
     kinds: ClassVar[Mapping[str, NetworkKind]] = KINDS  # by the component's name
     components: ClassVar[tuple[str, ...]] = tuple(KINDS)
     partition_rules: ClassVar[tuple[tuple[str, PartitionSpec], ...]] = PARTITION_RULES
     network_settings: ClassVar[type[Section]] = NetworkSettings
-    # The class of each component in model_index.json.
-    index: ClassVar[Mapping[str, list[str]]] = {
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
+    index: ClassVar[Mapping[str, list[str]]] = STABLE_DIFFUSION  # of model_index.json
 
     @classmethod
-    def types(cls, name: str, dtype: DTypeLike, trains: bool) -> tuple[DTypeLike, DTypeLike]:
-        """The types that a component computes in and that its parameters have."""
-        # The VAE computes in float32 whatever is asked for: in half precision its errors are visible.
-        return jnp.float32 if name == "vae" else dtype, jnp.float32
+    def types(cls, name: str, dtype: DTypeLike, trains: bool = False) -> dict[str, DTypeLike]:
+        """The types that a component computes in and that its parameters have, as fields of its module."""
+        dtype = jnp.float32 if name in cls.exact else dtype
+        return {"dtype": dtype, "param_dtype": dtype if name in cls.large and not trains else jnp.float32}
 
     @classmethod
     def open_tokenizers(cls, folders: Callable[[str], Path], modules: Mapping[str, nn.Module]) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class StableDiffusionFiles:
     def open(cls, directory: Path, dtype: DTypeLike, allow_nonfinite: bool = False) -> Start:
         """The editor in a diffusers pipeline directory; `dtype` is that of the U-Net and the text encoder."""
         opened = {
-            name: open_component(directory, name, kind, *cls.types(name, dtype, trains=False), allow_nonfinite)
+            name: open_component(directory, name, kind, **cls.types(name, dtype), allow_nonfinite=allow_nonfinite)
             for name, kind in cls.kinds.items()
         }
         modules = {name: network.module for name, network in opened.items()}
@@ -148,24 +148,24 @@ class StableDiffusionFiles:
         read_from_init = [name for name in cls.components if not config.network[name]]
         directory = find_model(config.init, read_from_init) if config.init else None
         folders = partial(_tokenizer_folder, config.network, directory, cls.components)
-        parts = {}
-        for name in cls.components:
-            types = cls.types(name, config.compute.dtype, trains=_trains(name, config.trainable))
-            if name in read_from_init:
-                opened = open_component(directory, name, cls.kinds[name], *types)
-                parts[name] = Component(opened.module, read=opened.read)
-            else:
-                parts[name] = Component(cls.described(name, config.network[name].to_dict(), types, folders))
+        opened = {name: open_component(directory, name, cls.kinds[name]) for name in read_from_init}
+        parts = {
+            name: Component(
+                opened[name].module if name in opened else cls.described(name, config.network[name].to_dict(), folders)
+            )
+            for name in cls.components
+        }
         parts["unet"] = _adapted_unet(parts["unet"], parts["vae"].module, config)
         parts = with_lora(parts, config.get("lora"))
+        for name, part in parts.items():
+            trains = name in cls.large and _trains(name, part.module, config.trainable)
+            parts[name] = _typed(part, cls.types(name, config.compute.dtype, trains), opened.get(name))
         modules = {name: part.module for name, part in parts.items()}
         tokenizers = cls.open_tokenizers(folders, modules)
         return Start(cls(**modules, process=recipe_process(config, directory), **tokenizers), parts)
 
     @classmethod
-    def described(
-        cls, name: str, settings: dict[str, Any], types: tuple[DTypeLike, DTypeLike], folders: Callable[[str], Path]
-    ) -> nn.Module:
+    def described(cls, name: str, settings: dict[str, Any], folders: Callable[[str], Path]) -> nn.Module:
         """The network that a recipe describes; the text encoder's vocabulary is that of the tokenizer."""
         if name == "text_encoder":
             tokenizer = load_clip_tokenizer(folders("tokenizer"))
@@ -176,8 +176,7 @@ class StableDiffusionFiles:
                 "eos_token_id": tokenizer.eos_token_id,
                 "pad_token_id": tokenizer.pad_token_id,
             }
-        kind, (dtype, param_dtype) = cls.kinds[name], types
-        return kind.module(kind.config.from_hf(settings), dtype=dtype, param_dtype=param_dtype)
+        return cls.kinds[name].make(settings)
 
     def save(self, params: Params, directory: Path) -> None:
         """Write a pipeline directory that PyTorch diffusers loads too; it replaces the model that is there."""
@@ -187,12 +186,23 @@ class StableDiffusionFiles:
                 write_network(getattr(self, name), params[name], new / name)
             self.save_tokenizers(new)
             write_json(scheduler, new / "scheduler" / "scheduler_config.json")
-            write_json(_model_index(self, scheduler["_class_name"]), new / "model_index.json")
+            index = model_index(self.pipelines[0], self.index, scheduler["_class_name"])
+            write_json(index, new / "model_index.json")
 
 
-def _trains(component: str, trainable: Iterable[tuple[str, bool]]) -> bool:
-    """Whether a rule may train parameters of a component; such a rule begins with its name, or is for all."""
-    return any(train and re.match(rf"\(?(.*\|)?{component}\b|\.\*", rule) for rule, train in trainable)
+def _trains(component: str, module: nn.Module, trainable: Rules[bool]) -> bool:
+    """Whether any parameter of a component trains."""
+    rules = (find_rule(trainable, f"{component}/{path}") for path in flatten_dict(abstract_params(module), sep="/"))
+    return any(rule is not None and rule[1] for rule in rules)
+
+
+def _typed(part: Component, types: Mapping[str, DTypeLike], opened: PretrainedNetwork | None) -> Component:
+    """The component with the types of computation and parameters; `opened`: what it is read from, None: it is drawn."""
+    return part._replace(
+        module=part.module.clone(**types),
+        origin=None if part.origin is None else part.origin.clone(**types),
+        read=None if opened is None else replace(opened, module=opened.module.clone(**types)).read,
+    )
 
 
 def _tokenizer_folder(network: ConfigDict, init: Path | None, components: Sequence[str], name: str) -> Path:
@@ -232,17 +242,3 @@ def recipe_reward(reward: ConfigDict) -> RewardConditionConfig:
         paths=tuple(reward.paths),
         perspectives=tuple(reward.perspectives),
     )
-
-
-def _model_index(base: StableDiffusionFiles, scheduler: str) -> dict[str, Any]:
-    nothing = [None, None]
-    return {
-        "_class_name": base.pipelines[0],
-        "_diffusers_version": "0.36.0",
-        "feature_extractor": nothing,
-        "image_encoder": nothing,
-        "requires_safety_checker": False,
-        "safety_checker": nothing,
-        "scheduler": ["diffusers", scheduler],
-        **base.index,
-    }

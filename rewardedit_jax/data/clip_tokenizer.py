@@ -41,7 +41,7 @@ _UNLIMITED = 1_000_000
 
 
 class TruncationWarning(UserWarning):
-    """A text had more tokens than the text encoder takes; the rest was cut."""
+    """A text had more tokens than the model takes; the rest was cut."""
 
 
 class Tokens(NamedTuple):
@@ -93,7 +93,7 @@ def tokenizer_digest(tokenizer: CLIPTokenizer) -> str:
 
 def warn_cut(text: str, tokens: int) -> None:
     """Warns that this number of tokens of a text was cut."""
-    warnings.warn(f"{tokens} tokens more than the text encoder takes were cut from: {text}", TruncationWarning, 2)
+    warnings.warn(f"{tokens} tokens more than the model takes were cut from: {text}", TruncationWarning, 2)
 
 
 class CutTexts:

@@ -11,7 +11,7 @@ versions give other ids:
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -88,11 +88,13 @@ class _TokenizerFile(msgspec.Struct):
     added_tokens: list[_Added] = []
 
 
-def load_language_tokenizer(directory: str | Path) -> LlamaTokenizer:
+def load_language_tokenizer(directory: str | Path, added: Sequence[str] | None = None) -> LlamaTokenizer:
     """The tokenizer in a folder with tokenizer.json, or with tokenizer.model and, for added tokens, added_tokens.json.
 
     Only pieces, merges and added tokens are read: the rule above takes the place of other settings.
 
+    Args:
+      added: tokens in place of those that the folder adds, in the order of their ids.
     Raises:
       FileNotFoundError: the folder has neither file.
       WeightFileError: a file is damaged, or is the tokenizer of another kind of model.
@@ -100,16 +102,19 @@ def load_language_tokenizer(directory: str | Path) -> LlamaTokenizer:
     directory = Path(directory)
     length = TEXT_LENGTH  # in a folder of LLaVA, model_max_length counts features of the image too
     if (file := directory / _JSON).is_file():
-        pairs, added = _read_json(file)
+        pairs, own = _read_json(file)
         if (settings := directory / _CONFIG).is_file():
             length = read_json(settings, _Settings).model_max_length
     elif (file := directory / _MODEL).is_file():
         pairs, listed = read_sentencepiece(file), directory / _ADDED
-        added = read_json(listed, dict[str, int]) if listed.is_file() else {}
+        own = read_json(listed, dict[str, int]) if listed.is_file() else {}
     else:
         raise FileNotFoundError(f"{directory} lacks {_JSON} (or, instead, {_MODEL} and {_ADDED}): copy it there.")
-    added = {token: added[token] for token in sorted(added, key=added.__getitem__)}
-    return LlamaTokenizer(_backend(pairs, added, file), added, length)
+    if added is None:
+        ids = {token: own[token] for token in sorted(own, key=own.__getitem__)}
+    else:
+        ids = {token: len(pairs.vocabulary) + i for i, token in enumerate(added)}
+    return LlamaTokenizer(_backend(pairs, ids, file), ids, length)
 
 
 def _read_json(file: Path) -> tuple[BytePairs, dict[str, int]]:

@@ -70,7 +70,7 @@ def rename_tensors(tensors: Mapping[str, LazyTensor], table: WeightTable, abstra
         # One element, seen as the whole: it takes no memory, and transforms do to it what they do to the tensor.
         standin = transform.to_jax(np.broadcast_to(np.float32(0), tensor.shape))
         check_shape(path, name, standin, shapes[path].shape, faults)
-        (torch_name,) = {new for rule in table.rules if (new := rule.to_torch(path)) is not None}
+        (torch_name,) = table.torch_names(path)
         # A tensor of another shape may lack the axes that a transform exchanges.
         shape = transform.to_torch(standin).shape if not faults else ()
         renamed[torch_name] = LazyTensor(tensor.dtype, shape, _in_standard_layout(tensor, transform))
@@ -83,20 +83,23 @@ def _in_standard_layout(tensor: LazyTensor, transform: Transform) -> Callable[[]
     return lambda: transform.to_torch(transform.to_jax(tensor.make()))
 
 
-def network_part(source: Path, kind: NetworkKind, config: dict[str, Any], tensors: Mapping[str, LazyTensor]) -> Part:
+def network_part(
+    source: Path | str, kind: NetworkKind, config: dict[str, Any], tensors: Mapping[str, LazyTensor], advice: str = ""
+) -> Part:
     """A network of a published file, checked against its config.
 
     Args:
       source: its file or folder, for error messages.
+      advice: the last line of a message about tensors.
     Raises:
       WeightFileError: a setting that is not supported.
       WeightMismatch: names the tensors that are missing, too much, or of another shape.
     """
     try:
-        network = kind.config.from_hf(config)
-        renamed = rename_tensors(tensors, kind.table(network), abstract_params(kind.module(network)))
+        module = kind.make(config)
+        renamed = rename_tensors(tensors, kind.table(module.config), abstract_params(module))
     except WeightMismatch as error:
-        raise WeightMismatch(f"{source}: {error}") from error
+        raise WeightMismatch("\n".join([f"{source}: {error}", *([advice] if advice else [])])) from error
     except ValueError as error:
         raise WeightFileError(f"{source}: {error}") from error
     return Part(config, renamed, kind.stem)

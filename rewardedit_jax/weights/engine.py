@@ -121,6 +121,10 @@ class WeightTable(NamedTuple):
     rules: tuple[Rule, ...]
     ignore: tuple[str, ...] = ()
 
+    def torch_names(self, path: str) -> set[str]:
+        """The names that a parameter is written under: one, if the table is right."""
+        return {name for rule in self.rules if (name := rule.to_torch(path)) is not None}
+
 
 def _convert(
     kind: str, names: Iterable[str], rules: Iterable[Rule], to: Callable[[Rule, str], str | None], faults: list[str]
@@ -190,7 +194,8 @@ def match_tensors(
             faults.append(f"tensor {name}: the network has no parameter {path}")
         else:
             source[path] = name, transform
-    faults += [f"parameter {path}: no tensor fills it" for path in paths if path not in source]
+    unfilled = {path: ", ".join(table.torch_names(path)) for path in paths if path not in source}
+    faults += [f"parameter {path}: no tensor fills it, such as {name}" for path, name in unfilled.items()]
     return source
 
 

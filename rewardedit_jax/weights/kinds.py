@@ -1,6 +1,6 @@
 """The kinds of networks: config, module, weight table and the settings of config.json; which kind a directory holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -14,6 +14,7 @@ from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig
 from rewardedit_jax.models.interaction import Interaction, InteractionConfig
 from rewardedit_jax.models.llava import Llava, LlavaConfig
+from rewardedit_jax.models.lora import LoRA
 from rewardedit_jax.models.qformer import QFormer, QFormerConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
@@ -40,6 +41,19 @@ class NetworkKind(NamedTuple):
     settings: type[Struct]  # types of config.json
     # Published config.json files mention neither reward modules nor reward heads; their tensors' names and shapes do.
     infers_from_shapes: bool = False
+
+    def make(
+        self, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]] | None = None, **types: Any
+    ) -> nn.Module:
+        """The network that a config.json describes. ValueError: a setting that is not supported.
+
+        Args:
+          shapes: of the tensors of its files; None: the config.json tells all.
+          types: dtype and param_dtype of the module.
+        """
+        known = [shapes] if self.infers_from_shapes and shapes is not None else []
+        lora = LoRA.from_hf(config["lora"]) if config.get("lora") else None
+        return self.module(self.config.from_hf(config, *known), lora=lora, **types)
 
 
 class _LoRA(Struct):

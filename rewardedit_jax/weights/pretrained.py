@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from rewardedit_jax.arguments import check_dtype, check_path
-from rewardedit_jax.models.lora import LoRA
 from rewardedit_jax.params import Params, abstract_params
 from rewardedit_jax.weights import files
 from rewardedit_jax.weights.engine import (
@@ -80,12 +79,10 @@ def open_pretrained(
     kind, config = read_config(directory)
     tensors = read_weights(directory)
     try:
-        network = kind.config.from_hf(config, *([tensors.shapes] if kind.infers_from_shapes else []))
-        lora = LoRA.from_hf(config["lora"]) if config.get("lora") else None
+        module = kind.make(config, tensors.shapes, dtype=dtype, param_dtype=param_dtype)
     except ValueError as error:
         raise WeightFileError(f"{directory / 'config.json'}: {error}") from error
-    module = kind.module(network, dtype=dtype, param_dtype=param_dtype, lora=lora)
-    return PretrainedNetwork(module, directory, tensors, kind.table(network), allow_nonfinite)
+    return PretrainedNetwork(module, directory, tensors, kind.table(module.config), allow_nonfinite)
 
 
 def load_pretrained(

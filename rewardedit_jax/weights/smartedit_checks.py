@@ -2,21 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from msgspec import Meta, Struct
 
 from rewardedit_jax.weights.faults import WeightFileError
 from rewardedit_jax.weights.files import TensorFiles, read_json
-from rewardedit_jax.weights.smartedit_shapes import (
-    FileShapes,
-    interaction_config,
-    interaction_shapes,
-    language_shapes,
-    qformer_config,
-    qformer_shapes,
-)
+from rewardedit_jax.weights.smartedit_configs import FileShapes
 
 LLM_PREFIX = "model.base_model.model."  # that of peft, in SmartEdit's file
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -25,7 +18,7 @@ PROJECTOR = ("mm_projector.weight", "mm_projector.bias")
 OWN_TOKENS = ("<img>", "<im_start>", "<im_end>")
 # The last rows of LLaVA's vocabulary, in their order, which SmartEdit drops.
 _LLAVA_TOKENS = ("<im_patch>", "<im_start>", "<im_end>")
-_AGAIN = (
+AGAIN = (
     "It is another file, or a damaged one: download it again. Before 27 April 2024, wrong ones were published under "
     "the same name."
 )
@@ -50,8 +43,6 @@ class LlavaSettings(Struct):
     """What matters here of LLaVA's config.json."""
 
     hidden_size: Annotated[int, Meta(ge=1)]
-    intermediate_size: Annotated[int, Meta(ge=1)]
-    num_hidden_layers: Annotated[int, Meta(ge=1)]
     mm_projector_type: str | None = None
     mm_vision_tower: str | None = None
 
@@ -84,56 +75,35 @@ def _check_tokens(file: Path, words: int) -> None:
         )
 
 
-def check_language(found: FileShapes, llava: LlavaSettings, adapter: Adapter, words: int) -> None:
-    """The file of the language model against LLaVA's sizes and the settings of LoRA."""
-    embeddings = f"{LLM_PREFIX}embed_tokens.weight"
-    rows, width = (found.size(embeddings, axis) for axis in (0, 1))
+def check_sizes(language: FileShapes, embeddings: FileShapes, qformer: int, llava: LlavaSettings, words: int) -> None:
+    """The language model in SmartEdit's files against LLaVA, and the Q-Former against it.
+
+    Args:
+      qformer: width of the states that it reads.
+      words: rows of LLaVA's vocabulary that SmartEdit takes over.
+    """
+    rows, width = (language.size(f"{LLM_PREFIX}embed_tokens.weight", axis) for axis in (0, 1))
     if width != llava.hidden_size:
         raise WeightFileError(
-            f"{found.file} has width {width}, --llava has {llava.hidden_size}: give SmartEdit and LLaVA of one size, "
-            "7B with 7B or 13B with 13B."
+            f"{language.file} has width {width}, --llava has {llava.hidden_size}: give SmartEdit and LLaVA of one "
+            "size, 7B with 7B or 13B with 13B."
         )
     if rows <= words + len(OWN_TOKENS):
         raise WeightFileError(
-            f"{found.file} has a vocabulary of {rows}, --llava one of {words}: expected {words}, {len(OWN_TOKENS)} and "
-            "the image tokens, so one of the two is another version."
+            f"{language.file} has a vocabulary of {rows}, --llava one of {words}: expected {words}, {len(OWN_TOKENS)} "
+            "and the image tokens, so one of the two is another version."
         )
-    sizes = llava.num_hidden_layers, width, llava.intermediate_size, rows
-    expected = language_shapes(*sizes, adapter.r, adapter.target_modules)
-    # Frequencies of the rotary embedding are computed, and those in the file are rounded.
-    found.check({f"{LLM_PREFIX}{name}": shape for name, shape in expected.items()}, r".*\.inv_freq", _AGAIN)
+    if qformer != width:
+        raise WeightFileError(f"{embeddings.file}: the Q-Former reads {qformer} channels of {width}.")
 
 
-def check_embeddings(found: FileShapes, rows: int, width: int, features: int) -> dict[str, Any]:
-    """The config of the Q-Former in the file that also has the head and the projector, after checking that file.
-
-    Args:
-      rows, width: of the vocabulary matrices.
-      features: width of the image features that the projector reads.
-    """
-    config = qformer_config(found)
-    projector = dict(zip(PROJECTOR, [(width, features), (width,)], strict=True))
-    expected = {**qformer_shapes(config), **projector, HEAD: (rows, width)}
-    found.check(expected, rf"sd_qformer\.embeddings\.position_ids|{LLM_PREFIX}embed_tokens\.weight", _AGAIN)
-    if config["encoder_hidden_size"] != width:
-        raise WeightFileError(f"{found.file}: the Q-Former reads {config['encoder_hidden_size']} channels of {width}.")
-    return config
-
-
-def check_interaction(found: FileShapes, features: int, context: int) -> dict[str, Any]:
-    """The config of the interaction module in a file, after checking it.
-
-    Args:
-      features, context: widths of the image features and of the Q-Former's output.
-    """
-    config = interaction_config(found)
-    found.check(interaction_shapes(config), "", _AGAIN)
-    if (config["hidden_size"], config["context_size"]) != (features, context):
+def check_interaction(file: Path, reads: tuple[int, int], given: tuple[int, int]) -> None:
+    """The widths of image features and Q-Former's output that the interaction module reads, against those it gets."""
+    if reads != given:
         raise WeightFileError(
-            f"{found.file} reads {config['hidden_size']} channels of the image and {config['context_size']} of the "
-            f"Q-Former, which have {features} and {context}: it belongs to another model."
+            f"{file} reads {reads[0]} channels of the image and {reads[1]} of the Q-Former, which have {given[0]} and "
+            f"{given[1]}: it belongs to another model."
         )
-    return config
 
 
 def check_same_llava(folder: Path, llava: TensorFiles, own: Mapping[str, TensorFiles]) -> None:

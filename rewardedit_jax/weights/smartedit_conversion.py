@@ -6,40 +6,40 @@ Huang et al., "SmartEdit: Exploring Complex Instruction-based Image Editing with
 
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from rewardedit_jax.models.clip_vision import CLIPVisionConfig
 from rewardedit_jax.weights.conversion import Part, Written, lazy_tensors, network_part, write_parts
 from rewardedit_jax.weights.faults import WeightFileError
 from rewardedit_jax.weights.files import read_json, read_weights, write_json
 from rewardedit_jax.weights.hub import ModelNotFound
-from rewardedit_jax.weights.kinds import CLIP, CLIP_VISION, UNET, read_config
-from rewardedit_jax.weights.smartedit_checks import EMBEDDINGS, HEAD, LLM_PREFIX, NOT_LLAVA_1_5, PROJECTOR
-from rewardedit_jax.weights.smartedit_sources import (
-    TOKENIZER,
-    TOKENIZER_SETTINGS,
-    WHERE,
-    Sources,
-    find_source,
-    open_sources,
+from rewardedit_jax.weights.kinds import CLIP, CLIP_VISION, INTERACTION, LLAVA, QFORMER, UNET, read_config
+from rewardedit_jax.weights.pipeline_index import SMARTEDIT, SMARTEDIT_PIPELINE, model_index
+from rewardedit_jax.weights.smartedit_checks import (
+    AGAIN,
+    EMBEDDINGS,
+    HEAD,
+    LLM_PREFIX,
+    NOT_LLAVA_1_5,
+    PROJECTOR,
+    check_same_llava,
 )
+from rewardedit_jax.weights.smartedit_sources import WHERE, Sources, find_source, open_sources
 from rewardedit_jax.weights.streaming import LazyTensor
 
-_STEM = "model"  # of transformers
 _FROM_BASE = ("vae", "text_encoder")  # networks that SmartEdit leaves as they are
 _COPIED = ("tokenizer", "scheduler")  # folders of the base without weights
 _OF_THE_FILES = ("torch_dtype", "dtype", "transformers_version", "_name_or_path")  # not true of what is written
-_INDEX = {
-    "vision_encoder": ["transformers", "CLIPVisionModel"],
-    "language_model": ["rewardedit_jax", "Llava"],
-    "language_tokenizer": ["transformers", "LlamaTokenizer"],
-    "qformer": ["rewardedit_jax", "QFormer"],
-    "interaction": ["rewardedit_jax", "Interaction"],
-}
+
+
+class _Scheduler(Struct, rename={"class_name": "_class_name"}):
+    class_name: str
 
 
 def convert_smartedit(
@@ -66,10 +66,17 @@ def convert_smartedit(
         **{name: _base_part(pipeline / name) for name in _FROM_BASE},
         "vision_encoder": _vision_part(sources, tower),
         "language_model": _language_part(sources, keep_lora, dtype),
-        "qformer": Part(sources.qformer_config, _qformer_tensors(sources), _STEM),
-        "interaction": Part(sources.interaction_config, lazy_tensors(sources.interaction), _STEM),
+        "qformer": _qformer_part(sources),
+        "interaction": network_part(
+            sources.files["interaction"],
+            INTERACTION,
+            sources.interaction_config,
+            lazy_tensors(sources.interaction),
+            AGAIN,
+        ),
     }
-    return write_parts(parts, out, lambda new: _write_beside(sources, pipeline, new))
+    scheduler = read_json(pipeline / "scheduler" / "scheduler_config.json", _Scheduler).class_name
+    return write_parts(parts, out, lambda new: _write_beside(sources, pipeline, scheduler, new))
 
 
 def _find_base(model: str) -> Path:
@@ -89,7 +96,7 @@ def _unet_part(sources: Sources, base: Path) -> Part:
     _, config = read_config(base / "unet")
     latents = read_json(base / "vae" / "config.json").get("latent_channels", 4)
     config |= {"in_channels": 2 * latents}
-    return network_part(sources.unet_file, UNET, config, lazy_tensors(sources.unet, "unet."))
+    return network_part(sources.files["unet"], UNET, config, lazy_tensors(sources.unet, "unet."), AGAIN)
 
 
 def _base_part(folder: Path) -> Part:
@@ -114,41 +121,57 @@ def _vision_part(sources: Sources, folder: Path) -> Part:
     return network_part(folder, CLIP_VISION, tower.to_hf(), lazy_tensors(read_weights(folder)))
 
 
-def _qformer_tensors(sources: Sources) -> dict[str, LazyTensor]:
-    tensors = lazy_tensors(sources.embeddings)
-    # The positions of words, a buffer: the Q-Former reads queries only.
-    return {n: x for n, x in tensors.items() if n.startswith("sd_") and not n.endswith("position_ids")}
+def _qformer_part(sources: Sources) -> Part:
+    tensors = {name: x for name, x in lazy_tensors(sources.embeddings).items() if name.startswith("sd_")}
+    return network_part(sources.files["embeddings"], QFORMER, sources.qformer_config, tensors, AGAIN)
 
 
 def _language_part(sources: Sources, keep_lora: bool, dtype: Any) -> Part:
-    own, llava = lazy_tensors(sources.language, LLM_PREFIX), lazy_tensors(sources.llava)
-    embeddings = lazy_tensors(sources.embeddings)
-    tensors = {EMBEDDINGS: _joined_rows(llava[EMBEDDINGS], own.pop("embed_tokens.weight"), sources.words)}
-    scale = sources.adapter.lora_alpha / sources.adapter.r
-    for name, tensor in own.items():
-        low_rank = [own.get(name.replace(".weight", f".lora_{side}.default.weight")) for side in "AB"]
-        if name.endswith("inv_freq") or (".lora_" in name and not keep_lora):
-            continue
-        merged = all(low_rank) and not keep_lora
-        tensors[f"model.{name}"] = _merged(tensor, *low_rank, scale) if merged else tensor
-    tensors |= {f"model.{name}": embeddings[name] for name in PROJECTOR}
-    tensors[HEAD] = _joined_rows(llava[HEAD], embeddings[HEAD], sources.words)
+    settings, tensors, stem = _published_language(sources)
+    frozen = {f"{LLM_PREFIX}norm.weight": sources.language, **dict.fromkeys(PROJECTOR, sources.embeddings)}
+    check_same_llava(sources.llava_folder, sources.llava, frozen)
+    llava = lazy_tensors(sources.llava)
+    tensors |= {name: _joined_rows(llava[name], tensors[name], sources.words) for name in (EMBEDDINGS, HEAD)}
+    if not keep_lora:
+        tensors = _with_lora_merged(tensors, settings["lora"]["alpha"] / settings["lora"]["rank"])
+        settings = {name: value for name, value in settings.items() if name != "lora"}
     if dtype is not None:
         tensors = {name: _cast(tensor, np.dtype(dtype)) for name, tensor in tensors.items()}
-    return Part(_language_config(sources, keep_lora), tensors, _STEM)
+    return Part(settings, tensors, stem)
 
 
-def _language_config(sources: Sources, keep_lora: bool) -> dict[str, Any]:
-    """LLaVA's settings, with SmartEdit's vocabulary and its <unk> as padding."""
-    config = read_json(sources.llava_folder / "config.json")
+def _published_language(sources: Sources) -> Part:
+    """The language model as SmartEdit has it, from two of its files and with the low-rank matrices apart."""
+    beside = lazy_tensors(sources.embeddings, LLM_PREFIX)
+    # Older files have the embeddings here too. The prefix is left out, as no other tensor of LLaMA belongs here.
+    beside = {name: x for name, x in beside.items() if not name.startswith("sd_") and name != "embed_tokens.weight"}
+    tensors = lazy_tensors(sources.language) | beside
+    files = f"{sources.files['language']} and {sources.files['embeddings']}"
+    return network_part(files, LLAVA, _language_config(sources), tensors, AGAIN)
+
+
+def _language_config(sources: Sources) -> dict[str, Any]:
+    """LLaVA's settings, with SmartEdit's vocabulary, its <unk> as padding, and its LoRA."""
+    file = sources.llava_folder / "config.json"
+    read_json(file, LLAVA.settings)  # raises for values of other types
+    config = {name: value for name, value in read_json(file).items() if value is not None}
     config = {name: value for name, value in config.items() if name not in _OF_THE_FILES}
     config |= {"architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava", "pad_token_id": 0}
-    config["vocab_size"] = sources.words + len(sources.added_tokens)
+    config["vocab_size"] = sources.tokenizer.vocabulary_size
     adapter = sources.adapter
-    lora = {"rank": adapter.r, "alpha": adapter.lora_alpha, "dropout": adapter.lora_dropout}
     # peft's are the last parts of module names, ours whole paths of modules.
-    lora["targets"] = [rf".*/{re.escape(name)}" for name in adapter.target_modules]
-    return config | ({"lora": lora} if keep_lora else {})
+    targets = [rf".*/{re.escape(name)}" for name in adapter.target_modules]
+    lora = {"rank": adapter.r, "alpha": adapter.lora_alpha, "dropout": adapter.lora_dropout, "targets": targets}
+    return config | {"lora": lora}
+
+
+def _with_lora_merged(tensors: Mapping[str, LazyTensor], scale: float) -> dict[str, LazyTensor]:
+    merged = {name: tensor for name, tensor in tensors.items() if ".lora_" not in name}
+    for name, a in tensors.items():
+        if name.endswith(".lora_A.default.weight"):
+            weight = name.replace(".lora_A.default", "")
+            merged[weight] = _merged(tensors[weight], a, tensors[name.replace("lora_A", "lora_B")], scale)
+    return merged
 
 
 def _joined_rows(first: LazyTensor, second: LazyTensor, count: int) -> LazyTensor:
@@ -189,20 +212,11 @@ def _cast(tensor: LazyTensor, dtype: np.dtype) -> LazyTensor:
     return LazyTensor(dtype, tensor.shape, lambda: tensor.make().astype(dtype))
 
 
-def _write_beside(sources: Sources, base: Path, new: Path) -> None:
+def _write_beside(sources: Sources, base: Path, scheduler: str, new: Path) -> None:
     """The files without weights: tokenizers, the noise schedule, and the index of the pipeline."""
     for folder in _COPIED:
         (new / folder).mkdir()
         for file in filter(Path.is_file, (base / folder).iterdir()):
             shutil.copyfile(file, new / folder / file.name)  # not its permissions: a source may be read-only
-    words = new / "language_tokenizer"
-    words.mkdir()
-    shutil.copyfile(sources.llava_folder / TOKENIZER, words / TOKENIZER)
-    for name in TOKENIZER_SETTINGS:
-        if (sources.llava_folder / name).is_file():
-            shutil.copyfile(sources.llava_folder / name, words / name)
-    # In the order of their ids, and without LLaVA's <im_patch>.
-    write_json({token: sources.words + i for i, token in enumerate(sources.added_tokens)}, words / "added_tokens.json")
-    index = read_json(base / "model_index.json")
-    kept = {name: index[name] for name in ("unet", *_FROM_BASE, *_COPIED)}
-    write_json({"_class_name": "SmartEditPipeline", **kept, **_INDEX}, new / "model_index.json")
+    sources.tokenizer.save(new / "language_tokenizer")
+    write_json(model_index(SMARTEDIT_PIPELINE, SMARTEDIT, scheduler), new / "model_index.json")

@@ -7,6 +7,7 @@ matrices of the vocabulary the rows of LLaVA, which the published code takes fro
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rewardedit_jax.data.llama_tokenizer import LlamaTokenizer, load_language_tokenizer
 from rewardedit_jax.weights.files import TensorFiles, WeightFileError, read_json, read_weights
 from rewardedit_jax.weights.hub import ModelNotFound, find_files, find_model
 from rewardedit_jax.weights.smartedit_checks import (
@@ -14,13 +15,11 @@ from rewardedit_jax.weights.smartedit_checks import (
     OWN_TOKENS,
     PROJECTOR,
     Adapter,
-    check_embeddings,
     check_interaction,
-    check_language,
     check_llava,
-    check_same_llava,
+    check_sizes,
 )
-from rewardedit_jax.weights.smartedit_shapes import FileShapes
+from rewardedit_jax.weights.smartedit_configs import FileShapes, interaction_config, qformer_config
 
 # Argument → where its files are published.
 WHERE = {
@@ -39,30 +38,24 @@ _FILES = {
 }
 _SUFFIXES = (".safetensors", ".bin")  # in order of preference
 _ADAPTER = "adapter_config.json"
-TOKENIZER = "tokenizer.model"
-TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+_TOKENIZER = "tokenizer.model"
 
 
 class Sources(NamedTuple):
-    """The opened files of SmartEdit and LLaVA, whose headers have been read and checked."""
+    """The opened files of SmartEdit and LLaVA, of which headers have been read and sizes checked."""
 
     language: TensorFiles
     embeddings: TensorFiles
     unet: TensorFiles
     interaction: TensorFiles
-    unet_file: Path
+    files: dict[str, Path]  # of the four above, by their names
     adapter: Adapter
     qformer_config: dict[str, Any]
     interaction_config: dict[str, Any]
     llava: TensorFiles
     llava_folder: Path
     words: int  # rows of the vocabulary that are LLaVA's; those of SmartEdit follow
-
-    @property
-    def added_tokens(self) -> tuple[str, ...]:
-        """The tokens of SmartEdit's rows, in their order."""
-        rows = self.language.shapes[f"{LLM_PREFIX}embed_tokens.weight"][0]
-        return (*OWN_TOKENS, *(f"<img_{i}>" for i in range(rows - self.words - len(OWN_TOKENS))))
+    tokenizer: LlamaTokenizer  # with the tokens of SmartEdit's rows in place of LLaVA's
 
 
 def find_source(argument: str, model: str, components: tuple[str, ...] = (), weights: bool = True) -> Path:
@@ -87,23 +80,34 @@ def open_sources(smartedit: str, llava: str) -> Sources:
     settings, words = check_llava(folder, theirs)
     opened = {part: TensorFiles([file]) for part, file in files.items()}
     shapes = {part: FileShapes(files[part], tensors.shapes) for part, tensors in opened.items()}
-    check_language(shapes["language"], settings, adapter, words)
-    rows, width = opened["language"].shapes[f"{LLM_PREFIX}embed_tokens.weight"]
-    features = theirs.shapes[f"model.{PROJECTOR[0]}"][1]
-    qformer = check_embeddings(shapes["embeddings"], rows, width, features)
-    interaction = check_interaction(shapes["interaction"], features, qformer["hidden_size"])
-    frozen = {f"{LLM_PREFIX}norm.weight": opened["language"], **dict.fromkeys(PROJECTOR, opened["embeddings"])}
-    check_same_llava(folder, theirs, frozen)
+    qformer, interaction = qformer_config(shapes["embeddings"]), interaction_config(shapes["interaction"])
+    check_sizes(shapes["language"], shapes["embeddings"], qformer["encoder_hidden_size"], settings, words)
+    features = FileShapes(folder, theirs.shapes).size(f"model.{PROJECTOR[0]}", 1)
+    reads = interaction["hidden_size"], interaction["context_size"]
+    check_interaction(files["interaction"], reads, (features, qformer["hidden_size"]))
+    images = shapes["language"].size(f"{LLM_PREFIX}embed_tokens.weight", 0) - words - len(OWN_TOKENS)
     return Sources(
         **opened,
-        unet_file=files["unet"],
+        files=files,
         adapter=adapter,
         qformer_config=qformer,
         interaction_config=interaction,
         llava=theirs,
         llava_folder=folder,
         words=words,
+        tokenizer=_open_tokenizer(folder, words, images),
     )
+
+
+def _open_tokenizer(folder: Path, words: int, images: int) -> LlamaTokenizer:
+    """LLaMA's tokenizer with the tokens of SmartEdit's rows, of which `images` are image tokens."""
+    tokenizer = load_language_tokenizer(folder, [*OWN_TOKENS, *(f"<img_{i}>" for i in range(images))])
+    pieces = tokenizer.vocabulary_size - len(tokenizer.added)
+    if pieces != words:
+        raise WeightFileError(
+            f"--llava: {folder / _TOKENIZER} has {pieces} pieces: expected {words}, as LLaVA has rows."
+        )
+    return tokenizer
 
 
 def _find_smartedit(model: str) -> tuple[dict[str, Path], Adapter]:
@@ -142,7 +146,7 @@ def _find_file(folder: Path, pattern: str) -> Path | None:
 
 def _find_llava(model: str) -> Path:
     folder = find_source("llava", model)
-    find_files(model, [TOKENIZER])  # a download of weights leaves it out, and puts it into the same folder
-    if not (folder / TOKENIZER).is_file():
-        raise ModelNotFound(f"--llava: {folder / TOKENIZER} is not there: copy LLaMA's. Published: {WHERE['llava']}.")
+    find_files(model, [_TOKENIZER])  # a download of weights leaves it out, and puts it into the same folder
+    if not (folder / _TOKENIZER).is_file():
+        raise ModelNotFound(f"--llava: {folder / _TOKENIZER} is not there: copy LLaMA's. Published: {WHERE['llava']}.")
     return folder

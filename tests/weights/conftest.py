@@ -6,7 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from published_smartedit import write_sources
+from smartedit_dirs import write_sources
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from paths import ROOT
-from published_smartedit import (
+from safetensors.numpy import load_file
+from smartedit_dirs import (
     BASE,
     EMBEDDINGS,
     INTERACTION,
@@ -25,11 +26,12 @@ from published_smartedit import (
     VISION,
     content,
     convert,
-    smartedit_fixture,
+    description,
     write_sources,
 )
-from safetensors.numpy import load_file
 
+from rewardedit_jax.data.llama_tokenizer import load_language_tokenizer
+from rewardedit_jax.data.smartedit_prompts import TemplatePair, conversation, image_tokens
 from rewardedit_jax.weights.files import read_json, read_weights, write_json
 from rewardedit_jax.weights.pretrained import load_pretrained
 from rewardedit_jax.weights.smartedit_conversion import convert_smartedit
@@ -116,7 +118,7 @@ def test_the_other_networks(published_smartedit, converted):
 
 def test_settings(published_smartedit, converted):
     """Sizes that no config tells come from shapes: the fixture's are those that it was made with."""
-    sizes = smartedit_fixture()["sizes"]
+    sizes = description()["sizes"]
     configs = {file.parent.name: read_json(file) for file in converted.glob("*/config.json")}
     qformer, interaction = configs["qformer"], configs["interaction"]
     assert sizes["qformer"].items() <= qformer.items()
@@ -142,22 +144,34 @@ def test_settings(published_smartedit, converted):
 
 
 def test_the_networks_load(converted):
-    for name in ("unet", "vae", "text_encoder", "vision_encoder"):
-        load_pretrained(converted / name)
+    for folder in converted.glob("*/config.json"):
+        load_pretrained(folder.parent)
+
+
+def test_the_language_tokenizer(converted):
+    """It has SmartEdit's tokens in place of LLaVA's, and gives the ids of the published code."""
+    folder, fixture = converted / "language_tokenizer", description()
+    assert {file.name for file in folder.iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
+    assert read_json(folder / "tokenizer_config.json")["model_max_length"] == 256
+    tokenizer = load_language_tokenizer(folder)
+    assert tokenizer.added == fixture["added_tokens"]
+    assert len(fixture["token_cases"]) == 23
+    for case in fixture["token_cases"]:
+        pair = TemplatePair(*fixture["conversation"]["pairs"][case["pair"]])
+        prompt, reply = conversation(case["instruction"], image_tokens(tokenizer), pair)
+        assert tokenizer.encode(prompt) == case["prompt_ids"]
+        assert tokenizer.encode(prompt + reply) == case["prompt_ids"] + case["reply_ids"]
 
 
 def test_other_files(published_smartedit, converted):
-    words = converted / "language_tokenizer"
-    assert (words / "tokenizer.model").read_bytes() == (published_smartedit / "LLaVA" / "tokenizer.model").read_bytes()
-    fixture = smartedit_fixture()
-    added = read_json(words / "added_tokens.json")
-    assert added == fixture["added_tokens"]
-    assert list(added.values()) == sorted(added.values())
     for name in ("tokenizer", "scheduler"):
         assert content(converted / name) == content(published_smartedit / BASE / name)
     index = read_json(converted / "model_index.json")
     assert index["_class_name"] == "SmartEditPipeline"
-    assert {name for name in index if not name.startswith("_")} == {p.name for p in converted.iterdir() if p.is_dir()}
+    before = read_json(published_smartedit / BASE / "scheduler" / "scheduler_config.json")
+    assert index["scheduler"] == ["diffusers", before["_class_name"]]
+    named = {name for name, value in index.items() if isinstance(value, list) and value != [None, None]}
+    assert named == {folder.name for folder in converted.iterdir() if folder.is_dir()}
 
 
 def test_sixteen_bits_and_their_values_in_float32_give_the_same(converted, tmp_path):

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import ml_dtypes
 import numpy as np
 import pytest
-from published_smartedit import BASE, EMBEDDINGS, INTERACTION, LLM, PREFIX, UNET, VISION, content, convert
 from safetensors.numpy import load_file, save_file
+from smartedit_dirs import BASE, EMBEDDINGS, INTERACTION, LLM, PREFIX, UNET, VISION, content, convert
 from torch_files import Call, Global, save_torch_zip
+from toy_llama import toy_pieces, write_model
 
 from rewardedit_jax.weights import conversion
 from rewardedit_jax.weights.engine import WeightMismatch
@@ -75,18 +76,34 @@ REFUSED = {
     # wrong files, or damaged ones
     "a tensor of the language model": (
         tensors_of(LLM, renamed(f"{LAYER}mlp.up_proj.weight", "old.weight")),
-        WeightFileError,
-        r"LLM-15000.*1 missing: .*layers\.1\.mlp\.up_proj\.weight; 1 unknown: old\.weight.* 27 April 2024",
+        WeightMismatch,
+        r"LLM-15000.*2 faults(.|\n)*old\.weight: no rule(.|\n)*such as model\.layers\.1\.mlp\.up_proj\.weight\n"
+        r".* 27 April 2024",
     ),
     "lora": (
         tensors_of(LLM, lambda x: x.pop(f"{LAYER}self_attn.v_proj.lora_B.default.weight")),
-        WeightFileError,
-        r"1 missing: .*v_proj\.lora_B\.default\.weight",
+        WeightMismatch,
+        r"no tensor fills it, such as .*v_proj\.lora_B\.default\.weight",
     ),
     "a tensor beside the Q-Former": (
         tensors_of(EMBEDDINGS, lambda x: x.update(other=x["sd_query_tokens"])),
+        WeightMismatch,
+        r"embeddings_qformer(.|\n)*other: no rule takes it",
+    ),
+    "a tensor of the Q-Former": (
+        tensors_of(EMBEDDINGS, renamed("sd_qformer.embeddings.LayerNorm.bias", "sd_other")),
+        WeightMismatch,
+        r"embeddings_qformer(.|\n)*sd_other: no rule takes it(.|\n)*such as sd_qformer\.embeddings\.LayerNorm\.bias",
+    ),
+    "LLaMA's beside the Q-Former": (
+        tensors_of(EMBEDDINGS, lambda x: x.update({f"{PREFIX}norm.weight": x["mm_projector.bias"].copy()})),
+        WeightMismatch,
+        r"embeddings_qformer(.|\n)*norm\.weight: no rule takes it",
+    ),
+    "heads that do not divide the width": (
+        tensors_of(EMBEDDINGS, lambda x: x.update(sd_query_tokens=x["sd_query_tokens"][..., :30].copy())),
         WeightFileError,
-        r"embeddings_qformer.*1 unknown: other",
+        r"embeddings_qformer.*hidden_size=30",
     ),
     "no queries": (
         tensors_of(EMBEDDINGS, lambda x: x.pop("sd_query_tokens")),
@@ -95,18 +112,18 @@ REFUSED = {
     ),
     "another shape": (
         tensors_of(EMBEDDINGS, lambda x: x.update({"lm_head.weight": x["lm_head.weight"][1:]})),
-        WeightFileError,
-        r"of another shape: lm_head\.weight \(shape \[646, 64\], expected \[647, 64\]\)",
+        WeightMismatch,
+        r"embeddings_qformer(.|\n)*lm_head\.weight gives shape \(64, 646\), the network wants \(64, 647\)",
     ),
     "the interaction module": (
         tensors_of(INTERACTION, lambda x: x.pop(f"modulate_transformer.layers.0.{NORM}")),
-        WeightFileError,
-        rf"modulate-15000.*has 88 tensors, where 89 are read; 1 missing: modulate_transformer\.layers\.0\.{NORM}",
+        WeightMismatch,
+        rf"modulate-15000.*1 faults(.|\n)*no tensor fills it, such as modulate_transformer\.layers\.0\.{NORM}\n.*2024",
     ),
     "the U-Net": (
         tensors_of(UNET, renamed("unet.conv_in.bias", "unet.conv_new.bias")),
         WeightMismatch,
-        r"unet-15000.*2 faults(.|\n)*conv_new\.bias: no rule(.|\n)*conv_in/bias: no tensor fills it",
+        r"unet-15000.*2 faults(.|\n)*conv_new\.bias: no rule(.|\n)*no tensor fills it, such as conv_in\.bias",
     ),
     "a U-Net with more": (
         tensors_of(UNET, lambda x: x.update({"other.weight": x["unet.conv_in.bias"].copy()})),
@@ -127,11 +144,6 @@ REFUSED = {
         lambda root: shutil.copy(root / f"{INTERACTION}.safetensors", root / f"{EMBEDDINGS}.safetensors"),
         WeightFileError,
         r"embeddings_qformer.*lacks the tensor sd_query_tokens",
-    ),
-    "a pickle that calls": (
-        replaced_by_torch(LLM, {"a": Call(Global("builtins", "print"), ("called",))}),
-        UnsafePickle,
-        r"LLM-15000/adapter_model\.bin.*builtins",
     ),
     "half a zip": (
         replaced_by_torch(INTERACTION, {"a": np.ones(300, np.float32)}, keep=-100),
@@ -180,7 +192,12 @@ REFUSED = {
     ),
     # settings and sizes
     "rank 0": (json_of(ADAPTER, r=0), WeightFileError, r"adapter_config\.json: r=0"),
-    "another rank": (json_of(ADAPTER, r=4), WeightFileError, r"8 of another shape: .*lora_A.*expected \[4, 64\]"),
+    "another rank": (json_of(ADAPTER, r=4), WeightMismatch, r"8 faults(.|\n)*lora_A.*shape \(64, 2\).*wants \(64, 4\)"),
+    "a target that is no layer": (
+        json_of(ADAPTER, target_modules=["q_proj"]),
+        WeightMismatch,
+        r"4 faults(.|\n)*v_proj\.lora_A\.default\.weight: the network has no parameter",
+    ),
     "no targets": (json_of(ADAPTER, target_modules=[]), WeightFileError, r"adapter_config\.json: target_modules=\[\]"),
     "13B with 7B": (json_of("LLaVA/config.json", hidden_size=80), WeightFileError, r"width 64, --llava has 80: .*7B"),
     "a smaller vocabulary": (
@@ -194,6 +211,17 @@ REFUSED = {
         ),
         WeightFileError,
         r"added_tokens\.json: <im_patch> has the id 641: expected 640",
+    ),
+    "a setting of LLaVA": (json_of("LLaVA/config.json", hidden_act="gelu"), WeightFileError, r"hidden_act='gelu'"),
+    "words of another model": (
+        lambda root: write_model(root / "LLaVA/tokenizer.model", toy_pieces()),
+        WeightFileError,
+        r"--llava: .*tokenizer\.model has \d+ pieces: expected 640",
+    ),
+    "no class of the noise schedule": (
+        lambda root: write_json({}, root / "sd/scheduler/scheduler_config.json"),
+        WeightFileError,
+        r"scheduler_config\.json: .*_class_name",
     ),
     "the image tower of another model": (
         lambda root: [shutil.rmtree(root / VISION), shutil.copytree(root / BASE / "vae", root / VISION)],
@@ -258,12 +286,19 @@ def weight_map(root):
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused(changeable, tmp_path, case, calls):
+def test_what_is_refused(changeable, tmp_path, case):
     change, error, told = REFUSED[case]
     change(changeable)
     with pytest.raises(error, match=told) as raised:
         convert(changeable, tmp_path / "out")
     assert str(changeable) in str(raised.value) or "interaction: " in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pickle_that_calls_is_not_run(changeable, tmp_path, calls):
+    replaced_by_torch(LLM, {"a": Call(Global("os", "system"), ("called",))})(changeable)
+    with pytest.raises(UnsafePickle, match=r"LLM-15000/adapter_model\.bin.*system"):
+        convert(changeable, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert calls == []
 
@@ -275,6 +310,15 @@ def test_rounding_is_no_difference(changeable, tmp_path):
         lambda x: x.update({n: v.astype(ml_dtypes.bfloat16) for n, v in x.items() if "projector" in n or "norm" in n}),
     )
     convert(changeable, tmp_path / "out")
+
+
+def test_older_files_have_embeddings_in_two_places(changeable, tmp_path):
+    """Those beside the Q-Former are not read."""
+    convert(changeable, tmp_path / "out")
+    name = f"{PREFIX}embed_tokens.weight"
+    edit(changeable / f"{EMBEDDINGS}.safetensors", lambda x: x.update({name: np.ones((647, 64), np.float32)}))
+    convert(changeable, tmp_path / "again")
+    assert content(tmp_path / "again") == content(tmp_path / "out")
 
 
 def test_what_is_read_is_not_written_over(changeable):

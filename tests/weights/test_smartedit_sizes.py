@@ -14,33 +14,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from published_smartedit import BASE, EMBEDDINGS, INTERACTION, LLM, PREFIX, UNET, VISION, convert
+from published_smartedit import COUNTS, PUBLISHED, Size, embeddings_file, interaction_file, language_model_file
+from smartedit_dirs import BASE, EMBEDDINGS, INTERACTION, LLM, UNET, VISION, convert
 from torch_files import Part, save_torch_zip
+from toy_llama import NORMAL, toy_pieces, write_model
 
 from rewardedit_jax.params import abstract_params
 from rewardedit_jax.weights import kinds, smartedit_conversion
 from rewardedit_jax.weights.conversion import Written
 from rewardedit_jax.weights.files import _shards, write_json
-from rewardedit_jax.weights.smartedit_shapes import interaction_shapes, language_shapes, qformer_shapes
 from rewardedit_jax.weights.smartedit_sources import open_sources
 
 HALF, BFLOAT, FULL = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)
-SIZES = {"7B": (32, 4096, 11_008), "13B": (40, 5120, 13_824)}  # layers, width, width of the MLPs
-QFORMER = {
-    "hidden_size": 768,
-    "num_hidden_layers": 6,
-    "intermediate_size": 3072,
-    "cross_attention_frequency": 2,
-    "num_queries": 77,
-}
-INTERACTION_SIZES = {
-    "hidden_size": 1024,
-    "num_hidden_layers": 2,
-    "intermediate_size": 2048,
-    "attention_downsample_rate": 2,
-    "context_size": 768,
-    "residual_size": 320,
-}
 DOWN = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
 CONFIGS = {
     f"{BASE}/unet": {"_class_name": "UNet2DConditionModel", "in_channels": 4, "cross_attention_dim": 768},
@@ -84,7 +69,7 @@ KINDS = {
 }
 
 
-def published(layers, width, mlp, words=32_000, images=32, small=False):
+def published(size, words=32_000, images=32, small=False):
     """(configs by folder, stem → name → (type, shape)) of all weight files."""
     configs = {folder: config | (SMALL[folder] if small else {}) for folder, config in CONFIGS.items()}
     files = {}
@@ -92,25 +77,21 @@ def published(layers, width, mlp, words=32_000, images=32, small=False):
         config = configs[folder] | ({"in_channels": 8} if kind is kinds.UNET else {})
         files[f"{folder}/{kind.stem}"] = {name: (FULL, shape) for name, shape in torch_shapes(kind, config).items()}
     unet = files.pop(f"{BASE}/unet/{kinds.UNET.stem}")
-    rows = words + 3 + images
-    language = language_shapes(layers, width, mlp, rows, 8, ("q_proj", "v_proj"))
-    language |= {f"layers.{i}.self_attn.rotary_emb.inv_freq": (64,) for i in range(layers)}
-    trained = {f"{PREFIX}{n}": "lora" in n or "embed" in n for n in language}
-    projector = {"mm_projector.weight": (width, 1024), "mm_projector.bias": (width,)}
-    queries = qformer_shapes({**QFORMER, "encoder_hidden_size": width})
-    queries |= {**projector, "lm_head.weight": (rows, width)}
-    unknown = {"sd_qformer.embeddings.position_ids": (np.dtype(np.int64), (1, 512))}
-    modulate = interaction_shapes(INTERACTION_SIZES | {"residual_size": unet["conv_in.weight"][1][0]})
-    llava = {"model.embed_tokens.weight": (words + 3, width), "lm_head.weight": (words + 3, width)}
-    llava |= {"model.norm.weight": (width,), **{f"model.{name}": shape for name, shape in projector.items()}}
+    language = language_model_file(size, words + 3 + images)
+    beside = embeddings_file(size, words + 3 + images)
+    projector = {name: shape for name, shape in beside.items() if name.startswith("mm_projector")}
+    vocabulary = (words + 3, size.width)
+    llava = {"model.embed_tokens.weight": vocabulary, "lm_head.weight": vocabulary, "model.norm.weight": (size.width,)}
+    llava |= {f"model.{name}": shape for name, shape in projector.items()}
     files |= {
-        LLM: {n: (FULL if trained[n] else BFLOAT, language[n.removeprefix(PREFIX)]) for n in trained},
-        EMBEDDINGS: {name: (FULL, shape) for name, shape in queries.items()} | unknown,
+        LLM: {n: (FULL if "lora" in n or "embed" in n else BFLOAT, shape) for n, shape in language.items()},
+        EMBEDDINGS: {n: (np.dtype(np.int64) if "position_ids" in n else FULL, shape) for n, shape in beside.items()},
         UNET: {f"unet.{name}": entry for name, entry in unet.items()},
-        INTERACTION: {name: (FULL, shape) for name, shape in modulate.items()},
+        INTERACTION: {name: (FULL, shape) for name, shape in interaction_file(unet["conv_in.weight"][1][0]).items()},
         "LLaVA/model": {name: (HALF, shape) for name, shape in llava.items()},
     }
-    sizes = {"num_hidden_layers": layers, "hidden_size": width, "intermediate_size": mlp, "mm_hidden_size": 1024}
+    sizes = {"num_hidden_layers": size.layers, "hidden_size": size.width, "intermediate_size": size.mlp}
+    sizes |= {"num_attention_heads": size.width // 128, "mm_hidden_size": 1024}
     return {**configs, "LLaVA": {"model_type": "llava", **sizes}}, files
 
 
@@ -127,14 +108,15 @@ def torch_shapes(kind, config):
 def write_published(out, configs, files, form="safetensors"):
     for folder, config in configs.items():
         write_json(config, out / folder / "config.json")
-    write_json(
-        dict.fromkeys(["unet", "vae", "text_encoder", "tokenizer", "scheduler"]), out / BASE / "model_index.json"
-    )
+    folders = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    write_json(dict.fromkeys(folders), out / BASE / "model_index.json")
+    write_json({"_class_name": "PNDMScheduler"}, out / BASE / "scheduler" / "scheduler_config.json")
     lora = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": ["q_proj", "v_proj"]}
     write_json(lora, (out / LLM).parent / "adapter_config.json")
-    for folder in ("tokenizer", "scheduler"):
-        (out / BASE / folder).mkdir(parents=True)
-    (out / "LLaVA" / "tokenizer.model").write_bytes(b"")
+    (out / BASE / "tokenizer").mkdir()
+    pieces, words = toy_pieces(), files["LLaVA/model"]["lm_head.weight"][1][0] - 3
+    rare = [(chr(0x4E00 + i), -1e6 - i, NORMAL) for i in range(words - len(pieces))]
+    write_model(out / "LLaVA" / "tokenizer.model", [*pieces, *rare])
     trained = [prod(shape) for stem in SMARTEDIT for dtype, shape in files[stem].values() if dtype == FULL]
     shared, end = np.zeros(sum(trained) if form == "bin" else 0, FULL), 0
     for stem, entries in files.items():
@@ -167,8 +149,7 @@ def write_hole(file, entries):
         stream.truncate(8 + len(text) + end)
 
 
-# Tensors in the published files, and parameters of the Q-Formers, which differ by the width of the states they read.
-COUNTS = {"7B": [450, 133, 686, 89], "13B": [562, 133, 686, 89]}
+# Parameters of the Q-Formers, which differ by the width of the states they read.
 QUERIES = {"7B": 65_015_040, "13B": 69_733_632}
 
 
@@ -187,10 +168,10 @@ def size_of(part):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", PUBLISHED)
 def test_published_sizes(tmp_path, monkeypatch, size):
-    layers, width, mlp = SIZES[size]
-    configs, files = published(layers, width, mlp)
+    layers, width, mlp = PUBLISHED[size]
+    configs, files = published(PUBLISHED[size])
     assert [len(files[stem]) for stem in SMARTEDIT] == COUNTS[size]
     sources = write_published(tmp_path, configs, files)
     parts = planned(sources, monkeypatch)
@@ -237,7 +218,7 @@ def test_peak_memory(tmp_path, form):
 
     Measured: 1.7 times from safetensors, whose pages are mapped while a tensor is read, and 1.2 times from PyTorch's.
     """
-    configs, files = published(12, 1024, 2752, words=16_000, small=True)
+    configs, files = published(Size(12, 1024, 2752), words=16_000, small=True)
     sources = write_published(tmp_path, configs, files, form)
     arguments = [str(sources / name) for name in ("SmartEdit", "LLaVA", VISION, BASE)]
     told = subprocess.run(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from published_smartedit import PUBLISHED, RANK, ROWS, embeddings_file, interaction_file, language_model_file
 from smartedit_dirs import LORA, language_model, needs_smartedit, tensors, write_pipeline
 
 from rewardedit_jax.models.decoder import DecoderConfig
@@ -22,21 +23,17 @@ from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
 from rewardedit_jax.weights.smartedit import interaction_table, llava_table, qformer_table
 from rewardedit_jax.weights.stable_diffusion import unet_table
 
-PUBLISHED = {"7B": (4096, 32, 32, 11_008), "13B": (5120, 40, 40, 13_824)}  # width, layers, heads, MLP
-PREFIX = "model.base_model.model."
-RANK, ROWS = 8, 32_035
-
 
 def config_json(name):
     """The settings of LLaVA 1.1's config.json that are read here, with SmartEdit's vocabulary."""
-    width, layers, heads, mlp = PUBLISHED[name]
+    layers, width, mlp = PUBLISHED[name]
     return {
         "architectures": ["LlavaLlamaForCausalLM"],
         "model_type": "llava",
         "hidden_act": "silu",
         "hidden_size": width,
         "intermediate_size": mlp,
-        "num_attention_heads": heads,
+        "num_attention_heads": width // 128,
         "num_hidden_layers": layers,
         "rms_norm_eps": 1e-6,
         "tie_word_embeddings": False,
@@ -49,67 +46,6 @@ def config_json(name):
 def llava(name):
     lora = LoRA(rank=RANK, alpha=16.0, dropout=0.05, targets=(r".*/self_attn/[qv]_proj",))
     return Llava(LlavaConfig.from_hf(config_json(name)), lora=lora)
-
-
-def language_model_file(name):
-    """Name → shape of the published LLM-15000/adapter_model.bin."""
-    width, layers, _, mlp = PUBLISHED[name]
-    shapes = {"embed_tokens.weight": (ROWS, width), "norm.weight": (width,)}
-    for i in range(layers):
-        layer = f"layers.{i}"
-        shapes |= {f"{layer}.{norm}_layernorm.weight": (width,) for norm in ("input", "post_attention")}
-        shapes |= {f"{layer}.self_attn.{p}_proj.weight": (width, width) for p in "qkvo"}
-        shapes |= {f"{layer}.self_attn.{p}_proj.lora_A.default.weight": (RANK, width) for p in "qv"}
-        shapes |= {f"{layer}.self_attn.{p}_proj.lora_B.default.weight": (width, RANK) for p in "qv"}
-        shapes |= {f"{layer}.mlp.{p}_proj.weight": (mlp, width) for p in ("gate", "up")}
-        shapes |= {f"{layer}.mlp.down_proj.weight": (width, mlp), f"{layer}.self_attn.rotary_emb.inv_freq": (64,)}
-    return {PREFIX + name: shape for name, shape in shapes.items()}
-
-
-def qformer_file(name):
-    """Name → shape of the published checkpoint-15000_embeddings_qformer.bin."""
-    width = PUBLISHED[name][0]
-    shapes = {"sd_query_tokens": (1, 77, 768), "sd_qformer.embeddings.position_ids": (1, 512)}
-    shapes |= _norm("sd_qformer.embeddings.LayerNorm", 768)
-    for i in range(6):
-        layer = f"sd_qformer.encoder.layer.{i}"
-        for attention, states in [("attention", 768)] + [("crossattention", width)] * (i % 2 == 0):
-            for part in ("query", "key", "value"):
-                shapes |= _dense(f"{layer}.{attention}.self.{part}", 768, 768 if part == "query" else states)
-            shapes |= _dense(f"{layer}.{attention}.output.dense", 768, 768)
-            shapes |= _norm(f"{layer}.{attention}.output.LayerNorm", 768)
-        shapes |= _dense(f"{layer}.intermediate_query.dense", 3072, 768)
-        shapes |= _dense(f"{layer}.output_query.dense", 768, 3072) | _norm(f"{layer}.output_query.LayerNorm", 768)
-    return shapes | _dense("mm_projector", width, 1024) | {"lm_head.weight": (ROWS, width)}
-
-
-def interaction_file():
-    """Name → shape of the published modulate-15000/adapter_model.bin."""
-    shapes = _dense("modulate_head", 1024, 768) | _dense("dimension_reduction_head_qformer_out", 768, 1024)
-    shapes |= {"dimension_reduction_head_zeroconv.weight": (320, 1024, 1, 1)}
-    shapes |= {"dimension_reduction_head_zeroconv.bias": (320,)}
-    shapes |= {"pe_layer.positional_encoding_gaussian_matrix": (2, 512)}
-    transformer = "modulate_transformer"
-    attentions = {f"layers.{i}.self_attn": 1024 for i in (0, 1)}
-    attentions |= {f"layers.{i}.cross_attn_{way}": 512 for i in (0, 1) for way in ("token_to_image", "image_to_token")}
-    for attention, inner in {**attentions, "final_attn_token_to_image": 512}.items():
-        for p in "qkv":
-            shapes |= _dense(f"{transformer}.{attention}.{p}_proj", inner, 1024)
-        shapes |= _dense(f"{transformer}.{attention}.out_proj", 1024, inner)
-    for i in (0, 1):
-        layer = f"{transformer}.layers.{i}"
-        shapes |= _dense(f"{layer}.mlp.lin1", 2048, 1024) | _dense(f"{layer}.mlp.lin2", 1024, 2048)
-        for n in (1, 2, 3, 4):
-            shapes |= _norm(f"{layer}.norm{n}", 1024)
-    return shapes | _norm(f"{transformer}.norm_final_attn", 1024)
-
-
-def _dense(name, out, width):
-    return {f"{name}.weight": (out, width), f"{name}.bias": (out,)}
-
-
-def _norm(name, width):
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
 def check(shapes, table, module):
@@ -125,7 +61,7 @@ def check(shapes, table, module):
 
 @pytest.mark.parametrize(("name", "count"), [("7B", 450), ("13B", 562)])
 def test_names_of_the_published_language_model(name, count):
-    published, beside = language_model_file(name), qformer_file(name)
+    published, beside = language_model_file(PUBLISHED[name]), embeddings_file(PUBLISHED[name])
     assert len(published) == count
     parts = {key: shape for key, shape in beside.items() if key.startswith(("mm_projector", "lm_head"))}
     module = llava(name)
@@ -134,7 +70,10 @@ def test_names_of_the_published_language_model(name, count):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_names_of_the_published_qformer(name):
-    published, module = qformer_file(name), QFormer(QFormerConfig(encoder_hidden_size=PUBLISHED[name][0]))
+    published, module = (
+        embeddings_file(PUBLISHED[name]),
+        QFormer(QFormerConfig(encoder_hidden_size=PUBLISHED[name].width)),
+    )
     assert len(published) == 133
     own = {key: shape for key, shape in published.items() if key.startswith("sd_")}
     check(own, qformer_table(module.config), module)
@@ -175,8 +114,8 @@ def test_numbers_of_parameters(name, body, head, projector, lora, qformer):
     flat = flatten_dict(params, sep="/")
     assert sum(x.size for path, x in flat.items() if "/lora_" in path) == lora
     # LLaMA itself, of 32000 rows and without output layer.
-    assert body - lora - 35 * PUBLISHED[name][0] == {"7B": 6_607_343_616, "13B": 12_852_024_320}[name]
-    assert numbers(abstract_params(QFormer(QFormerConfig(encoder_hidden_size=PUBLISHED[name][0])))) == qformer
+    assert body - lora - 35 * PUBLISHED[name].width == {"7B": 6_607_343_616, "13B": 12_852_024_320}[name]
+    assert numbers(abstract_params(QFormer(QFormerConfig(encoder_hidden_size=PUBLISHED[name].width)))) == qformer
     assert numbers(abstract_params(Interaction(InteractionConfig()))) == 29_211_200 + 2 * 512  # with the constant
 
 
