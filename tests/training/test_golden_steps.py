@@ -21,7 +21,7 @@ import pytest
 from paths import REFERENCES, ROOT
 
 STORED = REFERENCES / "golden_steps.json"
-RECIPES = ("autoencoder", "edit_reward", "ip2p", "llava", "reward_ip2p")
+RECIPES = ("autoencoder", "edit_reward", "ip2p", "llava", "reward_ip2p", "reward_smartedit", "smartedit")
 NUMBERS = ("loss", "grad_norm", "param_norm", "update_norm")
 RTOL = 1e-4
 RENEW = "PYTHONPATH=tests python tests/training/test_golden_steps.py"
