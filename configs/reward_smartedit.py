@@ -2,7 +2,7 @@
 
 Multi-Reward as Condition, arXiv:2411.04713, section 6.1.
 
-  python launch/convert.py smartedit --smartedit DIR --llava DIR --out models/SmartEdit-7B        # docs/smartedit.md
+  python launch/convert.py smartedit --smartedit DIR --llava DIR --out models/smartedit-7b        # docs/smartedit.md
   python launch/cache.py --config configs/reward_smartedit.py --out data/cache
   python launch/train.py --config configs/reward_smartedit.py --config.data.cache=data/cache --workdir runs/reward
   python launch/train.py --config configs/reward_smartedit.py:shapes --workdir runs/reward   # the embedded world
@@ -42,7 +42,7 @@ def paper() -> ConfigDict:
     """
     config = _REWARD_IP2P["paper"]()
     config.base_editor = "smartedit"
-    config.init = "models/SmartEdit-7B"  # of launch/convert.py
+    config.init = "models/smartedit-7b"  # of launch/convert.py
     networks = ("unet", "vae", "text_encoder", "vision_encoder", "language_model", "qformer", "interaction")
     config.network = {**{name: {} for name in networks}, "tokenizer": "", "language_tokenizer": ""}
     config.data.flip = False

@@ -43,7 +43,7 @@ def published() -> ConfigDict:
     config.base_editor = "smartedit"
     config.steps = 15_000
     config.batch_size, config.accumulate = 16, 8  # 128 edits per step, as published on 8 GPUs
-    config.init = "models/SmartEdit-7B"  # of launch/convert.py
+    config.init = "models/smartedit-7b"  # of launch/convert.py
     networks = ("unet", "vae", "text_encoder", "vision_encoder", "language_model", "qformer", "interaction")
     config.network = {**{name: {} for name in networks}, "tokenizer": "", "language_tokenizer": ""}
     config.reply_weight = 1.0

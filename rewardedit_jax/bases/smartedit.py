@@ -32,7 +32,7 @@ from rewardedit_jax.bases.stable_diffusion import KINDS, PARTITION_RULES, below,
 from rewardedit_jax.data.llama_tokenizer import LlamaTokenizer, load_language_tokenizer
 from rewardedit_jax.data.smartedit_prompts import NO_TARGET, PAIR, image_tokens, language_targets, read_conversations
 from rewardedit_jax.models import clip_vision, interaction, llava, qformer
-from rewardedit_jax.models.clip_vision import CLIP_MEAN, CLIP_STD, CLIPVisionModel
+from rewardedit_jax.models.clip_vision import CLIPVisionModel, normalise_pixels
 from rewardedit_jax.models.interaction import Interaction
 from rewardedit_jax.models.llava import Llava
 from rewardedit_jax.models.qformer import QFormer
@@ -187,8 +187,7 @@ class SmartEdit(InstructPix2Pix):
         return context, _resized(residual, size)
 
     def _read_sources(self, params: Params, inputs: Inputs, rng: PRNGKeyArray | None = None) -> ReadSource:
-        pixels = (inputs.pixels / jnp.float32(255) - jnp.array(CLIP_MEAN)) / jnp.array(CLIP_STD)
-        states = self.vision_encoder.apply({"params": params["vision_encoder"]}, pixels)
+        states = self.vision_encoder.apply({"params": params["vision_encoder"]}, normalise_pixels(inputs.pixels))
         features = states.hidden[self.language_model.config.mm_vision_select_layer][:, 1:]  # without the class token
         # No mask: padding is behind the reply, which attends to what is before it.
         hidden = self.language_model.apply(
@@ -229,10 +228,8 @@ class SmartEdit(InstructPix2Pix):
         # A reply is behind the image: counted from the end, its tokens are where they are in the text.
         hidden = hidden[:, -targets.shape[1] :]
         logits = self.language_model.apply({"params": params["language_model"]}, hidden[:, :-1], method="logits")
-        wanted, is_target = targets[:, 1:], targets[:, 1:] != NO_TARGET
-        log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-        found = jnp.take_along_axis(log_probabilities, jnp.where(is_target, wanted, 0)[..., None], axis=-1)[..., 0]
-        return -(found * is_target).sum(1) * len(targets) / jnp.maximum(is_target.sum(), 1)
+        errors, count = token_errors(logits, targets[:, 1:]), (targets[:, 1:] != NO_TARGET).sum()
+        return errors.sum(1) * len(targets) / jnp.maximum(count, 1)
 
     # Files
 
@@ -278,3 +275,11 @@ def _resized(residual: Float[Array, "b g g c"], size: tuple[int, int]) -> Float[
     """v' for latents of a size. The image tower has seen the whole image as a square, so the grid is stretched."""
     shape = (len(residual), *size, residual.shape[-1])
     return jax.image.resize(residual, shape, "bilinear", antialias=False)
+
+
+def token_errors(logits: Float[Array, "b l n"], targets: Int[Array, "b l"]) -> Float[Array, "b l"]:
+    """Cross-entropy of each id that is to be predicted, float32; 0 at NO_TARGET."""
+    is_target = targets != NO_TARGET
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    found = jnp.take_along_axis(log_probabilities, jnp.where(is_target, targets, 0)[..., None], axis=-1)[..., 0]
+    return -found * is_target

@@ -13,7 +13,7 @@ import flax
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from rewardedit_jax.models import encoder, patches
 from rewardedit_jax.models.clip_tower import TowerConfig
@@ -28,6 +28,11 @@ PARTITION_RULES = (
     *patches.PARTITION_RULES,
     *encoder.PARTITION_RULES,
 )
+
+
+def normalise_pixels(pixels: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Images of 0..255 as the image tower takes them."""
+    return (pixels / jnp.float32(255) - jnp.array(CLIP_MEAN)) / jnp.array(CLIP_STD)
 
 
 @dataclass(frozen=True, kw_only=True)

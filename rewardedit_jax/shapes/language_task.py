@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
-from rewardedit_jax.bases.smartedit import SmartEdit
+from rewardedit_jax.bases.smartedit import SmartEdit, token_errors
 from rewardedit_jax.data.clip_tokenizer import encode_texts
 from rewardedit_jax.data.smartedit_prompts import NO_TARGET
 from rewardedit_jax.editing.editor import Editor
-from rewardedit_jax.models.clip_vision import CLIP_MEAN, CLIP_STD
+from rewardedit_jax.models.clip_vision import normalise_pixels
 from rewardedit_jax.params import Params
 from rewardedit_jax.shapes import wording
 from rewardedit_jax.shapes.examples import NAME
@@ -136,8 +136,7 @@ class ShapesLanguageTask:
 
     def answer(self, params: Params, batch: LanguageBatch) -> tuple[Float[Array, "b p n"], Float[Array, "b m q d"]]:
         """Logits of all ids behind the image, and the Q-Former's output for the instructions."""
-        pixels = (batch.pixels / jnp.float32(255) - jnp.array(CLIP_MEAN)) / jnp.array(CLIP_STD)
-        states = self.base.vision_encoder.apply({"params": params["vision_encoder"]}, pixels)
+        states = self.base.vision_encoder.apply({"params": params["vision_encoder"]}, normalise_pixels(batch.pixels))
         model, read = self.base.language_model, {"params": params["language_model"]}
         features = states.hidden[model.config.mm_vision_select_layer][:, 1:]  # without the class token
         hidden = model.apply(read, batch.rows, features, method=read_packed)
@@ -172,7 +171,4 @@ def _another_edit(rng: np.random.Generator, scene: Scene, split: Split) -> Edit:
 
 def answer_loss(logits: Float[Array, "b p n"], targets: Int[Array, "b p"]) -> Float[Array, " b"]:
     """Mean cross-entropy of the ids that are predicted."""
-    is_target = targets != NO_TARGET
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-    found = jnp.take_along_axis(log_probabilities, jnp.where(is_target, targets, 0)[..., None], axis=-1)[..., 0]
-    return -(found * is_target).sum(1) / jnp.maximum(is_target.sum(1), 1)
+    return token_errors(logits, targets).sum(1) / jnp.maximum((targets != NO_TARGET).sum(1), 1)
