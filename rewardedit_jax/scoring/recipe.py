@@ -71,6 +71,7 @@ class ScoringData(recipe.Data, kw_only=True):
 
     name: Literal[*PREFERENCES]  # the layout
     images: str  # folder that the paths of a preference file are relative to; "": that of the file
+    pairs: recipe.CountOrZero = 0  # the first of the data; 0: all
     ties: Literal[*TIES]
     area: Annotated[int, Meta(ge=(PATCH * MERGE) ** 2)]  # pixels of an image
     row_tokens: recipe.Count  # rows of text are padded to multiples of this

@@ -48,7 +48,7 @@ class ScoringTask:
         self.trainable = tuple(config.trainable)
         # Data first: a wrong path fails before the model is downloaded or opened.
         self.source = self.open_source(config.data)
-        self.rows = TIES[config.data.ties](self.source.labels)
+        self.rows = TIES[config.data.ties](self.source.labels[: config.data.get("pairs") or None])
         if not self.rows:
             raise ValueError(f"none of the {len(self.source)} pairs of {config.data.name} has a preferred edit.")
         heads = RewardHeadsConfig(config.heads.kind)

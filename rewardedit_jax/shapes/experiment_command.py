@@ -16,8 +16,8 @@ from rewardedit_jax.evaluation.experiments.comparison import Comparison
 from rewardedit_jax.evaluation.experiments.experiment import Benchmark, Experiment, find_experiment
 from rewardedit_jax.judging.command import REPLAY, add_endpoint_arguments
 from rewardedit_jax.shapes.examples import NAME
-from rewardedit_jax.shapes.experiments import EXPERIMENTS
-from rewardedit_jax.shapes.experiments_on_data import NAMES, metrics_of, on_data
+from rewardedit_jax.shapes.experiments import EDIT_REWARD, EXPERIMENTS
+from rewardedit_jax.shapes.experiments_on_data import EDITORS, SCORERS, metrics_of, on_data
 from rewardedit_jax.shapes.position_benchmark import report_positions
 from rewardedit_jax.training.recipe import PREFIX, read_recipe
 
@@ -29,7 +29,7 @@ def add_experiment_arguments(p: ArgumentParser) -> None:
     at_least_one = partial(whole_number, least=1)
     p.add_argument("name", metavar="NAME", help="one of the experiments below")
     p.add_argument(
-        "--data", default=NAME, help="shapes, or a prepared data set of edits with rewards (default: shapes)"
+        "--data", default=NAME, help="shapes, or a prepared data set: edits with rewards, or pairs (default: shapes)"
     )
     p.add_argument("--seeds", type=at_least_one, default=1, help="trainings of each arm (default: %(default)s)")
     p.add_argument("--count", type=at_least_one, help="held-out scenes, or groups of edits (default: the experiment's)")
@@ -38,8 +38,10 @@ def add_experiment_arguments(p: ArgumentParser) -> None:
     p.add_argument("--recipe", metavar="FILE", help=own)
     for option, about in (("--answers", "a judge's pairwise.json"), ("--swapped", "the same with exchanged edits")):
         p.add_argument(option, type=Path, metavar="FILE", help=f"editreward_table8: {about}")
-    judged = p.add_argument_group("with --data DIR", "what evaluates the editors, as in launch/evaluate.py")
-    judged.add_argument("--benchmark", choices=NAMES, help="the benchmark of editors (table9: the training data)")
+    judged = p.add_argument_group("with --data DIR", "what evaluates the models, as in launch/evaluate.py")
+    judged.add_argument(
+        "--benchmark", choices=(*EDITORS, *SCORERS), help="of editors (table9: the training data), or of scorers"
+    )
     judged.add_argument("--benchmark-data", type=Path, metavar="DIR", help="its photographs and requests")
     judged.add_argument("--judge", metavar="NAME", help="openai, scorer or replay; none: the benchmark's metrics alone")
     judged.add_argument("--judge-model", metavar="NAME", help="the judge's model")
@@ -68,14 +70,27 @@ def described_comparison(a: Namespace, overrides: Sequence[str], launch: Path, c
         recipe = a.recipe or str(configs / experiment.recipe.partition(":")[0])
         overrides = (f"{PREFIX}data.name=prepared", f"{PREFIX}data.root={a.data}", *overrides)
         config = read_recipe(recipe, overrides)
-        experiment = on_data(experiment, _benchmark(a, config), config)
+        benchmark = _of_scorers(a) if experiment.paper == EDIT_REWARD else _of_editors(a, config)
+        experiment = on_data(experiment, benchmark, config)
     count = a.count or experiment.count
     return Comparison(experiment, recipe, tuple(overrides), a.seeds, count, a.out, launch, command)
 
 
-def _benchmark(a: Namespace, config: ConfigDict) -> Benchmark:
+def _of_scorers(a: Namespace) -> Benchmark:
+    """What evaluates scorers of a user's data. Its files have to be there before anything is trained."""
+    if a.benchmark not in SCORERS or not a.benchmark_data:
+        raise ValueError(f"{a.name} on --data {a.data} trains scorers: give --benchmark, one of {', '.join(SCORERS)}, "
+                         "and --benchmark-data")  # fmt: skip
+    _check_there(Path(a.data), a.benchmark_data)
+    words = _escaped(a.benchmark, SCORERS[a.benchmark], str(a.benchmark_data))
+    return Benchmark((*words, "--json", "{result}"), counted=False)
+
+
+def _of_editors(a: Namespace, config: ConfigDict) -> Benchmark:
     """What evaluates editors of a user's data. Its files have to be there before anything is trained."""
     benchmark, data, chosen = a.benchmark, a.benchmark_data, []
+    if benchmark in SCORERS:
+        raise ValueError(f"{a.name} trains editors: --benchmark {benchmark} is of scorers")
     if a.name == "table9":
         benchmark, data = HARD_EDITS.name, Path(a.data)
         chosen = ["--count", str(a.count or COUNT), *(["--labels", config.data.labels] if config.data.labels else [])]
@@ -84,18 +99,26 @@ def _benchmark(a: Namespace, config: ConfigDict) -> Benchmark:
     metrics = metrics_of(a.name, benchmark)
     if a.judge == NONE and not metrics:
         raise ValueError(f"{a.name} on {benchmark} needs a judge: without one there are only metrics, which it lacks")
-    for needed in (Path(a.data), data, *([a.store] if a.judge == REPLAY else []), *([a.weights] if a.weights else [])):
-        if not needed.exists():
-            raise FileNotFoundError(f"there is no {needed}")
+    _check_there(Path(a.data), data, *([a.store] if a.judge == REPLAY else []), *([a.weights] if a.weights else []))
     given = _given(a, dict.fromkeys(("judge_model", "judge_base", "store", "weights")))
     measured = ["--metrics", *metrics] if metrics else []
-    words = [benchmark, "--data", str(data), *chosen, "--judge", a.judge, *given, *measured]
-    escaped = [word.replace("{", "{{").replace("}", "}}") for word in words]  # a brace in a path is no field to fill in
+    words = _escaped(benchmark, "--data", str(data), *chosen, "--judge", a.judge, *given, *measured)
     endpoint = ArgumentParser()
     add_endpoint_arguments(endpoint)
     # Evaluations run side by side, and share the store.
     transport = ("--wait", *_given(Namespace(**vars(a) | {"wait": False}), vars(endpoint.parse_args([]))))
-    return Benchmark((*escaped, "--json", "{result}"), transport, counted=False)
+    return Benchmark((*words, "--json", "{result}"), transport, counted=False)
+
+
+def _check_there(*files: Path) -> None:
+    for needed in files:
+        if not needed.exists():
+            raise FileNotFoundError(f"there is no {needed}")
+
+
+def _escaped(*words: str) -> tuple[str, ...]:
+    """Words of a command in which a brace is no field to fill in."""
+    return tuple(word.replace("{", "{{").replace("}", "}}") for word in words)
 
 
 def _given(a: Namespace, defaults: Mapping[str, Any]) -> list[str]:

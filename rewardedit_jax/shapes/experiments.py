@@ -28,7 +28,7 @@ MULTI_REWARD = "Multi-Reward as Condition (arXiv:2411.04713)"
 EDIT_REWARD = "EditReward (arXiv:2509.26346)"
 _PIXELS = 64  # of the second training of table 11; the world has 32
 # Of the small data of EditReward's table 7: a ranking of 1000 steps reads their pairs nearly three times.
-_FEW_GROUPS = 2000
+FEW_GROUPS = 2000
 
 
 def _prepare_editing(data: ConfigDict) -> Path:
@@ -148,8 +148,8 @@ _LOSSES = {
     "thurstone": _tuned("the same by Thurstone", "thurstone", "disentangle"),
 }
 _FEW = {
-    f"{name}-few": replace(arm, overrides=(*arm.overrides, f"{PREFIX}data.train={_FEW_GROUPS}"),
-                           title=f"{arm.title}, {_FEW_GROUPS:,} groups")
+    f"{name}-few": replace(arm, overrides=(*arm.overrides, f"{PREFIX}data.train={FEW_GROUPS}"),
+                           title=f"{arm.title}, {FEW_GROUPS:,} groups")
     for name, arm in (_STRICT | _TIES).items()
 }  # fmt: skip
 _DESIGNS = {

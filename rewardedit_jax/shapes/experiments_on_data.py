@@ -1,4 +1,8 @@
-"""The first paper's experiments on data of a user: the same arms, evaluated on a benchmark of editors by a judge."""
+"""The papers' experiments on data of a user: the same arms, evaluated on public benchmarks.
+
+Editors are judged on a benchmark of editors. Scorers are measured on benchmarks of reward models; they start from a
+pretrained model, where those of the shapes world start from a regression.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,16 +15,27 @@ from rewardedit_jax.evaluation.editing_benchmarks.command import BENCHMARKS
 from rewardedit_jax.evaluation.editing_benchmarks.hard_edits import HARD_EDITS
 from rewardedit_jax.evaluation.experiments.experiment import Arm, Benchmark, Experiment
 from rewardedit_jax.evaluation.experiments.judged_report import report_judged
+from rewardedit_jax.evaluation.experiments.reward_model_report import report_reward_models
+from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL
-from rewardedit_jax.shapes.experiments import MULTI_REWARD
+from rewardedit_jax.shapes.experiments import EDIT_REWARD, FEW_GROUPS
 from rewardedit_jax.shapes.hard_samples import ORIGINAL
+from rewardedit_jax.shapes.position_benchmark import report_positions
 from rewardedit_jax.shapes.tasks import ShapesEditingTask
 from rewardedit_jax.training.recipe import PREFIX
 
-# What `--benchmark` may name: the numbers of the others are of subsets, or of the training data.
-NAMES = tuple(name for name, one in BENCHMARKS.items() if one.has_whole and one is not HARD_EDITS)
+# What `--benchmark` may name. The numbers of other benchmarks of editors are of subsets, or of the training data.
+EDITORS = tuple(name for name, one in BENCHMARKS.items() if one.has_whole and one is not HARD_EDITS)
+# Of reward models: the option of launch/evaluate.py that names the data.
+SCORERS = {"genai_bench": "--pairs", "aurora": "--pairs", "editreward_bench": "--groups"}
 # Of edits and photographs without targets: what appendix C.1 of the paper (table 7) measures.
 _EXISTING_METRICS = ("clip_t", "clip_i_source", "fid_source")
+_FEW_PAIRS = 130_000  # of 200,000, in EditReward's table 7
+_BACKBONES = {
+    "3b": Arm((f"{PREFIX}init=Qwen/Qwen2.5-VL-3B-Instruct",), title="Qwen2.5-VL-3B"),
+    "7b": Arm((f"{PREFIX}init=Qwen/Qwen2.5-VL-7B-Instruct",), title="Qwen2.5-VL-7B"),
+    "mimo": Arm((f"{PREFIX}init=XiaomiMiMo/MiMo-VL-7B-SFT-2508",), title="MiMo-VL-7B"),
+}
 _SCHEMAS = {"editing": EditingTask.schema, "shapes_editing": ShapesEditingTask.schema}  # by `config.task`
 
 
@@ -35,10 +50,10 @@ def on_data(experiment: Experiment, benchmark: Benchmark, config: ConfigDict) ->
     Args:
       config: of the trainings.
     Raises:
-      ValueError: the experiment needs the shapes world, or the recipe trains no editor.
+      ValueError: the experiment needs the shapes world, or the recipe trains something else.
     """
-    if experiment.paper != MULTI_REWARD:
-        raise ValueError(f"{experiment.name} needs the shapes world: other data are for the experiments of editors")
+    if experiment.paper == EDIT_REWARD:
+        return _of_scorers(experiment, benchmark, config)
     if config.task not in _SCHEMAS:
         raise ValueError(f"the recipe has task={config.task!r}: expected one of {', '.join(_SCHEMAS)}")
     arms, baseline = _arms(experiment, config.data.resolution)
@@ -52,6 +67,40 @@ def on_data(experiment: Experiment, benchmark: Benchmark, config: ConfigDict) ->
         report=partial(report_judged, baseline=baseline),
         prepare=None,
     )
+
+
+def _of_scorers(experiment: Experiment, benchmark: Benchmark, config: ConfigDict) -> Experiment:
+    if experiment.report is report_positions:
+        raise ValueError(
+            f"{experiment.name} trains nothing: it needs --data shapes, with --answers for those of a judge"
+        )
+    if config.task != "scoring":
+        raise ValueError(f"the recipe has task={config.task!r}: expected 'scoring'")
+    if experiment.name == "editreward_table5":
+        arms = _BACKBONES
+    else:
+        # Without the regression, which takes the place of pretraining, and without what fits its small network.
+        given = {name: arm for name, arm in experiment.arms.items() if arm.starts_from}
+        arms = {
+            name: replace(arm, starts_from=None, defaults=(), overrides=tuple(map(_few_pairs, arm.overrides)),
+                          title=arm.title.replace(f"{FEW_GROUPS:,} groups", f"{_FEW_PAIRS:,} pairs"))
+            for name, arm in given.items()
+        }  # fmt: skip
+    return replace(
+        experiment,
+        recipe=experiment.recipe.partition(":")[0],
+        arms=arms,
+        schema=ScoringTask.schema,
+        layout=replace(experiment.layout, evaluation=f"{{arm}}-{{seed}}/{benchmark.arguments[0]}"),
+        benchmark=benchmark,
+        report=report_reward_models,
+        prepare=None,
+    )
+
+
+def _few_pairs(override: str) -> str:
+    """The size of the small data, as a setting of data of a user."""
+    return f"{PREFIX}data.pairs={_FEW_PAIRS}" if override.startswith(f"{PREFIX}data.train=") else override
 
 
 def _arms(experiment: Experiment, resolution: int) -> tuple[Mapping[str, Arm], str]:

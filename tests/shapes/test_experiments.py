@@ -2,7 +2,7 @@
 
 import json
 from argparse import ArgumentParser
-from functools import cache
+from functools import cache, reduce
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from rewardedit_jax.bases.stable_diffusion import recipe_reward
 from rewardedit_jax.evaluation.experiments import comparison as module
 from rewardedit_jax.evaluation.experiments.comparison import Comparison, JobsFailed, compare
 from rewardedit_jax.evaluation.experiments.experiment import find_experiment, list_experiments
+from rewardedit_jax.evaluation.experiments.reward_model_report import report_reward_models
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.params import abstract_params
 from rewardedit_jax.reward import PERSPECTIVES
@@ -502,10 +503,51 @@ def test_other_data_need_a_benchmark_and_an_experiment_of_editors(judged, tmp_pa
         ("table1", judged, r"no .*store\.sqlite"),
         ("table1", [judged[0], judged[-1]], r"--benchmark-data"),
         ("table1", judged[1:], r"belong to --data DIR"),
-        ("editreward_table4", [*judged, "--judge=openai"], r"editreward_table4 needs the shapes world"),
+        ("table1", [*judged, "--benchmark=genai_bench"], r"genai_bench is of scorers"),
+        ("editreward_table4", judged, r"editreward_table4 .* trains scorers: give --benchmark, one of genai_bench"),
+        ("editreward_table8", [*judged, "--benchmark=aurora"], r"trains nothing"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=fault):
             described_comparison(parsed(name, *arguments), (), ROOT / "launch", "")
+
+
+def test_an_experiment_of_scorers_on_other_data(tmp_path):
+    """The arms without the regression that they start from in the shapes world; each starts from the recipe's model."""
+    for name in ("{mine}", "votes"):
+        (tmp_path / name).mkdir()
+    words = (f"--data={tmp_path}/{{mine}}", "--benchmark=genai_bench", f"--benchmark-data={tmp_path}/votes",
+             f"--out={tmp_path}/out")  # fmt: skip
+    expected = {
+        "editreward_table4": {"objective.name": {"reg", "uncertainty"}, "heads.aggregation": {"mean", "min", "sum"}},
+        "editreward_table5": {"init": {f"{of}" for of in ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct",
+                                                          "XiaomiMiMo/MiMo-VL-7B-SFT-2508")}},
+        "editreward_table7": {"data.pairs": {0, 130_000}, "data.ties": {"strict only", "disentangle"}},
+        "scorers": {"objective.name": {"uncertainty", "negative_log_probability", "thurstone"}},
+    }  # fmt: skip
+    for name, differing in expected.items():
+        described = described_comparison(parsed(name, *words), (), ROOT / "launch", "")
+        configs = [read_recipe(described.config, job.train[2:-2]) for job in described.jobs.values()]
+        for field, values in differing.items():
+            *sections, last = field.split(".")
+            found = [reduce(lambda config, section: config[section], sections, config)[last] for config in configs]
+            assert set(found) == values, (name, field)
+        for job, config in zip(described.jobs.values(), configs, strict=True):
+            assert (job.evaluate[1], option(job, "--pairs")) == ("genai_bench", f"{tmp_path}/votes")
+            assert option(job, "--model") == str(job.workdir)
+            assert (config.steps, config.data.root, job.after) == (25_000, f"{tmp_path}/{{mine}}", None)
+
+
+def test_a_table_of_reward_models(tmp_path):
+    row = {"measure": "accuracy without ties", "protocol": "sound", "of": "7 pairs"}
+    files = {"one": [tmp_path / "a", tmp_path / "b"], "two": [tmp_path / "c"]}
+    for file, value in zip((*files["one"], *files["two"]), (0.5, 0.7, None), strict=True):
+        file.write_text(json.dumps({"title": "GenAI-Bench", "rows": [{**row, "value": value}]}))
+    table, _ = report_reward_models(tmp_path, files, 0)
+    name = "accuracy without ties, sound"
+    assert table.line("one").values[name].per_seed == (0.5, 0.7)
+    assert "0.6" in table.to_text()
+    assert "–" in table.to_text()  # what is not defined is no zero
+    assert "7 pairs" in table.to_text()
 
 
 def test_the_arguments_of_the_command(tmp_path):
