@@ -24,7 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def shapes() -> ConfigDict:
-    """About 15 minutes on two cores. Where things are and their colors are seen by then, their forms hardly."""
+    """1500 steps took 23 minutes on two busy cores: places and colors were seen by then, forms hardly."""
     config = ConfigDict()
     config.task = "shapes_language"
     config.seed = 0
