@@ -4,7 +4,7 @@ Editors are judged on a benchmark of editors. Scorers are measured on benchmarks
 pretrained model, where those of the shapes world start from a regression.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -21,7 +21,7 @@ from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL
 from rewardedit_jax.shapes.experiments import EDIT_REWARD, FEW_GROUPS
 from rewardedit_jax.shapes.hard_samples import ORIGINAL
 from rewardedit_jax.shapes.position_benchmark import report_positions
-from rewardedit_jax.shapes.tasks import ShapesEditingTask
+from rewardedit_jax.shapes.tasks import ShapesEditingTask, ShapesScoringTask
 from rewardedit_jax.training.recipe import PREFIX
 
 # What `--benchmark` may name. The numbers of other benchmarks of editors are of subsets, or of the training data.
@@ -36,7 +36,9 @@ _BACKBONES = {
     "7b": Arm((f"{PREFIX}init=Qwen/Qwen2.5-VL-7B-Instruct",), title="Qwen2.5-VL-7B"),
     "mimo": Arm((f"{PREFIX}init=XiaomiMiMo/MiMo-VL-7B-SFT-2508",), title="MiMo-VL-7B"),
 }
-_SCHEMAS = {"editing": EditingTask.schema, "shapes_editing": ShapesEditingTask.schema}  # by `config.task`
+# Schemas by `config.task`. The tasks of the shapes world also train on other data.
+_EDITING = {"editing": EditingTask.schema, "shapes_editing": ShapesEditingTask.schema}
+_SCORING = {"scoring": ScoringTask.schema, "shapes_scoring": ShapesScoringTask.schema}
 
 
 def metrics_of(experiment: str, benchmark: str) -> Sequence[str]:
@@ -54,14 +56,13 @@ def on_data(experiment: Experiment, benchmark: Benchmark, config: ConfigDict) ->
     """
     if experiment.paper == EDIT_REWARD:
         return _of_scorers(experiment, benchmark, config)
-    if config.task not in _SCHEMAS:
-        raise ValueError(f"the recipe has task={config.task!r}: expected one of {', '.join(_SCHEMAS)}")
+    _check_task(config.task, _EDITING)
     arms, baseline = _arms(experiment, config.data.resolution)
     return replace(
         experiment,
         recipe=experiment.recipe.partition(":")[0],
         arms=arms,
-        schema=_SCHEMAS[config.task],
+        schema=_EDITING[config.task],
         layout=replace(experiment.layout, evaluation=f"{{arm}}/seed{{seed}}/{benchmark.arguments[0]}"),
         benchmark=benchmark,
         report=partial(report_judged, baseline=baseline),
@@ -74,8 +75,7 @@ def _of_scorers(experiment: Experiment, benchmark: Benchmark, config: ConfigDict
         raise ValueError(
             f"{experiment.name} trains nothing: it needs --data shapes, with --answers for those of a judge"
         )
-    if config.task != "scoring":
-        raise ValueError(f"the recipe has task={config.task!r}: expected 'scoring'")
+    _check_task(config.task, _SCORING)
     if experiment.name == "editreward_table5":
         arms = _BACKBONES
     else:
@@ -90,12 +90,17 @@ def _of_scorers(experiment: Experiment, benchmark: Benchmark, config: ConfigDict
         experiment,
         recipe=experiment.recipe.partition(":")[0],
         arms=arms,
-        schema=ScoringTask.schema,
+        schema=_SCORING[config.task],
         layout=replace(experiment.layout, evaluation=f"{{arm}}-{{seed}}/{benchmark.arguments[0]}"),
         benchmark=benchmark,
         report=report_reward_models,
         prepare=None,
     )
+
+
+def _check_task(found: str, expected: Collection[str]) -> None:
+    if found not in expected:
+        raise ValueError(f"the recipe has task={found!r}: expected one of {', '.join(expected)}")
 
 
 def _few_pairs(override: str) -> str:
