@@ -1,5 +1,6 @@
 """Low-rank differences (LoRA) of the components of a base editor, as a recipe describes them."""
 
+import re
 from collections.abc import Mapping
 
 from flax.traverse_util import flatten_dict
@@ -34,7 +35,8 @@ def _adapted(name: str, part: Component, lora: LoRA) -> Component:
     if part.module.lora is not None:
         raise ValueError(f"lora: the {name} that training starts from has {part.module.lora} already: leave lora unset")
     module = part.module.clone(lora=lora)
-    layers = [path.removesuffix("/lora_a") for path in flatten_dict(abstract_params(module), sep="/")]
-    if idle := [target for target in lora.targets if not any(LoRA(1, 1.0, (target,)).applies(p) for p in layers)]:
+    paths = flatten_dict(abstract_params(module), sep="/")
+    layers = [path.removesuffix("/lora_a") for path in paths if path.endswith("/lora_a")]
+    if idle := [target for target in lora.targets if not any(re.fullmatch(target, layer) for layer in layers)]:
         raise ValueError(f"lora.targets: {name}/{idle[0]}: expected the path of a dense layer, which it does not match")
     return part._replace(module=module, origin=part.origin or part.module)

@@ -141,11 +141,11 @@ class SmartEdit(InstructPix2Pix):
           ValueError: an instruction contains a token of the conversation.
         """
         tokenizer, learns = self.language_tokenizer, self.learns_replies
-        told = read_conversations(tokenizer, instructions, tokenizer.length, report_cut, empty_overlong=learns)
+        conversations = read_conversations(tokenizer, instructions, tokenizer.length, report_cut, empty_overlong=learns)
         side = self.vision_encoder.config.image_size
         pixels = np.stack([_squashed(source, side) for source in sources])
-        places = {name: getattr(told, name) for name in ("ids", "image_at", "reply_at")}
-        replies = {"targets": language_targets(told), "is_edit": told.editing} if learns else {}
+        places = {name: getattr(conversations, name) for name in ("ids", "image_at", "reply_at")}
+        replies = {"targets": language_targets(conversations), "is_edit": conversations.editing} if learns else {}
         return Inputs(pixels=pixels, **places, **replies, **self._read_rewards(rewards, report_cut))
 
     def reading(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ pretrained model, where those of the shapes world start from a regression.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -58,16 +59,16 @@ def on_data(experiment: Experiment, benchmark: Benchmark, config: ConfigDict) ->
         return _of_scorers(experiment, benchmark, config)
     _check_task(config.task, _EDITING)
     arms, baseline = _arms(experiment, config.data.resolution)
-    return replace(
-        experiment,
-        recipe=experiment.recipe.partition(":")[0],
-        arms=arms,
-        schema=_EDITING[config.task],
-        layout=replace(experiment.layout, evaluation=f"{{arm}}/seed{{seed}}/{benchmark.arguments[0]}"),
-        benchmark=benchmark,
-        report=partial(report_judged, baseline=baseline),
-        prepare=None,
-    )
+    report = partial(report_judged, baseline=baseline)
+    return _measured_by(experiment, benchmark, arms=arms, schema=_EDITING[config.task], report=report)
+
+
+def _measured_by(experiment: Experiment, benchmark: Benchmark, **fields: Any) -> Experiment:
+    """The experiment on another benchmark, whose results lie in a folder of its name; the data are there already."""
+    folder = experiment.layout.evaluation.rpartition("/")[0]
+    layout = replace(experiment.layout, evaluation=f"{folder}/{benchmark.arguments[0]}")
+    recipe = experiment.recipe.partition(":")[0]
+    return replace(experiment, recipe=recipe, layout=layout, benchmark=benchmark, prepare=None, **fields)
 
 
 def _of_scorers(experiment: Experiment, benchmark: Benchmark, config: ConfigDict) -> Experiment:
@@ -86,16 +87,7 @@ def _of_scorers(experiment: Experiment, benchmark: Benchmark, config: ConfigDict
                           title=arm.title.replace(f"{FEW_GROUPS:,} groups", f"{_FEW_PAIRS:,} pairs"))
             for name, arm in given.items()
         }  # fmt: skip
-    return replace(
-        experiment,
-        recipe=experiment.recipe.partition(":")[0],
-        arms=arms,
-        schema=_SCORING[config.task],
-        layout=replace(experiment.layout, evaluation=f"{{arm}}-{{seed}}/{benchmark.arguments[0]}"),
-        benchmark=benchmark,
-        report=report_reward_models,
-        prepare=None,
-    )
+    return _measured_by(experiment, benchmark, arms=arms, schema=_SCORING[config.task], report=report_reward_models)
 
 
 def _check_task(found: str, expected: Collection[str]) -> None:

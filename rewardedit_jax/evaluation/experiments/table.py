@@ -168,7 +168,9 @@ class Table:
     def _uncertainty(self) -> str:
         if self.seeds > 1:
             return f"Means over {self.seeds} training seeds ± standard deviation over seeds."
-        return "One training seed; in brackets: 95 % bootstrap intervals over items."
+        if any(value.interval for line in self.lines for value in line.values.values()):
+            return "One training seed; in brackets: 95 % bootstrap intervals over items."
+        return "One training seed."
 
     def _gains_note(self) -> list[str]:
         over = dict.fromkeys(key_title(line.over) for line in self.lines if line.over)
