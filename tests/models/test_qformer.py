@@ -73,8 +73,8 @@ def test_dropped_attention_has_the_mask_too(params):
 
 def test_without_dropout_training_is_evaluation(params):
     """The written-out attention of training and the kernel of evaluation are the same function."""
-    nearly = tiny_qformer(hidden_dropout_prob=0.0, attention_probs_dropout_prob=1e-12)
-    found = nearly.apply({"params": params}, STATES, MASK, False, rngs={"dropout": jax.random.key(0)})
+    without = tiny_qformer(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    found = without.apply({"params": params}, STATES, MASK, False, rngs={"dropout": jax.random.key(0)})
     np.testing.assert_allclose(found, run(params, mask=MASK), atol=1e-6)
 
 
