@@ -13,6 +13,10 @@ from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.editing.editor import Editor
 from rewardedit_jax.models.clip import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 from rewardedit_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
+from rewardedit_jax.models.decoder import DecoderConfig
+from rewardedit_jax.models.interaction import Interaction, InteractionConfig
+from rewardedit_jax.models.llava import Llava, LlavaConfig
+from rewardedit_jax.models.qformer import QFormer, QFormerConfig
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
@@ -21,6 +25,17 @@ from rewardedit_jax.params import abstract_params
 from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 
 TEXT_WIDTH = 12
+TINY_LLAMA = DecoderConfig(
+    vocab_size=29,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    rope_theta=10_000.0,
+    qkv_bias=False,
+    mrope_section=None,
+)
 _TINY_VIT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32}
 
 
@@ -85,6 +100,23 @@ def tiny_dino():
 
 def tiny_dinov2():
     return Dinov2Model(Dinov2Config(**_TINY_VIT, patch_size=14))
+
+
+def tiny_llava(**settings):
+    """`settings`: types, LoRA and `remat`."""
+    return Llava(LlavaConfig(text=TINY_LLAMA, mm_hidden_size=16), **settings)
+
+
+def tiny_qformer(**settings):
+    """`settings`: fields of its config."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 24}
+    return QFormer(QFormerConfig(**sizes, encoder_hidden_size=16, num_queries=5, **settings))
+
+
+def tiny_interaction(**settings):
+    """`settings`: fields of its config."""
+    sizes = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 24, "context_size": 16}
+    return Interaction(InteractionConfig(**{**sizes, "residual_size": 8, **settings}))
 
 
 def draw(module, seed=0):

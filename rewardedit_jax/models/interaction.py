@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.initializers import normal, zeros
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
@@ -192,7 +193,7 @@ class Interaction(TypedModule):
         return jnp.zeros((1, 1, self.config.context_size)), jnp.zeros((1, 1, self.config.hidden_size))
 
 
-def fourier_features(matrix: Float[Array, "2 m"], side: int) -> Float[Array, "{side}*{side} 2*m"]:
+def fourier_features(matrix: Float[Array | np.ndarray, "2 m"], side: int) -> Float[Array, "{side}*{side} 2*m"]:
     """Random Fourier features (Tancik et al., 2020) of the cells of a grid, row by row: sines, then cosines."""
     # Centres of the cells in -1..1. Float32 without a matrix product, which accelerators may round.
     at = (2 * jnp.arange(side, dtype=jnp.float32) + 1) / side - 1

@@ -37,11 +37,10 @@ class PostNormLayer(TypedModule):
             dense(name=f"{name}_self_{part}")(y).reshape(*y.shape[:2], self.heads, -1)
             for part, y in (("query", x), ("key", states), ("value", states))
         )
-        # Dropout without effect leaves the choice of the kernel to `attention`.
-        drops = not drop_weights.deterministic and drop_weights.rate > 0
-        attended = (
-            dropped_attention(query, key, value, mask, drop_weights) if drops else attention(query, key, value, mask)
-        )
+        if drop_weights.deterministic:
+            attended = attention(query, key, value, mask)
+        else:
+            attended = dropped_attention(query, key, value, mask, drop_weights)
         y = dense(name=f"{name}_output_dense")(attended.reshape(x.shape))
         return LayerNorm(self.epsilon, **self.types, name=f"{name}_output_LayerNorm")(x + drop(y))
 

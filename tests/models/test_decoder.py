@@ -43,6 +43,13 @@ def test_llama_has_no_biases_and_no_axes():
     assert DecoderConfig.from_hf(config.to_hf()) == config
 
 
+@pytest.mark.parametrize(("model_type", "heads"), [("qwen2_5_vl", 4), ("llama", 28), ("llava", 28)])
+def test_a_first_llama_has_as_many_key_heads_as_heads(model_type, heads):
+    """Its config.json does not name their number."""
+    config = {k: v for k, v in QWEN_7B.items() if k not in ("num_key_value_heads", "rope_scaling")}
+    assert DecoderConfig.from_hf({**config, "model_type": model_type}).num_key_value_heads == heads
+
+
 @pytest.mark.parametrize(("model_type", "theta"), [("qwen2_5_vl", 1e6), ("llama", 1e4)])
 def test_without_a_base_of_its_rotations_a_model_has_that_of_its_kind(model_type, theta):
     """As in transformers."""

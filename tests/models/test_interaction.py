@@ -5,24 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from tiny_models import draw, tiny_interaction
 
-from rewardedit_jax.models.interaction import PARTITION_RULES, Interaction, InteractionConfig, fourier_features
+from rewardedit_jax.models.interaction import PARTITION_RULES, InteractionConfig, fourier_features
 from rewardedit_jax.params import abstract_params, find_rule, random_params
 
-CONFIG = InteractionConfig(
-    hidden_size=16, num_attention_heads=4, intermediate_size=24, context_size=12, residual_size=8, context_factor=0.25
-)
-MODULE = Interaction(CONFIG)
-QUERIES = jax.random.normal(jax.random.key(1), (2, 5, 12))
+MODULE = tiny_interaction(context_factor=0.25)
+QUERIES = jax.random.normal(jax.random.key(1), (2, 5, 16))
 IMAGE = jax.random.normal(jax.random.key(2), (2, 9, 16))
 CONVOLUTION = "dimension_reduction_head_zeroconv"
 
 
 @pytest.fixture(scope="module")
 def params():
-    """With heads that are not zero."""
-    rng, drawn = np.random.default_rng(0), random_params(MODULE, jax.random.key(0))
-    return jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape).astype(np.float32), drawn)
+    return draw(MODULE)
 
 
 def run(params, queries=QUERIES, image=IMAGE):
@@ -44,8 +40,7 @@ def test_both_read_both(params):
 
 def test_the_factor_scales_what_is_added(params):
     context, residual = run(params)
-    whole = Interaction(InteractionConfig.from_hf({**CONFIG.to_hf(), "context_factor": 1.0}))
-    other, same = whole.apply({"params": params}, QUERIES, IMAGE)
+    other, same = tiny_interaction(context_factor=1.0).apply({"params": params}, QUERIES, IMAGE)
     np.testing.assert_allclose(context - QUERIES, 0.25 * (other - QUERIES), atol=1e-6)
     np.testing.assert_allclose(residual, same, atol=1e-6)
 
@@ -55,7 +50,7 @@ def test_resizing_commutes_with_the_convolution(size, params):
     """SmartEdit resizes the image features, then applies the 1×1 convolution."""
     kernel, bias = params[CONVOLUTION]["kernel"], params[CONVOLUTION]["bias"]
     identity = {"kernel": jnp.eye(16), "bias": jnp.zeros(16)}
-    bare = Interaction(InteractionConfig.from_hf({**CONFIG.to_hf(), "residual_size": 16}))
+    bare = tiny_interaction(residual_size=16)
     _, features = bare.apply({"params": {**params, CONVOLUTION: identity}}, QUERIES, IMAGE)
 
     def resize(x):

@@ -5,31 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from tiny_models import draw, tiny_llava
 
-from rewardedit_jax.models.decoder import DecoderConfig
-from rewardedit_jax.models.llava import PARTITION_RULES, Llava, LlavaConfig, splice
+from rewardedit_jax.models.llava import PARTITION_RULES, splice
 from rewardedit_jax.models.lora import LoRA
-from rewardedit_jax.params import abstract_params, find_rule, random_params
+from rewardedit_jax.params import abstract_params, find_rule
 
-TEXT = DecoderConfig(
-    vocab_size=20,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=4,
-    mrope_section=None,
-    qkv_bias=False,
-)
-MODULE = Llava(LlavaConfig(text=TEXT, mm_hidden_size=6))
+MODULE = tiny_llava()
 IDS = jnp.asarray([[1, 7, 3, 9, 4, 2, 8], [5, 3, 6, 1, 2, 0, 0]])
 AT = jnp.asarray([2, 1])
-FEATURES = jax.random.normal(jax.random.key(1), (2, 3, 6))
+FEATURES = jax.random.normal(jax.random.key(1), (2, 3, 16))
 
 
 @pytest.fixture(scope="module")
 def params():
-    return random_params(MODULE, jax.random.key(0))
+    return draw(MODULE)
 
 
 def hidden(params, ids=IDS, features=FEATURES, at=AT, mask=None):
@@ -74,7 +64,7 @@ def test_padding_changes_nothing_before_it(params):
 def test_logits_are_the_output_layer_of_the_states(params):
     states = hidden(params)
     logits = MODULE.apply({"params": params}, states, method="logits")
-    assert logits.shape == (2, 9, 20)
+    assert logits.shape == (2, 9, 29)
     np.testing.assert_allclose(logits, states @ params["lm_head"]["kernel"], atol=1e-5)
 
 

@@ -8,36 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from tiny_models import tiny_unet
+from tiny_models import TINY_LLAMA, tiny_unet
 
 from rewardedit_jax.models import layers
-from rewardedit_jax.models.decoder import PARTITION_RULES, Decoder, DecoderConfig, causal_mask
+from rewardedit_jax.models.decoder import PARTITION_RULES, Decoder, causal_mask
 from rewardedit_jax.models.layers import Conv, Dense, TypedModule
 from rewardedit_jax.models.lora import LoRA, merge_lora
 from rewardedit_jax.params import abstract_params, find_rule
 
-TEXT = DecoderConfig(
-    vocab_size=20,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=4,
-    mrope_section=None,
-    qkv_bias=False,
-)
 LORA = LoRA(rank=3, alpha=6.0, targets=(r".*/self_attn/[qv]_proj", r"layers_1/mlp/down_proj"), dropout=0.5)
 X = jax.random.normal(jax.random.key(0), (2, 5, 16))
 INPUTS = X, jnp.broadcast_to(jnp.arange(5), (2, 5)), causal_mask(jnp.zeros((2, 5), int))
 
 
 def decode(lora, params, **given):
-    return Decoder(TEXT, lora=lora).apply({"params": params}, *INPUTS, **given)
+    return Decoder(TINY_LLAMA, lora=lora).apply({"params": params}, *INPUTS, **given)
 
 
 def draw(lora, remat=False):
     """Parameters whose B is not zero."""
-    module = Decoder(TEXT, remat, lora=lora)
+    module = Decoder(TINY_LLAMA, remat, lora=lora)
     shapes = jax.eval_shape(module.init, jax.random.key(0), *INPUTS)["params"]
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda x: (rng.standard_normal(x.shape) / x.shape[0] ** 0.5).astype(np.float32), shapes)
@@ -95,7 +85,7 @@ def test_merging_rounds_once_to_the_type_of_the_kernel():
 
 
 def test_at_the_start_it_changes_nothing():
-    module = Decoder(TEXT, lora=LORA)
+    module = Decoder(TINY_LLAMA, lora=LORA)
     params = module.init(jax.random.key(0), *INPUTS)["params"]
     plain = {path: x for path, x in flatten_dict(params, sep="/").items() if "lora" not in path}
     a = params["layers_0"]["self_attn"]["q_proj"]["lora_a"]

@@ -6,32 +6,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from tiny_models import draw, tiny_qformer
 
-from rewardedit_jax.models.qformer import PARTITION_RULES, QFormer, QFormerConfig
+from rewardedit_jax.models.qformer import PARTITION_RULES, QFormerConfig
 from rewardedit_jax.params import abstract_params, find_rule
 
-CONFIG = QFormerConfig(
-    hidden_size=16,
-    num_hidden_layers=3,
-    num_attention_heads=2,
-    intermediate_size=24,
-    encoder_hidden_size=12,
-    num_queries=5,
-    hidden_dropout_prob=0.25,
-    attention_probs_dropout_prob=0.5,
-)
-MODULE = QFormer(CONFIG)
-STATES = jax.random.normal(jax.random.key(1), (2, 6, 12))
+MODULE = tiny_qformer(hidden_dropout_prob=0.25, attention_probs_dropout_prob=0.5)
+STATES = jax.random.normal(jax.random.key(1), (2, 6, 16))
 MASK = jnp.asarray([[1, 0, 1, 1, 0, 0], [0, 1, 0, 0, 1, 1]], bool)
 
 
 @pytest.fixture(scope="module")
 def params():
-    """Of unit gain: those it starts from are small, so that the states would hardly matter."""
-    rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda x: (rng.standard_normal(x.shape) / x.shape[0] ** 0.5).astype(np.float32), abstract_params(MODULE)
-    )
+    return draw(MODULE)
 
 
 def run(params, states=STATES, mask=None, **given):
@@ -86,14 +73,13 @@ def test_dropped_attention_has_the_mask_too(params):
 
 def test_without_dropout_training_is_evaluation(params):
     """The written-out attention of training and the kernel of evaluation are the same function."""
-    still = QFormer(QFormerConfig.from_hf({**CONFIG.to_hf(), "hidden_dropout_prob": 0.0}))
-    nearly = QFormerConfig.from_hf({**still.config.to_hf(), "attention_probs_dropout_prob": 1e-12})
-    found = QFormer(nearly).apply({"params": params}, STATES, MASK, False, rngs={"dropout": jax.random.key(0)})
+    without = tiny_qformer(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    found = without.apply({"params": params}, STATES, MASK, False, rngs={"dropout": jax.random.key(0)})
     np.testing.assert_allclose(found, run(params, mask=MASK), atol=1e-6)
 
 
 def test_states_of_another_width_are_an_error(params):
-    with pytest.raises(ValueError, match="width 11: expected encoder_hidden_size=12"):
+    with pytest.raises(ValueError, match="width 11: expected encoder_hidden_size=16"):
         run(params, STATES[..., :11])
 
 
@@ -103,7 +89,7 @@ def test_states_of_another_width_are_an_error(params):
 )
 def test_another_network_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        QFormerConfig.from_hf({**CONFIG.to_hf(), **change})
+        QFormerConfig.from_hf({**MODULE.config.to_hf(), **change})
 
 
 def test_every_parameter_has_a_partition_rule():

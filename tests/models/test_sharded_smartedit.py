@@ -1,45 +1,19 @@
 """SmartEdit's networks on a grid of simulated devices: losses and gradients equal those on one."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from mesh_gradients import loss_and_norms
+from tiny_models import draw, tiny_interaction, tiny_llava, tiny_qformer
 
 from rewardedit_jax.models import interaction, llava, qformer
-from rewardedit_jax.models.decoder import DecoderConfig
-from rewardedit_jax.models.interaction import Interaction, InteractionConfig
-from rewardedit_jax.models.llava import Llava, LlavaConfig
 from rewardedit_jax.models.lora import LoRA
-from rewardedit_jax.models.qformer import QFormer, QFormerConfig
-from rewardedit_jax.params import abstract_params
 
-TEXT = DecoderConfig(
-    vocab_size=29,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=4,
-    mrope_section=None,
-    qkv_bias=False,
-)
-QFORMER = QFormerConfig(
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=24,
-    encoder_hidden_size=16,
-    num_queries=5,
-)
-INTERACTION = InteractionConfig(
-    hidden_size=16, num_attention_heads=4, intermediate_size=24, context_size=16, residual_size=8
-)
 MODULES = {
     # Every dense layer of the decoder has a difference, so that every rule is used.
-    "language_model": Llava(LlavaConfig(text=TEXT, mm_hidden_size=16), lora=LoRA(2, 4.0, (r".*_proj",)), remat=True),
-    "qformer": QFormer(QFORMER),
-    "interaction": Interaction(INTERACTION),
+    "language_model": tiny_llava(lora=LoRA(2, 4.0, (r".*_proj",)), remat=True),
+    "qformer": tiny_qformer(),
+    "interaction": tiny_interaction(),
 }
 
 
@@ -75,14 +49,7 @@ class Task:
 
 
 def make_task():
-    rng = np.random.default_rng(1)
-    shapes = {name: abstract_params(module) for name, module in MODULES.items()}
-
-    def draw(x):
-        gain = x.shape[0] ** -0.5 if x.ndim > 1 else 0.3
-        return (gain * rng.standard_normal(x.shape) + (x.ndim == 1)).astype(np.float32)
-
-    return Task(), jax.tree.map(draw, shapes)
+    return Task(), {name: draw(module) for name, module in MODULES.items()}
 
 
 @pytest.mark.slow
@@ -90,7 +57,7 @@ def test_eight_devices_compute_what_one_computes():
     meshes = {"alone": (1, 1, 1), "fsdp": (1, 8, 1), "grid": (2, 2, 2)}
     found = loss_and_norms(make_task, [], meshes, devices=8)
     # Without gradient: the constant of the interaction module, and the biases of keys, which cancel in the softmax.
-    assert np.count_nonzero(np.array(found["alone"]) < 1e-6) == 1 + 7 + 3
+    assert np.count_nonzero(np.array(found["alone"]) < 1e-6) == 1 + 7 + 5
     for name in ("fsdp", "grid"):
         np.testing.assert_allclose(
             found[name], found["alone"], rtol=1e-4, atol=1e-5 * max(found["alone"]), err_msg=name

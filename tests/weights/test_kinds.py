@@ -10,6 +10,9 @@ from tiny_models import (
     tiny_dino,
     tiny_dinov2,
     tiny_editor,
+    tiny_interaction,
+    tiny_llava,
+    tiny_qformer,
     tiny_text_encoder,
     tiny_unet,
     tiny_vae,
@@ -18,6 +21,7 @@ from tiny_models import (
 from tiny_scorers import tiny_scorer
 
 from rewardedit_jax import Editor
+from rewardedit_jax.models.lora import LoRA
 from rewardedit_jax.models.unet import UNetConfig
 from rewardedit_jax.weights.files import WeightFileError
 from rewardedit_jax.weights.kinds import read_config
@@ -32,6 +36,9 @@ MODULES = {
     "dino": tiny_dino(),
     "dinov2": tiny_dinov2(),
     "scorer": tiny_scorer()[0],
+    "llava": tiny_llava(lora=LoRA(rank=2, alpha=4.0, targets=(r".*/[qv]_proj",))),
+    "qformer": tiny_qformer(),
+    "interaction": tiny_interaction(),
 }
 UNET_LISTS = {
     "sample_size": [16, 16],
@@ -124,6 +131,18 @@ def test_what_is_saved_is_read(saved):
         ("scorer", "image_token_id", -1),
         ("scorer", "reward_model", {"area": "784"}),
         ("scorer", "rope_scaling", [1]),
+        ("llava", "mm_hidden_size", "16"),
+        ("llava", "mm_vision_select_layer", "last"),
+        ("llava", "hidden_size", 0),
+        ("llava", "lora", 2),
+        ("llava", "lora", {"rank": 2}),
+        ("llava", "lora", {"rank": 0, "alpha": 4.0, "targets": ["q_proj"]}),
+        ("llava", "lora", {"rank": 2, "alpha": 4.0, "targets": []}),
+        ("qformer", "hidden_dropout_prob", -0.1),
+        ("qformer", "cross_attention_frequency", 0),
+        ("qformer", "hidden_act", "relu"),
+        ("interaction", "context_factor", "half"),
+        ("interaction", "num_attention_heads", 0),
     ],
 )
 def test_a_wrong_value_is_named(changed, network, field, value):

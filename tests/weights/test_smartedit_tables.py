@@ -1,7 +1,5 @@
 """SmartEdit's weight tables: names of the published checkpoints, sizes, and directories that are read and written."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +16,6 @@ from rewardedit_jax.models.qformer import QFormer, QFormerConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.params import abstract_params
 from rewardedit_jax.weights.engine import WeightMismatch, export_tensors, import_tensors
-from rewardedit_jax.weights.files import WeightFileError
 from rewardedit_jax.weights.pretrained import load_pretrained, save_pretrained
 from rewardedit_jax.weights.smartedit import interaction_table, llava_table, qformer_table
 from rewardedit_jax.weights.stable_diffusion import unet_table
@@ -199,14 +196,4 @@ def test_lora_that_config_json_does_not_mention_is_a_fault(tmp_path):
     merged = write_pipeline(tmp_path / "merged") / "language_model" / "config.json"
     (directory / "config.json").write_text(merged.read_text())
     with pytest.raises(WeightMismatch, match="lora_a"):
-        load_pretrained(directory)
-
-
-@needs_smartedit
-@pytest.mark.parametrize("value", [{"rank": 2}, {**LORA, "rank": 0}, {**LORA, "targets": []}, "all"])
-def test_wrong_settings_of_lora_are_an_error(value, tmp_path):
-    directory = write_pipeline(tmp_path, lora="kept") / "language_model"
-    config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps({**config, "lora": value}))
-    with pytest.raises(WeightFileError, match=r"config\.json.*lora"):
         load_pretrained(directory)
