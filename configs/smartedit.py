@@ -72,7 +72,7 @@ def shapes(config: ConfigDict) -> None:
     """The shapes world: 32 px. The language model is small enough to train as a whole."""
     config.task = "shapes_editing"
     config.init = "runs/llava"
-    config.steps = 1500
+    config.steps = 1000
     config.batch_size, config.accumulate = 32, 1
     config.lora = None
     config.data.update(name="shapes", root="runs/shapes-data-stage1", train=60_000, test=512)

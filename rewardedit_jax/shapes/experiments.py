@@ -20,12 +20,14 @@ from rewardedit_jax.shapes.hard_samples import report_hard_samples
 from rewardedit_jax.shapes.pixel_report import report_existing_metrics, report_pixels
 from rewardedit_jax.shapes.position_benchmark import report_positions
 from rewardedit_jax.shapes.preferences import prepare_shapes_preferences
+from rewardedit_jax.shapes.reader_report import report_readers
 from rewardedit_jax.shapes.scorer_benchmark import report_scorers
 from rewardedit_jax.shapes.tasks import ShapesEditingTask, ShapesScoringTask
 from rewardedit_jax.training.recipe import PREFIX
 
 MULTI_REWARD = "Multi-Reward as Condition (arXiv:2411.04713)"
 EDIT_REWARD = "EditReward (arXiv:2509.26346)"
+SMART_EDIT = "SmartEdit (arXiv:2312.06739)"
 _PIXELS = 64  # of the second training of table 11; the world has 32
 # Of the small data of EditReward's table 7: a ranking of 1000 steps reads their pairs nearly three times.
 FEW_GROUPS = 2000
@@ -74,6 +76,16 @@ _RESOLUTIONS = {
     FULL: Arm(title="32 pixels"),
     "large": Arm((f"{PREFIX}data.resolution={_PIXELS}",), title=f"{_PIXELS} pixels"),
 }
+# Both train all that reads an instruction, on the same edits from the same U-Net and for as many steps.
+_READERS = {
+    "text encoder": Arm((
+        f"{PREFIX}reward.layout=",
+        f"{PREFIX}trainable=(('(unet|text_encoder)/.*', True), ('vae/.*', False))",
+        f"{PREFIX}data.root=runs/shapes-data-stage1",
+        f"{PREFIX}data.train=60000",
+    ), defaults=(f"{PREFIX}steps=1000",), recipe="reward_ip2p.py:shapes"),
+    "language model": Arm(),
+}  # fmt: skip
 
 _EDITING = (
     _editors("table1", table="table 1", about="training without reward, and with it", arms=_PLAIN | _FULL,
@@ -101,6 +113,11 @@ _EDITING = (
              report=partial(_report_arms, baseline=(_RESOLUTIONS[FULL].title, "5"))),
     _editors("ablations", table="tables 4, 5 and 10", about="their arms in one table", report=report_editors,
              arms=_PLAIN | _SOURCES | _PATHS | _PERSPECTIVES | _FULL),
+    _editors("smartedit_table1", recipe="reward_smartedit.py:shapes", table="table 1", about="the same of SmartEdit",
+             arms=_START | _PLAIN | _FULL, report=report_editors),
+    _editors("readers", paper=SMART_EDIT, recipe="smartedit.py:shapes", table="its claim",
+             about="a language model that sees, in place of a text encoder", arms=_READERS, count=512,
+             report=report_readers),
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from rewardedit_jax.evaluation.experiments.judged_report import report_judged
 from rewardedit_jax.evaluation.experiments.reward_model_report import report_reward_models
 from rewardedit_jax.scoring.task import ScoringTask
 from rewardedit_jax.shapes.editor_benchmark import BASELINE, FULL
-from rewardedit_jax.shapes.experiments import EDIT_REWARD, FEW_GROUPS
+from rewardedit_jax.shapes.experiments import EDIT_REWARD, FEW_GROUPS, SMART_EDIT
 from rewardedit_jax.shapes.hard_samples import ORIGINAL
 from rewardedit_jax.shapes.position_benchmark import report_positions
 from rewardedit_jax.shapes.tasks import ShapesEditingTask, ShapesScoringTask
@@ -57,6 +57,8 @@ def on_data(experiment: Experiment, benchmark: Benchmark, config: ConfigDict) ->
     """
     if experiment.paper == EDIT_REWARD:
         return _of_scorers(experiment, benchmark, config)
+    if experiment.paper == SMART_EDIT:
+        raise ValueError(f"{experiment.name} trains its arms in the shapes world: it needs --data shapes")
     _check_task(config.task, _EDITING)
     arms, baseline = _arms(experiment, config.data.resolution)
     report = partial(report_judged, baseline=baseline)

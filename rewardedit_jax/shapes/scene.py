@@ -48,7 +48,7 @@ EDIT_TYPES = ("local", "remove", "add", "texture", "background", "global", "styl
 # Edits of single objects are the slowest to learn, so they are drawn more often.
 _TYPE_WEIGHTS = (0.20, 0.15, 0.20, 0.15, 0.10, 0.10, 0.10)
 _RECOLOR_SHARE = 0.75  # of the local edits; the others change the form
-_SCENE_ATTRIBUTES = {"background": "background", "global": "effect", "style": "style"}  # of edits of a whole scene
+SCENE_ATTRIBUTES = {"background": "background", "global": "effect", "style": "style"}  # of edits of a whole scene
 # Values of the attributes that an edit sets; a new colour has to be one of `Scene.free_colors`.
 VALUES = {
     "form": SHAPES,
@@ -173,7 +173,7 @@ def sample_edit(rng: np.random.Generator, scene: Scene, edit_type: str) -> Edit:
     if edit_type == "add":
         new = Shape(choose(rng, SHAPES), choose(rng, scene.free_colors()), cell=choose(rng, scene.free_cells()))
         return Edit("add", new)
-    if attribute := _SCENE_ATTRIBUTES.get(edit_type):
+    if attribute := SCENE_ATTRIBUTES.get(edit_type):
         return Edit(edit_type, None, attribute, _new_value(rng, scene, attribute))
     subject = choose(rng, scene.shapes)
     if edit_type == "remove":

@@ -32,7 +32,7 @@ SECOND_PAPER = [f"editreward_table{number}" for number in (4, 5, 7, 8)]
 
 
 def test_every_table_has_an_experiment():
-    assert list(EXPERIMENTS) == [*FIRST_PAPER, "ablations", *SECOND_PAPER, "scorers"]
+    assert list(EXPERIMENTS) == [*FIRST_PAPER, "ablations", "smartedit_table1", "readers", *SECOND_PAPER, "scorers"]
     for name in (*FIRST_PAPER, *SECOND_PAPER):
         assert name.removeprefix("editreward_") == EXPERIMENTS[name].table.replace(" ", "")
     listed = list_experiments(EXPERIMENTS)
@@ -46,7 +46,7 @@ def test_all_arms_are_valid_recipes(name):
     """At full size, where the recipes are those of the experiments."""
     experiment = EXPERIMENTS[name]
     for arm in experiment.arms.values():
-        config = read_recipe(f"{CONFIGS}/{experiment.recipe}", (*arm.defaults, *arm.overrides))
+        config = read_recipe(f"{CONFIGS}/{arm.recipe or experiment.recipe}", (*arm.defaults, *arm.overrides))
         check_recipe(config, experiment.schema)
         assert config.init if not arm.trained else config.steps
         assert arm.starts_from is None or arm.starts_from in experiment.arms
@@ -141,7 +141,7 @@ def make_comparison(tmp_path, monkeypatch):
         overrides = (f"--config.data.root={tmp_path}/data", *overrides)
         experiment = EXPERIMENTS[name]
         config = f"{CONFIGS}/{experiment.recipe.replace(':shapes', ':debug')}"
-        return Comparison(experiment, config, overrides, seeds, 8, tmp_path / out, tmp_path / "launch", "the command")
+        return Comparison(experiment, config, overrides, seeds, 8, tmp_path / out, ROOT / "launch", "the command")
 
     return make
 
@@ -152,6 +152,15 @@ def test_jobs_cover_arms_and_seeds(make_comparison):
     assert {job.steps for job in jobs} == {7}  # the override counts
     seeds = [next(word for word in job.train if "seed=" in word) for job in jobs[:: len(ABLATIONS)]]
     assert seeds == ["--config.seed=0", "--config.seed=1"]  # all arms of a seed first
+
+
+def test_an_arm_may_have_a_recipe_of_its_own(make_comparison):
+    comparison = make_comparison("readers", seeds=1, overrides=("--config.steps=7",))
+    read, seen = (comparison.jobs[arm, 0].train for arm in ("text encoder", "language model"))
+    assert read[1] == f"--config={comparison.launch.parent}/configs/reward_ip2p.py:shapes"
+    assert seen[1] == f"--config={comparison.config}"
+    about = comparison.about()["arms"]
+    assert [arm.get("recipe") for arm in about] == ["reward_ip2p.py:shapes", None]
 
 
 def test_files_of_editors_stay_where_finished_runs_have_them(make_comparison):
@@ -418,9 +427,10 @@ def judged(tmp_path):
 @pytest.mark.parametrize("recipe", ["", ":debug"])
 @pytest.mark.parametrize("name", [name for name, one in EXPERIMENTS.items() if one.paper == MULTI_REWARD])
 def test_an_experiment_on_other_data(name, recipe, judged, tmp_path):
-    own = (f"--recipe={CONFIGS}/reward_ip2p.py{recipe}",) if recipe else ()
+    file = f"{CONFIGS}/{EXPERIMENTS[name].recipe.partition(':')[0]}{recipe}"
+    own = (f"--recipe={file}",) if recipe else ()
     described = described_comparison(parsed(name, *judged, *own), (), ROOT / "launch", "")
-    assert described.config == f"{CONFIGS}/reward_ip2p.py{recipe}"
+    assert described.config == file
     for job in described.jobs.values():
         hard = name == "table9"
         assert job.evaluate[1] == ("hard_edits" if hard else "real_edit")
@@ -498,6 +508,8 @@ def test_results_of_another_judge_are_refused(judged, monkeypatch):
 
 
 def test_other_data_need_a_benchmark_and_an_experiment_of_editors(judged, tmp_path):
+    with pytest.raises(ValueError, match=r"readers .* needs --data shapes"):
+        described_comparison(parsed("readers", *judged), (), ROOT / "launch", "")
     (tmp_path / "store.sqlite").unlink()
     for name, arguments, fault in (
         ("table1", judged, r"no .*store\.sqlite"),

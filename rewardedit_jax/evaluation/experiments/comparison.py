@@ -58,7 +58,7 @@ class Comparison:
         if not (count and is_result(result := self._path(layout.evaluation, name, seed, home) / layout.result, count)):
             result = self._path(layout.evaluation, name, seed) / layout.result
         paths = {"model": training if arm.trained else config.init, "evaluation": result.parent, "result": result}
-        train = (str(self.launch / "train.py"), f"--config={self.config}", *overrides, "--workdir", str(training))
+        train = (str(self.launch / "train.py"), f"--config={self._file(arm)}", *overrides, "--workdir", str(training))
         command, *more = benchmark.arguments
         words = (command, *arm.system, *more, *benchmark.transport, *arm.evaluation)
         arguments = [word.format(**paths, count=self.count) for word in words]
@@ -79,9 +79,12 @@ class Comparison:
         """The overrides of an arm and the recipe that they make; all are checked before the first is trained."""
         init = (f"{PREFIX}init={start.workdir}",) if start else ()
         words = (*arm.defaults, *self.overrides, *arm.overrides, *init, f"{PREFIX}seed={seed}")
-        config = read_recipe(self.config, words)
+        config = read_recipe(self._file(arm), words)
         check_recipe(config, self.experiment.schema)
         return words, config
+
+    def _file(self, arm: Arm) -> str:
+        return str(self.launch.parent / "configs" / arm.recipe) if arm.recipe else self.config
 
     def _path(self, pattern: str, arm: str, seed: int, home: Path | None = None) -> Path:
         return (home or self.workdir) / pattern.format(arm=arm.replace(" ", "-"), seed=seed)
@@ -127,6 +130,7 @@ class Comparison:
                    for name in self.experiment.arms}  # fmt: skip
         arms = [
             {"name": name, "title": self.experiment.title(name), "starts_from": arm.starts_from,
+             **({"recipe": arm.recipe} if arm.recipe else {}),
              "overrides": [*arm.defaults, *arm.overrides], "steps": self.jobs[name, 0].steps if arm.trained else 0,
              "trainings": trained[name]}
             for name, arm in self.experiment.arms.items()
@@ -163,7 +167,8 @@ def _prepare_data(comparison: Comparison) -> None:
     """Writes the data here, once, before several trainings would write it at the same time."""
     if prepare := comparison.experiment.prepare:
         missing = [job for job in comparison.jobs.values() if not (job.trained or job.done)]
-        described = [read_recipe(comparison.config, job.train[2:-2]).data for job in missing]
+        recipes = [(job.train[1].removeprefix("--config="), job.train[2:-2]) for job in missing]
+        described = [read_recipe(recipe, overrides).data for recipe, overrides in recipes]
         for data in {str(data): data for data in described}.values():
             print(f"data: {prepare(data)}", file=sys.stderr)
 

@@ -25,6 +25,7 @@ class Arm:
     defaults: tuple[str, ...] = ()  # the overrides of the comparison win over these
     starts_from: str | None = None  # the arm whose model of the same seed is `config.init`
     title: str = ""  # name in the table; empty: the arm's name
+    recipe: str = ""  # another file of configs/ than the experiment's, with its argument
     # False: `config.init` itself is evaluated; once for all seeds, unless it is the model of another arm.
     trained: bool = True
     system: tuple[str, ...] = ("--model", "{model}")  # what the benchmark evaluates, as arguments like the next ones
