@@ -15,6 +15,8 @@ from jaxtyping import Int32
 
 from rewardedit_jax.weights.tokenizer_files import load_tokenizer
 
+_SHOWN = 200  # characters of a text in a warning
+
 
 @contextmanager
 def without_torch_advisory() -> Iterator[None]:
@@ -93,7 +95,11 @@ def tokenizer_digest(tokenizer: CLIPTokenizer) -> str:
 
 def warn_cut(text: str, tokens: int) -> None:
     """Warns that this number of tokens of a text was cut."""
-    warnings.warn(f"{tokens} tokens more than the model takes were cut from: {text}", TruncationWarning, 2)
+    warnings.warn(f"{tokens} tokens more than the model takes were cut from: {_shown(text)}", TruncationWarning, 2)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 class CutTexts:
@@ -108,4 +114,6 @@ class CutTexts:
             self.count += 1
             count = self.count
         if str(count).strip("0") == "1":
-            absl_logging.warning("%d texts read so far were cut; this one by %d tokens: %s", count, tokens, text)
+            absl_logging.warning(
+                "%d texts read so far were cut; this one by %d tokens: %s", count, tokens, _shown(text)
+            )
