@@ -9,7 +9,7 @@ Multi-Reward as Condition, arXiv:2411.04713, section 6.1.
   python launch/train.py --config configs/reward_smartedit.py:debug --workdir runs/debug     # seconds
 
 The language model and all that reads its states are frozen, so that with the cache training never runs them. The
-shapes variant starts from a training of configs/smartedit.py:shapes in runs/smartedit.
+shapes variant starts from `shapes_smartedit`, which ships with the package.
 """
 
 import runpy
@@ -53,7 +53,7 @@ def paper() -> ConfigDict:
 def shapes(config: ConfigDict) -> None:
     """That of Reward-InsPix2Pix in the shapes world, on its SmartEdit."""
     _REWARD_IP2P["shapes"](config)
-    config.init = "runs/smartedit"
+    config.init = "shapes_smartedit"  # ships with the package
 
 
 def debug(config: ConfigDict) -> None:
