@@ -1,7 +1,6 @@
 """Edits with replies of the language model's own: a model that says the usual reply edits as if it were given."""
 
 import json
-import warnings
 from dataclasses import replace
 
 import jax
@@ -109,16 +108,23 @@ def test_the_setting_is_saved_and_tells_editors_apart(random, inputs, instructio
         wrong.reply(random.params, inputs, instructions, SEEDS)
 
 
-@pytest.mark.slow
-def test_whole_edits(random, taught, instructions):
-    def edit(editor):
-        picture = np.random.default_rng(1).integers(0, 256, (16, 16, 3), np.uint8)
-        return editor.edit(picture, instructions, steps=1, resolution=None, output="array", sampler="ddim", seed=[3, 4])
+def test_an_edit_asks_for_a_reply_to_its_own_seed(random, monkeypatch):
+    seeds, edited = [], []
 
-    given = replace(taught, base=replace(taught.base, reply_temperature=None))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        expected = edit(given)
-        np.testing.assert_allclose(edit(taught), expected, atol=1e-5)
-    with pytest.warns(ReplyWarning):
-        np.testing.assert_array_equal(edit(random), expected)
+    def say_nothing(base, params, inputs, of_edits, temperature):
+        seeds.append(of_edits.tolist())
+        return np.zeros_like(inputs.ids)
+
+    def edit_nothing(base, params, inputs, *rest):
+        edited.append(inputs.asked)
+        return np.zeros_like(inputs.source)
+
+    monkeypatch.setattr("rewardedit_jax.bases.sampled_reply._sampled_ids", say_nothing)
+    monkeypatch.setattr("rewardedit_jax.editing.editor.edit_batch", edit_nothing)
+    given = {"steps": 1, "resolution": None, "sampler": "ddim", "batch_size": 2, "seed": [3, 2**32 - 1, 4]}
+    instructions = ["make it blue", "make it red", "make it black"]
+    with pytest.warns(ReplyWarning) as warned:
+        random.edit(np.zeros((16, 16, 3), np.uint8), instructions, **given)
+    assert [sum(repr(text) in str(warning.message) for warning in warned) for text in instructions] == [1, 1, 2]
+    assert seeds == [[3, 2**32 - 1], [4, 4]]  # the second batch is filled up
+    assert all(inputs.reply_at.all() for inputs in edited)  # of the usual reply
