@@ -5,9 +5,9 @@ conditions into a prediction. Everything that differs between editors lies behin
 are, how texts are tokenised, how the source enters, which conditions are dropped in training, and which branches
 guidance has. A new base editor is one module beside this one, listed in `rewardedit_jax.bases.BASES`.
 
-Two kinds of method are kept apart. Those on the host (`read`, `guide`, `open`, `start`, `save`) handle texts and files.
-The others are pure functions of arrays, traced by `jax.jit` with the base as a static argument. A base is therefore
-hashable, holds no parameters, and two bases that compile to the same program are equal.
+Two kinds of method are kept apart. Those on the host (`read`, `reply`, `guide`, `open`, `start`, `save`) handle texts
+and files. The others are pure functions of arrays, traced by `jax.jit` with the base as a static argument. A base is
+therefore hashable, holds no parameters, and two bases that compile to the same program are equal.
 
 Axes: b batch, k guidance branches, H W image, h w c latents.
 """
@@ -24,7 +24,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
 from ml_collections import ConfigDict
 
 from rewardedit_jax.diffusion.process import NoiseProcess, process_from_config
@@ -84,6 +84,10 @@ class Base(Protocol):
     process: NoiseProcess
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """What decides edits besides networks and noise process, by its name in model_index.json: JSON values."""
+
+    @property
     def partition_rules(self) -> tuple[tuple[str, PartitionSpec], ...]:
         """(path regex, mesh axes) for every parameter of all components."""
 
@@ -116,6 +120,14 @@ class Base(Protocol):
         report_cut: ReportCut,
     ) -> Any:
         """The inputs of some requests: a struct of arrays with a leading batch axis."""
+
+    def reply(self, params: Params, inputs: Any, instructions: Sequence[str], seeds: UInt32[np.ndarray, " b"]) -> Any:
+        """The inputs of edits with what a language model replies to their instructions; `inputs` if none is asked.
+
+        Args:
+          inputs: of `read`. Training never has other ones.
+          seeds: of the edits, for drawing.
+        """
 
     def reading(self) -> Mapping[str, Any]:
         """What decides how `read` turns texts into arrays, by name: JSON values, equal if all inputs are equal."""

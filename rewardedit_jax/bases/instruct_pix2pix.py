@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8, UInt32
 
 from rewardedit_jax.bases.base import Dropout, Guidance, Keep, Precomputed, ReportCut, halves
 from rewardedit_jax.bases.stable_diffusion import StableDiffusionFiles
@@ -157,6 +157,11 @@ class InstructPix2Pix(StableDiffusionFiles):
         for i in np.flatnonzero(tokens.cut):
             report_cut(texts[i], int(tokens.cut[i]))
         return tokens.ids
+
+    def reply(
+        self, params: Params, inputs: RewardInputs, instructions: Sequence[str], seeds: UInt32[np.ndarray, " b"]
+    ) -> RewardInputs:
+        return inputs
 
     def reading(self) -> dict[str, Any]:
         perspectives = list(self.unet.config.reward.perspectives) if self.has_reward else None

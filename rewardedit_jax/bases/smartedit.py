@@ -14,7 +14,7 @@ the feature map of the base editor.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -22,12 +22,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8, UInt32
 from ml_collections import ConfigDict
+from msgspec import Meta, Struct
 from PIL import Image
 
 from rewardedit_jax.bases.base import Keep, Precomputed, ReportCut, Start, halves
 from rewardedit_jax.bases.instruct_pix2pix import Conditions, InstructPix2Pix, Moments, RequestStates, RewardInputs
+from rewardedit_jax.bases.sampled_reply import with_sampled_replies
 from rewardedit_jax.bases.stable_diffusion import KINDS, PARTITION_RULES, below, check_networks
 from rewardedit_jax.data.llama_tokenizer import LlamaTokenizer, load_language_tokenizer
 from rewardedit_jax.data.smartedit_prompts import NO_TARGET, PAIR, image_tokens, language_targets, read_conversations
@@ -39,6 +41,7 @@ from rewardedit_jax.models.qformer import QFormer
 from rewardedit_jax.params import Params
 from rewardedit_jax.reward import Reward
 from rewardedit_jax.training.recipe import Section
+from rewardedit_jax.weights.files import read_json
 from rewardedit_jax.weights.kinds import CLIP_VISION, INTERACTION, LLAVA, QFORMER, NetworkKind
 from rewardedit_jax.weights.pipeline_index import SMARTEDIT, SMARTEDIT_PIPELINE
 
@@ -74,6 +77,7 @@ class Inputs(RewardInputs):
     pixels: Any  # uint8[b, H, W, 3]: the source at the size of the image tower, whatever its aspect ratio
     ids: Any  # int32[b, l]: the conversation
     image_at: Any  # int32[b]: index of the token that the source replaces
+    reply_from: Any  # int32[b]: index of the reply's first token, where a reply of the model's own begins
     reply_at: Any  # int32[b, k]: indices of the reply's image tokens
     # For the language model's own objective; else None:
     targets: Any = None  # int32[b, l]: the ids of the reply; NO_TARGET elsewhere
@@ -87,6 +91,12 @@ class SourceStates:
     latents: Any  # float32[b, h, w, c]
     context: Any  # float32[b, q, d]
     residual: Any  # float32[b, g, g, c]: v' on the grid of the image tower
+
+
+class _Index(Struct):
+    """Settings in model_index.json."""
+
+    reply_temperature: Annotated[float, Meta(ge=0)] | None = None
 
 
 class ReadSource(NamedTuple):
@@ -125,6 +135,9 @@ class SmartEdit(InstructPix2Pix):
     interaction: Interaction
     language_tokenizer: LlamaTokenizer = field(compare=False, repr=False)
     learns_replies: bool = False  # whether training has the language model's own objective too
+    # Of the replies that the language model gives when it edits: 0 takes the likeliest token, 0.7 is that of published
+    # inference. None: the reply is given, as in training. Not compared: the programs of networks do not depend on it.
+    reply_temperature: float | None = field(default=None, compare=False)
 
     # On the host
 
@@ -144,9 +157,16 @@ class SmartEdit(InstructPix2Pix):
         conversations = read_conversations(tokenizer, instructions, tokenizer.length, report_cut, empty_overlong=learns)
         side = self.vision_encoder.config.image_size
         pixels = np.stack([_squashed(source, side) for source in sources])
-        places = {name: getattr(conversations, name) for name in ("ids", "image_at", "reply_at")}
+        places = {name: getattr(conversations, name) for name in ("ids", "image_at", "reply_from", "reply_at")}
         replies = {"targets": language_targets(conversations), "is_edit": conversations.editing} if learns else {}
         return Inputs(pixels=pixels, **places, **replies, **self._read_rewards(rewards, report_cut))
+
+    def reply(
+        self, params: Params, inputs: Inputs, instructions: Sequence[str], seeds: UInt32[np.ndarray, " b"]
+    ) -> Inputs:
+        if self.reply_temperature is None:
+            return inputs
+        return with_sampled_replies(self, params, inputs, instructions, seeds)
 
     def reading(self) -> dict[str, Any]:
         return {**super().reading(), "language tokenizer": self.language_tokenizer.digest(), "template": list(PAIR)}
@@ -186,9 +206,13 @@ class SmartEdit(InstructPix2Pix):
         context, residual, _ = self._read_sources(params, inputs)
         return context, _resized(residual, size)
 
+    def see(self, params: Params, pixels: UInt8[Array, "b H W 3"]) -> Float[Array, "b v c"]:
+        """The features of sources that the language model reads; of `params`, the image tower's are enough."""
+        states = self.vision_encoder.apply({"params": params["vision_encoder"]}, normalise_pixels(pixels))
+        return states.hidden[self.language_model.config.mm_vision_select_layer][:, 1:]  # without the class token
+
     def _read_sources(self, params: Params, inputs: Inputs, rng: PRNGKeyArray | None = None) -> ReadSource:
-        states = self.vision_encoder.apply({"params": params["vision_encoder"]}, normalise_pixels(inputs.pixels))
-        features = states.hidden[self.language_model.config.mm_vision_select_layer][:, 1:]  # without the class token
+        features = self.see(params, inputs.pixels)
         # No mask: padding is behind the reply, which attends to what is before it.
         hidden = self.language_model.apply(
             {"params": params["language_model"]},
@@ -232,6 +256,14 @@ class SmartEdit(InstructPix2Pix):
         return errors.sum(1) * len(targets) / jnp.maximum(count, 1)
 
     # Files
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {} if self.reply_temperature is None else {"reply_temperature": self.reply_temperature}
+
+    @classmethod
+    def read_settings(cls, directory: Path) -> dict[str, Any]:
+        return {"reply_temperature": read_json(directory / "model_index.json", _Index).reply_temperature}
 
     @classmethod
     def start(cls, config: ConfigDict) -> Start:

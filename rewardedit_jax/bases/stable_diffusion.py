@@ -71,7 +71,8 @@ def check_networks(section: Section, kinds: Mapping[str, NetworkKind]) -> None:
 class StableDiffusionFiles:
     """The file methods of a `bases.base.Base` whose fields are unet, vae, text_encoder, process and tokenizer.
 
-    A base with more networks and tokenizers has more `kinds`, `network_settings` and `open_tokenizers`.
+    A base with more networks, tokenizers and settings has more `kinds`, `network_settings`, `open_tokenizers`,
+    `settings` and `read_settings`.
     """
 
     # Components that compute in float32 whatever is asked for: in half precision, errors of a VAE are visible.
@@ -109,6 +110,15 @@ class StableDiffusionFiles:
         # vocab.json and merges.txt, which transformers 4 reads in place of tokenizer.json.
         self.tokenizer.backend_tokenizer.model.save(str(directory / "tokenizer"))
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def read_settings(cls, directory: Path) -> dict[str, Any]:
+        """`settings` of a pipeline directory, by their fields."""
+        return {}
+
     @classmethod
     def open(cls, directory: Path, dtype: DTypeLike, allow_nonfinite: bool = False) -> Start:
         """The editor in a diffusers pipeline directory; `dtype` is that of the U-Net and the text encoder."""
@@ -118,7 +128,7 @@ class StableDiffusionFiles:
         }
         modules = {name: network.module for name, network in opened.items()}
         tokenizers = cls.open_tokenizers(lambda name: directory / name, modules)
-        base = cls(**modules, process=read_process(directory), **tokenizers)
+        base = cls(**modules, process=read_process(directory), **tokenizers, **cls.read_settings(directory))
         return Start(base, {name: Component(network.module, read=network.read) for name, network in opened.items()})
 
     @classmethod
@@ -162,7 +172,8 @@ class StableDiffusionFiles:
             parts[name] = _typed(part, cls.types(name, config.compute.dtype, trains), opened.get(name))
         modules = {name: part.module for name, part in parts.items()}
         tokenizers = cls.open_tokenizers(folders, modules)
-        return Start(cls(**modules, process=recipe_process(config, directory), **tokenizers), parts)
+        settings = cls.read_settings(directory) if directory else {}
+        return Start(cls(**modules, process=recipe_process(config, directory), **tokenizers, **settings), parts)
 
     @classmethod
     def described(cls, name: str, settings: dict[str, Any], folders: Callable[[str], Path]) -> nn.Module:
@@ -187,7 +198,7 @@ class StableDiffusionFiles:
             self.save_tokenizers(new)
             write_json(scheduler, new / "scheduler" / "scheduler_config.json")
             index = model_index(self.pipelines[0], self.index, scheduler["_class_name"])
-            write_json(index, new / "model_index.json")
+            write_json({**index, **self.settings}, new / "model_index.json")
 
 
 def _trains(component: str, module: nn.Module, trainable: Rules[bool]) -> bool:

@@ -24,6 +24,7 @@ from rewardedit_jax.weights.files import read_json, write_json
 from rewardedit_jax.weights.sentencepiece_model import BytePairs, read_sentencepiece
 
 UNKNOWN, START, END = _SPECIAL = "<unk>", "<s>", "</s>"  # ids 0, 1 and 2; 0 is the padding too
+END_ID = _SPECIAL.index(END)
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 TEXT_LENGTH = 256  # ids of a conversation in SmartEdit's training, before the features of the image come in
 _SPACE = "▁"  # SentencePiece's character for a space

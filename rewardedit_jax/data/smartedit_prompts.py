@@ -4,8 +4,9 @@
 
 The request quotes the instruction behind `<im_start> <img_0> <im_end>`, where features of the source image take the
 place of <img_0>. The reply ends with all image tokens, <img_0> to <img_31> in published models. A trained model always
-gives this reply, so it is given here, and the states of its image tokens follow from one pass. Newlines are deleted
-without a space in their place; all other white space stays, as in SmartEdit's code.
+gives this reply, so it is given here, and the states of its image tokens follow from one pass; a reply of the model's
+own may take its place (`find_replies`). Newlines are deleted without a space in their place; all other white space
+stays, as in SmartEdit's code.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ import flax.struct
 import numpy as np
 from jaxtyping import Int32
 
-from rewardedit_jax.data.llama_tokenizer import END, UNKNOWN, LlamaTokenizer
+from rewardedit_jax.data.llama_tokenizer import END, END_ID, UNKNOWN, LlamaTokenizer
 
 NO_TARGET = -100  # marks ids without a loss
 # Functional: published weights were trained with this sentence.
@@ -125,6 +126,25 @@ def language_targets(conversations: Conversations) -> Int32[np.ndarray, "b l"]:
     at = np.arange(conversations.ids.shape[1])
     reply = (at >= conversations.reply_from[:, None]) & (at < conversations.lengths[:, None])
     return np.where(reply, conversations.ids, np.int32(NO_TARGET))
+
+
+def find_replies(
+    ids: Int32[np.ndarray, "b l"], reply_from: Int32[np.ndarray, " b"], images: Sequence[int]
+) -> list[Int32[np.ndarray, " k"] | None]:
+    """For rows that a model has completed, the indices of the reply's image tokens; None if it is no picture's.
+
+    A reply, which ends at its first </s>, has to have every image token once, in their order. SmartEdit's code asserts
+    that there are as many, in any order.
+
+    Args:
+      images: ids of the image tokens, in order.
+    """
+    found = []
+    for row, first in zip(ids.tolist(), reply_from.tolist(), strict=True):
+        reply = row[first : row.index(END_ID, first)] if END_ID in row[first:] else row[first:]
+        at = [i for i, token in enumerate(reply, first) if token in images]
+        found.append(np.asarray(at, np.int32) if [row[i] for i in at] == list(images) else None)
+    return found
 
 
 class _Row(NamedTuple):

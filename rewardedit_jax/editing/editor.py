@@ -76,8 +76,10 @@ class Editor:
 
     @property
     def fingerprint(self) -> str:
-        """12 hexadecimal digits that differ for editors whose weights, noise process or precision differ."""
-        return fingerprint(self.params, self.base.name, repr(self.base.process), jnp.dtype(self.base.dtype).name)
+        """12 hexadecimal digits that differ for editors whose weights, noise process, settings or precision differ."""
+        settings = map(repr, self.base.settings.items())
+        dtype = jnp.dtype(self.base.dtype).name
+        return fingerprint(self.params, self.base.name, repr(self.base.process), dtype, *settings)
 
     def requested(self, reward: Asked) -> Reward | None:
         """The reward that an argument of `edit` stands for: "best" is 5/5/5, and nothing without reward modules."""
@@ -136,7 +138,8 @@ class Editor:
             dropout), `Reward(0, 0, 0)`: the worst one.
           sampler: one of the noise process's samplers: "ddim", "euler", "euler_ancestral" or "dpmpp_2m" for models that
             predict noise or velocity of a DDPM, "euler" for flow matching. None: the process's default.
-          seed: of the starting noise, 0..2³² - 1, one for each edit; a single number n stands for n, n + 1, ...
+          seed: of the starting noise, 0..2³² - 1, one for each edit; a single number n stands for n, n + 1, ... Also of
+            a reply that a model's own setting has its language model draw.
           latents: float32[N, h, w, c] standard normal starting noise instead of the seed's.
           noise: float32[steps, N, h, w, c] standard normal noise of the steps, for "euler_ancestral".
           resolution: the long side is resized to about this, the aspect ratio is kept, and both sides become multiples
@@ -173,8 +176,8 @@ class Editor:
             # The table may depend on the size: flow matching shifts its noise levels with the resolution.
             shape = (len(batch), *self.base.latent_shape(*batch[0].source.shape[:2]))
             table = process.sampler_table(sampler, steps, shape)
-            inputs = self._inputs(batch, chosen, low_reward, start, table.stochastic)
             with jax.default_matmul_precision(self._precision):
+                inputs = self._inputs(batch, chosen, low_reward, start, table.stochastic)
                 images = edit_batch(self.base, self.params, inputs, table, guidance.weights, guidance.branches)
             # Batches are formed by size, so edits come out in another order than they were asked for.
             edited |= zip(chosen, np.asarray(images), strict=True)
@@ -221,9 +224,10 @@ class Editor:
     ) -> EditInputs:
         sources, instructions = [request.source for request in batch], [request.instruction for request in batch]
         images = to_unit(np.stack(sources))
+        asked = self.base.read(sources, instructions, [request.reward for request in batch], warn_cut)
         return EditInputs(
             source=images,
-            asked=self.base.read(sources, instructions, [request.reward for request in batch], warn_cut),
+            asked=self.base.reply(self.params, asked, instructions, start.seeds(chosen)),
             # The same texts again: what is cut was reported above.
             low=self.base.read(sources, instructions, [low_reward] * len(batch), lambda text, tokens: None),
             latents=start.latents(chosen, images.shape),

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
 from rewardedit_jax.arguments import as_array, as_integer
 from rewardedit_jax.bases.base import Base
@@ -94,6 +94,10 @@ class StartingNoise:
         self._seeds = _seeds(seed, edits)
         self._latents = None if latents is None else as_array("latents", latents)
         self._noise = None if noise is None else as_array("noise", noise)
+
+    def seeds(self, chosen: Sequence[int]) -> UInt32[np.ndarray, " b"]:
+        """The seeds of the chosen edits."""
+        return np.asarray([self._seeds[i] for i in chosen], np.uint32)
 
     def latents(self, chosen: Sequence[int], images: Shape) -> Float[np.ndarray, "b h w c"]:
         """Starting latents of the chosen edits, whose images have the shape [b, H, W, 3].

@@ -21,7 +21,8 @@ from rewardedit_jax.models.layers import Dense, Embed, RMSNorm, SwiGLU, TypedMod
 
 Hidden = Float[Array, "b l d"]
 Angles = Float[Array, "b l a"]  # rotary, one per pair of elements of a head
-Mask = Bool[Array, "b 1 l l"]
+Mask = Bool[Array, "b 1 l k"]  # k tokens that are attended to: the l given ones, or those in the cache
+Places = Int[Array, "b l"] | None
 
 # Columns of the first, rows of the second kernel over "tensor": one reduction per attention and one per MLP. "tensor"
 # must divide the key heads (4 of Qwen2.5-VL-7B, 2 of 3B, 8 of MiMo-VL): `check_tensor_axis`.
@@ -136,7 +137,7 @@ class SelfAttention(TypedModule):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x: Hidden, angles: Angles, mask: Mask) -> Hidden:
+    def __call__(self, x: Hidden, angles: Angles, mask: Mask, at: Places = None) -> Hidden:
         c = self.config
         q, kv, width = c.num_attention_heads, c.num_key_value_heads, c.head_dim
         query, key, value = (
@@ -144,8 +145,18 @@ class SelfAttention(TypedModule):
             for name, heads in (("q_proj", q), ("k_proj", kv), ("v_proj", kv))
         )
         # Rotated after the projection, so that scores depend on the distance of two tokens only.
-        out = attention(layers.rotate(query, angles), layers.rotate(key, angles), value, mask)
+        key, value = self._keep("key", layers.rotate(key, angles), at), self._keep("value", value, at)
+        out = attention(layers.rotate(query, angles), key, value, mask)
         return Dense(x.shape[-1], use_bias=False, **self.types, name="o_proj")(out.reshape(x.shape))
+
+    def _keep(self, name: str, new: Float[Array, "b l g c"], at: Places) -> Float[Array, "b k g c"]:
+        """Keys or values of all tokens, if the caller keeps them (`mutable="cache"`); else the new ones."""
+        if self.is_initializing() or not self.is_mutable_collection("cache"):
+            return new
+        kept = self.variable("cache", name, lambda: new)
+        if at is not None:
+            kept.value = kept.value.at[jnp.arange(len(at))[:, None], at].set(new)
+        return kept.value
 
 
 class DecoderLayer(TypedModule):
@@ -154,10 +165,10 @@ class DecoderLayer(TypedModule):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x: Hidden, angles: Angles, mask: Mask) -> Hidden:
+    def __call__(self, x: Hidden, angles: Angles, mask: Mask, at: Places = None) -> Hidden:
         norm = partial(RMSNorm, self.config.rms_norm_eps, **self.types)
         attend = SelfAttention(self.config, **self.types, name="self_attn")
-        x = x + attend(norm(name="input_layernorm")(x), angles, mask)
+        x = x + attend(norm(name="input_layernorm")(x), angles, mask, at)
         mlp = SwiGLU(self.config.intermediate_size, use_bias=False, **self.types, name="mlp")
         return x + mlp(norm(name="post_attention_layernorm")(x))
 
@@ -181,18 +192,24 @@ class Decoder(TypedModule):
         """Token embeddings, divided over the mesh as the batch is."""
         return layers.shard_batch_axis(self.embed_tokens(ids))
 
-    def __call__(self, x: Hidden, positions: Int[Array, "b l"] | Int[Array, "3 b l"], mask: Mask) -> Hidden:
+    def __call__(
+        self, x: Hidden, positions: Int[Array, "b l"] | Int[Array, "3 b l"], mask: Mask, at: Places = None
+    ) -> Hidden:
         """Hidden states of embedded tokens.
+
+        With `mutable="cache"`, `apply` also returns the keys and values of rows of k tokens, to compute some of these
+        tokens anew, or for the first time, without the others.
 
         Args:
           positions: one number per token, or one each for frame, row and column (multimodal RoPE).
-          mask: True where a token (third axis) attends to another (last axis), as from `causal_mask`.
+          mask: True where a token (third axis) attends to another (last axis, one of k), as from `causal_mask`.
+          at: which tokens of the rows in the cache these are; None: they are all of them (l = k).
         """
         angles = layers.rotary_angles(positions, self.config.head_dim // 2, self.config.rope_theta)
         if positions.ndim == 3:
             angles = layers.select_axes(angles, self.config.mrope_section)
         for layer in self.layers:
-            x = layer(x, angles, mask)
+            x = layer(x, angles, mask, at)
         return self.final_norm(x)
 
 

@@ -142,6 +142,7 @@ def training_inputs(base, expected):
         pixels=np.stack([np.asarray(source) for source in sources]),
         ids=ids.astype(np.int32),
         image_at=at[:, 0].astype(np.int32),
+        reply_from=at[:, 1].astype(np.int32),  # which training does not read
         reply_at=at[:, 1:].astype(np.int32),
         targets=train["targets"].astype(np.int32),
         is_edit=train["is_editing"].astype(bool),

@@ -91,6 +91,7 @@ class ToyBase:
     has_reward = True
     size_multiple = BLOCK
     native_resolution = 32
+    settings: ClassVar[dict] = {}
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         return height // BLOCK, width // BLOCK, 3 * BLOCK**2
@@ -108,6 +109,9 @@ class ToyBase:
             np.float32([5 if reward is None else reward.scores.mean() for reward in rewards]),
             np.float32([reward is not None for reward in rewards]),
         )
+
+    def reply(self, params, inputs, instructions, seeds):
+        return inputs
 
     def reading(self):
         return {"words": WORDS}

@@ -5,12 +5,13 @@ import pytest
 from paths import SHARED_FIXTURES
 from toy_llama import added_tokens, toy_pieces, write_model, write_toy_tokenizer
 
-from rewardedit_jax.data.llama_tokenizer import load_language_tokenizer
+from rewardedit_jax.data.llama_tokenizer import END_ID, load_language_tokenizer
 from rewardedit_jax.data.smartedit_prompts import (
     NO_TARGET,
     PAIR,
     TemplatePair,
     conversation,
+    find_replies,
     image_tokens,
     language_targets,
     read_conversations,
@@ -247,3 +248,18 @@ def test_a_tokenizer_without_smartedits_tokens_is_refused_by_name(tmp_path):
 def test_no_instructions_give_no_rows(toy_llama):
     ours = read_conversations(toy_llama, [], LENGTH, never_cut)
     assert (ours.ids.shape, ours.reply_at.shape, ours.image_at.shape) == ((0, LENGTH), (0, 4), (0,))
+
+
+def test_a_reply_has_every_image_token_once_in_order():
+    replies = {
+        (5, 11, 12, 13, END_ID): [4, 5, 6],
+        (11, 5, 12, 5, 13): [3, 5, 7],  # the row is at its end
+        (11, 12, 13, END_ID, 11): [3, 4, 5],  # what is behind the end counts for nothing
+        (11, 13, 12, END_ID, 0): None,
+        (11, 12, END_ID, 13, 0): None,
+        (11, 12, 13, 13, END_ID): None,
+        (5, 5, END_ID, 0, 0): None,
+    }
+    ids = np.int32([[1, 11, END_ID, *reply] for reply in replies])  # the prompt has tokens of both kinds
+    found = find_replies(ids, np.full(len(ids), 3, np.int32), [11, 12, 13])
+    assert [at if at is None else at.tolist() for at in found] == list(replies.values())
