@@ -16,8 +16,8 @@ from rewardedit_jax.training.recipe_check import check_section
 
 ALL = ("", "shapes", "debug")
 SMALL = ALL[1:]
-VARIANTS = {"autoencoder": SMALL, "llava": SMALL, "ip2p": ALL, "reward_ip2p": ALL, "edit_reward": ALL}
-VARIANTS |= {"smartedit": ALL, "reward_smartedit": ALL}
+VARIANTS = {"autoencoder": SMALL, "llava": SMALL, "ip2p": ALL, "smartedit": ALL, "reward_smartedit": ALL}
+VARIANTS |= {"reward_ip2p": (*ALL, "lora"), "edit_reward": (*ALL, "lora")}
 SCHEMAS = {
     "editing": EditingRecipe,
     "scoring": ScoringRecipe,

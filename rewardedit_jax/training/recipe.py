@@ -83,6 +83,15 @@ class Data(Section):
     test: Count | None = None
 
 
+class LoRA(Section):
+    """Low-rank differences of kernels (`models.lora.LoRA`), which train where `trainable` says so."""
+
+    rank: Count
+    alpha: Positive
+    targets: tuple[str, ...]  # regular expressions of parameter paths, without "/kernel"
+    dropout: Fraction
+
+
 class TrainingRecipe(msgspec.Struct):
     """The settings that the trainer reads."""
 

@@ -101,8 +101,13 @@ class Rule:
 def linear(
     torch: str, path: str, aliases: tuple[str, ...] = (), transform: Transform = LINEAR, weight: str = "kernel"
 ) -> tuple[Rule, ...]:
-    """Rules of a layer, by default dense: its weight and its bias. A layer without bias may have both rules."""
+    """Rules of a layer, by default dense: its weight, its bias and its low-rank difference.
+
+    A layer without bias may have all of them. A and B have the names of the package peft and the layout of the weight.
+    """
     pairs = (("weight", weight, transform), ("bias", "bias", COPY))
+    if transform in (LINEAR, POINTWISE):
+        pairs += tuple((f"lora_{x}.default.weight", f"lora_{x.lower()}", transform) for x in "AB")
     return tuple(Rule(f"{torch}.{t}", f"{path}/{p}", how, tuple(f"{a}.{t}" for a in aliases)) for t, p, how in pairs)
 
 
