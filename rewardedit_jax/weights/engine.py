@@ -93,9 +93,13 @@ class Rule:
 
     def to_torch(self, path: str) -> str | None:
         """The torch name of a parameter path; None if the rule does not take it."""
-        (regex, _), (_, torch), *_ = self._templates
+        return next(iter(self.all_torch(path)), None)
+
+    def all_torch(self, path: str) -> list[str]:
+        """The torch name of a parameter path, and those of older files; [] if the rule does not take it."""
+        (regex, _), *torch = self._templates
         hit = regex.fullmatch(path)
-        return torch.format(**hit.groupdict()) if hit else None
+        return [template.format(**hit.groupdict()) for _, template in torch] if hit else []
 
 
 def linear(
