@@ -77,6 +77,7 @@ def paper() -> ConfigDict:
     config.optimizer.clip_norm = 1.0  # a default in the code, which DeepSpeed may ignore
     config.optimizer.ema_decay = None
     config.optimizer.mu_dtype = "float32"
+    config.optimizer.eight_bit = False  # both moments in 8 bits
 
     config.compute = {"dtype": "bfloat16", "remat": True}
     # Devices per axis; -1: all. 7 B parameters with their moments need several.

@@ -47,6 +47,7 @@ class Optimizer(Section):
     clip_norm: Positive | None  # largest global norm of the gradients; None: no clipping
     ema_decay: Fraction | None  # of the moving average, which is exported; None: no average
     mu_dtype: Dtype | None  # of the first moment; None: that of the parameters
+    eight_bit: bool = False  # both moments in 8 bits (`training.eight_bit_adam`), whatever `mu_dtype` says
 
 
 class Mesh(Section):
