@@ -146,7 +146,9 @@ def _part(network: Network, tensors: Mapping[str, LazyTensor], lora: dict[str, A
 def _copy_rest(directory: Path, parts: Mapping[str, Part], new: Path) -> None:
     """The files of the model that are not of the networks that were written."""
     index = directory / "model_index.json"
-    folders = [name for name in read_json(index) if (directory / name).is_dir()] if index.is_file() else []
+    named = read_json(index) if index.is_file() else {}
+    # Not every name in the file: one such as "../other" leads out of the directory.
+    folders = [path.name for path in directory.iterdir() if path.is_dir() and path.name in named]
     for folder in ("", *folders):
         for file in _rest(directory / folder, folder in parts, whole=bool(folder)):
             (new / folder).mkdir(exist_ok=True)

@@ -93,6 +93,8 @@ def read_adapter(file: Path, layers: Mapping[str, Layer]) -> dict[Layer, Differe
         elif key not in layers:
             shapes = " and ".join(str(list(parts[x].shape)) for x in "ab")
             faults.append(f"{key}: the model has no dense layer of that name; the file has {shapes}")
+        elif layers[key] in found:
+            faults.append(f"{key}: the file has this layer under another name too")
         else:
             found[layers[key]] = _difference(key, parts, layers[key], settings, faults)
     try:
@@ -124,15 +126,16 @@ def _difference(
     key: str, parts: Mapping[str, LazyTensor], layer: Layer, settings: Mapping[str, _Settings], faults: list[str]
 ) -> Difference | None:
     a, b = parts["a"], parts["b"]
-    rank, (inputs, outputs) = a.shape[0], layer.shape
+    rank, (inputs, outputs) = (*a.shape, 0)[0], layer.shape
     flat = [x.shape[:2] for x in (a, b) if x.shape[2:] in ((), (1, 1))]
     if rank < 1 or flat != [(rank, inputs), (outputs, rank)]:
         shapes = " and ".join(str(list(x.shape)) for x in (a, b))
         faults.append(f"{key}: has {shapes}: expected [rank, {inputs}] and [{outputs}, rank]")
         return None
     own = settings.get(layer.component, _Settings())
-    alpha = float(parts["alpha"].make().reshape(())) if "alpha" in parts else _alpha(own, layer.module)
-    if alpha is None:
+    stored = parts["alpha"].make().reshape(-1).tolist() if "alpha" in parts else [_alpha(own, layer.module)]
+    alpha = stored[0] if stored else None
+    if not alpha:  # 0 means the rank, as in kohya's loader
         return Difference(a, b, 1.0)
     return Difference(a, b, alpha / rank**0.5 if own.use_rslora else alpha / rank)
 
@@ -151,7 +154,9 @@ def _settings(file: Path) -> dict[str, _Settings]:
         if not described and file.name.startswith("adapter_model") and beside.is_file():
             described = {"": read_json(beside)}
         settings = {component: msgspec.convert(found, _Settings) for component, found in described.items()}
-    except msgspec.DecodeError as error:
+        for pattern in (pattern for found in settings.values() for pattern in found.alpha_pattern):
+            re.compile(pattern)
+    except (msgspec.DecodeError, re.error) as error:
         raise WeightFileError(f"{file}: settings of LoRA: {error}.") from error
     if any(found.use_dora for found in settings.values()):
         raise WeightFileError(f"{file} is an adapter of DoRA, which is not supported: expected LoRA.")

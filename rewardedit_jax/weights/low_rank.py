@@ -57,8 +57,9 @@ def join_differences(
     Where files have a rank and a scale for each layer, the ranks are filled up with zeros, and the scales go into B.
     The network computes the same, and zeros stay zeros in training: each has the other as a factor of its gradient.
     """
-    found = {(d.rank, d.scale) for d in differences.values()}
-    rank, scale = next(iter(found)) if len(found) == 1 else (max(rank for rank, _ in found), 1.0)
+    (rank, scale), *others = {(d.rank, d.scale) for d in differences.values()}
+    if others or scale <= 0:  # alpha is a positive number here
+        rank, scale = max(d.rank for d in differences.values()), 1.0
     beside = {}
     for module, d in differences.items():
         beside[module + _A] = _filled(d.a, rank, axis=0)
