@@ -5,8 +5,8 @@ second moment is stored as its root, which halves its range, and is what the ste
 
 Rounding is stochastic. With b2 = 0.999 a moment changes by a thousandth in a step: rounded to the nearest of steps of
 an eighth, it would never move. The random numbers follow from the number of the step, so that a resumed run has the
-same. Down to 2^-14 of the largest in its block, a stored value is off by less than an eighth of itself, and right in
-the mean; below, it is off by less than 2^-18 of the largest.
+same. A stored value is off by less than an eighth of itself and 2^-18 of the largest in its block. Above 2^-14 of the
+largest it is right in the mean.
 """
 
 import math
