@@ -49,7 +49,7 @@ def shapes() -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup_steps=50)
     config.optimizer.update(b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.0, clip_norm=1.0)
-    config.optimizer.update(ema_decay=0.999, mu_dtype="float32")
+    config.optimizer.update(ema_decay=0.999, mu_dtype="float32", eight_bit=False)
 
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     config.log_every = 100

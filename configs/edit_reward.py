@@ -1,6 +1,7 @@
 """The scorer EditReward (arXiv:2509.26346): a vision-language model that learns from human preferences to score edits.
 
   python launch/train.py --config configs/edit_reward.py --workdir runs/scorer          # the paper's recipe
+  python launch/train.py --config configs/edit_reward.py:lora --workdir runs/scorer     # one GPU: docs/lora.md
   python launch/train.py --config configs/edit_reward.py:shapes --workdir runs/scorer   # the shapes world, a laptop
   python launch/train.py --config configs/edit_reward.py:debug --workdir runs/debug     # seconds
 
@@ -12,12 +13,14 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """`variant`: "" (the paper's recipe), "shapes" or "debug"."""
+    """`variant`: "" (the paper's recipe), "lora", "shapes" or "debug"."""
     config = paper()
     if variant in ("shapes", "debug"):
         shapes(config)
+    elif variant == "lora":
+        lora(config)
     elif variant:
-        raise ValueError(f"unknown variant {variant!r} of edit_reward.py: expected '', 'shapes' or 'debug'.")
+        raise ValueError(f"unknown variant {variant!r} of edit_reward.py: expected '', 'lora', 'shapes' or 'debug'.")
     if variant == "debug":
         debug(config)
     return config
@@ -74,6 +77,7 @@ def paper() -> ConfigDict:
     config.optimizer.clip_norm = 1.0  # a default in the code, which DeepSpeed may ignore
     config.optimizer.ema_decay = None
     config.optimizer.mu_dtype = "float32"
+    config.optimizer.eight_bit = False  # both moments in 8 bits
 
     config.compute = {"dtype": "bfloat16", "remat": True}
     # Devices per axis; -1: all. 7 B parameters with their moments need several.
@@ -96,6 +100,19 @@ def settings() -> dict[str, FieldReference]:
         "k": placeholder(float),  # of btt and per_perspective
         "ties": placeholder(str),  # of per_perspective: btt or masked
     }
+
+
+def lora(config: ConfigDict) -> None:
+    """Low-rank differences of the decoder's attention train, and what is new: reward token and heads.
+
+    No paper has this recipe: rank and learning rate are usual ones of LoRA, and were not tuned here.
+    """
+    config.batch_size, config.accumulate = 1, 16
+    targets = (r"scorer/decoder/layers_\d+/self_attn/[qkvo]_proj",)
+    config.lora = {"rank": 16, "alpha": 16.0, "targets": targets, "dropout": 0.0}
+    config.trainable = ((r"scorer/(.*/lora_[ab]|heads/.*)|reward_token/.*", True), (r".*", False))
+    config.optimizer.learning_rate = 1e-4
+    config.mesh.update(data=-1, fsdp=1)
 
 
 def shapes(config: ConfigDict) -> None:

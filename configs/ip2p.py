@@ -75,6 +75,7 @@ def full() -> ConfigDict:
     config.optimizer.clip_norm = 1.0
     config.optimizer.ema_decay = 0.9999
     config.optimizer.mu_dtype = "float32"
+    config.optimizer.eight_bit = False  # both moments in 8 bits
 
     config.compute = {"dtype": "bfloat16", "remat": True}
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}  # devices per axis; -1: all that remain

@@ -82,7 +82,7 @@ def shapes() -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.update(learning_rate=1.5e-3, schedule="cosine", warmup_steps=100)
     config.optimizer.update(b1=0.9, b2=0.99, eps=1e-8, weight_decay=1e-2, clip_norm=1.0)
-    config.optimizer.update(ema_decay=0.995, mu_dtype="float32")
+    config.optimizer.update(ema_decay=0.995, mu_dtype="float32", eight_bit=False)
 
     config.compute = {"dtype": "float32", "remat": False}
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}

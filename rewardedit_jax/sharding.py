@@ -62,7 +62,7 @@ def infer_shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
 
     def assign(key_path, leaf):
         path = path_of(key_path)
-        rule = find_rule(rules, path) if path else ("", PartitionSpec())
+        rule = partition_rule(rules, path) if path else ("", PartitionSpec())
         if fault := _fault(leaf.shape, rule, mesh):
             faults[f"{path}: {fault}"] = None
             return None
@@ -72,6 +72,21 @@ def infer_shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
     if faults:
         raise ValueError("the partition rules do not fit these parameters:\n  " + "\n  ".join(faults))
     return shardings
+
+
+def partition_rule(rules: Rules[PartitionSpec], path: str) -> tuple[str, PartitionSpec] | None:
+    """(regex, spec) of a parameter; None if no rule covers it.
+
+    A low-rank difference A B follows the rule of its kernel: A has the kernel's first axis, B its second one. The rank
+    is small, and is not divided.
+    """
+    module, _, name = path.rpartition("/")
+    if name not in ("lora_a", "lora_b"):
+        return find_rule(rules, path)
+    if (rule := find_rule(rules, f"{module}/kernel")) is None:
+        return None
+    rows, columns = (*rule[1], None, None)[:2]
+    return rule[0], PartitionSpec(rows, None) if name == "lora_a" else PartitionSpec(None, columns)
 
 
 def _fault(shape: tuple[int, ...], rule: tuple[str, PartitionSpec] | None, mesh: Mesh | AbstractMesh) -> str | None:

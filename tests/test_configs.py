@@ -16,8 +16,8 @@ from rewardedit_jax.training.recipe_check import check_section
 
 ALL = ("", "shapes", "debug")
 SMALL = ALL[1:]
-VARIANTS = {"autoencoder": SMALL, "llava": SMALL, "ip2p": ALL, "reward_ip2p": ALL, "edit_reward": ALL}
-VARIANTS |= {"smartedit": ALL, "reward_smartedit": ALL}
+VARIANTS = {"autoencoder": SMALL, "llava": SMALL, "ip2p": ALL, "smartedit": ALL, "reward_smartedit": ALL}
+VARIANTS |= {"reward_ip2p": (*ALL, "lora"), "edit_reward": (*ALL, "lora")}
 SCHEMAS = {
     "editing": EditingRecipe,
     "scoring": ScoringRecipe,
@@ -191,6 +191,13 @@ def test_a_wrong_setting_is_named(recipe, path, value):
     assert fault.startswith(path)
 
 
+@pytest.mark.parametrize("recipe", ["reward_ip2p", "edit_reward"])
+def test_wrong_settings_of_lora_are_named(recipe):
+    config = get_config(recipe, "lora")
+    config.lora.update(rank=0, alpha=-1.0, dropout=1.0)
+    assert faulty(config) == {"lora.rank", "lora.alpha", "lora.dropout"}
+
+
 def test_settings_that_do_not_fit_the_objective_are_named():
     config = get_config("edit_reward", "debug")
     config.objective.settings.tau = 0.5
@@ -255,6 +262,7 @@ def test_the_papers_recipe():
         "clip_norm": 1.0,
         "ema_decay": 0.9999,
         "mu_dtype": "float32",
+        "eight_bit": False,
     }
     assert (config.steps, config.accumulate, config.compute.remat) == (10_000, 4, True)
     assert (config.data.resolution, config.data.flip) == (256, True)
@@ -278,6 +286,7 @@ def test_the_papers_recipe_of_the_scorer():
         "clip_norm": 1.0,  # a default in the code, which DeepSpeed may ignore
         "ema_decay": None,
         "mu_dtype": "float32",
+        "eight_bit": False,
     }
     assert config.init == "Qwen/Qwen2.5-VL-7B-Instruct"  # section 4.1
     assert config.batch_size * config.accumulate == 16  # section 4.1: two pairs on each of eight devices

@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 from toy_task import ToyTask, toy_config
 
-from rewardedit_jax.sharding import AXES, check_batch_size, global_batch, infer_shardings, make_mesh
+from rewardedit_jax.sharding import AXES, check_batch_size, global_batch, infer_shardings, make_mesh, partition_rule
 from rewardedit_jax.training.step import create_state
 
 
@@ -78,3 +78,18 @@ def test_global_batch_is_the_batch():
     placed = global_batch(batch, make_mesh(**toy_config().mesh))
     assert isinstance(placed["x"], jax.Array)
     np.testing.assert_array_equal(placed["x"], batch["x"])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "a", "b"),
+    [
+        (P("fsdp", "tensor"), P("fsdp", None), P(None, "tensor")),
+        (P(("fsdp", "tensor")), P(("fsdp", "tensor"), None), P(None, None)),
+        (P(), P(None, None), P(None, None)),
+    ],
+)
+def test_a_low_rank_difference_lies_as_its_kernel(kernel, a, b):
+    rules = ((r"net/layer/kernel", kernel), (r".*/other/kernel", P()))
+    assert partition_rule(rules, "net/layer/lora_a")[1] == a
+    assert partition_rule(rules, "net/layer/lora_b")[1] == b
+    assert partition_rule(rules, "net/nothing/lora_a") is None

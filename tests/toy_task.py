@@ -35,6 +35,7 @@ def toy_config(**changes) -> ConfigDict:
                 "clip_norm": 1.0,
                 "ema_decay": 0.9,
                 "mu_dtype": None,
+                "eight_bit": False,
             },
         },
         type_safe=False,

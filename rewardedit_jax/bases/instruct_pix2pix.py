@@ -276,7 +276,7 @@ class InstructPix2Pix(StableDiffusionFiles):
             **self._reward_arguments(conditions.reward),
             residual=conditions.residual,
             deterministic=rng is None,
-            rngs=None if rng is None else {"dropout": rng},
+            rngs=None if rng is None else {"dropout": rng, "lora": rng},
         )
 
     def _text_states(self, params: Params, ids: Int[Array, "b l"]) -> TextStates:

@@ -166,6 +166,7 @@ class StableDiffusionFiles:
             for name in cls.components
         }
         parts["unet"] = _adapted_unet(parts["unet"], parts["vae"].module, config)
+        _check_conv_in(parts["unet"], config.trainable)
         parts = with_lora(parts, config.get("lora"))
         for name, part in parts.items():
             trains = name in cls.large and _trains(name, part.module, config.trainable)
@@ -243,6 +244,18 @@ def _adapted_unet(part: Component, autoencoder: AutoencoderKL, config: ConfigDic
         network = replace(network, reward=recipe_reward(config.reward))
     module = part.module.clone(config=replace(network, in_channels=both), remat=config.compute.remat)
     return part._replace(module=module, origin=part.module, fit=lambda params: widen_conv_in(params, both))
+
+
+def _check_conv_in(part: Component, trainable: Rules[bool]) -> None:
+    """Raises ValueError if the U-Net's input is widened, with weights that start at zero, but does not train."""
+    if part.origin.config.in_channels < part.module.config.in_channels:
+        rule = find_rule(trainable, "unet/conv_in/kernel")
+        if rule is not None and not rule[1]:
+            raise ValueError(
+                f"trainable has {rule!r}, but the U-Net that training starts from does not read the source yet: "
+                "expected unet/conv_in to train. Add ('unet/conv_in/.*', True) before it, or start from an "
+                "InstructPix2Pix."
+            )
 
 
 def recipe_reward(reward: ConfigDict) -> RewardConditionConfig:

@@ -44,15 +44,6 @@ class RewardSettings(recipe.Section):
             reward_condition.RewardConditionConfig(self.layout, self.sources, self.paths, self.perspectives)
 
 
-class LoRASettings(recipe.Section):
-    """Low-rank differences of kernels (`models.lora.LoRA`), which train where `trainable` says so."""
-
-    rank: recipe.Count
-    alpha: recipe.Positive
-    targets: tuple[str, ...]  # regular expressions of parameter paths, without "/kernel"; each begins with a component
-    dropout: recipe.Fraction
-
-
 class EditingData(recipe.Data, kw_only=True):
     """Training records."""
 
@@ -82,7 +73,7 @@ class EditingRecipe(recipe.ModelRecipe):
     ]
 
     reply_weight: recipe.NotNegative = 0.0  # of the loss of a base's language model, beside the squared error
-    lora: LoRASettings | None = None  # None: kernels train as a whole, or not at all
+    lora: recipe.LoRA | None = None  # targets begin with a component; None: kernels train as a whole, or not at all
 
     def __post_init__(self):
         super().__post_init__()

@@ -33,11 +33,6 @@ PARTITION_RULES = (
     (r"(.*/)?layers_\d+/self_attn/o_proj/kernel", P("tensor", "fsdp")),
     (r"(.*/)?layers_\d+/mlp/(gate|up)_proj/kernel", P("fsdp", "tensor")),
     (r"(.*/)?layers_\d+/mlp/down_proj/kernel", P("tensor", "fsdp")),
-    # Of LoRA, the axis that the kernel has too; the rank is small.
-    (r"(.*/)?layers_\d+/(self_attn/[qkv]|mlp/(gate|up))_proj/lora_a", P("fsdp")),
-    (r"(.*/)?layers_\d+/(self_attn/[qkv]|mlp/(gate|up))_proj/lora_b", P(None, "tensor")),
-    (r"(.*/)?layers_\d+/(self_attn/o|mlp/down)_proj/lora_a", P("tensor")),
-    (r"(.*/)?layers_\d+/(self_attn/o|mlp/down)_proj/lora_b", P(None, "fsdp")),
     (r".*/(bias|scale)", P()),
 )
 

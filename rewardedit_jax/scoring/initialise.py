@@ -15,6 +15,8 @@ from jaxtyping import Array, Float32, Key
 from ml_collections import ConfigDict
 from PIL import Image
 
+from rewardedit_jax.bases.base import Component
+from rewardedit_jax.bases.low_rank import with_lora
 from rewardedit_jax.data.records import BadRecords, PreferenceSource
 from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, RewardHeadsConfig
@@ -66,7 +68,8 @@ def starting_scorer(config: ConfigDict, source: PreferenceSource) -> StartingSco
         values = old.positions, config.positions
         logging.warning("%s has positions=%r; the recipe has positions=%r.", config.init, *values)
     network = replace(old, heads=heads, positions=config.positions)
-    module = EditReward(network, dtype=config.compute.dtype, remat=config.compute.remat)
+    module = EditReward(network, dtype=config.compute.dtype, remat=config.compute.remat, lora=start.scorer.module.lora)
+    module = with_lora({"scorer": Component(module)}, config.get("lora"))["scorer"].module
     # A calibration belongs to the scores that the old parameters give.
     scorer = replace(start.scorer, module=module, area=config.data.area, calibration=None)
     return StartingScorer(scorer, start.known if fit else _without_heads(start.known))

@@ -87,6 +87,7 @@ class ScoringRecipe(recipe.ModelRecipe):
     heads: Heads
     objective: ObjectiveChoice
     data: ScoringData
+    lora: recipe.LoRA | None = None  # targets begin with "scorer"; None: kernels train as a whole, or not at all
 
     def __post_init__(self):
         super().__post_init__()

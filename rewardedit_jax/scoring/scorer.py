@@ -132,7 +132,8 @@ class Scorer:
     def fingerprint(self) -> str:
         """12 hexadecimal digits that differ for scorers whose scores, or the meaning of their scores, differ."""
         calibration = (self.calibration.description, self.calibration.outputs.tobytes()) if self.calibration else ()
-        return fingerprint(self.params, repr(self.module.config), self.system, str(self.area), *calibration)
+        lora = () if self.module.lora is None else (repr(self.module.lora),)
+        return fingerprint(self.params, repr(self.module.config), self.system, str(self.area), *lora, *calibration)
 
     def score(
         self,

@@ -103,7 +103,7 @@ class ScoringTask:
             all_prompts(batch),
             params["reward_token"]["embedding"],
             deterministic=False,
-            rngs={"dropout": rng},
+            rngs={"dropout": rng, "lora": rng},
             method="score",
         )
         return outputs.reshape(-1, 2, *outputs.shape[1:])

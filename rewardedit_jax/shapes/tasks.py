@@ -48,7 +48,7 @@ class ShapesScoringData(ScoringData, kw_only=True):
     test: recipe.Count
 
 
-class ShapesScoringRecipe(ScoringRecipe):
+class ShapesScoringRecipe(ScoringRecipe, kw_only=True):
     data: ShapesScoringData
 
 

@@ -9,6 +9,8 @@ from absl import logging
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
+from rewardedit_jax.training.eight_bit_adam import scale_by_eight_bit_adam
+
 
 def make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     """The learning rate of step n = 0, 1, ...: linear warm-up from 0, then constant, or a cosine to 0 at `steps`.
@@ -44,12 +46,15 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
 
     Args:
       config: also `b1`, `b2`, `eps`, `weight_decay`, and `mu_dtype`, the type of the first moment (None: the
-        parameters').
+        parameters'), unless `eight_bit`: both moments in 8 bits (`eight_bit_adam`).
       steps: length of the run, which the cosine schedule needs.
     """
+    decays = config.b1, config.b2
     # Decay comes after the preconditioner, else Adam would divide it away, and before the learning rate scales it.
     adamw = optax.chain(
-        scale_by_adam(config.b1, config.b2, config.eps, config.mu_dtype),
+        scale_by_eight_bit_adam(*decays, config.eps)
+        if config.get("eight_bit")
+        else scale_by_adam(*decays, config.eps, config.mu_dtype),
         optax.add_decayed_weights(config.weight_decay),
         optax.scale_by_learning_rate(make_schedule(config, steps)),
     )

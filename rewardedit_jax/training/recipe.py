@@ -47,6 +47,7 @@ class Optimizer(Section):
     clip_norm: Positive | None  # largest global norm of the gradients; None: no clipping
     ema_decay: Fraction | None  # of the moving average, which is exported; None: no average
     mu_dtype: Dtype | None  # of the first moment; None: that of the parameters
+    eight_bit: bool = False  # both moments in 8 bits (`training.eight_bit_adam`), whatever `mu_dtype` says
 
 
 class Mesh(Section):
@@ -81,6 +82,15 @@ class Data(Section):
     allow_outside: bool = False  # whether paths in a list file may lead out of its folder
     train: Count | None = None  # examples of data that is generated on first use, as the next one
     test: Count | None = None
+
+
+class LoRA(Section):
+    """Low-rank differences of kernels (`models.lora.LoRA`), which train where `trainable` says so."""
+
+    rank: Count
+    alpha: Positive
+    targets: tuple[str, ...]  # regular expressions of parameter paths, without "/kernel"
+    dropout: Fraction
 
 
 class TrainingRecipe(msgspec.Struct):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from rewardedit_jax.models.clip import CLIPConfig, CLIPTextConfig
 from rewardedit_jax.models.clip_vision import CLIPVisionConfig
-from rewardedit_jax.weights.engine import CONV, COPY, LINEAR, Rule, WeightTable, linear, norm, prefixed
+from rewardedit_jax.weights.engine import CONV, COPY, Rule, WeightTable, linear, norm, prefixed
 
 _ENCODER = (
     # Both towers have the same encoder.
@@ -35,8 +35,7 @@ _VISION = prefixed(
     "",
 )
 # The projections lie beside the towers, without their prefixes.
-_TEXT_PROJECTION = Rule("text_projection.weight", "text_projection/kernel", LINEAR)
-_VISUAL_PROJECTION = Rule("visual_projection.weight", "visual_projection/kernel", LINEAR)
+_TEXT_PROJECTION, _VISUAL_PROJECTION = (linear(name, name) for name in ("text_projection", "visual_projection"))
 _IGNORED = (
     r"(text_model\.|vision_model\.)?embeddings\.position_ids",  # a buffer of older files
     r"logit_scale",  # a parameter of the contrastive loss
@@ -55,13 +54,13 @@ def vision_table(config: CLIPVisionConfig) -> WeightTable:
     ignored = (*_IGNORED, r"text_projection\.weight", r"text_model\..*")
     if config.projection_dim is None:
         return WeightTable(_VISION, (*ignored, r"visual_projection\.weight"))
-    return WeightTable((*_VISION, _VISUAL_PROJECTION), ignored)
+    return WeightTable((*_VISION, *_VISUAL_PROJECTION), ignored)
 
 
 def clip_table(config: CLIPConfig) -> WeightTable:
     """Rules for files of a whole CLIP model."""
-    towers = (*_below("text", _TEXT), *_below("vision", (*_VISION, _VISUAL_PROJECTION)))
-    return WeightTable((*towers, _TEXT_PROJECTION), _IGNORED)
+    towers = (*_below("text", _TEXT), *_below("vision", (*_VISION, *_VISUAL_PROJECTION)))
+    return WeightTable((*towers, *_TEXT_PROJECTION), _IGNORED)
 
 
 def _below(tower: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:

@@ -96,7 +96,7 @@ def network_part(
       WeightMismatch: names the tensors that are missing, too much, or of another shape.
     """
     try:
-        module = kind.make(config)
+        module = kind.make(config, {name: tensor.shape for name, tensor in tensors.items()})
         renamed = rename_tensors(tensors, kind.table(module.config), abstract_params(module))
     except WeightMismatch as error:
         raise WeightMismatch("\n".join([f"{source}: {error}", *([advice] if advice else [])])) from error

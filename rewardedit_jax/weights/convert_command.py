@@ -50,6 +50,57 @@ def add_smartedit(conversions: argparse._SubParsersAction) -> None:
     p.set_defaults(run=_convert_smartedit)
 
 
+_LORA = """Merge low-rank differences (LoRA) into the weights of a model, or keep them beside, to train them further.
+
+  python launch/convert.py lora --model models/ip2p --lora pytorch_lora_weights.safetensors --out models/adapted
+  python launch/convert.py lora --model runs/lora --out models/merged            # of a training: its own differences
+
+The file is in the names of peft and diffusers (unet.….to_q.lora_A.weight), or of kohya, where they end in
+lora_down.weight, lora_up.weight and alpha; layers may have ranks of their own. All layers have to be dense ones of the
+model, of the same sizes: a file for another network is refused before anything is written. Differences of convolutions
+are refused too.
+"""
+_EXPORT = """Write the low-rank differences (LoRA) of a model as one file for other software.
+
+  python launch/convert.py lora-export --model runs/lora --format peft --out pytorch_lora_weights.safetensors
+"""
+
+
+def add_lora(conversions: argparse._SubParsersAction) -> None:
+    """Add reading and writing of LoRA."""
+    layout = argparse.RawDescriptionHelpFormatter
+    model = {"required": True, "metavar": "DIR_OR_ID", "help": "a model directory, a training workdir or a hub id"}
+    p = conversions.add_parser("lora", description=_LORA, formatter_class=layout, help="LoRA of a file → into a model")
+    p.add_argument("--model", **model)
+    p.add_argument("--lora", type=local_path, metavar="FILE", help="default: the differences that the model has")
+    p.add_argument("--out", required=True, type=local_path, metavar="DIR", help="the directory to write")
+    p.add_argument("--keep", action="store_true", help="write them beside the weights, in place of adding them")
+    dtype = "of the merged weights (default: the widest type that each is made from: nothing is rounded)"
+    p.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help=dtype)
+    p.set_defaults(run=_convert_lora)
+    p = conversions.add_parser(
+        "lora-export", description=_EXPORT, formatter_class=layout, help="LoRA of a model → a file"
+    )
+    p.add_argument("--model", **model)
+    p.add_argument("--format", required=True, choices=("peft", "kohya"), help="whose names of tensors")
+    p.add_argument("--out", required=True, type=local_path, metavar="FILE", help="a .safetensors file")
+    p.set_defaults(run=_export_lora)
+
+
+def _convert_lora(a: argparse.Namespace) -> str:
+    from rewardedit_jax.weights.adapter_conversion import convert_lora
+
+    if a.lora is None and a.keep:
+        raise ValueError("--keep: expected --lora FILE too, as the model's own differences are kept already.")
+    return _report(a.out, *convert_lora(a.model, a.lora, a.out, a.keep, a.dtype))
+
+
+def _export_lora(a: argparse.Namespace) -> str:
+    from rewardedit_jax.weights.adapter_export import export_lora
+
+    return _report(a.out, *export_lora(a.model, a.format, a.out))
+
+
 def _described(name: str, text: str) -> str:
     lines = {"initial_indent": f"  --{name:11}", "subsequent_indent": " " * 15}
     return textwrap.fill(text, 118, **lines, break_on_hyphens=False)

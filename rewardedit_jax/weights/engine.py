@@ -93,16 +93,25 @@ class Rule:
 
     def to_torch(self, path: str) -> str | None:
         """The torch name of a parameter path; None if the rule does not take it."""
-        (regex, _), (_, torch), *_ = self._templates
+        return next(iter(self.all_torch(path)), None)
+
+    def all_torch(self, path: str) -> list[str]:
+        """The torch name of a parameter path, and those of older files; [] if the rule does not take it."""
+        (regex, _), *torch = self._templates
         hit = regex.fullmatch(path)
-        return torch.format(**hit.groupdict()) if hit else None
+        return [template.format(**hit.groupdict()) for _, template in torch] if hit else []
 
 
 def linear(
     torch: str, path: str, aliases: tuple[str, ...] = (), transform: Transform = LINEAR, weight: str = "kernel"
 ) -> tuple[Rule, ...]:
-    """Rules of a layer, by default dense: its weight and its bias. A layer without bias may have both rules."""
+    """Rules of a layer, by default dense: its weight, its bias and its low-rank difference.
+
+    A layer without bias may have all of them. A and B have the names of the package peft and the layout of the weight.
+    """
     pairs = (("weight", weight, transform), ("bias", "bias", COPY))
+    if transform in (LINEAR, POINTWISE):
+        pairs += tuple((f"lora_{x}.default.weight", f"lora_{x.lower()}", transform) for x in "AB")
     return tuple(Rule(f"{torch}.{t}", f"{path}/{p}", how, tuple(f"{a}.{t}" for a in aliases)) for t, p, how in pairs)
 
 

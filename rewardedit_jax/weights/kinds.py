@@ -53,7 +53,8 @@ class NetworkKind(NamedTuple):
         """
         known = [shapes] if self.infers_from_shapes and shapes is not None else []
         lora = LoRA.from_hf(config["lora"]) if config.get("lora") else None
-        return self.module(self.config.from_hf(config, *known), lora=lora, **types)
+        own = {name: value for name, value in config.items() if name != "lora"}
+        return self.module(self.config.from_hf(own, *known), lora=lora, **types)
 
 
 class _LoRA(Struct):

@@ -1,7 +1,7 @@
 """Weight table of Qwen2.5-VL and EditReward: transformers and published reward checkpoints ⇄ `models.edit_reward`."""
 
 from rewardedit_jax.models.edit_reward import EditRewardConfig
-from rewardedit_jax.weights.engine import COPY, LINEAR, Rule, Transform, WeightTable, linear, prefixed
+from rewardedit_jax.weights.engine import COPY, Rule, Transform, WeightTable, linear, prefixed
 
 
 def edit_reward_table(config: EditRewardConfig) -> WeightTable:
@@ -34,8 +34,6 @@ def _vision(config: EditRewardConfig) -> tuple[Rule, ...]:
     )
 
 
-_LAYER = "layers.{i}.{part:self_attn|mlp}.{p:q|k|v|o|gate|up|down}_proj"
-_LAYER_PATH = "decoder/layers_{i}/{part}/{p}_proj"
 # LLaMA has the same names (`weights.smartedit`).
 DECODER = (
     Rule("embed_tokens.weight", "decoder/embed_tokens/embedding", COPY),
@@ -44,9 +42,6 @@ DECODER = (
     *linear("layers.{i}.self_attn.{p:q|k|v|o}_proj", "decoder/layers_{i}/self_attn/{p}_proj"),
     *linear("layers.{i}.mlp.{p:gate|up|down}_proj", "decoder/layers_{i}/mlp/{p}_proj"),
     Rule("norm.weight", "decoder/norm/scale", COPY),
-    # LoRA under the names of the package peft, A as [rank, in] and B as [out, rank].
-    Rule(f"{_LAYER}.lora_A.default.weight", f"{_LAYER_PATH}/lora_a", LINEAR),
-    Rule(f"{_LAYER}.lora_B.default.weight", f"{_LAYER_PATH}/lora_b", LINEAR),
 )
 
 

@@ -19,8 +19,11 @@ from rewardedit_jax.data.records import BadRecords
 _WRITING, _WRITTEN, _MOVING = ".saving", ".saved", ".moving"
 # What libraries read from a model directory, by its name. A model is replaced whole, because most of them prefer one
 # name to another: diffusers takes an index with its shards before a single file. Other files are the user's.
-_MODEL_FILE = re.compile(
+WEIGHT_FILE = re.compile(
     r"(diffusion_)?(pytorch_|flax_|tf_|adapter_)?model([.-].+)?\.(safetensors|bin|pth|msgpack|h5|onnx|index(\.\w+)?\.json)"
+)
+MODEL_FILE = re.compile(
+    rf"{WEIGHT_FILE.pattern}"
     r"|((adapter|generation|(video_)?preprocessor|processor|scheduler|tokenizer)_)?config\.json"
     r"|model_index\.json|calibration\.json|chat_template\.(json|jinja)"
     r"|tokenizer\.(json|model)|spiece\.model|vocab\.(json|txt)|merges\.txt|(added_tokens|special_tokens_map)\.json"
@@ -74,7 +77,7 @@ def _remove_model(directory: Path, new: Path) -> None:
     links = [directory / name for name in folders if (directory / name).is_symlink()]
     folders = [directory / name for name in folders if directory / name not in links]
     found = [path for folder in (directory, *folders) for path in folder.glob("*") if not path.is_dir()]
-    files = [path for path in found if _MODEL_FILE.fullmatch(path.name)]
+    files = [path for path in found if MODEL_FILE.fullmatch(path.name)]
     if (directory / "checkpoints").is_dir():  # in the working directory of a training, config.json is the recipe
         files = [file for file in files if file != directory / "config.json"]
     for path in (*links, *files):

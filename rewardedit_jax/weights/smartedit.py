@@ -7,7 +7,7 @@ longer prefix, and projector and output layer beside the Q-Former, whose names h
 from rewardedit_jax.models.interaction import InteractionConfig
 from rewardedit_jax.models.llava import LlavaConfig
 from rewardedit_jax.models.qformer import QFormerConfig
-from rewardedit_jax.weights.engine import COPY, LINEAR, POINTWISE, Rule, WeightTable, linear, norm, prefixed
+from rewardedit_jax.weights.engine import COPY, POINTWISE, Rule, WeightTable, linear, norm, prefixed
 from rewardedit_jax.weights.qwen2_5_vl import DECODER
 
 
@@ -16,7 +16,7 @@ def llava_table(config: LlavaConfig) -> WeightTable:
     rules = (
         *prefixed(DECODER, "model.", "model.base_model.model."),
         *prefixed(linear("mm_projector", "mm_projector"), "model.", ""),
-        Rule("lm_head.weight", "lm_head/kernel", LINEAR),
+        *linear("lm_head", "lm_head"),
     )
     # Frequencies of rotary embedding, a buffer. Training in bfloat16 leaves rounded ones, which nothing computes with.
     return WeightTable(rules, ignore=(r".*\.rotary_emb\.inv_freq",))

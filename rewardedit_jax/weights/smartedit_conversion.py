@@ -6,7 +6,6 @@ Huang et al., "SmartEdit: Exploring Complex Instruction-based Image Editing with
 
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from rewardedit_jax.weights.faults import WeightFileError
 from rewardedit_jax.weights.files import read_json, read_weights, write_json
 from rewardedit_jax.weights.hub import ModelNotFound
 from rewardedit_jax.weights.kinds import CLIP, CLIP_VISION, INTERACTION, LLAVA, QFORMER, UNET, read_config
+from rewardedit_jax.weights.low_rank import add_differences, cast, common_type, split_differences
 from rewardedit_jax.weights.pipeline_index import SMARTEDIT, SMARTEDIT_PIPELINE, model_index
 from rewardedit_jax.weights.smartedit_checks import (
     AGAIN,
@@ -133,10 +133,10 @@ def _language_part(sources: Sources, keep_lora: bool, dtype: Any) -> Part:
     llava = lazy_tensors(sources.llava)
     tensors |= {name: _joined_rows(llava[name], tensors[name], sources.words) for name in (EMBEDDINGS, HEAD)}
     if not keep_lora:
-        tensors = _with_lora_merged(tensors, settings["lora"]["alpha"] / settings["lora"]["rank"])
+        tensors = add_differences(*split_differences(tensors, settings["lora"]["alpha"] / settings["lora"]["rank"]))
         settings = {name: value for name, value in settings.items() if name != "lora"}
     if dtype is not None:
-        tensors = {name: _cast(tensor, np.dtype(dtype)) for name, tensor in tensors.items()}
+        tensors = {name: cast(tensor, np.dtype(dtype)) for name, tensor in tensors.items()}
     return Part(settings, tensors, stem)
 
 
@@ -165,22 +165,13 @@ def _language_config(sources: Sources) -> dict[str, Any]:
     return config | {"lora": lora}
 
 
-def _with_lora_merged(tensors: Mapping[str, LazyTensor], scale: float) -> dict[str, LazyTensor]:
-    merged = {name: tensor for name, tensor in tensors.items() if ".lora_" not in name}
-    for name, a in tensors.items():
-        if name.endswith(".lora_A.default.weight"):
-            weight = name.replace(".lora_A.default", "")
-            merged[weight] = _merged(tensors[weight], a, tensors[name.replace("lora_A", "lora_B")], scale)
-    return merged
-
-
 def _joined_rows(first: LazyTensor, second: LazyTensor, count: int) -> LazyTensor:
     """`count` rows of `first`, and behind them those of `second`.
 
     The published training writes LLaVA's rows over SmartEdit's before every step, but not over the copy that its
     optimizer keeps and saves: in SmartEdit's files these rows have drifted.
     """
-    dtype = _common_type(first, second)
+    dtype = common_type(first, second)
 
     def make() -> np.ndarray:
         # No third matrix beside the two, which are the largest tensors of the model.
@@ -189,27 +180,6 @@ def _joined_rows(first: LazyTensor, second: LazyTensor, count: int) -> LazyTenso
         return rows
 
     return LazyTensor(dtype, second.shape, make)
-
-
-def _merged(weight: LazyTensor, a: LazyTensor, b: LazyTensor, scale: float) -> LazyTensor:
-    """weight + scale · b a, computed in float32 (Hu et al., "LoRA", 2021)."""
-    dtype = _common_type(weight, a, b)
-
-    def make() -> np.ndarray:
-        w, low, high = (tensor.make().astype(np.float32) for tensor in (weight, a, b))
-        return (w + np.float32(scale) * (high @ low)).astype(dtype)
-
-    return LazyTensor(dtype, weight.shape, make)
-
-
-def _common_type(*tensors: LazyTensor) -> np.dtype:
-    types = {tensor.dtype for tensor in tensors}
-    # NumPy knows no common type of float16 and bfloat16: neither holds the numbers of the other.
-    return types.pop() if len(types) == 1 else np.dtype(np.float32)
-
-
-def _cast(tensor: LazyTensor, dtype: np.dtype) -> LazyTensor:
-    return LazyTensor(dtype, tensor.shape, lambda: tensor.make().astype(dtype))
 
 
 def _write_beside(sources: Sources, base: Path, scheduler: str, new: Path) -> None:

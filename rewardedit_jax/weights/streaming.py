@@ -39,16 +39,20 @@ class LazyTensor:
 
 
 def write_safetensors(
-    file: Path, tensors: Mapping[str, np.ndarray | LazyTensor], written: Callable[[int], None] = lambda size: None
+    file: Path,
+    tensors: Mapping[str, np.ndarray | LazyTensor],
+    written: Callable[[int], None] = lambda size: None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a safetensors file, marked as torch tensors so that diffusers and transformers take it.
 
     Args:
       written: called with the bytes of each tensor, after it.
+      metadata: further texts in the header.
     """
     # The order of the library safetensors: with the widest types first, every tensor begins at a multiple of its type.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header, end = {"__metadata__": {"format": "pt", **(metadata or {})}}, 0
     for name in order:
         tensor, start = tensors[name], end
         end += tensor.nbytes

@@ -9,7 +9,8 @@ from tiny_models import draw, tiny_llava
 
 from rewardedit_jax.models.llava import PARTITION_RULES, splice
 from rewardedit_jax.models.lora import LoRA
-from rewardedit_jax.params import abstract_params, find_rule
+from rewardedit_jax.params import abstract_params
+from rewardedit_jax.sharding import partition_rule
 
 MODULE = tiny_llava()
 IDS = jnp.asarray([[1, 7, 3, 9, 4, 2, 8], [5, 3, 6, 1, 2, 0, 0]])
@@ -73,4 +74,4 @@ def test_every_parameter_has_a_partition_rule(lora):
     params = flatten_dict(abstract_params(MODULE.clone(lora=lora)), sep="/")
     assert {path.split("/")[0] for path in params} == {"decoder", "mm_projector", "lm_head"}
     for path, leaf in params.items():
-        assert len(find_rule(PARTITION_RULES, path)[1]) <= leaf.ndim
+        assert len(partition_rule(PARTITION_RULES, path)[1]) <= leaf.ndim

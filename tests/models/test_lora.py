@@ -14,7 +14,8 @@ from rewardedit_jax.models import layers
 from rewardedit_jax.models.decoder import PARTITION_RULES, Decoder, causal_mask
 from rewardedit_jax.models.layers import Conv, Dense, TypedModule
 from rewardedit_jax.models.lora import LoRA, merge_lora
-from rewardedit_jax.params import abstract_params, find_rule
+from rewardedit_jax.params import abstract_params
+from rewardedit_jax.sharding import partition_rule
 
 LORA = LoRA(rank=3, alpha=6.0, targets=(r".*/self_attn/[qv]_proj", r"layers_1/mlp/down_proj"), dropout=0.5)
 X = jax.random.normal(jax.random.key(0), (2, 5, 16))
@@ -44,10 +45,10 @@ def test_every_parameter_has_a_partition_rule():
     every = LoRA(rank=2, alpha=2.0, targets=(r".*_proj",))
     params = flatten_dict(draw(every), sep="/")
     assert sum("lora" in path for path in params) == 2 * 2 * 7
-    specs = {path: find_rule(PARTITION_RULES, path)[1] for path in params}  # an error if there is none
+    specs = {path: partition_rule(PARTITION_RULES, path)[1] for path in params}  # an error if there is none
     for path in (path for path in params if path.endswith("/lora_a")):
         kernel = specs[path.replace("lora_a", "kernel")]
-        assert specs[path][0] == kernel[0]
+        assert tuple(specs[path]) == (kernel[0], None)
         assert tuple(specs[path.replace("lora_a", "lora_b")]) == (None, kernel[1])
 
 

@@ -230,3 +230,27 @@ def test_invalid_arguments_are_reported(root, change, message):
 def test_the_data_are_those_of_the_shapes_world(root, task):
     assert len(task.source) == 6 * task.config.data.train
     assert prepare_shapes_preferences(root, task.config.data.train, task.config.data.test).is_dir()
+
+
+def test_low_rank_differences_train_and_are_saved(root, task, params, tmp_path):
+    task.export(params, tmp_path / "start")
+    config, published = recipe(root), get_config("edit_reward", "lora")
+    config.init, config.lora, config.trainable = str(tmp_path / "start"), published.lora, published.trainable
+    config.lora.rank = 2
+    adapted = ShapesScoringTask(config)
+    tree = adapted.init(jax.random.key(0))
+    trained, _ = split_params(tree, adapted.trainable)
+    names = {re.sub(r"\d+", "N", path) for path in flatten_dict(trained, sep="/")}
+    attention = {f"scorer/decoder/layers_N/self_attn/{p}_proj/lora_{x}" for p in "qkvo" for x in "ab"}
+    assert {name for name in names if "heads" not in name} == attention | {"reward_token/embedding"}
+    old = flatten_dict(params, sep="/")
+    for path, leaf in flatten_dict(tree, sep="/").items():
+        if "lora_" not in path:
+            np.testing.assert_array_equal(leaf, old[path], err_msg=path)
+    adapted.export(tree, tmp_path / "adapted")
+    scorer = Scorer.read(tmp_path / "adapted")
+    assert scorer.module.lora.rank == 2
+    assert scorer.fingerprint != Scorer.read(tmp_path / "start").fingerprint
+    config.init = str(tmp_path / "adapted")
+    with pytest.raises(ValueError, match="the scorer that training starts from has LoRA"):
+        ShapesScoringTask(config)

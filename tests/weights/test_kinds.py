@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from flax.traverse_util import flatten_dict
 from tiny_models import (
     draw,
     tiny_clip,
@@ -21,10 +22,13 @@ from tiny_models import (
 from tiny_scorers import tiny_scorer
 
 from rewardedit_jax import Editor
+from rewardedit_jax.models import clip, clip_vision, edit_reward, interaction, llava, qformer, unet, vae, vit
 from rewardedit_jax.models.lora import LoRA
 from rewardedit_jax.models.unet import UNetConfig
+from rewardedit_jax.params import abstract_params
+from rewardedit_jax.sharding import partition_rule
 from rewardedit_jax.weights.files import WeightFileError
-from rewardedit_jax.weights.kinds import read_config
+from rewardedit_jax.weights.kinds import KINDS, read_config
 from rewardedit_jax.weights.pretrained import open_pretrained, save_pretrained
 
 MODULES = {
@@ -39,6 +43,19 @@ MODULES = {
     "llava": tiny_llava(lora=LoRA(rank=2, alpha=4.0, targets=(r".*/[qv]_proj",))),
     "qformer": tiny_qformer(),
     "interaction": tiny_interaction(),
+}
+PARTITION_RULES = {
+    "unet": unet.PARTITION_RULES,
+    "vae": vae.PARTITION_RULES,
+    "text": clip.TEXT_PARTITION_RULES,
+    "vision": clip_vision.PARTITION_RULES,
+    "clip": clip.PARTITION_RULES,
+    "dino": vit.PARTITION_RULES,
+    "dinov2": vit.PARTITION_RULES,
+    "scorer": edit_reward.PARTITION_RULES,
+    "llava": llava.PARTITION_RULES,
+    "qformer": qformer.PARTITION_RULES,
+    "interaction": interaction.PARTITION_RULES,
 }
 UNET_LISTS = {
     "sample_size": [16, 16],
@@ -75,6 +92,23 @@ def changed(saved, tmp_path):
 def test_what_is_saved_is_read(saved):
     for name, module in MODULES.items():
         assert open_pretrained(saved / name).module == module
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_dense_layer_can_have_a_low_rank_difference(name):
+    """It has a name in files, and partition rules, in every network."""
+    module = MODULES[name].clone(lora=LoRA(rank=2, alpha=4.0, targets=(r".*",)))
+    table = next(kind for kind in KINDS.values() if isinstance(module, kind.module)).table(module.config)
+    shapes = {path: leaf.shape for path, leaf in flatten_dict(abstract_params(module), sep="/").items()}
+    layers = {path.removesuffix("/lora_a") for path in shapes if path.endswith("/lora_a")}
+    assert layers
+    for layer in layers - {"visual/patch_embed/proj"}:  # in torch a convolution of three axes
+        (weight,) = table.torch_names(f"{layer}/kernel")
+        expected = {f"{weight.removesuffix('weight')}lora_{x}.default.weight" for x in "AB"}
+        assert table.torch_names(f"{layer}/lora_a") | table.torch_names(f"{layer}/lora_b") == expected
+    rules = PARTITION_RULES[name]
+    for path, shape in shapes.items():
+        assert len(partition_rule(rules, path)[1]) <= len(shape), path
 
 
 @pytest.mark.parametrize(
