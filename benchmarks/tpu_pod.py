@@ -3,6 +3,7 @@
   pip install 'rewardedit_jax[tpu]'
   python benchmarks/tpu_pod.py --config configs/reward_ip2p.py --topology v5e:16x16 --examples 4
   python benchmarks/tpu_pod.py --config configs/edit_reward.py --topology v5p:4x4x4 --examples 1 --config.mesh.fsdp=16
+  python benchmarks/tpu_pod.py --config configs/edit_reward.py --topology v5e:16x16 --least    # seconds
   python benchmarks/tpu_pod.py --table DIR
 
 The step is the trainer's own; data, weights and TPUs are not needed, as only shapes and types are. If it does not fit,
@@ -15,17 +16,19 @@ import argparse
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 # Before JAX is imported: this process has no TPU, and does not ask the cloud's metadata server which it has.
-os.environ.update(TPU_SKIP_MDS_QUERY="1", JAX_PLATFORMS="cpu")
+# Nor does it hold one, so that several such processes may load libtpu.
+os.environ.update(TPU_SKIP_MDS_QUERY="1", JAX_PLATFORMS="cpu", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from program_costs import Collective
 from tpu_chips import CHIPS, GIB, Place, Roofline, roofline
-from tpu_step import TooLarge, measure, memory_limit, tpu_devices
+from tpu_step import Described, IndivisibleParameters, TooLarge, measure, memory_limit, tpu_devices
 
 from rewardedit_jax.sharding import batch_parts, make_mesh
 from rewardedit_jax.training.recipe import read_recipe
@@ -50,28 +53,56 @@ def smaller_meshes(config: ConfigDict, chips: int) -> Iterator[dict[str, int]]:
 def first_fit(
     config: ConfigDict, topology: str, slices: int, examples: int | None, hlo: Path | None = None
 ) -> dict[str, Any] | None:
-    """The numbers of the first mesh that the step fits; says which do not fit."""
+    """The numbers of the first mesh that the step fits; says which do not fit.
+
+    Args:
+      examples: of a micro-batch for each part of the batch; None: the recipe's, over all of them.
+      hlo: file to write the compiled program to.
+    """
     devices = tpu_devices(topology, slices)
-    for mesh in smaller_meshes(config, len(devices)):
-        config.mesh.update(mesh)
-        found = make_mesh(**mesh, devices=devices)
+    for sizes in smaller_meshes(config, len(devices)):
+        config.mesh.update(sizes)
+        mesh = make_mesh(**sizes, devices=devices)
         if examples:
-            config.batch_size = examples * batch_parts(found)
-        shape = " × ".join(f"{axis}={size}" for axis, size in found.shape.items())
+            config.batch_size = examples * batch_parts(mesh)
         try:
             return measure(config, topology, slices, hlo)
         except TooLarge as error:
-            limit = memory_limit(found) / GIB
-            print(f"{shape} does not fit: {error.needed / GIB:.1f} of {limit:.0f} GiB on each chip.", flush=True)
+            print(f"{shape_of(mesh.shape)} does not fit: {_of_limit(error.needed, mesh)}", flush=True)
+        except IndivisibleParameters as error:
+            print(f"{shape_of(mesh.shape)} is refused: {_first_lines(error)}", flush=True)
     print("No mesh of these chips fits: take more chips, fewer examples for each, or chips with more memory.")
     return None
+
+
+def least_memories(config: ConfigDict, topology: str, slices: int) -> Iterator[str]:
+    """For each mesh that is tried, what every step holds at least. Nothing is compiled: it takes seconds."""
+    devices = tpu_devices(topology, slices)
+    for sizes in smaller_meshes(config, len(devices)):
+        mesh = make_mesh(**sizes, devices=devices)
+        try:
+            least = Described.of(config, mesh).least_memory()
+            yield f"{shape_of(mesh.shape)} needs more than {_of_limit(least, mesh)}"
+        except IndivisibleParameters as error:
+            yield f"{shape_of(mesh.shape)} is refused: {_first_lines(error)}"
+
+
+def shape_of(mesh: Mapping[str, int]) -> str:
+    return " × ".join(f"{axis}={size}" for axis, size in mesh.items())
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines()[:2])
+
+
+def _of_limit(needed: float, mesh: Mesh) -> str:
+    return f"{needed / GIB:.1f} of {memory_limit(mesh) / GIB:.0f} GiB on each chip"
 
 
 def describe(result: dict[str, Any]) -> Iterator[str]:
     """The lines that are printed for a compiled step."""
     memory, line, chip = result["memory"], roofline_of(result), CHIPS[result["topology"].partition(":")[0]]
-    mesh = " × ".join(f"{axis}={size}" for axis, size in result["mesh"].items())
-    yield f"{result['chips']} chips of {result['topology']} in {result['slices']} slice(s), mesh {mesh}"
+    yield f"{result['chips']} chips of {result['topology']} in {result['slices']} slice(s), {shape_of(result['mesh'])}"
     yield f"examples     {result['examples']} a step, in {result['accumulate']} micro-batch(es)"
     parts = (f"{name} {memory[name] / GIB:.2f}" for name in memory)
     yield f"memory       {', '.join(parts)} of {chip.hbm / GIB:.0f} GiB: it fits"
@@ -120,6 +151,7 @@ def main() -> None:
     parser.add_argument("--topology", default="v5e:16x16", help="chips and shape of a slice (default: %(default)s)")
     parser.add_argument("--slices", type=int, default=1, help="slices of this shape (default: %(default)s)")
     parser.add_argument("--examples", type=int, help="examples of a micro-batch for each part of the batch")
+    parser.add_argument("--least", action="store_true", help="say what each mesh holds at least, without compiling")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the numbers to")
     parser.add_argument("--hlo", type=Path, metavar="FILE", help="file to write the compiled program to")
     parser.add_argument("--table", type=Path, metavar="DIR", help="print the table of the files in a folder")
@@ -129,7 +161,11 @@ def main() -> None:
         return
     if not a.config:
         parser.error("expected --config or --table")
-    result = first_fit(read_recipe(a.config, overrides), a.topology, a.slices, a.examples, a.hlo)
+    config = read_recipe(a.config, overrides)
+    if a.least:
+        print("\n".join(least_memories(config, a.topology, a.slices)))
+        return
+    result = first_fit(config, a.topology, a.slices, a.examples, a.hlo)
     if result is None:
         raise SystemExit(1)
     print("\n".join(describe(result)))

@@ -1,5 +1,6 @@
 """The trainer's step of a recipe, compiled for TPUs that are not here, as numbers for each chip."""
 
+import math
 import re
 import time
 from functools import partial
@@ -10,6 +11,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+import optax
 from abstract_tasks import task_of
 from hlo_text import Program
 from jax.experimental import topologies
@@ -18,12 +20,13 @@ from ml_collections import ConfigDict
 from program_costs import collectives, flops, hbm_bytes
 from tpu_chips import CHIPS
 
-from rewardedit_jax.params import split_params
+from rewardedit_jax.params import Params, split_params
 from rewardedit_jax.sharding import check_batch_size, infer_shardings, make_mesh
 from rewardedit_jax.training.checkpoints import with_shardings
 from rewardedit_jax.training.loop import jitted_step
 from rewardedit_jax.training.optimizer import make_optimizer
-from rewardedit_jax.training.step import create_state
+from rewardedit_jax.training.step import TrainState, create_state
+from rewardedit_jax.training.task import Task
 
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -35,6 +38,10 @@ class TooLarge(Exception):
     def __init__(self, needed: float):
         super().__init__(needed)
         self.needed = needed
+
+
+class IndivisibleParameters(ValueError):
+    """A mesh that does not divide the parameters."""
 
 
 class Memory(NamedTuple):
@@ -60,32 +67,54 @@ def tpu_devices(topology: str, slices: int = 1) -> list[Any]:
     return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **settings).devices)
 
 
+class Described(NamedTuple):
+    """What the step of a recipe takes on a mesh, as shapes with shardings."""
+
+    task: Task
+    optimizer: optax.GradientTransformation
+    state: TrainState
+    frozen: Params
+
+    @classmethod
+    def of(cls, config: ConfigDict, mesh: Mesh) -> "Described":
+        task, optimizer = task_of(config), make_optimizer(config.optimizer, config.steps)
+        trained, frozen = split_params(task.abstract_params(), task.trainable)
+        create = partial(create_state, optimizer=optimizer, ema=config.optimizer.ema_decay is not None)
+        state = jax.eval_shape(create, trained)
+        try:
+            shardings = [infer_shardings(tree, task.partition_rules, mesh) for tree in (state, frozen)]
+        except ValueError as error:
+            raise IndivisibleParameters(*error.args) from error
+        return cls(task, optimizer, *map(with_shardings, (state, frozen), shardings))
+
+    def least_memory(self) -> int:
+        """Bytes on each chip of state, frozen parameters and gradients, which every step holds at the same time."""
+        # Of float32: clipping needs the norm of all gradients before the first parameter changes.
+        gradients = sum(shard_size(x) * 4 for x in jax.tree.leaves(self.state.params))
+        return gradients + sum(shard_size(x) * x.dtype.itemsize for x in jax.tree.leaves((self.state, self.frozen)))
+
+
+def shard_size(x: jax.ShapeDtypeStruct) -> int:
+    """Elements of an array on each chip."""
+    return math.prod(x.sharding.shard_shape(x.shape))
+
+
 def lower_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
     """The step that the trainer compiles for a recipe, of shapes alone.
 
     Raises:
-      TooLarge: the arguments alone fill a chip.
+      TooLarge: a chip does not hold what every step needs.
     """
     check_batch_size(config.batch_size, mesh)
-    task, optimizer = task_of(config), make_optimizer(config.optimizer, config.steps)
-    trained, frozen = split_params(task.abstract_params(), task.trainable)
-    create = partial(create_state, optimizer=optimizer, ema=config.optimizer.ema_decay is not None)
-    state = jax.eval_shape(create, trained)
-    shardings = [infer_shardings(tree, task.partition_rules, mesh) for tree in (state, frozen)]
-    state, frozen = (with_shardings(tree, of) for tree, of in zip((state, frozen), shardings, strict=True))
-    if (needed := shard_bytes((state, frozen))) > memory_limit(mesh):
+    task, optimizer, state, frozen = described = Described.of(config, mesh)
+    if (needed := described.least_memory()) > memory_limit(mesh):
         raise TooLarge(needed)
+    shardings = (jax.tree.map(lambda x: x.sharding, tree) for tree in (state, frozen))
     step = jitted_step(task, config, optimizer, mesh, *shardings)
     seed = jax.ShapeDtypeStruct((), np.uint32)
     # Networks choose kernels by the backend, which is here the CPU.
     with jax.set_mesh(mesh), mock.patch.object(jax, "default_backend", return_value="tpu"):
         return step.trace(state, frozen, task.abstract_batch(), seed).lower(lowering_platforms=("tpu",))
-
-
-def shard_bytes(tree: Any) -> int:
-    """Bytes of a tree on each chip."""
-    sizes = (np.prod(x.sharding.shard_shape(x.shape), dtype=int) * x.dtype.itemsize for x in jax.tree.leaves(tree))
-    return int(sum(sizes))
 
 
 def memory_limit(mesh: Mesh) -> float:

@@ -10,10 +10,12 @@ from types import SimpleNamespace
 import jax
 import pytest
 from abstract_tasks import task_of
+from jax.sharding import AbstractMesh, AxisType
 from paths import ROOT
 from tiny_models import get_config
+from tpu_step import Described
 
-from rewardedit_jax.sharding import _arranged
+from rewardedit_jax.sharding import AXES, _arranged
 
 SCRIPT = ROOT / "benchmarks" / "tpu_pod.py"
 
@@ -56,6 +58,19 @@ def test_a_task_without_shapes():
         task_of(get_config("autoencoder", "debug"))
 
 
+def test_least_memory():
+    """State, frozen parameters and gradients of one chip; counters are a few bytes."""
+    config = get_config("reward_ip2p", "debug")
+    whole, divided = (
+        Described.of(config, AbstractMesh((4 // fsdp, fsdp, 1), AXES, axis_types=(AxisType.Auto,) * 3))
+        for fsdp in (1, 4)
+    )
+    trained, frozen = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (whole.state.params, whole.frozen))
+    # Parameters, two moments, average and gradients, all of float32.
+    assert 0 < whole.least_memory() - 4 * (5 * trained + frozen) < 32
+    assert divided.least_memory() < 0.3 * whole.least_memory()
+
+
 def slices_of_tpus():
     """Two slices of 2 × 4 chips, as JAX describes them."""
     kind = {"platform": "tpu", "device_kind": "TPU v5 lite", "core_on_chip": 0}
@@ -86,7 +101,7 @@ def test_it_compiles_for_four_chips(tmp_path):
     command = [sys.executable, SCRIPT, "--config", ROOT / "configs" / "edit_reward.py:debug", "--topology", "v5e:2x2"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run([*command, "--json", out], capture_output=True, text=True, check=True, env=environment)
-    assert "mesh data=4 × fsdp=1 × tensor=1" in done.stdout
+    assert "in 1 slice(s), data=4 × fsdp=1 × tensor=1" in done.stdout
     assert "all-reduce" in done.stdout
     found = json.loads(out.read_text())
     assert found["chips"] == 4
