@@ -10,28 +10,31 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from rewardedit_jax.bases import base_named
 from rewardedit_jax.bases.base import Base, Dropout, Precomputed, Start
 from rewardedit_jax.bases.instruct_pix2pix import Inputs
 from rewardedit_jax.bases.smartedit import Inputs as SmartEditInputs
 from rewardedit_jax.bases.smartedit import SmartEdit
-from rewardedit_jax.data.llama_tokenizer import TEXT_LENGTH
+from rewardedit_jax.data.llama_tokenizer import TEXT_LENGTH, LlamaTokenizer
 from rewardedit_jax.data.pipeline import EditBatch
 from rewardedit_jax.editing.cache_layout import CacheLayout
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.models.decoder import DecoderConfig, check_tensor_axis
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, PackedPrompts, RewardHeadsConfig
+from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import plan_images
 from rewardedit_jax.scoring.images import MERGE, PATCH_WIDTH
-from rewardedit_jax.scoring.initialise import starting_scorer
 from rewardedit_jax.scoring.objectives import objective
 from rewardedit_jax.scoring.pairs import IMAGES, PairBatch
-from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.scoring.task import ScoringTask
+from rewardedit_jax.scoring.tokenizer import load_scorer_tokenizer
 from rewardedit_jax.shapes.tasks import ShapesEditingTask, ShapesScoringTask
+from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 from rewardedit_jax.training.task import Task
-from rewardedit_jax.weights.hub import SHIPPED
+from rewardedit_jax.weights.hub import SHIPPED, find_tokenizer
 
 _CACHED = "bfloat16"  # the type that launch/cache.py stores by default
 _ADDED, _REPLY = 35, 32  # tokens that SmartEdit adds to LLaMA's vocabulary, and those of an image among them
@@ -134,7 +137,7 @@ class _Scoring(ScoringTask):
         heads = RewardHeadsConfig(config.heads.kind, tuple(config.heads.hidden_sizes), config.heads.aggregation)
         settings = {name: value for name, value in config.objective.settings.items() if value is not None}
         self.objective = objective(config.objective.name, heads.prompts, **settings)
-        self.scorer = _scorer(config, heads)
+        self.scorer = SimpleNamespace(module=_scorer(config, heads))  # all that the loss uses of it
         check_tensor_axis(self.scorer.module.config.text, config.mesh.tensor)
 
     def abstract_batch(self) -> PairBatch:
@@ -193,10 +196,12 @@ class _WithoutTokenizers:
 
     @classmethod
     def open_tokenizers(cls, folders: Any, modules: Any) -> dict[str, Any]:
+        """Tokenizers of other words, none of which is read."""
         if "language_model" not in modules:
-            return {"tokenizer": None}
-        words = SimpleNamespace(vocabulary_size=modules["language_model"].config.text.vocab_size, added=range(_ADDED))
-        return {"tokenizer": None, "language_tokenizer": words}
+            return {"tokenizer": shapes_tokenizer()}
+        words = {str(i): i for i in range(modules["language_model"].config.text.vocab_size)}
+        added = dict(list(words.items())[-_ADDED:])
+        return {"tokenizer": shapes_tokenizer(), "language_tokenizer": LlamaTokenizer(Tokenizer(BPE(words, [])), added)}
 
 
 def _inputs(base: Base, count: int) -> Inputs | SmartEditInputs:
@@ -213,12 +218,15 @@ def _inputs(base: Base, count: int) -> Inputs | SmartEditInputs:
     return SmartEditInputs(pixels=pixels, **places, **replies, null_ids=text, **reward)
 
 
-def _scorer(config: ConfigDict, heads: RewardHeadsConfig) -> Scorer:
-    if _is_here(config.init):
-        return starting_scorer(config, source=None).scorer  # of the data it reads patches, once it makes parameters
-    text = DecoderConfig(vocab_size=_QWEN_WORDS)
-    network = EditRewardConfig(text=text, positions=config.positions, heads=heads)
-    return Scorer(EditReward(network, dtype=config.compute.dtype, remat=config.compute.remat), {}, tokenizer=None)
+def _scorer(config: ConfigDict, heads: RewardHeadsConfig) -> EditReward:
+    """The network of `scoring.initialise.starting_scorer`."""
+    text, vision = DecoderConfig(vocab_size=_QWEN_WORDS), QwenVisionConfig()
+    if not config.init:
+        tokenizer = load_scorer_tokenizer(find_tokenizer(config.base))
+        text = DecoderConfig.from_hf({**config.network.text.to_dict(), "vocab_size": tokenizer.reward_id + 1})
+        vision = QwenVisionConfig.from_hf(config.network.vision.to_dict())
+    network = EditRewardConfig(text=text, vision=vision, positions=config.positions, heads=heads)
+    return EditReward(network, dtype=config.compute.dtype, remat=config.compute.remat)
 
 
 def _struct(*shape: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:

@@ -24,7 +24,6 @@ SCRIPT = ROOT / "benchmarks" / "tpu_pod.py"
     ("recipe", "cache", "metrics"),
     [
         ("reward_ip2p", "", []),
-        ("ip2p", "", ["edit", "words"]),
         ("reward_smartedit", "a folder", []),
         ("smartedit", "", ["edit", "reply"]),
         ("edit_reward", "", ["accuracy"]),
