@@ -4,10 +4,12 @@
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rewardedit_jax.params import Rules, find_rule, path_of
@@ -15,34 +17,59 @@ from rewardedit_jax.params import Rules, find_rule, path_of
 AXES = ("data", "fsdp", "tensor")
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh data × fsdp × tensor over all devices; one size may be -1 and takes the remaining devices.
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh data × fsdp × tensor; one size may be -1 and takes the remaining devices.
 
     Examples are divided over data and fsdp. Parameters are divided over fsdp (gathered where they are used) and over
-    tensor (used in parts).
+    tensor (used in parts). Of several slices of a TPU, each holds whole groups of fsdp and tensor if they fit: only
+    gradients then cross the slower network between slices.
 
+    Args:
+      devices: None: all.
     Raises:
       ValueError: if the sizes do not multiply to the number of devices, or a tensor group would span hosts.
     """
-    sizes, devices = [data, fsdp, tensor], jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    sizes, count = [data, fsdp, tensor], len(devices)
     fixed = math.prod(size for size in sizes if size != -1)
-    filled = [max(devices // max(fixed, 1), 1) if size == -1 else size for size in sizes]
-    if sizes.count(-1) > 1 or min(filled) < 1 or math.prod(filled) != devices:
+    filled = [max(count // max(fixed, 1), 1) if size == -1 else size for size in sizes]
+    if sizes.count(-1) > 1 or min(filled) < 1 or math.prod(filled) != count:
         wanted = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
         raise ValueError(
-            f"mesh {wanted} does not fit {devices} device(s): the sizes must multiply to {devices}; "
+            f"mesh {wanted} does not fit {count} device(s): the sizes must multiply to {count}; "
             "set one of them, and only one, to -1 to let it take the rest"
         )
     # Auto axes: the compiler places what lies between our annotations. The default of jax.make_mesh is Explicit,
     # under which convolutions with a sharded kernel fail.
-    mesh = jax.make_mesh(filled, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    mesh = Mesh(_arranged(filled, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
     for group in mesh.devices.reshape(-1, mesh.shape["tensor"]):
         if len({device.process_index for device in group}) > 1:
+            local = sum(device.process_index == group[0].process_index for device in devices)
             raise ValueError(
                 f"mesh axis tensor={mesh.shape['tensor']} spans hosts, which read different examples; "
-                f"it must divide the {jax.local_device_count()} device(s) of a host"
+                f"it must divide the {local} device(s) of a host"
             )
     return mesh
+
+
+def _arranged(sizes: list[int], devices: Sequence[Any]) -> np.ndarray:
+    """The devices of each place of a mesh: neighbours in the network are neighbours in the mesh.
+
+    Raises:
+      ValueError: if the slices of a TPU divide neither data nor data × fsdp.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1 or devices[0].platform != "tpu":
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    data, fsdp, tensor = sizes
+    over_data = math.gcd(data, slices)
+    over_fsdp = slices // over_data
+    if fsdp % over_fsdp:
+        raise ValueError(f"mesh data={data}, fsdp={fsdp} does not fit {slices} slices: they must divide data × fsdp")
+    within = (data // over_data, fsdp // over_fsdp, tensor)
+    return mesh_utils.create_hybrid_device_mesh(
+        within, (over_data, over_fsdp, 1), devices, allow_split_physical_axes=True
+    )
 
 
 def infer_shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:

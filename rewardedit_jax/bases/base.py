@@ -266,9 +266,18 @@ def _init_component(
     return params
 
 
-def halves(tree: PyTree) -> tuple[PyTree, PyTree]:
-    """The two structs of a struct of arrays over two batches, one after the other."""
-    return tuple(jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], tree) for i in range(2))
+def in_turns(first: Shaped[Array, "b *rest"], second: Shaped[Array, "b *rest"]) -> Shaped[Array, "2*b *rest"]:
+    """Two batches as one, an example of each in turn.
+
+    A batch is divided over devices in blocks: in this order no example moves between them. Behind each other, the two
+    would exchange most of their examples.
+    """
+    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
+
+
+def each_in_turn(tree: PyTree) -> tuple[PyTree, PyTree]:
+    """The two structs of a struct of arrays over a batch of `in_turns`."""
+    return tuple(jax.tree.map(lambda x, i=i: x.reshape(-1, 2, *x.shape[1:])[:, i], tree) for i in range(2))
 
 
 def open_component(

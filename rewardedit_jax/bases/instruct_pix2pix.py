@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8, UInt32
 
-from rewardedit_jax.bases.base import Dropout, Guidance, Keep, Precomputed, ReportCut, halves
+from rewardedit_jax.bases.base import Dropout, Guidance, Keep, Precomputed, ReportCut, each_in_turn, in_turns
 from rewardedit_jax.bases.stable_diffusion import StableDiffusionFiles
 from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, encode_texts, tokenizer_digest
 from rewardedit_jax.diffusion.process import NoiseProcess
@@ -198,11 +198,11 @@ class InstructPix2Pix(StableDiffusionFiles):
         rng: PRNGKeyArray | None = None,
     ) -> Precomputed:
         # Both images of each pair go through the autoencoder in one pass, and both texts through the text encoder.
-        edited, source = halves(self.encode(params, jnp.concatenate([edited, source])))
+        edited, source = each_in_turn(self.encode(params, in_turns(edited, source)))
         null = self._null_states(params, inputs)
         if self.has_reward:
-            states = self._text_states(params, jnp.concatenate([inputs.instruction_ids, inputs.reward_ids]))
-            instruction, feedback = halves(states)
+            states = self._text_states(params, in_turns(inputs.instruction_ids, inputs.reward_ids))
+            instruction, feedback = each_in_turn(states)
             reward = self._reward_states(inputs, feedback)
         else:
             instruction, reward = self._text_states(params, inputs.instruction_ids), None

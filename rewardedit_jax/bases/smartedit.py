@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from msgspec import Meta, Struct
 from PIL import Image
 
-from rewardedit_jax.bases.base import Keep, Precomputed, ReportCut, Start, halves
+from rewardedit_jax.bases.base import Keep, Precomputed, ReportCut, Start, each_in_turn, in_turns
 from rewardedit_jax.bases.instruct_pix2pix import Conditions, InstructPix2Pix, Moments, RequestStates, RewardInputs
 from rewardedit_jax.bases.sampled_reply import with_sampled_replies
 from rewardedit_jax.bases.stable_diffusion import KINDS, PARTITION_RULES, below, check_networks
@@ -181,7 +181,7 @@ class SmartEdit(InstructPix2Pix):
         inputs: Inputs,
         rng: PRNGKeyArray | None = None,
     ) -> Precomputed:
-        edited, source = halves(self.encode(params, jnp.concatenate([edited, source])))
+        edited, source = each_in_turn(self.encode(params, in_turns(edited, source)))
         params = self._with_frozen_words(params)
         context, residual, hidden = self._read_sources(params, inputs, rng if self.learns_replies else None)
         reward = self._reward_states(inputs, self._text_states(params, inputs.reward_ids)) if self.has_reward else None

@@ -35,8 +35,12 @@ class CacheLayout:
           params: of the components that precompute, or their descriptions.
           dtype: as for `Layout.of`.
         """
-        batch = empty_batch(base, 1, resolution)
-        described = jax.eval_shape(partial(precompute, base), params, batch)
+        return cls.of_example(base, params, empty_batch(base, 1, resolution), flip, dtype)
+
+    @classmethod
+    def of_example(cls, base: Base, params: Params, example: EditBatch, flip: bool, dtype: str) -> "CacheLayout":
+        """The layout of a base's examples, of which one is given, or its description."""
+        described = jax.eval_shape(partial(precompute, base), params, example)
         parts = (Layout.of(part, dtype) for part in (*example_parts(_first(described)), shared_part(described)))
         return cls(*parts, views=1 + flip)
 

@@ -139,7 +139,30 @@ def compile_step(
     state_shardings: TrainState,
     frozen: Params,
 ) -> StepFn:
-    """`train_step` compiled with the constants of this run. The state is donated: its memory is reused."""
+    """The step of a run: `jitted_step` on its mesh, with its seed."""
+    seed = np.uint32(config.seed)  # of NumPy: a host may hand it to devices of other hosts
+    frozen_shardings = jax.tree.map(lambda x: x.sharding, frozen)
+    compiled = jitted_step(task, config, optimizer, mesh, state_shardings, frozen_shardings)
+
+    def on_mesh(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
+        with jax.set_mesh(mesh):  # for networks that constrain the sharding of their activations
+            return compiled(state, frozen, batch, seed)
+
+    return on_mesh
+
+
+def jitted_step(
+    task: Task,
+    config: ConfigDict,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    state_shardings: TrainState,
+    frozen_shardings: Params,
+) -> jax.stages.Wrapped:
+    """`train_step` with the constants of a run, to be called with state, frozen parameters, batch and seed.
+
+    The state is donated: its memory is reused.
+    """
     step = partial(
         train_step,
         loss_fn=task.loss,
@@ -148,21 +171,13 @@ def compile_step(
         accumulate=config.accumulate,
         ema_decay=config.optimizer.ema_decay,
     )
-    seed = np.uint32(config.seed)  # of NumPy: a host may hand it to devices of other hosts
     # Parameters, moments and average keep their layout from step to step; metrics are scalars on every device.
-    frozen_shardings = jax.tree.map(lambda x: x.sharding, frozen)
-    compiled = jax.jit(
+    return jax.jit(
         step,
         in_shardings=(state_shardings, frozen_shardings, batch_sharding(mesh), replicated(mesh)),
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnums=0,
     )
-
-    def on_mesh(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
-        with jax.set_mesh(mesh):  # for networks that constrain the sharding of their activations
-            return compiled(state, frozen, batch, seed)
-
-    return on_mesh
 
 
 class _Run:

@@ -1,0 +1,125 @@
+"""What a compiled program does on each chip: products, memory traffic, collectives, changes of layout."""
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from hlo_text import COLLECTIVES, Instruction, Program, Value, numbers
+
+# Instructions that move no data: views, and the ends of what has been started.
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota"}
+_FREE |= {"partition-id", "replica-id", "after-all", "add-dependency", "opt-barrier"}
+
+
+@dataclass(frozen=True)
+class Collective:
+    """All collectives of one kind and one group of devices."""
+
+    kind: str
+    group: tuple[int, ...]  # the first group, by place in the mesh; of a permutation, one pair
+    bytes: int  # of a run's result on each device, of a reduce-scatter its operand
+    runs: int
+
+
+def flops(program: Program) -> int:
+    """Floating-point operations of matrix products and convolutions; a product and its sum are two."""
+    return sum(times * _products(program, i) for i, times in program.executed(fused=True))
+
+
+def _products(program: Program, i: Instruction) -> int:
+    if i.opcode not in ("dot", "convolution"):
+        return 0
+    left, right = (program.values[name][0].shape for name in i.operands[:2])
+    if i.opcode == "convolution":
+        return _convolution(i, left, right)
+    axes = numbers(i.attribute(r"lhs_contracting_dims=\{([\d,]*)\}") or "")
+    return 2 * math.prod(i.values[0].shape) * math.prod(left[axis] for axis in axes)
+
+
+def _convolution(i: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    """FLOPs of a convolution: padding and the gaps of dilation are not counted, as they are never multiplied."""
+    inputs, kernel, output = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.attributes).groups()
+    result = i.values[0].shape
+    total = 2 * math.prod(result[output.index(label)] for label in "bf") * right[kernel.index("i")]
+    spatial = sorted(label for label in output if label.isdigit())
+    window = _window(i.attributes, len(spatial))
+    for k, label in enumerate(spatial):
+        sizes = (left[inputs.index(label)], right[kernel.index(label)], result[output.index(label)])
+        total *= _pairs(*sizes, *(window[name][k] for name in ("stride", "pad", "lhs_dilate", "rhs_dilate")))
+    return total
+
+
+def _window(attributes: str, axes: int) -> dict[str, list[int]]:
+    """Stride, lower padding and dilations of each axis."""
+    text = re.search(r"window=\{([^}]*)\}", attributes)
+    given = dict(part.split("=") for part in text[1].split()) if text else {}
+    window = {}
+    for name, usual in (("stride", 1), ("pad", 0), ("lhs_dilate", 1), ("rhs_dilate", 1)):
+        parts = given[name].split("x") if name in given else [str(usual)] * axes
+        window[name] = [int(part.partition("_")[0]) for part in parts]
+    return window
+
+
+def _pairs(size: int, taps: int, outputs: int, stride: int, pad: int, lhs_dilate: int, rhs_dilate: int) -> int:
+    """Along an axis, the pairs of output and tap that meet an element of the input."""
+    at = np.arange(outputs)[:, None] * stride + np.arange(taps) * rhs_dilate - pad
+    return int(((at >= 0) & (at <= (size - 1) * lhs_dilate) & (at % lhs_dilate == 0)).sum())
+
+
+def hbm_bytes(program: Program) -> int:
+    """Bytes that instructions read and write outside of the chip's vector memory."""
+    return sum(times * _traffic(program, i) for i, times in program.executed() if i.opcode not in _FREE)
+
+
+def _traffic(program: Program, i: Instruction) -> int:
+    if i.opcode.endswith("-done"):
+        return 0
+    read = [value for name in i.operands for value in program.values.get(name, ())]
+    return sum(value.nbytes for value in (*_written(i), *read) if not value.on_chip)
+
+
+def _written(i: Instruction) -> tuple[Value, ...]:
+    """The arrays that an instruction writes; the result of a start names its operands too."""
+    if i.opcode == "copy-start":
+        return i.values[:1]
+    if i.opcode == "collective-permute-start":
+        return i.values[1:2]
+    return i.values[len(i.values) // 2 :] if i.opcode == "all-gather-start" else i.values
+
+
+def collectives(program: Program) -> list[Collective]:
+    """What devices exchange, by kind, group and size."""
+    found: Counter[tuple[str, tuple[int, ...], int]] = Counter()
+    for i, times in program.executed(fused=True):
+        kind = i.opcode.removesuffix("-start")
+        if kind in COLLECTIVES:
+            group = first_group(i.attributes)
+            size = sum(value.nbytes for value in _written(i))
+            found[kind, group, size * len(group) if kind == "reduce-scatter" else size] += times
+    return [Collective(*key, runs) for key, runs in sorted(found.items(), key=lambda item: -item[0][2] * item[1])]
+
+
+def relayouts(program: Program, smallest: int) -> list[Instruction]:
+    """Transposes and copies of arrays of at least so many elements to another layout, within fusions too."""
+    moves = (i for i, _ in program.executed(fused=True) if i.opcode in ("transpose", "copy"))
+    return [i for i in moves if math.prod(i.values[0].shape) >= smallest]
+
+
+def first_group(attributes: str) -> tuple[int, ...]:
+    """The first group of devices in the attributes of a collective, in any of XLA's three notations."""
+    if pairs := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", attributes):
+        return int(pairs[1]), int(pairs[2])
+    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes):
+        return tuple(numbers(listed[1]))
+    if iota := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes):
+        shape, reshaped = numbers(iota[1]), numbers(iota[2])
+        ids = np.arange(math.prod(reshaped)).reshape(reshaped)
+        return tuple(ids.transpose(numbers(iota[3]) if iota[3] else None).reshape(shape)[0].tolist())
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\](?:[^{]*)\{([^}]*)\}", attributes):
+        sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+        within = set(re.findall(r"'(\w+)'", mesh[2]))
+        ids = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+        return tuple(ids[tuple(slice(None) if axis in within else 0 for axis in sizes)].ravel().tolist())
+    raise ValueError(f"no group of devices in {attributes[:200]!r}")

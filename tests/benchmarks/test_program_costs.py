@@ -1,0 +1,158 @@
+"""Costs of a compiled program, read from texts written by hand and from a small program that XLA counts too."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hlo_text import Program
+from program_costs import Collective, collectives, first_group, flops, hbm_bytes, relayouts
+from tiny_models import TEXT_WIDTH, tiny_unet
+
+from rewardedit_jax.params import abstract_params
+
+# A loop of three rounds, a matrix product in a fusion, memory on the chip, and collectives in the notations of XLA.
+TEXT = """HloModule step, is_scheduled=true
+
+%add.1 (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[]{:T(128)} parameter(0)
+  %b = f32[]{:T(128)} parameter(1)
+  ROOT %sum = f32[]{:T(128)} add(%a, %b)
+}
+
+%fused_computation (p.0: bf16[8,16], p.1: bf16[16,32]) -> f32[8,32] {
+  %p.0 = bf16[8,16]{1,0:T(8,128)(2,1)} parameter(0)
+  %p.1 = bf16[16,32]{1,0:T(8,128)(2,1)S(1)} parameter(1)
+  ROOT %dot.1 = f32[8,32]{1,0:T(8,128)} dot(%p.0, %p.1), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+%body (state: (s32[], f32[8,32])) -> (s32[], f32[8,32]) {
+  %state = (s32[], f32[8,32]{1,0}) parameter(0)
+  %n = s32[] get-tuple-element(%state), index=0
+  %x = f32[8,32]{1,0} get-tuple-element(%state), index=1
+  %all-reduce.1 = (f32[8,32]{1,0}, /*index=1*/f32[4]{0}) all-reduce(%x, %x), replica_groups=[2,4]<=[4,2]T(1,0), \
+use_global_device_ids=true, to_apply=%add.1
+  %y = f32[8,32]{1,0} get-tuple-element(%all-reduce.1), index=0
+  ROOT %next = (s32[], f32[8,32]{1,0}) tuple(%n, %y)
+}
+
+%condition (state.1: (s32[], f32[8,32])) -> pred[] {
+  %state.1 = (s32[], f32[8,32]{1,0}) parameter(0)
+  %n.1 = s32[] get-tuple-element(%state.1), index=0
+  %limit = s32[] constant(3)
+  ROOT %less = pred[] compare(%n.1, %limit), direction=LT
+}
+
+ENTRY %main (x.1: bf16[8,16], w: bf16[16,32]) -> f32[8,32] {
+  %x.1 = bf16[8,16]{1,0:T(8,128)(2,1)} parameter(0)
+  %w = bf16[16,32]{1,0:T(8,128)(2,1)} parameter(1)
+  %copy-start = (bf16[16,32]{1,0:S(1)}, bf16[16,32]{1,0}, u32[]{:S(2)}) copy-start(%w)
+  %copy-done = bf16[16,32]{1,0:S(1)} copy-done(%copy-start)
+  %product = f32[8,32]{1,0} fusion(%x.1, %copy-done), kind=kOutput, calls=%fused_computation
+  %zero = s32[] constant(0)
+  %start = (s32[], f32[8,32]{1,0}) tuple(%zero, %product)
+  %loop = (s32[], f32[8,32]{1,0}) while(%start), condition=%condition, body=%body
+  %last = f32[8,32]{1,0} get-tuple-element(%loop), index=1
+  %gather = (f32[8,32]{1,0}, f32[16,32]{1,0}) all-gather-start(%last), replica_groups={{0,1},{2,3}}, dimensions={0}
+  %gathered = f32[16,32]{1,0} all-gather-done(%gather)
+  %scattered = f32[4,32]{1,0} reduce-scatter(%gathered), replica_groups=mesh['x'=2,'y'=4] {'y'}, to_apply=%add.1
+  %moved = (f32[4,32]{1,0}, f32[4,32]{1,0}, u32[]{:S(2)}) collective-permute-start(%scattered), \
+source_target_pairs={{0,1},{1,2}}
+  %arrived = f32[4,32]{1,0} collective-permute-done(%moved)
+  ROOT %transposed = f32[32,4]{1,0} transpose(%arrived), dimensions={1,0}
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def program():
+    return Program.parse(TEXT)
+
+
+def test_collectives_count_as_often_as_they_run(program):
+    assert collectives(program) == [
+        Collective("all-reduce", (0, 2, 4, 6), 4 * (8 * 32 + 4), 3),
+        Collective("all-gather", (0, 1), 4 * 16 * 32, 1),
+        Collective("reduce-scatter", (0, 1, 2, 3), 4 * 4 * 32 * 4, 1),
+        Collective("collective-permute", (0, 1), 4 * 4 * 32, 1),
+    ]
+
+
+def test_products_and_memory_traffic(program):
+    assert flops(program) == 2 * 8 * 16 * 32
+    x, w, product, part = 2 * 8 * 16, 2 * 16 * 32, 4 * 8 * 32, 4 * 4 * 32
+    once = [w, x + product, product + 2 * product, 2 * product + part, 2 * part, 2 * part]
+    # The copy of the weights in the chip's own memory is read for nothing.
+    assert hbm_bytes(program) == sum(once) + 3 * (2 * product + product + 4 * 4)
+
+
+def test_loops_without_a_known_count_are_named():
+    unknown = Program.parse(
+        TEXT.replace("%limit = s32[] constant(3)", "%limit = s32[] get-tuple-element(%state.1), index=0")
+    )
+    assert {one.runs for one in collectives(unknown)} == {1}
+    assert unknown.unknown_loops == {"loop"}
+    noted = Program.parse(TEXT.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"5"}}'))
+    assert collectives(noted)[0].runs == 5
+
+
+@pytest.mark.parametrize(
+    ("attributes", "group"),
+    [
+        ("replica_groups={{4,5},{6,7}}", (4, 5)),
+        ("replica_groups=[4,2]<=[8]", (0, 1)),
+        ("replica_groups=[2,4]<=[2,2,2]T(1,0,2)", (0, 1, 4, 5)),
+        ("replica_groups=mesh['a'=2,'b'=3,'c'=2] {'a','c'}", (0, 1, 6, 7)),
+        ("source_target_pairs={{3,0},{0,3}}", (3, 0)),
+    ],
+)
+def test_groups_of_devices(attributes, group):
+    assert first_group(f"channel_id=1, {attributes}, use_global_device_ids=true") == group
+
+
+def test_text_of_something_else():
+    with pytest.raises(ValueError, match="no ENTRY"):
+        Program.parse("module @jit_step { }")
+    with pytest.raises(ValueError, match="no group of devices"):
+        first_group("channel_id=1")
+
+
+def count(function, *shapes):
+    """FLOPs of a function, as counted here and by XLA."""
+    described = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    compiled = jax.jit(function).lower(*described).compile()
+    return flops(Program.parse(compiled.as_text())), compiled.cost_analysis()["flops"]
+
+
+def convolve(x, kernel, **settings):
+    return jax.lax.conv_general_dilated(x, kernel, dimension_numbers=("NHWC", "HWIO", "NHWC"), **settings)
+
+
+def test_convolutions_count_as_xla_counts_them():
+    plain = {"window_strides": (2, 2), "padding": ((1, 1), (1, 1))}
+    gradient = jax.grad(lambda x, k: convolve(x, k, **plain).sum(), argnums=(0, 1))
+    for function in (lambda x, k: convolve(x, k, **plain), gradient):
+        found, xla = count(function, (2, 8, 8, 4), (3, 3, 4, 16))
+        # XLA also counts the sums of the gradient's cotangent.
+        assert found == pytest.approx(xla, rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def unet_program():
+    unet = tiny_unet()
+    inputs = (jnp.zeros((2, 16, 16, 8)), jnp.zeros(2), jnp.zeros((2, 5, TEXT_WIDTH)))
+    lowered = jax.jit(lambda params, *inputs: unet.apply({"params": params}, *inputs)).lower(
+        abstract_params(unet), *inputs
+    )
+    # What the tests turn off in other programs.
+    options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    return Program.parse(lowered.compile(compiler_options=options).as_text())
+
+
+def test_no_transposes_at_layer_borders(unet_program):
+    """Activations keep their layout from layer to layer; attention alone brings heads before tokens, and back."""
+    places = [i.attribute(r'op_name="([^"]*)"') or "" for i in relayouts(unet_program, smallest=2 * 8 * 8 * 8)]
+    assert not [place for place in places if "/attn" not in place]
+
+
+def test_transposes_are_found(program):
+    assert [i.name for i in relayouts(program, smallest=128)] == ["transposed"]
+    assert not relayouts(program, smallest=129)
