@@ -6,9 +6,10 @@ convolution and the time embedding, and read the reward from an attribute, since
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -99,9 +100,9 @@ def device() -> str:
 
 def make_unet(config: UNetConfig) -> nn.Module:
     """diffusers' U-Net, with the reward modules of the released layout if the config has them."""
-    described = {name: value for name, value in config.to_hf().items() if name != "reward_condition"}
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # takes seconds, and attention needs none
 
+    described = {name: value for name, value in config.to_hf().items() if name != "reward_condition"}
     with torch.device(device()):
         unet = UNet2DConditionModel.from_config(described)
         if (reward := config.reward) is not None:
@@ -117,7 +118,7 @@ def make_unet(config: UNetConfig) -> nn.Module:
 def set_reward(unet: nn.Module, scores: Any, text: Any) -> None:
     """The scores [b, 3] in 0..5 and pooled text states [b, d] that the next calls are conditioned on."""
     weight = unet.time_embedding.text_linear2.weight
-    encoded = torch.from_numpy(np.array(sinusoid(scores, _SCORE_CHANNELS))).flatten(1).to(weight)
+    encoded = torch.from_numpy(np.array(sinusoid(jnp.asarray(scores), _SCORE_CHANNELS))).flatten(1).to(weight)
     unet.conv_in.reward = unet.time_embedding.reward = encoded, torch.from_numpy(np.array(text)).to(weight)
 
 
@@ -168,7 +169,11 @@ def training_steps(unet: nn.Module, examples: Any, dtype: str) -> tuple[Callable
         torch._foreach_lerp_(average, [p.detach() for p in params], 1e-4)
         return loss.item()  # waits
 
-    return partial(step, unet), partial(step, torch.compile(unet))
+    @cache  # the compiler is imported here, which takes seconds
+    def compiled() -> Callable[..., Any]:
+        return torch.compile(unet)
+
+    return lambda: step(unet), lambda: step(compiled())
 
 
 def repeated_attention(shape: tuple[int, ...], dtype: str, gradients: bool, calls: int) -> Callable[[], None]:

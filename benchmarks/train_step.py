@@ -53,9 +53,8 @@ def make_step(base: InstructPix2Pix) -> tuple[Any, Callable[[Any, Precomputed], 
     """(state, the trainer's step compiled), on the U-Net alone."""
     settings = ConfigDict(_OPTIMIZER, type_safe=False)
     optimizer = make_optimizer(settings, 1000)
-    state = create_state({"unet": draw(abstract_params(base.unet))}, optimizer, ema=True)
-    # The moving average starts as the same arrays, which could not be donated twice.
-    state = jax.jit(lambda state: jax.tree.map(lambda x: x + 0, state))(state)
+    create = jax.jit(partial(create_state, optimizer=optimizer, ema=True), donate_argnums=0)
+    state = create({"unet": draw(abstract_params(base.unet))})
 
     def loss(params: Any, examples: Precomputed, rng: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         return editing_loss(base, params, Dropout(0.05, 0.0), examples, rng), {}
@@ -82,7 +81,9 @@ class Stepping:
 def step_flops(base: InstructPix2Pix, examples: Precomputed) -> int:
     """Model FLOPs: each product of the forward pass has two of its size in the backward pass."""
     params = {"unet": abstract_params(base.unet)}
-    return 3 * matmul_flops(lambda p, e: editing_loss(base, p, Dropout(0, 0), e, jax.random.key(0)), params, examples)
+    return 3 * matmul_flops(
+        lambda p, e: editing_loss(base, p, Dropout(0.0, 0.0), e, jax.random.key(0)), params, examples
+    )
 
 
 def state_bytes(state: Any) -> int:
