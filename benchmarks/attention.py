@@ -1,19 +1,20 @@
 """Kernels of scaled dot-product attention at the sizes of the networks: time and error, forward and with gradients.
 
-  python benchmarks/attention.py          # on a GPU in bfloat16; elsewhere the sizes of 512 px in float32
-  python benchmarks/attention.py --small  # short sequences
+  python benchmarks/attention.py  # on a GPU in bfloat16, elsewhere fewer sizes in float32
 
 "rewardedit_jax" is `models/attention.py`, which chooses a kernel. Beside it are its formula, JAX's own function in XLA
 and, on a GPU, in cuDNN: as it is, and with heads padded by zeros to the next width that its kernels are made for.
 Errors are relative, in the Euclidean norm, to the formula in float32. On a GPU a call is too short to be timed alone:
-ten follow each other, and each reads what the one before wrote. The floor counts two products forward and seven with
-gradients, as a kernel that keeps no score matrix computes, and each array read and written once.
+twenty are queued. The floor counts two products forward and seven with gradients, as a kernel that keeps no score
+matrix computes, and each array read and written once.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,17 +34,17 @@ class Shape(NamedTuple):
     width: int
 
 
-# Self- and cross-attention of Stable Diffusion 1.5 at 512 px (4096 cells) and 256 px, then other networks' widths:
-# Stable Diffusion 2 and CLIP have 64, language models 128.
+# Self- and cross-attention of Stable Diffusion 1.5 by level of the U-Net, at 512 px (4096 cells) and 256 px, with
+# batches that fill a GPU; then head widths of others: 64 in Stable Diffusion 2 and CLIP, 128 in language models.
 _UNET = (
-    Shape(8, 4096, 4096, 8, 40), Shape(8, 1024, 1024, 8, 80), Shape(8, 256, 256, 8, 160), Shape(8, 1024, 1024, 8, 40),
-    Shape(8, 4096, 77, 8, 40), Shape(8, 1024, 77, 8, 80), Shape(8, 256, 77, 8, 160), Shape(8, 256, 256, 8, 80),
+    Shape(8, 4096, 4096, 8, 40), Shape(32, 1024, 1024, 8, 80), Shape(128, 256, 256, 8, 160), Shape(8, 4096, 77, 8, 40),
+    Shape(32, 1024, 77, 8, 80), Shape(128, 256, 77, 8, 160), Shape(32, 1024, 1024, 8, 40), Shape(128, 256, 256, 8, 80),
 )  # fmt: skip
-_OTHERS = tuple(Shape(8, n, n, 8, width) for width in (64, 128) for n in (4096, 1024, 256))
-_SHAPES = {"tiny": (Shape(1, 64, 64, 2, 40),), "small": (Shape(1, 1024, 1024, 8, 40), Shape(1, 1024, 77, 8, 80))}
+_OTHERS = tuple(Shape(32_768 // n, n, n, 8, width) for n in (4096, 1024, 256) for width in (64, 128))
+_TINY = (Shape(1, 64, 64, 2, 40),)
 _ON_A_CPU = (Shape(1, 4096, 4096, 8, 40), Shape(1, 4096, 77, 8, 40), Shape(1, 1024, 1024, 8, 80))
 _KERNEL_WIDTHS = (64, 128, 256)
-_CALLS = 10
+_QUEUED = 20
 
 
 def kernels(width: int) -> dict[str, Kernel]:
@@ -72,67 +73,65 @@ def draw(shape: Shape, dtype: str) -> Arrays:
     return tuple(jax.random.normal(k, (shape.batch, n, *shape[3:]), dtype) for k, n in zip(keys, lengths, strict=True))
 
 
-def forward(kernel: Kernel, *arrays: jax.Array) -> Arrays:
-    return kernel(*arrays), *arrays[1:]
+def forward(kernel: Kernel, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return (kernel(*arrays),)
 
 
-def with_gradients(kernel: Kernel, *arrays: jax.Array) -> Arrays:
+def with_gradients(kernel: Kernel, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     """The gradients of query, key and value, for a cotangent that is not constant."""
     out, back = jax.vjp(kernel, *arrays)
     return back(out)
 
 
-def next_arrays(function: partial, arrays: Arrays) -> Arrays:
-    """Results as the next arguments. Gradients are added to them: alone, they would soon be zeros, which run faster."""
-    found = function(*arrays)
-    return tuple(map(jnp.add, found, arrays)) if function.func is with_gradients else found
+def compile_all(function: Callable[..., Any], shape: Shape, arrays: Arrays) -> dict[str, Future]:
+    """Each kernel's program, or why there is none. Compiled side by side: that takes longer than the measurement."""
+
+    def compiled(kernel: Kernel) -> Callable[..., tuple[jax.Array, ...]]:
+        return jax.jit(partial(function, kernel)).lower(*arrays).compile()
+
+    with ThreadPoolExecutor() as pool:
+        return {name: pool.submit(compiled, kernel) for name, kernel in kernels(shape.width).items()}
 
 
-def repeated(function: partial, arrays: Arrays, calls: int) -> Variant:
-    """Calls in one program, where each has the results of the one before as its arguments."""
-    run = jax.jit(lambda arrays: jax.lax.scan(lambda x, _: (next_arrays(function, x), None), arrays, length=calls)[0])
-    return partial(run, arrays)
-
-
-def errors(function: Callable[..., Arrays], kernel: Kernel, arrays: Arrays) -> float:
-    """The largest relative error among the results."""
-    with jax.default_matmul_precision("highest"):
-        exact = jax.jit(partial(function, naive_attention))(*(x.astype(jnp.float32) for x in arrays))
-    found = jax.jit(partial(function, kernel))(*arrays)
-    norm = lambda x: float(jnp.linalg.norm(x.ravel()))  # noqa: E731
+def relative_error(found: tuple[jax.Array, ...], exact: tuple[jax.Array, ...]) -> float:
+    """The largest among the results."""
+    norm = lambda x: float(jnp.linalg.norm(x.astype(jnp.float32).ravel()))  # noqa: E731
     return max(norm(x.astype(jnp.float32) - y) / norm(y) for x, y in zip(found, exact, strict=True))
 
 
 def rows(size: str) -> Iterator[Row]:
     gpu = jax.default_backend() == "gpu"
-    dtype, calls = ("bfloat16", _CALLS) if gpu else ("float32", 1)
-    shapes = _SHAPES.get(size, _UNET + _OTHERS) if gpu or size == "tiny" else _ON_A_CPU
+    dtype, calls = ("bfloat16", _QUEUED) if gpu else ("float32", 1)
+    shapes = _TINY if size == "tiny" else _UNET + _OTHERS if gpu else _ON_A_CPU
     for shape in shapes:
         for name, function in (("forward", forward), ("with gradients", with_gradients)):
             yield from _compare(f"attention {_text(shape)} {dtype}, {name}", shape, function, dtype, calls)
 
 
-def _compare(case: str, shape: Shape, function: Callable[..., Arrays], dtype: str, calls: int) -> Iterator[Row]:
-    arrays, variants, notes = draw(shape, dtype), {}, {}
-    for name, kernel in kernels(shape.width).items():
+def _compare(case: str, shape: Shape, function: Callable[..., Any], dtype: str, calls: int) -> Iterator[Row]:
+    arrays, gradients = draw(shape, dtype), function is with_gradients
+    with jax.default_matmul_precision("highest"):
+        exact = jax.jit(partial(function, naive_attention))(*(x.astype(jnp.float32) for x in arrays))
+    variants: dict[str, Variant] = {}
+    errors = {}
+    for name, program in compile_all(function, shape, arrays).items():
         try:
-            notes[name] = {"error": errors(function, kernel, arrays)}
-            variants[name] = repeated(partial(function, kernel), arrays, calls)
+            errors[name] = relative_error(program.result()(*arrays), exact)
+            variants[name] = partial(_queued, program.result(), arrays, calls)
         except (NotImplementedError, RuntimeError, ValueError) as error:  # what cuDNN does not support
             yield Row(f"{case}: {name}", note=f"refused: {str(error).splitlines()[0][:100]}")
-    if run := _in_torch(shape, dtype, function is with_gradients, calls):
-        variants["PyTorch"] = run
-    products = 7 if function is with_gradients else 2
-    flops = products * 2 * math.prod(shape)
-    traffic = (2 if function is with_gradients else 1) * sum(x.nbytes for x in (*arrays, arrays[0]))
+    if peer := import_peer()[0]:
+        variants["PyTorch"] = peer.repeated_attention(shape, dtype, gradients, calls)
+    flops = (7 if gradients else 2) * 2 * math.prod(shape)
+    traffic = (2 if gradients else 1) * sum(x.nbytes for x in (*arrays, arrays[0]))
     seconds = {name: [s / calls for s in taken] for name, taken in take_turns(variants, 7).items()}
     for row in timed_rows(case, seconds, floor_seconds(flops, traffic, dtype)):
-        yield Row(**{**vars(row), "more": notes.get(row.case.rpartition(": ")[2], {})})
+        name = row.case.removeprefix(f"{case}: ")
+        yield replace(row, more={"error": errors[name]} if name in errors else {})
 
 
-def _in_torch(shape: Shape, dtype: str, gradients: bool, calls: int) -> Variant | None:
-    peer, _ = import_peer("torch")
-    return peer and peer.repeated_attention(shape, dtype, gradients, calls)
+def _queued(program: Callable[..., Any], arrays: Arrays, calls: int) -> list[Any]:
+    return [program(*arrays) for _ in range(calls)]
 
 
 def _text(shape: Shape) -> str:

@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from timing import Row, environment, markdown, size_of_run
+from timing import Row, environment, markdown, share_memory, size_of_run
 
 from rewardedit_jax.startup import start_quickly
 
@@ -35,12 +35,12 @@ class Part(NamedTuple):
 
 # In the order of what is worth most, should the time end early.
 PARTS = {
-    "parity": Part("parity", 50, "networks against the reference outputs, float32 with and without TF32, bfloat16"),
+    "parity": Part("parity", 40, "networks against the reference outputs, float32 with and without TF32, bfloat16"),
     "attention": Part("attention", 75, "kernels of attention: error and time, forward and with gradients"),
-    "train_step": Part("train_step", 160, "training steps at SD 1.5's size, samples/s, MFU, PyTorch, growing batches"),
-    "edit_latency": Part("edit_latency", 75, "edits of 512 px, 30 steps, three branches, beside diffusers"),
-    "scoring": Part("scoring", 60, "scores at 448 px with the widths of Qwen2.5-VL-7B"),
-    "startup": Part("startup", 60, "a process up to its first edit, with and without compiled programs on disk"),
+    "train_step": Part("train_step", 180, "training steps at SD 1.5's size, samples/s, MFU, PyTorch, growing batches"),
+    "edit_latency": Part("edit_latency", 70, "edits of 512 px, 30 steps, three branches, beside diffusers"),
+    "scoring": Part("scoring", 45, "scores at 448 px with the widths of Qwen2.5-VL-7B"),
+    "startup": Part("startup", 70, "a process up to its first edit, with and without compiled programs on disk"),
 }
 _GRACE = 60  # seconds beyond which a process is ended in the middle of a case
 
@@ -88,10 +88,8 @@ def _until(rows: Iterator[Row], end: float, size: str) -> Iterator[Row]:
 
 def measure_apart(part: str, out: Path, commit: str) -> None:
     """`measure` in a process of its own."""
-    # Memory that JAX takes in advance would be missing to PyTorch, which runs beside it.
-    settings = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     command = [sys.executable, __file__, "--parts", part, "--out", str(out), "--commit", commit, "--here"]
-    subprocess.run(command, env=os.environ | settings, timeout=PARTS[part].seconds + _GRACE, check=True)
+    subprocess.run(command, timeout=PARTS[part].seconds + _GRACE, check=True)
 
 
 def table(out: Path) -> str:
@@ -150,6 +148,7 @@ def main() -> None:
         for part in parts:
             print(f"{part:13}{'complete' if is_complete(a.out, part) else '':10}{PARTS[part].about}")
         return
+    share_memory()  # the processes of parts inherit this
     start_quickly()
     size = size_of_run(a.small, "tiny")
     failed = run(parts, size, a.out, a.commit, apart=size == "full" and not a.here)

@@ -10,6 +10,7 @@ eagerly and compiled. The floor is the arithmetic of all matrix products and con
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from networks import TOKENS, draw_editor, make_base
 from PIL import Image
-from timing import Row, Variant, floor_seconds, import_peer, matmul_flops, print_rows, take_turns, timed_rows
+from timing import Row, Variant, floor_seconds, guarded, import_peer, matmul_flops, print_rows, take_turns, timed_rows
 
 from rewardedit_jax import Reward
 from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix
@@ -93,28 +94,27 @@ def rows(size: str) -> Iterator[Row]:
         case = f"edit, {setting.side} px, {setting.steps} steps, batch {batch}, {setting.dtype}"
         yield Row(f"{case}: first", time.perf_counter() - begin, "s", note="compilation included")
         floor = floor_seconds(edit_flops(editor.base, setting, batch), 0, setting.dtype)
-        if batch > 1:
-            yield from timed_rows(case, take_turns({"rewardedit_jax": run}, setting.rounds), floor)
-        else:
-            yield from _beside_pipeline(case, editor.base, setting, run, floor, compiled=size != "tiny")
+        yield from timed_rows(case, take_turns({"rewardedit_jax": run}, setting.rounds), floor)
+        if batch == 1:
+            yield from guarded(_beside(case, editor.base, setting, run, floor, size != "tiny"), f"{case}: diffusers")
 
 
-def _beside_pipeline(
+def _beside(
     case: str, base: InstructPix2Pix, setting: Setting, ours: Variant, floor: float, compiled: bool
 ) -> Iterator[Row]:
+    """Rows of the pipeline, as it is and with its U-Net compiled, in rounds with this package."""
     peer, reason = import_peer("diffusers", "transformers")
     if peer is None:
-        yield from timed_rows(case, take_turns({"rewardedit_jax": ours}, setting.rounds), floor)
         yield Row(f"{case}: diffusers", note=reason)
         return
     with peer.freed():
         theirs, compile_unet = pipeline_edit(peer, base, setting)
-        variants = {"rewardedit_jax": ours, "diffusers, eager": theirs}
-        yield from timed_rows(case, take_turns(variants, setting.rounds), floor)
-        if compiled:
-            compile_unet()
-            variants = {"rewardedit_jax": ours, "diffusers, compiled": theirs}
-            yield from timed_rows(f"{case}, again", take_turns(variants, setting.rounds), floor)
+        for name in ("diffusers, eager", "diffusers, compiled")[: 1 + compiled]:
+            if name.endswith("compiled"):
+                compile_unet()
+            seconds = take_turns({"rewardedit_jax": ours, name: theirs}, setting.rounds)
+            yield from islice(timed_rows(case, seconds, floor), 1, None)
+        del theirs, compile_unet
 
 
 def main() -> None:

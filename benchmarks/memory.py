@@ -41,7 +41,7 @@ def measure(variant: str, size: str) -> float:
         unet = peer.make_unet(base.unet.config)
         if _THEIRS[variant]:
             unet.enable_gradient_checkpointing()
-        run, _ = peer.training_steps(unet, examples, base.dtype)
+        run = peer.training_step(unet, examples, base.dtype, compiled=False)
     for _ in range(2):  # the first creates the optimizer's state in PyTorch
         jax.block_until_ready(run())
     return _peak(variant in _OURS, before) / _GIB
@@ -82,8 +82,9 @@ def _floor(size: str) -> float:
 def _apart(variant: str, size: str) -> float:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
     program = f"import memory; print(memory.measure({variant!r}, {size!r}))"
-    settings = os.environ | {"PYTHONPATH": paths, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    done = subprocess.run([sys.executable, "-c", program], env=settings, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"{variant}: {done.stderr[-2000:]}")
     return float(done.stdout.split()[-1])

@@ -5,8 +5,8 @@ convolution and the time embedding, and read the reward from an attribute, since
 """
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from typing import Any
 
 import jax.numpy as jnp
@@ -136,10 +136,8 @@ def _name(published: str) -> str:
     return published
 
 
-def training_steps(unet: nn.Module, examples: Any, dtype: str) -> tuple[Callable[[], float], ...]:
-    """(eager, compiled) steps of the recipe on cached examples, which train the same parameters.
-
-    A step draws noise, and does loss, gradients, clipping, AdamW and the moving average, all in float32.
+def training_step(unet: nn.Module, examples: Any, dtype: str, compiled: bool) -> Callable[[], float]:
+    """A step of the recipe on cached examples: noise, loss, gradients, clipping, AdamW and moving average in float32.
 
     Args:
       examples: the `Precomputed` of `networks.cached_examples`.
@@ -155,8 +153,9 @@ def training_steps(unet: nn.Module, examples: Any, dtype: str) -> tuple[Callable
     params = list(unet.parameters())
     optimizer = torch.optim.AdamW(params, 5e-5, (0.9, 0.999), 1e-8, 1e-2, fused=True)
     average = [p.detach().clone() for p in params]
+    run = torch.compile(unet) if compiled else unet
 
-    def step(run: Callable[..., Any]) -> float:
+    def step() -> float:
         noise, times = torch.randn_like(mean), torch.randint(1000, (len(mean),), device=mean.device)
         noisy = scheduler.add_noise(0.18215 * (mean + std * torch.randn_like(std)), noise, times)
         with torch.autocast(device(), torch.bfloat16, enabled=dtype == "bfloat16"):
@@ -169,11 +168,7 @@ def training_steps(unet: nn.Module, examples: Any, dtype: str) -> tuple[Callable
         torch._foreach_lerp_(average, [p.detach() for p in params], 1e-4)
         return loss.item()  # waits
 
-    @cache  # the compiler is imported here, which takes seconds
-    def compiled() -> Callable[..., Any]:
-        return torch.compile(unet)
-
-    return lambda: step(unet), lambda: step(compiled())
+    return step
 
 
 def repeated_attention(shape: tuple[int, ...], dtype: str, gradients: bool, calls: int) -> Callable[[], None]:
@@ -223,9 +218,10 @@ def make_pipeline(base: InstructPix2Pix, dtype: str) -> Any:
 
 @contextlib.contextmanager
 def freed() -> Iterator[None]:
-    """Gives the GPU's memory back at the end, for what is measured next."""
+    """Gives a GPU's memory back at the end, for what is measured next."""
     try:
         yield
     finally:
-        torch.compiler.reset()
-        torch.cuda.empty_cache()
+        if torch.cuda.is_available():
+            gc.collect()
+            torch.cuda.empty_cache()

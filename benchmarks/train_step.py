@@ -12,7 +12,9 @@ parameters, gradients, moments and average once. MFU takes the peak of the data 
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +27,7 @@ from timing import (
     Row,
     Variant,
     floor_seconds,
+    guarded,
     import_peer,
     matmul_flops,
     print_rows,
@@ -43,8 +46,8 @@ from rewardedit_jax.training.step import create_state, train_step
 Variants = dict[str, Variant]
 ROUNDS = 7
 # (side of the latents, batch size) that both sides run, and then further batch sizes of this package alone.
-COMPARED = {"tiny": (8, 1), "small": (32, 2), "full": (32, 32)}
-GROWING = {"tiny": (), "small": (), "full": ((32, 64), (64, 16), (32, 128), (64, 32), (32, 256), (64, 64))}
+COMPARED = {"tiny": (8, 1), "small": (32, 2), "full": (32, 16)}
+GROWING = {"tiny": (), "small": (), "full": ((64, 8), (32, 48), (64, 12), (32, 64), (64, 16))}
 _OPTIMIZER = {"learning_rate": 5e-5, "schedule": "constant", "warmup_steps": 0, "b1": 0.9, "b2": 0.999, "eps": 1e-8,
               "weight_decay": 1e-2, "clip_norm": 1.0, "mu_dtype": None}  # fmt: skip
 
@@ -81,9 +84,8 @@ class Stepping:
 def step_flops(base: InstructPix2Pix, examples: Precomputed) -> int:
     """Model FLOPs: each product of the forward pass has two of its size in the backward pass."""
     params = {"unet": abstract_params(base.unet)}
-    return 3 * matmul_flops(
-        lambda p, e: editing_loss(base, p, Dropout(0.0, 0.0), e, jax.random.key(0)), params, examples
-    )
+    loss = partial(editing_loss, base, dropout=Dropout(0.0, 0.0), rng=jax.random.key(0))
+    return 3 * matmul_flops(lambda p, e: loss(params=p, examples=e), params, examples)
 
 
 def state_bytes(state: Any) -> int:
@@ -100,40 +102,30 @@ def rows(size: str) -> Iterator[Row]:
     run, begin = stepping.on(examples), time.perf_counter()
     jax.block_until_ready(run())
     yield Row(f"{_case(side, batch)}: first step", time.perf_counter() - begin, "s", note="compilation included")
+    yield from _measured(base, stepping, {"rewardedit_jax": run}, examples)
     peer, reason = import_peer("diffusers")
     if peer is None:
         yield Row("PyTorch", note=reason)
-        yield from _measured(base, stepping, {"rewardedit_jax": run}, examples)
     else:
-        yield from _beside(peer, base, stepping, {"rewardedit_jax": run}, examples, compiled=size != "tiny")
+        variants = {"rewardedit_jax": run}
+        yield from guarded(_beside(peer, base, stepping, variants, examples, compiled=False), "PyTorch, eager")
+        if size != "tiny":
+            yield from guarded(_beside(peer, base, stepping, variants, examples, compiled=True), "PyTorch, compiled")
     yield from _growing(base, stepping, size)
 
 
 def _beside(
-    peer: ModuleType,
-    base: InstructPix2Pix,
-    stepping: Stepping,
-    variants: Variants,
-    examples: Precomputed,
-    compiled: bool,
+    peer: ModuleType, base: InstructPix2Pix, stepping: Stepping, ours: Variants, examples: Precomputed, compiled: bool
 ) -> Iterator[Row]:
-    """Rounds with PyTorch, which gives its memory back afterwards."""
+    """A row of PyTorch, in rounds with this package. It gives its memory back afterwards."""
     with peer.freed():
         unet = peer.make_unet(base.unet.config)
-        eager, faster = peer.training_steps(unet, examples, base.dtype)
-        variants = {**variants, "PyTorch, eager": eager}
-        if compiled:
-            try:
-                begin = time.perf_counter()
-                faster()
-                yield Row(
-                    "PyTorch, compiled: first step", time.perf_counter() - begin, "s", note="compilation included"
-                )
-                variants["PyTorch, compiled"] = faster
-            except Exception as error:  # of the compiler, which is no part of this package
-                yield Row("PyTorch, compiled", note=f"torch.compile failed: {type(error).__name__}")
-        yield from _measured(base, stepping, variants, examples)
-        del unet, eager, faster, variants
+        run, begin = peer.training_step(unet, examples, base.dtype, compiled), time.perf_counter()
+        run()
+        name = "PyTorch, compiled" if compiled else "PyTorch, eager"
+        yield Row(f"{name}: first step", time.perf_counter() - begin, "s")
+        yield from islice(_measured(base, stepping, {**ours, name: run}, examples), 1, None)
+        del unet, run
 
 
 def _growing(base: InstructPix2Pix, stepping: Stepping, size: str) -> Iterator[Row]:
@@ -160,7 +152,7 @@ def _measured(base: InstructPix2Pix, stepping: Stepping, variants: Variants, exa
     for row in timed_rows(f"{_case(side, batch)}, {dtype}", take_turns(variants, ROUNDS), floor):
         seconds = row.value / 1e3
         more = {"samples/s": batch / seconds, "TFLOP": flops / 1e12, **utilisation(flops, seconds)}
-        yield Row(**{**vars(row), "more": more})
+        yield replace(row, more=more)
 
 
 def _case(side: int, batch: int) -> str:
