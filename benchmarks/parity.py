@@ -59,15 +59,16 @@ def checks(folder: Path) -> Iterator[Check]:
     editor = _REFERENCES / "editor_a"
     script = runpy.run_path(str(editor / "make_editor_dir.py"))
     script["write_editor_dir"](json.loads((editor / "editor_a.json").read_text("utf-8")), folder)
-    text, vae, unet = (np.load(editor / f"{name}.npz") for name in ("text", "vae", "unet"))
-    read = lambda m, p: m.apply({"params": p}, text["token_ids"]).last_hidden  # noqa: E731
-    encode = lambda m, p: m.apply({"params": p}, _nhwc(vae["images"]), method="encode").mean  # noqa: E731
-    decode = lambda m, p: m.apply({"params": p}, _nhwc(vae["latents"]), method="decode")  # noqa: E731
+    text, vae, unet = (dict(np.load(editor / f"{name}.npz")) for name in ("text", "vae", "unet"))
+    ids, images, latents = (jnp.asarray(x) for x in (text["token_ids"], _nhwc(vae["images"]), _nhwc(vae["latents"])))
+    read = lambda m, p: m.apply({"params": p}, ids).last_hidden  # noqa: E731
+    encode = lambda m, p: m.apply({"params": p}, images, method="encode").mean  # noqa: E731
+    decode = lambda m, p: m.apply({"params": p}, latents, method="decode")  # noqa: E731
     yield Check("text encoder, last hidden", "text_encoder", read, text["last_hidden"], 3e-5)
     yield Check("VAE, mean", "vae", encode, _nhwc(vae["mean"]), 2e-5)
     yield Check("VAE, decoded", "vae", decode, _nhwc(vae["decoded"]), 3e-5)
     context, pooled = text["last_hidden"][unet["context_rows"]], text["pooled"][unet["pooled_rows"]]
-    inputs = _nhwc(unet["sample"]), unet["timestep"], context, unet["scores"], pooled
+    inputs = [jnp.asarray(x) for x in (_nhwc(unet["sample"]), unet["timestep"], context, unet["scores"], pooled)]
     predict = lambda m, p: m.apply({"params": p}, *inputs)  # noqa: E731
     yield Check("reward U-Net", "unet", predict, _nhwc(unet["expected"]), 3e-5)
     yield from _scorer_checks(folder / "scorer", script["draw"])
@@ -75,7 +76,7 @@ def checks(folder: Path) -> Iterator[Check]:
 
 def _scorer_checks(folder: Path, draw: Callable[..., np.ndarray]) -> Iterator[Check]:
     described = json.loads((_REFERENCES / "edit_reward_a.json").read_text("utf-8"))
-    arrays = np.load(_REFERENCES / "edit_reward_a.npz")
+    arrays = dict(np.load(_REFERENCES / "edit_reward_a.npz"))
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(described["config"]))
     tensors = {name: draw(name, tuple(shape), described["seed"]) for name, shape in described["state_dict"].items()}
@@ -96,7 +97,6 @@ def compare(check: Check, module: nn.Module, params: Params, precision: Precisio
         found = np.asarray(jax.jit(lambda params: check.run(module, params))(params), np.float32)
     difference = float(np.abs(found - check.expected).max())
     relative = float(np.linalg.norm(found - check.expected) / np.linalg.norm(check.expected))
-    exceeded = difference > check.tolerance if precision.relative is None else relative > precision.relative
     bound = check.tolerance if precision.relative is None else precision.relative
     more = {"relative": relative, "allowed": bound}
     # "not" of the opposite, so that NaN exceeds every bound.

@@ -254,6 +254,6 @@ def print_rows(doc: str, rows: Callable[[str], Iterator[Row]]) -> None:
     where = environment()
     found = []
     for row in rows(size_of_run(a.small)):
-        print(f"{row.case} ...", flush=True)
+        print(f"{row.case}: {row.note if row.value is None else f'{_number(row.value)} {row.unit}'}", flush=True)
         found.append(row)
     print(*(f"{name}: {value}" for name, value in where.items()), "", markdown(found), sep="\n")

@@ -20,7 +20,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 from networks import cached_examples, draw, make_base
 from timing import (
@@ -52,7 +51,7 @@ _OPTIMIZER = {"learning_rate": 5e-5, "schedule": "constant", "warmup_steps": 0, 
               "weight_decay": 1e-2, "clip_norm": 1.0, "mu_dtype": None}  # fmt: skip
 
 
-def make_step(base: InstructPix2Pix) -> tuple[Any, Callable[[Any, Precomputed], tuple[Any, dict[str, jax.Array]]]]:
+def make_step(base: InstructPix2Pix) -> tuple[Any, Callable[..., tuple[Any, dict[str, jax.Array]]]]:
     """(state, the trainer's step compiled), on the U-Net alone."""
     settings = ConfigDict(_OPTIMIZER, type_safe=False)
     optimizer = make_optimizer(settings, 1000)
@@ -64,7 +63,7 @@ def make_step(base: InstructPix2Pix) -> tuple[Any, Callable[[Any, Precomputed], 
 
     schedule = make_schedule(settings, 1000)
     step = partial(train_step, loss_fn=loss, optimizer=optimizer, schedule=schedule, accumulate=1, ema_decay=0.9999)
-    return state, jax.jit(lambda state, examples: step(state, {}, examples, np.uint32(0)), donate_argnums=0)
+    return state, partial(jax.jit(step, donate_argnums=0), frozen={}, seed=jnp.uint32(0))
 
 
 class Stepping:
@@ -75,7 +74,7 @@ class Stepping:
 
     def on(self, examples: Precomputed) -> Callable[[], jax.Array]:
         def run() -> jax.Array:
-            self.state, metrics = self._step(self.state, examples)
+            self.state, metrics = self._step(self.state, batch=examples)
             return metrics["loss"]
 
         return run
