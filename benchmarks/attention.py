@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from timing import Row, Variant, floor_seconds, import_peer, print_rows, take_turns, timed_rows
+from reporting import print_rows
+from timing import Row, Variant, floor_seconds, import_peer, take_turns, timed_rows
 
 from rewardedit_jax.models.attention import attention, naive_attention
 

@@ -22,7 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from timing import Row, environment, markdown, share_memory, size_of_run
+from reporting import environment, markdown, share_memory, size_of_run
+from timing import Row
 
 from rewardedit_jax.startup import start_quickly
 

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from networks import TOKENS, draw_editor, make_base
 from PIL import Image
-from timing import Row, Variant, floor_seconds, guarded, import_peer, matmul_flops, print_rows, take_turns, timed_rows
+from reporting import print_rows
+from timing import Row, Variant, floor_seconds, guarded, import_peer, matmul_flops, take_turns, timed_rows
 
 from rewardedit_jax import Reward
 from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix

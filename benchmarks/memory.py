@@ -18,7 +18,8 @@ from pathlib import Path
 
 import jax
 from networks import ROOT, cached_examples, make_base
-from timing import Row, import_peer, print_rows
+from reporting import print_rows
+from timing import Row, import_peer
 from train_step import COMPARED, Stepping
 
 from rewardedit_jax.params import abstract_params

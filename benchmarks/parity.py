@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from networks import ROOT
+from reporting import print_rows
 from safetensors.numpy import save_file
-from timing import Row, print_rows
+from timing import Row
 
 from rewardedit_jax.params import Params
 from rewardedit_jax.weights.pretrained import load_pretrained

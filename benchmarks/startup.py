@@ -18,7 +18,8 @@ from pathlib import Path
 
 from networks import ROOT
 from PIL import Image
-from timing import Row, import_peer, print_rows
+from reporting import print_rows
+from timing import Row, import_peer
 
 _INSTRUCTION, _STEPS = "make the red circle blue", "10"
 _RANDOM = """

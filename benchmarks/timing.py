@@ -1,33 +1,22 @@
-"""What the benchmarks of networks share: rounds that take turns, floors, rows of a table, and where they were measured.
+"""What the benchmarks of networks share: rounds that take turns, counted FLOPs, floors, and PyTorch as the peer."""
 
-Each of these benchmarks has a generator `rows(size)`. Its script prints them, and `device.py` writes those of all.
-"""
-
-import argparse
 import importlib
 import math
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
-import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-SIZES = ("tiny", "small", "full")  # for tests, for a CPU, for an accelerator
 # Dense bfloat16 FLOP/s of NVIDIA's data sheets, without sparsity. MFU is relative to them.
 _PEAKS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12}
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "diffusers", "transformers", "jax-cuda13-plugin", "numpy")
 
 Variant = Callable[[], Any]  # returns what it computed, so that it can be waited for
 
@@ -169,91 +158,3 @@ def import_peer(*packages: str) -> tuple[ModuleType | None, str]:
     if wanted == "cuda" and not peer.torch.cuda.is_available():
         return None, f"PyTorch {peer.torch.__version__} sees no GPU"
     return peer, ""
-
-
-def environment(commit: str = "") -> dict[str, Any]:
-    """Where and when something was measured: hardware, driver, versions, load, date and commit."""
-    device = jax.devices()[0]
-    return {
-        "device": device.device_kind if device.platform != "cpu" else _processor(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),  # of the last minute; above `cores`, times are too long
-        "driver": _output("nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"),
-        "versions": {"python": platform.python_version()} | {name: v for name in _PACKAGES if (v := _version(name))},
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-        "commit": commit or _output("git", "-C", os.path.dirname(__file__), "rev-parse", "--short", "HEAD"),
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
-def _output(*command: str) -> str:
-    """What a command prints; nothing if it is missing or fails."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def markdown(rows: list[Row]) -> str:
-    """A table of rows."""
-    lines = ["| case | median | spread | time over ours | floor | |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        more = [row.note, *(f"{name} {_number(value)}" for name, value in row.more.items())]
-        spread = " to ".join(map(_number, row.spread)) if row.spread else ""
-        value = "not measured" if row.value is None else f"{_number(row.value)} {row.unit}"
-        cells = row.case, value, spread, _number(row.ratio), _number(row.floor), ", ".join(filter(None, more))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return (
-        ""
-        if value is None
-        else np.format_float_positional(value, 3, unique=False, fractional=False, trim="-")
-        if 1e-3 <= abs(value) < 1e5 or not value
-        else f"{value:.2e}"
-    )
-
-
-def size_of_run(small: bool, smallest: str = "small") -> str:
-    """`full` on an accelerator, unless a small run is asked for."""
-    return smallest if small or jax.default_backend() == "cpu" else "full"
-
-
-def share_memory() -> None:
-    """Has JAX take a GPU's memory as it needs it, not most of it at the start; call it before JAX knows its devices.
-
-    PyTorch and other processes use the same GPU.
-    """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
-def print_rows(doc: str, rows: Callable[[str], Iterator[Row]]) -> None:
-    """The command of a benchmark: parses its arguments, measures, and prints the table."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--small", action="store_true", help="networks for a CPU (default: where there is no accelerator)"
-    )
-    a = parser.parse_args()
-    share_memory()
-    where = environment()
-    found = []
-    for row in rows(size_of_run(a.small)):
-        print(f"{row.case}: {row.note if row.value is None else f'{_number(row.value)} {row.unit}'}", flush=True)
-        found.append(row)
-    print(*(f"{name}: {value}" for name, value in where.items()), "", markdown(found), sep="\n")

@@ -22,18 +22,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 from networks import cached_examples, draw, make_base
-from timing import (
-    Row,
-    Variant,
-    floor_seconds,
-    guarded,
-    import_peer,
-    matmul_flops,
-    print_rows,
-    take_turns,
-    timed_rows,
-    utilisation,
-)
+from reporting import print_rows
+from timing import Row, Variant, floor_seconds, guarded, import_peer, matmul_flops, take_turns, timed_rows, utilisation
 
 from rewardedit_jax.bases.base import Dropout, Precomputed
 from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix

@@ -1,12 +1,9 @@
-"""What the benchmarks of networks share: counted FLOPs, rounds, rows and their table."""
-
-import math
+"""What the benchmarks of networks share: counted FLOPs, rounds, floors and peers."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 import timing
-from timing import Row
 
 from rewardedit_jax.models.attention import attention
 
@@ -53,13 +50,6 @@ def test_rows_have_median_spread_and_ratio():
     assert (theirs.case, theirs.value, theirs.ratio) == ("case: theirs", 6000, 3)
 
 
-def test_the_table_says_what_was_not_measured():
-    row = Row("a", 1234.5, "ms", (1000, 2000.4), 1.5, 0.02, more={"MFU": 0.4})
-    lines = timing.markdown([row, Row("b", note="no GPU")]).splitlines()
-    assert lines[2] == "| a | 1230 ms | 1000 to 2000 | 1.5 | 0.02 | MFU 0.4 |"
-    assert lines[3] == "| b | not measured |  |  |  | no GPU |"
-
-
 def test_ceilings_are_rates():
     found = timing.ceilings("float32")
     assert 1e8 < found.flops < 1e14
@@ -71,11 +61,3 @@ def test_ceilings_are_rates():
 def test_a_peer_without_packages_is_a_reason(monkeypatch):
     monkeypatch.setattr(timing, "find_spec", lambda name: None if name == "diffusers" else name)
     assert timing.import_peer("diffusers") == (None, "not installed: diffusers")
-
-
-def test_the_place_is_named():
-    where = timing.environment(commit="abc")
-    assert where["commit"] == "abc"
-    assert where["device"]
-    assert {"python", "jax", "flax"} <= where["versions"].keys()
-    assert math.isfinite(where["load"])
