@@ -21,18 +21,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from networks import make_base
 
 from rewardedit_jax.bases.base import Dropout
 from rewardedit_jax.bases.instruct_pix2pix import Inputs, InstructPix2Pix
 from rewardedit_jax.bases.stable_diffusion import recipe_reward
 from rewardedit_jax.data.pipeline import EditBatch
-from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.editing.task import EditingTask
-from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
-from rewardedit_jax.models.unet import UNet, UNetConfig
-from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
 from rewardedit_jax.params import Params, abstract_params
-from rewardedit_jax.shapes.tokenizers import shapes_tokenizer
 from rewardedit_jax.sharding import global_batch, infer_shardings, make_mesh
 from rewardedit_jax.training.loop import compile_step, initial_params
 from rewardedit_jax.training.optimizer import make_optimizer
@@ -89,17 +85,8 @@ def full_size_config() -> ConfigDict:
 
 def full_size_base(config: ConfigDict) -> InstructPix2Pix:
     """Stable Diffusion 1.5 with 8 input channels and the recipe's reward modules."""
-    unet = UNetConfig(in_channels=8, cross_attention_dim=768, sample_size=64, reward=recipe_reward(config.reward))
-    vae = AutoencoderConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=512)
-    text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    dtype = config.compute.dtype
-    return InstructPix2Pix(
-        unet=UNet(unet, dtype=dtype, remat=config.compute.remat),
-        vae=AutoencoderKL(vae),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**text, projection_dim=768), dtype=dtype),
-        process=process_from_config({"beta_schedule": "scaled_linear"}),
-        tokenizer=shapes_tokenizer(),  # not used: texts are random tokens too
-    )
+    # The autoencoder computes in float32. The tokenizer is not used: texts are random tokens too.
+    return make_base("full", config.compute.dtype, remat=config.compute.remat, reward=recipe_reward(config.reward))
 
 
 def measure(base: InstructPix2Pix, config: ConfigDict) -> Measured:

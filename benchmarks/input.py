@@ -10,19 +10,17 @@ transport between processes. The rate is by CPU time, all threads included, beca
 
 import argparse
 import json
-import runpy
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from networks import make_base
 from PIL import Image
 
 from rewardedit_jax.data.pipeline import edit_batches
@@ -112,11 +110,7 @@ def prepared(listing: Path, folder: Path) -> PreparedEdits:
 
 def cached(folder: Path, records: int) -> CachedExamples:
     """A cache of Stable Diffusion 1.5 with the reward recipe, of random numbers."""
-    script = runpy.run_path(str(Path(__file__).with_name("full_size_step.py")))
-    base = script["full_size_base"](script["full_size_config"]())
-    tokenizer = copy(base.tokenizer)
-    tokenizer.model_max_length = 77  # that of CLIP
-    base = replace(base, tokenizer=tokenizer)
+    base = make_base("full", "float32")
     params = {name: abstract_params(getattr(base, name)) for name in base.precomputing}
     layout = CacheLayout.of(base, params, SIDE, flip=True, dtype="bfloat16")
     size = layout.views * layout.images.nbytes + layout.request.nbytes

@@ -13,7 +13,7 @@ device that JAX uses; the extra `oracle` installs it for CPUs.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,6 +21,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from networks import draw
+from timing import Row, timed_rows
 
 from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, PackedPrompts
@@ -46,7 +48,15 @@ _3B = DecoderConfig(
 _SMALL_VISION = QwenVisionConfig(
     depth=8, hidden_size=320, num_heads=4, intermediate_size=856, out_hidden_size=512, fullatt_block_indexes=(3, 7)
 )
+_TINY = DecoderConfig(
+    vocab_size=_WORDS, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+    num_key_value_heads=2, mrope_section=(2, 1, 1),
+)  # fmt: skip
+_TINY_VISION = QwenVisionConfig(
+    depth=1, hidden_size=16, num_heads=2, intermediate_size=24, out_hidden_size=32, fullatt_block_indexes=(0,)
+)
 SIZES = {
+    "tiny": (_TINY, _TINY_VISION),
     "small": (_SMALL, _SMALL_VISION),
     "3b": (_3B, QwenVisionConfig(out_hidden_size=2048)),
     "7b": (DecoderConfig(vocab_size=_WORDS), QwenVisionConfig()),
@@ -82,13 +92,7 @@ def random_scorer(size: str, dtype: Any) -> tuple[EditReward, Params]:
     text, vision = SIZES[size]
     config = EditRewardConfig(text=text, vision=vision, image_token_id=_WORDS - 2)
     module = EditReward(config, dtype=dtype, param_dtype=dtype)
-    rng = np.random.default_rng(0)
-
-    def draw(leaf: Any) -> jax.Array:
-        scale = leaf.shape[0] ** -0.5 if leaf.ndim > 1 else 0.1
-        return jnp.asarray(scale * rng.standard_normal(leaf.shape, np.float32), leaf.dtype)
-
-    return module, jax.tree.map(draw, abstract_params(module))
+    return module, draw(abstract_params(module))
 
 
 def packed_pass(module: EditReward, params: Params, inputs: Inputs) -> Variant:
@@ -151,6 +155,9 @@ def torch_passes(module: EditReward, params: Params, inputs: Inputs) -> Variant 
     return lambda: np.asarray(heads(jnp.asarray(np.stack([one(head) for head in (0, 1)], axis=1))))
 
 
+_OURS = {"one packed pass": packed_pass, "two passes": two_passes}
+
+
 def measure(variants: dict[str, Variant], repetitions: int) -> tuple[dict[str, list[float]], float]:
     """Seconds of each variant in each round, and the largest difference of their outputs."""
     results = [run() for run in variants.values()]  # compiles, which is not measured
@@ -163,6 +170,18 @@ def measure(variants: dict[str, Variant], repetitions: int) -> tuple[dict[str, l
     return seconds, max(float(np.abs(result - results[0]).max()) for result in results)
 
 
+def rows(size: str) -> Iterator[Row]:
+    """Of `device.py`, whose full size is 7B's, without PyTorch."""
+    name, edits, dtype = ("7b", 8, "bfloat16") if size == "full" else (size, 2, "float32")
+    scorer, inputs = random_scorer(name, dtype), make_inputs(edits, 1)
+    variants: dict[str, Variant] = {}
+    for title, make in _OURS.items():  # one after the other: what takes longest is to compile them
+        variants[title] = make(*scorer, inputs)
+        seconds, difference = measure(variants, 5 if size == "full" else 2)
+        row = list(timed_rows(f"{edits} edits, 448 px, {name}, {dtype}", seconds))[-1]
+        yield Row(**{**vars(row), "more": {"edits/s": 1e3 * edits / row.value, "largest difference": difference}})
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--size", choices=SIZES, default="small", help="size of the model (default: %(default)s)")
@@ -172,7 +191,7 @@ def main() -> None:
     p.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     a = p.parse_args()
     scorer, inputs = random_scorer(a.size, a.dtype), make_inputs(a.edits, a.candidates)
-    makers = {"one packed pass": packed_pass, "two passes": two_passes, "two passes, PyTorch": torch_passes}
+    makers = {**_OURS, "two passes, PyTorch": torch_passes}
     variants = {name: run for name, make in makers.items() if (run := make(*scorer, inputs))}
     seconds, difference = measure(variants, a.repetitions)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(scorer[1]))

@@ -1,0 +1,91 @@
+"""Seconds from the start of a process to its first edit: with no compiled programs on disk, and again with them.
+
+  python benchmarks/startup.py          # Stable Diffusion 1.5's sizes with random weights, 512 px, 30 steps
+  python benchmarks/startup.py --small  # the shipped model of the shapes world, 32 px, beside diffusers' pipeline
+
+The small run times `launch/edit.py`. The peer is a process that loads the same directory into diffusers' pipeline and
+edits the same picture. The large run draws weights in place of reading files of 4 GB.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from networks import ROOT
+from PIL import Image
+from reporting import print_rows
+from timing import Row, import_peer
+
+_INSTRUCTION, _STEPS = "make the red circle blue", "10"
+_RANDOM = """
+import edit_latency
+from rewardedit_jax.startup import start_quickly
+start_quickly()
+edit_latency.edit(edit_latency.make_editor("full"), edit_latency.SETTINGS["full"], 1)()
+"""
+_PIPELINE = """
+import sys
+from diffusers import StableDiffusionInstructPix2PixPipeline
+from PIL import Image
+model, image, instruction, steps, out = sys.argv[1:]
+pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(model)
+pipeline(instruction, Image.open(image).convert("RGB"), num_inference_steps=int(steps)).images[0].save(out)
+"""
+
+
+def rows(size: str) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        Image.new("RGB", (32, 32), (90, 120, 60)).save(folder / "in.png")
+        command, case = _random_editor(), "first edit, 512 px, 30 steps, random weights"
+        if size != "full":
+            command, case = _shipped_editor(folder), f"first edit, launch/edit.py, 32 px, {_STEPS} steps"
+        first = [_seconds(command, folder / "cache")]
+        yield Row(f"{case}: without compiled programs", first[0], "s")
+        again = [_seconds(command, folder / "cache") for _ in range(3 if size == "small" else 1)]
+        yield Row(f"{case}: with them", statistics.median(again), "s", (min(again), max(again)))
+        if size == "small":
+            yield _pipeline_row(folder, statistics.median(again))
+
+
+def _random_editor() -> Sequence[str]:
+    return [sys.executable, "-c", _RANDOM]
+
+
+def _shipped_editor(folder: Path) -> Sequence[str]:
+    asked = {"--model": "shapes", "--image": folder / "in.png", "--instruction": _INSTRUCTION, "--steps": _STEPS}
+    words = [str(word) for pair in asked.items() for word in pair]
+    return [sys.executable, str(ROOT / "launch" / "edit.py"), *words, "--output", str(folder / "out.png")]
+
+
+def _pipeline_row(folder: Path, ours: float) -> Row:
+    peer, reason = import_peer("diffusers", "transformers")
+    if peer is None:
+        return Row("first edit: diffusers", note=reason)
+    model = str(ROOT / "rewardedit_jax" / "pretrained" / "shapes")
+    command = [sys.executable, "-c", _PIPELINE, model, folder / "in.png", _INSTRUCTION, _STEPS, folder / "theirs.png"]
+    taken = [_seconds(list(map(str, command)), folder / "cache") for _ in range(3)]
+    median = statistics.median(taken)
+    return Row("first edit: diffusers", median, "s", (min(taken), max(taken)), median / ours)
+
+
+def _seconds(command: Sequence[str], cache: Path) -> float:
+    """Of a whole process. Raises CalledProcessError, with its output, if it fails."""
+    for picture in cache.parent.glob("out*"):  # else launch/edit.py would have nothing to do
+        picture.unlink()
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
+    settings = {"JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": paths}
+    begin = time.perf_counter()
+    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{command[1]} failed: {done.stderr[-2000:]}")
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    print_rows(__doc__, rows)
