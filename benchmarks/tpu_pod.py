@@ -36,6 +36,7 @@ from tpu_step import (
     lower_step,
     measure,
     memory_limit,
+    other_meshes,
     places_of,
     tpu_devices,
 )
@@ -51,15 +52,6 @@ def roofline_of(result: dict[str, Any]) -> Roofline:
     return roofline(chip, result["flops"], result["hbm_bytes"], collectives, places)
 
 
-def smaller_meshes(config: ConfigDict, chips: int) -> Iterator[dict[str, int]]:
-    """The mesh of the recipe, then those that divide the parameters over 4, 16, 64, ... times as many chips."""
-    yield config.mesh.to_dict()
-    tensor = max(config.mesh.tensor, 1)
-    fsdp = chips // tensor if config.mesh.fsdp == -1 else config.mesh.fsdp
-    while (fsdp := fsdp * 4) * tensor <= chips:
-        yield {"data": -1, "fsdp": fsdp, "tensor": tensor}
-
-
 def first_fit(
     config: ConfigDict, topology: str, slices: int, examples: int | None, hlo: Path | None = None
 ) -> dict[str, Any] | None:
@@ -69,15 +61,18 @@ def first_fit(
       examples: of a micro-batch for each part of the batch; None: the recipe's, over all of them.
       hlo: file to write the compiled program to.
     """
-    devices = tpu_devices(topology, slices)
-    for sizes in smaller_meshes(config, len(devices)):
-        config.mesh.update(sizes)
+    devices, too_few = tpu_devices(topology, slices), 0
+    for sizes in other_meshes(config, len(devices)):
         mesh = make_mesh(**sizes, devices=devices)
+        if mesh.shape["fsdp"] <= too_few:  # it was too large in smaller parts
+            continue
+        config.mesh.update(sizes)
         if examples:
             config.batch_size = examples * batch_parts(mesh)
         try:
             return measure(config, topology, slices, hlo)
         except TooLarge as error:
+            too_few = mesh.shape["fsdp"]
             print(f"{shape_of(mesh.shape)} does not fit: {_of_limit(error.needed, mesh)}", flush=True)
         except IndivisibleParameters as error:
             print(f"{shape_of(mesh.shape)} is refused: {_first_lines(error)}", flush=True)
@@ -88,7 +83,7 @@ def first_fit(
 def estimate(config: ConfigDict, topology: str, slices: int, examples: int | None) -> Iterator[str]:
     """What is known before compilation: memory that every step needs, for each mesh, and the time of the first."""
     devices, found = tpu_devices(topology, slices), False
-    for sizes in smaller_meshes(config, len(devices)):
+    for sizes in other_meshes(config, len(devices)):
         config.mesh.update(sizes)
         mesh = make_mesh(**sizes, devices=devices)
         try:

@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -177,3 +178,13 @@ def measure(config: ConfigDict, topology: str, slices: int, hlo: Path | None = N
         "libtpu": version("libtpu"),
         "jax": jax.__version__,
     }
+
+
+def other_meshes(config: ConfigDict, chips: int) -> Iterator[dict[str, int]]:
+    """The mesh of the recipe, then others: parameters divided over more chips, or over fewer if it has all of them."""
+    yield config.mesh.to_dict()
+    tensor, fsdp = max(config.mesh.tensor, 1), config.mesh.fsdp
+    everything = chips // tensor
+    factors = [4**n for n in range(1, everything.bit_length())]
+    tried = [everything // factor for factor in factors] if fsdp == -1 else [fsdp * factor for factor in factors]
+    yield from ({"data": -1, "fsdp": size, "tensor": tensor} for size in tried if 1 <= size <= everything)
