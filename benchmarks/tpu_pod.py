@@ -2,14 +2,14 @@
 
   pip install 'rewardedit_jax[tpu]'
   python benchmarks/tpu_pod.py --config configs/reward_ip2p.py --topology v5e:16x16 --examples 4
-  python benchmarks/tpu_pod.py --config configs/edit_reward.py --topology v5p:4x4x4 --examples 1 --config.mesh.fsdp=16
+  python benchmarks/tpu_pod.py --config configs/edit_reward.py --topology v5p:4x4x4 --examples 1
   python benchmarks/tpu_pod.py --config configs/edit_reward.py --topology v5e:16x16 --estimate   # not compiled
   python benchmarks/tpu_pod.py --table DIR
 
 The step is the trainer's own; data, weights and TPUs are not needed, as only shapes and types are. If it does not fit,
-meshes that divide the parameters further are tried. Compilation takes minutes of one core. With --json FILE the
-result is kept, and --table DIR prints the table of docs/scaling.md from such files. The roofline and its assumptions
-are in benchmarks/tpu_chips.py; nothing is run, and no time here is measured.
+other meshes are tried. Compilation takes minutes of one core. With --json FILE the result is kept, and --table DIR
+prints the table of docs/scaling.md from such files. The roofline and its assumptions are in benchmarks/tpu_chips.py;
+nothing is run, and no time here is measured.
 """
 
 import argparse
