@@ -2,14 +2,14 @@
 
   pip install 'rewardedit_jax[tpu]'
   python benchmarks/tpu_pod.py --config configs/reward_ip2p.py --topology v5e:16x16 --examples 4
-  python benchmarks/tpu_pod.py --config configs/edit_reward.py --topology v5p:4x4x4 --examples 1 --config.mesh.fsdp=16
-  python benchmarks/tpu_pod.py --config configs/edit_reward.py --topology v5e:16x16 --least    # seconds
+  python benchmarks/tpu_pod.py --config configs/edit_reward.py --topology v5p:4x4x4 --examples 1
+  python benchmarks/tpu_pod.py --config configs/edit_reward.py --topology v5e:16x16 --estimate   # not compiled
   python benchmarks/tpu_pod.py --table DIR
 
 The step is the trainer's own; data, weights and TPUs are not needed, as only shapes and types are. If it does not fit,
-meshes that divide the parameters further are tried. Compilation takes minutes of one core. With --json FILE the
-result is kept, and --table DIR prints the table of docs/scaling.md from such files. The roofline and its assumptions
-are in benchmarks/tpu_chips.py; nothing is run, and no time here is measured.
+other meshes are tried. Compilation takes minutes of one core. With --json FILE the result is kept, and --table DIR
+prints the table of docs/scaling.md from such files. The roofline and its assumptions are in benchmarks/tpu_chips.py;
+nothing is run, and no time here is measured.
 """
 
 import argparse
@@ -24,11 +24,22 @@ from typing import Any
 # Nor does it hold one, so that several such processes may load libtpu.
 os.environ.update(TPU_SKIP_MDS_QUERY="1", JAX_PLATFORMS="cpu", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
 
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from program_costs import Collective
-from tpu_chips import CHIPS, GIB, Place, Roofline, roofline
-from tpu_step import Described, IndivisibleParameters, TooLarge, measure, memory_limit, tpu_devices
+from tpu_chips import CHIPS, GIB, Chip, Place, Roofline, roofline
+from tpu_step import (
+    Described,
+    IndivisibleParameters,
+    TooLarge,
+    lower_step,
+    measure,
+    memory_limit,
+    other_meshes,
+    places_of,
+    tpu_devices,
+)
 
 from rewardedit_jax.sharding import batch_parts, make_mesh
 from rewardedit_jax.training.recipe import read_recipe
@@ -41,15 +52,6 @@ def roofline_of(result: dict[str, Any]) -> Roofline:
     return roofline(chip, result["flops"], result["hbm_bytes"], collectives, places)
 
 
-def smaller_meshes(config: ConfigDict, chips: int) -> Iterator[dict[str, int]]:
-    """The mesh of the recipe, then those that divide the parameters over 4, 16, 64, ... times as many chips."""
-    yield config.mesh.to_dict()
-    tensor = max(config.mesh.tensor, 1)
-    fsdp = chips // tensor if config.mesh.fsdp == -1 else config.mesh.fsdp
-    while (fsdp := fsdp * 4) * tensor <= chips:
-        yield {"data": -1, "fsdp": fsdp, "tensor": tensor}
-
-
 def first_fit(
     config: ConfigDict, topology: str, slices: int, examples: int | None, hlo: Path | None = None
 ) -> dict[str, Any] | None:
@@ -59,15 +61,18 @@ def first_fit(
       examples: of a micro-batch for each part of the batch; None: the recipe's, over all of them.
       hlo: file to write the compiled program to.
     """
-    devices = tpu_devices(topology, slices)
-    for sizes in smaller_meshes(config, len(devices)):
-        config.mesh.update(sizes)
+    devices, too_few = tpu_devices(topology, slices), 0
+    for sizes in other_meshes(config, len(devices)):
         mesh = make_mesh(**sizes, devices=devices)
+        if mesh.shape["fsdp"] <= too_few:  # it was too large in smaller parts
+            continue
+        config.mesh.update(sizes)
         if examples:
             config.batch_size = examples * batch_parts(mesh)
         try:
             return measure(config, topology, slices, hlo)
         except TooLarge as error:
+            too_few = mesh.shape["fsdp"]
             print(f"{shape_of(mesh.shape)} does not fit: {_of_limit(error.needed, mesh)}", flush=True)
         except IndivisibleParameters as error:
             print(f"{shape_of(mesh.shape)} is refused: {_first_lines(error)}", flush=True)
@@ -75,16 +80,36 @@ def first_fit(
     return None
 
 
-def least_memories(config: ConfigDict, topology: str, slices: int) -> Iterator[str]:
-    """For each mesh that is tried, what every step holds at least. Nothing is compiled: it takes seconds."""
-    devices = tpu_devices(topology, slices)
-    for sizes in smaller_meshes(config, len(devices)):
+def estimate(config: ConfigDict, topology: str, slices: int, examples: int | None) -> Iterator[str]:
+    """What is known before compilation: memory that every step needs, for each mesh, and the time of the first."""
+    devices, found = tpu_devices(topology, slices), False
+    for sizes in other_meshes(config, len(devices)):
+        config.mesh.update(sizes)
         mesh = make_mesh(**sizes, devices=devices)
         try:
             least = Described.of(config, mesh).least_memory()
-            yield f"{shape_of(mesh.shape)} needs more than {_of_limit(least, mesh)}"
         except IndivisibleParameters as error:
             yield f"{shape_of(mesh.shape)} is refused: {_first_lines(error)}"
+            continue
+        yield f"{shape_of(mesh.shape)} needs more than {_of_limit(least, mesh)}"
+        if least < memory_limit(mesh) and not found:
+            found = True
+            if examples:
+                config.batch_size = examples * batch_parts(mesh)
+            yield from _least_times(config, mesh, CHIPS[topology.partition(":")[0]])
+
+
+def _least_times(config: ConfigDict, mesh: Mesh, chip: Chip) -> Iterator[str]:
+    """Of a step that is lowered only: products, and gradients that are reduced over all chips, behind each other."""
+    # A lowered program is that of all chips, and runs each loop once.
+    products = lower_step(config, mesh).cost_analysis()["flops"] * config.accumulate / mesh.size
+    gradients = sum(x.size * 4 for x in jax.tree.leaves(Described.of(config, mesh).state.params))
+    everywhere = Collective("all-reduce", tuple(range(mesh.size)), gradients, 1)
+    line = roofline(chip, products, 0, [everywhere], places_of(mesh))
+    yield f"  {products / 1e12:.1f} TFLOP on each chip for {config.batch_size * config.accumulate} examples"
+    times = f"products {1000 * line.compute:.1f} ms, gradients {1000 * line.collectives:.1f} ms"
+    yield f"  least times: {times} for {gradients / 1e9:.2f} GB"
+    yield f"  efficiency {line.efficiency[0]:.0%} against one chip if no communication is hidden"
 
 
 def shape_of(mesh: Mapping[str, int]) -> str:
@@ -151,7 +176,7 @@ def main() -> None:
     parser.add_argument("--topology", default="v5e:16x16", help="chips and shape of a slice (default: %(default)s)")
     parser.add_argument("--slices", type=int, default=1, help="slices of this shape (default: %(default)s)")
     parser.add_argument("--examples", type=int, help="examples of a micro-batch for each part of the batch")
-    parser.add_argument("--least", action="store_true", help="say what each mesh holds at least, without compiling")
+    parser.add_argument("--estimate", action="store_true", help="least memory and time, without compiling")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file to write the numbers to")
     parser.add_argument("--hlo", type=Path, metavar="FILE", help="file to write the compiled program to")
     parser.add_argument("--table", type=Path, metavar="DIR", help="print the table of the files in a folder")
@@ -162,8 +187,9 @@ def main() -> None:
     if not a.config:
         parser.error("expected --config or --table")
     config = read_recipe(a.config, overrides)
-    if a.least:
-        print("\n".join(least_memories(config, a.topology, a.slices)))
+    if a.estimate:
+        for line in estimate(config, a.topology, a.slices, a.examples):
+            print(line, flush=True)
         return
     result = first_fit(config, a.topology, a.slices, a.examples, a.hlo)
     if result is None:

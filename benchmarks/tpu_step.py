@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from program_costs import collectives, flops, hbm_bytes
-from tpu_chips import CHIPS
+from tpu_chips import CHIPS, Place
 
 from rewardedit_jax.params import Params, split_params
 from rewardedit_jax.sharding import check_batch_size, infer_shardings, make_mesh
@@ -123,6 +124,12 @@ def memory_limit(mesh: Mesh) -> float:
     return CHIPS[{"tpu v5 lite": "v5e", "tpu v6 lite": "v6e", "tpu v5": "v5p"}[kind]].hbm
 
 
+def places_of(mesh: Mesh) -> list[Place]:
+    """Where each device of a mesh is."""
+    devices = mesh.devices.flat
+    return [Place(getattr(device, "slice_index", 0) or 0, tuple(device.coords)) for device in devices]
+
+
 def compile_step(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Raises TooLarge if the compiler finds no room for the program."""
     try:
@@ -166,8 +173,18 @@ def measure(config: ConfigDict, topology: str, slices: int, hlo: Path | None = N
         "loops_counted_once": sorted(program.unknown_loops),
         "xla": {name: cost[name] for name in ("flops", "bytes accessed")},  # with the body of each loop once
         "collectives": [one.__dict__ for one in collectives(program)],
-        "places": [[getattr(device, "slice_index", 0) or 0, device.coords] for device in mesh.devices.flat],
+        "places": places_of(mesh),
         "compile_seconds": time.monotonic() - begin,
         "libtpu": version("libtpu"),
         "jax": jax.__version__,
     }
+
+
+def other_meshes(config: ConfigDict, chips: int) -> Iterator[dict[str, int]]:
+    """The mesh of the recipe, then others: parameters divided over more chips, or over fewer if it has all of them."""
+    yield config.mesh.to_dict()
+    tensor, fsdp = max(config.mesh.tensor, 1), config.mesh.fsdp
+    everything = chips // tensor
+    factors = [4**n for n in range(1, everything.bit_length())]
+    tried = [everything // factor for factor in factors] if fsdp == -1 else [fsdp * factor for factor in factors]
+    yield from ({"data": -1, "fsdp": size, "tensor": tensor} for size in tried if 1 <= size <= everything)

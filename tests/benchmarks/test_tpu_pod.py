@@ -13,7 +13,7 @@ from abstract_tasks import task_of
 from jax.sharding import AbstractMesh, AxisType
 from paths import ROOT
 from tiny_models import get_config
-from tpu_step import Described
+from tpu_step import Described, other_meshes
 
 from rewardedit_jax.sharding import AXES, _arranged
 
@@ -68,6 +68,14 @@ def test_least_memory():
     # Parameters, two moments, average and gradients, all of float32.
     assert 0 < whole.least_memory() - 4 * (5 * trained + frozen) < 32
     assert divided.least_memory() < 0.3 * whole.least_memory()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "chips", "parts"),
+    [("reward_ip2p", 64, [1, 4, 16, 64]), ("edit_reward", 1024, [-1, 256, 64, 16, 4, 1]), ("reward_ip2p", 2, [1])],
+)
+def test_other_meshes(recipe, chips, parts):
+    assert [mesh["fsdp"] for mesh in other_meshes(get_config(recipe), chips)] == parts
 
 
 def slices_of_tpus():
