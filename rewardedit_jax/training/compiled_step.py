@@ -44,10 +44,15 @@ class CompiledStep:
         with jax.set_mesh(self.mesh):  # for networks that constrain the sharding of their activations
             return self.jitted(state, frozen, batch, self.seed)
 
-    def memory(self, state: TrainState, frozen: Params, batch: Batch) -> StepMemory:
-        """Compiles the step for arguments like these. A call that follows finds the compiled program."""
+    def memory(self, state: TrainState, frozen: Params, batch: Batch) -> StepMemory | None:
+        """Compiles the step for arguments like these. A call that follows finds the compiled program.
+
+        None: the backend does not tell what its programs need.
+        """
         with jax.set_mesh(self.mesh):
             found = self.jitted.lower(state, frozen, batch, self.seed).compile().memory_analysis()
+        if found is None:
+            return None
         # What is not in the place of an argument, such as metrics, comes on top.
         added = found.output_size_in_bytes - found.alias_size_in_bytes
         return StepMemory(found.argument_size_in_bytes, found.temp_size_in_bytes + added)

@@ -182,8 +182,10 @@ class _Run:
         self.writer.announce("compiling the training step")
         begin = time.monotonic()
         memory = step.memory(state, self.frozen, batch)
-        self.writer.announce(f"compiled in {time.monotonic() - begin:.0f} s; a step needs {memory}")
-        check_memory(sum(memory), step.mesh, "a training step needs", _LESS)
+        needs = f"; a step needs {memory}" if memory else ""
+        self.writer.announce(f"compiled in {time.monotonic() - begin:.0f} s{needs}")
+        if memory:
+            check_memory(sum(memory), step.mesh, "a training step needs", _LESS)
 
     def _next(self, batches: Iterator[Batch], n: int) -> Batch:
         try:
