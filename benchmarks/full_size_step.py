@@ -30,7 +30,8 @@ from rewardedit_jax.data.pipeline import EditBatch
 from rewardedit_jax.editing.task import EditingTask
 from rewardedit_jax.params import Params, abstract_params
 from rewardedit_jax.sharding import global_batch, infer_shardings, make_mesh
-from rewardedit_jax.training.loop import compile_step, initial_params
+from rewardedit_jax.training.compiled_step import compile_step
+from rewardedit_jax.training.loop import initial_params
 from rewardedit_jax.training.optimizer import make_optimizer
 from rewardedit_jax.training.step import TrainState, create_state
 

@@ -24,7 +24,7 @@ from tpu_chips import CHIPS, Place
 from rewardedit_jax.params import Params, split_params
 from rewardedit_jax.sharding import check_batch_size, infer_shardings, make_mesh
 from rewardedit_jax.training.checkpoints import with_shardings
-from rewardedit_jax.training.loop import jitted_step
+from rewardedit_jax.training.compiled_step import jitted_step
 from rewardedit_jax.training.optimizer import make_optimizer
 from rewardedit_jax.training.step import TrainState, create_state
 from rewardedit_jax.training.task import Task

@@ -8,13 +8,14 @@ trains, how parameters are sharded, and what is frozen are all lists of such rul
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.typing import DTypeLike
 from jaxtyping import Array, PRNGKeyArray, UInt32
 
 Params = dict[str, Any]
@@ -69,6 +70,12 @@ def abstract_params(module: nn.Module) -> Params:
       One tree for all calls with equal modules: do not change it.
     """
     return jax.eval_shape(lambda: module.init(jax.random.key(0), *module.example_inputs()))["params"]
+
+
+def with_types(abstract: Params, types: Mapping[str, DTypeLike]) -> Params:
+    """The shapes of a tree with other dtypes at some paths."""
+    flat = flatten_dict(abstract, sep="/")
+    return unflatten_dict({path: x.update(dtype=types.get(path, x.dtype)) for path, x in flat.items()}, sep="/")
 
 
 def random_params(

@@ -14,6 +14,7 @@ Axes: b batch, k guidance branches, H W image, h w c latents.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -28,7 +29,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped, UInt8, UInt32
 from ml_collections import ConfigDict
 
 from rewardedit_jax.diffusion.process import NoiseProcess, process_from_config
-from rewardedit_jax.params import Params, abstract_params, random_params
+from rewardedit_jax.params import Params, abstract_params, random_params, with_types
 from rewardedit_jax.reward import Reward
 from rewardedit_jax.weights.files import WeightFileError, read_json
 from rewardedit_jax.weights.kinds import NetworkKind
@@ -225,6 +226,7 @@ class Component(NamedTuple):
     origin: nn.Module | None = None
     read: Callable[[Wanted | None], Params] | None = None  # of `origin`; None: drawn at random
     fit: Callable[[Params], Params] = lambda params: params  # parameters of `origin` → those that `module` keeps
+    types: Mapping[str, DTypeLike] = MappingProxyType({})  # of the paths that do not have `module.param_dtype`
 
 
 class Start(NamedTuple):
@@ -235,7 +237,7 @@ class Start(NamedTuple):
 
     def abstract_params(self) -> Params:
         """Shapes and dtypes of the complete parameter tree."""
-        return {name: abstract_params(part.module) for name, part in self.parts.items()}
+        return {name: with_types(abstract_params(part.module), part.types) for name, part in self.parts.items()}
 
     def init(self, rng: PRNGKeyArray, wanted: Wanted | None = None) -> Params:
         """The parameters: read where there are weights, drawn where there are none.

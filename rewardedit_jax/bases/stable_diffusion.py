@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
+import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ from rewardedit_jax.models import clip, unet, vae
 from rewardedit_jax.models.clip import CLIPTextConfig
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.vae import AutoencoderKL
-from rewardedit_jax.params import Params, Rules, abstract_params, find_rule
+from rewardedit_jax.params import Params, Rules, find_rule
 from rewardedit_jax.training.recipe import Section
 from rewardedit_jax.training.recipe_check import check_network, check_section
 from rewardedit_jax.weights.files import write_json
@@ -77,7 +77,8 @@ class StableDiffusionFiles:
 
     # Components that compute in float32 whatever is asked for: in half precision, errors of a VAE are visible.
     exact: ClassVar[tuple[str, ...]] = ("vae",)
-    # Components too large to keep in float32 for nothing: unless they train, parameters have the type of computation.
+    # Components too large to keep in float32 for nothing. An editor that is loaded has them in the type of computation.
+    # In training, what is frozen keeps the type of its file (`_frozen_types`).
     large: ClassVar[tuple[str, ...]] = ()
 
     pipelines: ClassVar[tuple[str, ...]]
@@ -88,10 +89,10 @@ class StableDiffusionFiles:
     index: ClassVar[Mapping[str, list[str]]] = STABLE_DIFFUSION  # of model_index.json
 
     @classmethod
-    def types(cls, name: str, dtype: DTypeLike, trains: bool = False) -> dict[str, DTypeLike]:
+    def types(cls, name: str, dtype: DTypeLike, training: bool = False) -> dict[str, DTypeLike]:
         """The types that a component computes in and that its parameters have, as fields of its module."""
         dtype = jnp.float32 if name in cls.exact else dtype
-        return {"dtype": dtype, "param_dtype": dtype if name in cls.large and not trains else jnp.float32}
+        return {"dtype": dtype, "param_dtype": dtype if name in cls.large and not training else jnp.float32}
 
     @classmethod
     def open_tokenizers(cls, folders: Callable[[str], Path], modules: Mapping[str, nn.Module]) -> dict[str, Any]:
@@ -169,8 +170,12 @@ class StableDiffusionFiles:
         _check_conv_in(parts["unet"], config.trainable)
         parts = with_lora(parts, config.get("lora"))
         for name, part in parts.items():
-            trains = name in cls.large and _trains(name, part.module, config.trainable)
-            parts[name] = _typed(part, cls.types(name, config.compute.dtype, trains), opened.get(name))
+            network = opened.get(name)
+            frozen = _frozen_types(name, network, config.trainable) if network and name in cls.large else {}
+            computing = cls.types(name, config.compute.dtype, training=True)
+            if hasattr(part.module, "remat"):  # networks that are deep enough to have the setting
+                computing["remat"] = config.compute.remat
+            parts[name] = _computing(part, computing, network, frozen)
         modules = {name: part.module for name, part in parts.items()}
         tokenizers = cls.open_tokenizers(folders, modules)
         settings = cls.read_settings(directory) if directory else {}
@@ -202,18 +207,33 @@ class StableDiffusionFiles:
             write_json({**index, **self.settings}, new / "model_index.json")
 
 
-def _trains(component: str, module: nn.Module, trainable: Rules[bool]) -> bool:
-    """Whether any parameter of a component trains."""
-    rules = (find_rule(trainable, f"{component}/{path}") for path in flatten_dict(abstract_params(module), sep="/"))
-    return any(rule is not None and rule[1] for rule in rules)
+def _frozen_types(component: str, opened: PretrainedNetwork, trainable: Rules[bool]) -> dict[str, np.dtype]:
+    """Path → type of the parameters that do not train and whose files are narrower than float32.
+
+    To keep these in the type of their file changes no bit of what is computed: layers widen them to float32, or round
+    them to the type of computation, when they use them. An export has the bits that were read. Rounding a float32 file
+    as well would save more memory, but the exported model would be another one; launch/convert.py rounds it on request.
+    """
+    stored = opened.stored_types()
+    rules = {path: find_rule(trainable, f"{component}/{path}") for path in stored}
+    return {path: stored[path] for path, rule in rules.items() if rule and not rule[1] and stored[path].itemsize < 4}
 
 
-def _typed(part: Component, types: Mapping[str, DTypeLike], opened: PretrainedNetwork | None) -> Component:
-    """The component with the types of computation and parameters; `opened`: what it is read from, None: it is drawn."""
+def _computing(
+    part: Component, settings: Mapping[str, Any], opened: PretrainedNetwork | None, frozen: Mapping[str, np.dtype]
+) -> Component:
+    """The component as it computes in a training.
+
+    Args:
+      settings: fields of its module, such as the types.
+      opened: what it is read from; None: it is drawn.
+      frozen: path → type of the parameters that have another type than the others.
+    """
     return part._replace(
-        module=part.module.clone(**types),
-        origin=None if part.origin is None else part.origin.clone(**types),
-        read=None if opened is None else replace(opened, module=opened.module.clone(**types)).read,
+        module=part.module.clone(**settings),
+        origin=None if part.origin is None else part.origin.clone(**settings),
+        read=None if opened is None else replace(opened, module=opened.module.clone(**settings), types=frozen).read,
+        types=frozen,
     )
 
 
@@ -242,7 +262,7 @@ def _adapted_unet(part: Component, autoencoder: AutoencoderKL, config: ConfigDic
     network, both = part.module.config, 2 * autoencoder.config.latent_channels
     if config.reward.layout and network.reward is None:
         network = replace(network, reward=recipe_reward(config.reward))
-    module = part.module.clone(config=replace(network, in_channels=both), remat=config.compute.remat)
+    module = part.module.clone(config=replace(network, in_channels=both))
     return part._replace(module=module, origin=part.module, fit=lambda params: widen_conv_in(params, both))
 
 

@@ -24,7 +24,7 @@ from rewardedit_jax.params import Params, find_rule, fingerprint
 # What whoever makes a cache chooses. A training takes any.
 CHOICES = ("dtype", "batch_size")
 # Fields of a Linen module that do not decide what it computes, or (types) that the plan has under another name.
-_NOT_SETTINGS = ("parent", "name", "dtype", "param_dtype")
+_NOT_SETTINGS = ("parent", "name", "dtype", "param_dtype", "remat")
 _REMEDY = "Make one for this recipe with launch/cache.py, or train without: --config.data.cache=''."
 
 

@@ -2,15 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from threading import Event
 
 import jax
 import numpy as np
-import optax
 from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -19,24 +18,24 @@ from ml_collections import ConfigDict
 from rewardedit_jax.data.prefetch import prefetched
 from rewardedit_jax.params import Params, find_rule, merge_params, split_params
 from rewardedit_jax.sharding import (
-    batch_sharding,
     check_batch_size,
     global_batch,
     infer_shardings,
     make_mesh,
     place,
-    replicated,
 )
 from rewardedit_jax.training.checkpoints import Checkpoints, with_shardings
+from rewardedit_jax.training.compiled_step import CompiledStep, bytes_per_device, check_memory, compile_step
 from rewardedit_jax.training.metrics import MetricWriter
-from rewardedit_jax.training.optimizer import make_optimizer, make_schedule, warn_of_warmup
+from rewardedit_jax.training.optimizer import make_optimizer, warn_of_warmup
 from rewardedit_jax.training.recipe import TrainingRecipe, check_recipe
 from rewardedit_jax.training.signals import stop_requests
-from rewardedit_jax.training.step import TrainState, create_state, nonfinite_leaves, train_step
+from rewardedit_jax.training.step import TrainState, create_state, nonfinite_leaves
 from rewardedit_jax.training.task import Batch, Evaluator, Metrics, Task
 from rewardedit_jax.training.workdir import has_checkpoint, open_workdir, record_config
 
-StepFn = Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
+_FEWER = "divide the parameters over more devices with mesh.fsdp, or train fewer of them"
+_LESS = "lower batch_size and raise accumulate, set compute.remat=True, or divide the work over more devices"
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -65,7 +64,8 @@ def train(
         hosts on SIGTERM alone, which the jax runtime handles: all of them must stop at the same step.
       DamagedCheckpoint: with `resume`, if no checkpoint can be read.
       FileExistsError, FileNotFoundError: if the working directory does not fit `resume`.
-      ValueError: if a setting is wrong, or batch, mesh, rules, parameters and checkpoint do not fit each other.
+      ValueError: if a setting is wrong, or batch, mesh, rules, parameters, checkpoint and the memory of the devices do
+        not fit each other.
     """
     check_recipe(config, TrainingRecipe)
     warn_of_warmup(config.optimizer, config.steps)
@@ -78,9 +78,12 @@ def train(
     optimizer = make_optimizer(config.optimizer, config.steps)
     create = partial(create_state, optimizer=optimizer, ema=config.optimizer.ema_decay is not None)
     # Shapes and shardings of the whole state are known before any array exists: nothing is ever laid out twice.
-    trained, _ = split_params(task.abstract_params(), task.trainable)
+    trained, frozen = split_params(task.abstract_params(), task.trainable)
     abstract = jax.eval_shape(create, trained)
     shardings = infer_shardings(abstract, task.partition_rules, mesh)
+    kept = bytes_per_device(abstract, shardings)
+    kept += bytes_per_device(frozen, infer_shardings(frozen, task.partition_rules, mesh))
+    check_memory(kept, mesh, "parameters and optimizer take", _FEWER)
     with Checkpoints(workdir, config.keep_checkpoints) as checkpoints:
         # The state comes from the run's own last checkpoint, else from where the task starts: the weights of a model
         # directory, or scratch. A checkpoint lacks only the frozen parameters.
@@ -131,55 +134,6 @@ def frozen_params(task: Task, config: ConfigDict, mesh: Mesh) -> Params:
     return place(params, infer_shardings(params, task.partition_rules, mesh))
 
 
-def compile_step(
-    task: Task,
-    config: ConfigDict,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    state_shardings: TrainState,
-    frozen: Params,
-) -> StepFn:
-    """The step of a run: `jitted_step` on its mesh, with its seed."""
-    seed = np.uint32(config.seed)  # of NumPy: a host may hand it to devices of other hosts
-    frozen_shardings = jax.tree.map(lambda x: x.sharding, frozen)
-    compiled = jitted_step(task, config, optimizer, mesh, state_shardings, frozen_shardings)
-
-    def on_mesh(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
-        with jax.set_mesh(mesh):  # for networks that constrain the sharding of their activations
-            return compiled(state, frozen, batch, seed)
-
-    return on_mesh
-
-
-def jitted_step(
-    task: Task,
-    config: ConfigDict,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    state_shardings: TrainState,
-    frozen_shardings: Params,
-) -> jax.stages.Wrapped:
-    """`train_step` with the constants of a run, to be called with state, frozen parameters, batch and seed.
-
-    The state is donated: its memory is reused.
-    """
-    step = partial(
-        train_step,
-        loss_fn=task.loss,
-        optimizer=optimizer,
-        schedule=make_schedule(config.optimizer, config.steps),
-        accumulate=config.accumulate,
-        ema_decay=config.optimizer.ema_decay,
-    )
-    # Parameters, moments and average keep their layout from step to step; metrics are scalars on every device.
-    return jax.jit(
-        step,
-        in_shardings=(state_shardings, frozen_shardings, batch_sharding(mesh), replicated(mesh)),
-        out_shardings=(state_shardings, replicated(mesh)),
-        donate_argnums=0,
-    )
-
-
 class _Run:
     """The steps of one call of `train`, and what happens between them."""
 
@@ -197,7 +151,7 @@ class _Run:
         self._start: tuple[int, float]
         self._mark: tuple[int, float] | None = None
 
-    def go(self, step: StepFn, state: TrainState, batches: Iterator[Batch]) -> TrainState:
+    def go(self, step: CompiledStep, state: TrainState, batches: Iterator[Batch]) -> TrainState:
         """Run all steps. Each is dispatched before the metrics of the previous one are read: the device never waits."""
         pending = None
         self._start = int(state.step), time.perf_counter()
@@ -205,9 +159,10 @@ class _Run:
         with nullcontext(Event()) if jax.process_count() > 1 else stop_requests() as stop_requested:
             for n in range(int(state.step) + 1, self.config.steps + 1):
                 batch = self._next(batches, n)
+                if n == self._start[0] + 1:
+                    self._compile(step, state, batch)
                 # Dispatched only: arrays of metrics are futures until they are read.
-                with self._compilation(n):
-                    state, metrics = step(state, self.frozen, batch)
+                state, metrics = step(state, self.frozen, batch)
                 if pending:
                     self._log(pending[0], self._read(*pending))
                 pending = n, metrics
@@ -222,16 +177,15 @@ class _Run:
                     raise Interrupted(f"stopped after step {saved}, whose state is saved: continue with --resume")
         return state
 
-    @contextmanager
-    def _compilation(self, n: int) -> Iterator[None]:
-        """Announces that the first step of this call compiles, and how long it took."""
-        if n > self._start[0] + 1:
-            yield
-            return
+    def _compile(self, step: CompiledStep, state: TrainState, batch: Batch) -> None:
+        """Compiles the step, tells how long that took and the memory that it needs, and refuses what does not fit."""
         self.writer.announce("compiling the training step")
         begin = time.monotonic()
-        yield
-        self.writer.announce(f"compiled in {time.monotonic() - begin:.0f} s")
+        memory = step.memory(state, self.frozen, batch)
+        needs = f"; a step needs {memory}" if memory else ""
+        self.writer.announce(f"compiled in {time.monotonic() - begin:.0f} s{needs}")
+        if memory:
+            check_memory(sum(memory), step.mesh, "a training step needs", _LESS)
 
     def _next(self, batches: Iterator[Batch], n: int) -> Batch:
         try:

@@ -1,16 +1,18 @@
 """One network ⇄ one component directory (config.json + weights), in the layout of diffusers and transformers."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 
 from rewardedit_jax.arguments import check_dtype, check_path
-from rewardedit_jax.params import Params, abstract_params
+from rewardedit_jax.params import Params, abstract_params, with_types
 from rewardedit_jax.weights import files
 from rewardedit_jax.weights.engine import (
     UnusableTensor,
@@ -18,6 +20,7 @@ from rewardedit_jax.weights.engine import (
     WeightTable,
     export_tensors,
     import_tensors,
+    match_tensors,
 )
 from rewardedit_jax.weights.files import TensorFiles, WeightFileError, read_weights
 from rewardedit_jax.weights.kinds import KINDS, read_config
@@ -34,6 +37,12 @@ class PretrainedNetwork:
     tensors: TensorFiles
     table: WeightTable
     allow_nonfinite: bool = False
+    types: Mapping[str, np.dtype] = field(default_factory=dict)  # of the paths that do not have `module.param_dtype`
+
+    def stored_types(self) -> dict[str, np.dtype]:
+        """Path → type of the tensor in the files. What does not fit is left out; `read` refuses it."""
+        source = match_tensors(self.tensors, self.table, flatten_dict(self._abstract_params(), sep="/"), [])
+        return {path: self.tensors.dtypes[name] for path, (name, _) in source.items()}
 
     def read(self, wanted: Callable[[str], bool] | None = None) -> Params:
         """The parameters, as NumPy arrays in a nested dict; `wanted` as of `import_tensors`.
@@ -42,7 +51,7 @@ class PretrainedNetwork:
           WeightMismatch: tensors do not fit the network, wanted or not.
           WeightFileError: a tensor has a type that is not supported, or values that are not finite.
         """
-        abstract = self._abstract_params()
+        abstract = with_types(self._abstract_params(), self.types)
         try:
             return import_tensors(self.tensors, self.table, abstract, wanted, self.allow_nonfinite)
         except WeightMismatch as error:
