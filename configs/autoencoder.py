@@ -56,4 +56,6 @@ def shapes() -> ConfigDict:
     config.checkpoint_every = 2000
     config.evaluate_every = 0  # the task has no evaluator
     config.keep_checkpoints = 2
+    config.nonfinite = "stop"  # or "skip" such a step
+    config.stall_seconds = None  # a step that hangs is reported after 20 median steps, a minute at least
     return config

@@ -84,6 +84,8 @@ def full() -> ConfigDict:
     config.checkpoint_every = 1000
     config.evaluate_every = 0  # 0: never
     config.keep_checkpoints = 2
+    config.nonfinite = "stop"  # or "skip" such a step
+    config.stall_seconds = None  # a step that hangs is reported after 20 median steps, a minute at least
     return config
 
 

@@ -89,6 +89,8 @@ def shapes() -> ConfigDict:
     config.log_every, config.checkpoint_every = 50, 500
     config.evaluate_every = 500
     config.keep_checkpoints = 2
+    config.nonfinite = "stop"  # or "skip" such a step
+    config.stall_seconds = None  # a step that hangs is reported after 20 median steps, a minute at least
     return config
 
 

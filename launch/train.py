@@ -6,9 +6,9 @@
 The recipe is a file under configs/. Without argument it is the paper's; ":shapes" is the size of a laptop on the shapes
 world, ":debug" takes a minute. Any field can be set, --config.steps=100, or unset, --config.optimizer.ema_decay=None.
 DIR/metrics.jsonl and TensorBoard files are written during training; DIR/model, written at the end, is what
-`launch/edit.py --model DIR` loads. Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 finish the running step, save and stop;
-the same command with --resume continues, also to a larger --config.steps. On a TPU pod or a cluster, run it on every
-host with --distributed and a --workdir that all of them see; there SIGTERM saves.
+`launch/edit.py --model DIR` loads. Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 finish the running step, save and stop
+with exit status 75; the same command with --resume continues, also to a larger --config.steps. On a TPU pod or a
+cluster, run it on every host with --distributed and a --workdir that all of them see (launch/cluster/).
 """
 
 import jax

@@ -29,7 +29,7 @@ SCHEMAS = {
 # Settings that have a meaning without a value.
 OPTIONAL = {f"optimizer.{name}" for name in ("clip_norm", "ema_decay", "mu_dtype")}
 OPTIONAL |= {f"objective.settings.{name}" for name in ("margin", "draws", "tau", "k", "ties")}
-OPTIONAL |= {"data.cache", "lora", "network.unet.sample_size"}  # the last is diffusers' own
+OPTIONAL |= {"data.cache", "lora", "stall_seconds", "network.unet.sample_size"}  # the last is diffusers' own
 EVERY = [(recipe, variant) for recipe, variants in VARIANTS.items() for variant in variants]
 
 

@@ -23,6 +23,8 @@ def toy_config(**changes) -> ConfigDict:
             "checkpoint_every": 0,
             "evaluate_every": 0,
             "keep_checkpoints": 3,
+            "nonfinite": "stop",
+            "stall_seconds": None,
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
             "optimizer": {
                 "learning_rate": 1e-2,

@@ -11,7 +11,7 @@ from absl import logging
 
 from rewardedit_jax.listing import count_noun
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an `OSError`: the disk, a quota or a file is full
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
         unfinished.replace(file)
     except OSError as error:
         # Python names a file that it cannot open, but not one for whose next bytes there is no room.
-        if error.errno not in _NO_ROOM or error.filename is not None:
+        if error.errno not in NO_ROOM or error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, os.fspath(file)) from error
     finally:

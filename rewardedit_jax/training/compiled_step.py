@@ -91,6 +91,7 @@ def jitted_step(
         schedule=make_schedule(config.optimizer, config.steps),
         accumulate=config.accumulate,
         ema_decay=config.optimizer.ema_decay,
+        skip_nonfinite=config.nonfinite == "skip",
     )
     # Parameters, moments and average keep their layout from step to step; metrics are scalars on every device.
     return jax.jit(

@@ -1,12 +1,11 @@
 """The training loop. It knows a task only through the protocol in `task.py`."""
 
-import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from threading import Event
 
 import jax
 import numpy as np
@@ -26,14 +25,20 @@ from rewardedit_jax.sharding import (
 )
 from rewardedit_jax.training.checkpoints import Checkpoints, with_shardings
 from rewardedit_jax.training.compiled_step import CompiledStep, bytes_per_device, check_memory, compile_step
+from rewardedit_jax.training.finite import FiniteCheck
+from rewardedit_jax.training.inventory import take_inventory
 from rewardedit_jax.training.metrics import MetricWriter
 from rewardedit_jax.training.optimizer import make_optimizer, warn_of_warmup
+from rewardedit_jax.training.processes import check_processes_agree
 from rewardedit_jax.training.recipe import TrainingRecipe, check_recipe
-from rewardedit_jax.training.signals import stop_requests
-from rewardedit_jax.training.step import TrainState, create_state, nonfinite_leaves
+from rewardedit_jax.training.signals import STOPPED, stop_requests
+from rewardedit_jax.training.step import TrainState, create_state
 from rewardedit_jax.training.task import Batch, Evaluator, Metrics, Task
+from rewardedit_jax.training.watchdog import Watchdog
 from rewardedit_jax.training.workdir import has_checkpoint, open_workdir, record_config
 
+_DEVICE = "device, or another host that it waits for"  # what the watchdog names
+_CHECKPOINT = "checkpoint: the disk of the working directory"
 _FEWER = "divide the parameters over more devices with mesh.fsdp, or train fewer of them"
 _LESS = "lower batch_size and raise accumulate, set compute.remat=True, or divide the work over more devices"
 
@@ -43,7 +48,14 @@ class NonFiniteLoss(FloatingPointError):
 
 
 class Interrupted(SystemExit):
-    """The run was asked to stop, and its state is on disk; the message says how to resume it."""
+    """The run was asked to stop, and its state is on disk; the message says how to resume it.
+
+    The exit status is `STOPPED`, by which job scripts tell it from an error.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.code = STOPPED
 
 
 def train(
@@ -60,14 +72,16 @@ def train(
       resume: continue from the newest checkpoint that can be read; in an empty directory, start from the beginning.
     Raises:
       NonFiniteLoss: nothing is saved after the last good checkpoint.
-      Interrupted: on Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2, after the running step is done and saved. On several
-        hosts on SIGTERM alone, which the jax runtime handles: all of them must stop at the same step.
+      Interrupted: on Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2, after the running step is done and saved. Of several
+        processes one has to get the signal, and all stop after the same step.
       DamagedCheckpoint: with `resume`, if no checkpoint can be read.
+      UnsavedState: the last checkpoint could not be written; the model of a run that is done is exported all the same.
       FileExistsError, FileNotFoundError: if the working directory does not fit `resume`.
-      ValueError: if a setting is wrong, or batch, mesh, rules, parameters, checkpoint and the memory of the devices do
-        not fit each other.
+      ValueError: if a setting is wrong, if processes differ, or if batch, mesh, rules, parameters, checkpoint and the
+        memory of the devices do not fit each other.
     """
     check_recipe(config, TrainingRecipe)
+    check_processes_agree(config)
     warn_of_warmup(config.optimizer, config.steps)
     workdir = open_workdir(workdir, resume)
     resume = resume and has_checkpoint(workdir)
@@ -107,8 +121,13 @@ def train(
             prefetched(task.batches(start), partial(global_batch, mesh=mesh), depth=2) as batches,
         ):
             state = _Run(config, checkpoints, writer, evaluators, frozen).go(step, state, batches)
+        unsaved = checkpoints.unsaved(int(state.step))
     # Outside the block: the prefetching thread and the writers are closed before the model is written.
-    _export(task, _complete(state, frozen), workdir / "model")
+    try:
+        _export(task, _complete(state, frozen), workdir / "model")
+    finally:
+        if unsaved:  # after the model, which takes less room than the state and may have found it
+            raise unsaved
     return state
 
 
@@ -150,19 +169,22 @@ class _Run:
         # (step, time) that speeds are measured from: the start of this call, then the last logged step.
         self._start: tuple[int, float]
         self._mark: tuple[int, float] | None = None
+        self._watchdog = Watchdog(config.stall_seconds)
+        self._finite: FiniteCheck
 
     def go(self, step: CompiledStep, state: TrainState, batches: Iterator[Batch]) -> TrainState:
         """Run all steps. Each is dispatched before the metrics of the previous one are read: the device never waits."""
         pending = None
         self._start = int(state.step), time.perf_counter()
-        # Hosts receive signals at different steps, and must stop at the same one (`reached_preemption`).
-        with nullcontext(Event()) if jax.process_count() > 1 else stop_requests() as stop_requested:
+        self._finite = FiniteCheck(self.config.nonfinite == "skip", state.params)
+        with stop_requests(jax.process_count()) as stop_requested, self._watchdog:
             for n in range(int(state.step) + 1, self.config.steps + 1):
                 batch = self._next(batches, n)
                 if n == self._start[0] + 1:
                     self._compile(step, state, batch)
                 # Dispatched only: arrays of metrics are futures until they are read.
-                state, metrics = step(state, self.frozen, batch)
+                with self._watchdog.watch(_DEVICE):
+                    state, metrics = step(state, self.frozen, batch)
                 if pending:
                     self._log(pending[0], self._read(*pending))
                 pending = n, metrics
@@ -172,10 +194,18 @@ class _Run:
                     self._pause(n, metrics, state, stopping)
                     pending = None
                 if stopping:
-                    # `latest` waits until the state is on disk.
-                    saved = self.checkpoints.latest()
-                    raise Interrupted(f"stopped after step {saved}, whose state is saved: continue with --resume")
+                    self._stop(n)
         return state
+
+    def _stop(self, n: int) -> None:
+        with self._watchdog.watch(_CHECKPOINT):
+            unsaved = self.checkpoints.unsaved(n)  # once the state is on disk
+        if unsaved:
+            raise unsaved
+        message = f"stopped after step {n}, whose state is saved: continue with --resume"
+        with suppress(OSError):  # the terminal is closed
+            print(message, file=sys.stderr)  # Python prints the messages of exits with a status of 1 only
+        raise Interrupted(message)
 
     def _compile(self, step: CompiledStep, state: TrainState, batch: Batch) -> None:
         """Compiles the step, tells how long that took and the memory that it needs, and refuses what does not fit."""
@@ -189,7 +219,8 @@ class _Run:
 
     def _next(self, batches: Iterator[Batch], n: int) -> Batch:
         try:
-            return next(batches)
+            with self._watchdog.watch("input: the task's next batch"):
+                return next(batches)
         except StopIteration:
             raise ValueError(f"the task's batches ended before step {n} of {self.config.steps}") from None
 
@@ -204,9 +235,11 @@ class _Run:
         numbers = self._read(n, metrics)  # raises before a broken state is saved
         if stopping or self._due(n, self.config.checkpoint_every):
             # The metrics tell of parameters, not of moments and average.
-            if broken := nonfinite_leaves(state):
+            inventory, broken = take_inventory(state)
+            if broken:
                 raise NonFiniteLoss(self._advice(n, f"NaN or infinity in {', '.join(broken[:3])}"))
-            self.checkpoints.save(state)
+            with self._watchdog.watch(_CHECKPOINT):
+                self.checkpoints.save(state, inventory)
         if not stopping and self._due(n, self.config.evaluate_every):
             numbers |= self._evaluate(_complete(state, self.frozen), n)
         self._log(n, numbers)
@@ -217,11 +250,11 @@ class _Run:
 
         Blocks until the step is done. The first step compiles, so the next speed is measured from its end.
         """
-        numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        # A loss that is not finite has already been applied to the state, but not yet saved.
-        judged = {"loss": "loss", "gradient norm": "grad_norm", "parameter norm": "param_norm"}
-        if not all(math.isfinite(numbers[name]) for name in judged.values()):
-            raise NonFiniteLoss(self._advice(n, ", ".join(f"{word} {numbers[name]}" for word, name in judged.items())))
+        with self._watchdog.watch(_DEVICE):
+            numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self._watchdog.step_done()
+        if fault := self._finite.fault(n, numbers):
+            raise NonFiniteLoss(self._advice(n, fault))
         now, due = time.perf_counter(), self._due(n, self.config.log_every)
         if due:
             step, then = self._mark or self._start

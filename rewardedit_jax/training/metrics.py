@@ -16,15 +16,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from rewardedit_jax.data.json_files import parse_json
-from rewardedit_jax.data.output_files import atomic_write, set_aside, set_lines_aside
+from rewardedit_jax.data.output_files import NO_ROOM, atomic_write, set_aside, set_lines_aside
 from rewardedit_jax.training.tensorboard import TensorBoard
 
 
 class MetricWriter:
     """Writes the metrics of each logged step on the first host; on the others it does nothing.
 
-    A metrics.jsonl that cannot be written is an `OSError`, which names the file. Charts, images and the progress bar
-    may fail (full disk, closed terminal) without stopping the training.
+    Records for which the disk has no room wait in memory until it has; those that still wait at the end, and other
+    faults of metrics.jsonl, are an `OSError`, which names the file. Charts, images and the progress bar may fail (full
+    disk, closed terminal) without stopping the training.
 
     Args:
       workdir: gets metrics.jsonl (one object per logged step), tensorboard/ and images/.
@@ -40,7 +41,8 @@ class MetricWriter:
         self._records = workdir / "metrics.jsonl"
         with _naming(self._records):
             _drop_after(start, self._records)
-            self._file = self._records.open("a", encoding="utf-8", buffering=1)  # by lines: readable during the run
+            self._file = self._records.open("ab", buffering=0)  # readable during the run
+        self._waiting = b""  # what the disk had no room for
         self._events = TensorBoard(workdir / "tensorboard", purge_step=start + 1)
         self._bar = tqdm(total=steps, initial=start, disable=not sys.stderr.isatty(), unit="step")
 
@@ -52,8 +54,9 @@ class MetricWriter:
             with suppress(OSError):
                 self._bar.close()
             self._events.close()
-            with _naming(self._records):
-                self._file.close()
+            with _naming(self._records), self._file:
+                if self._waiting and not error:
+                    self._append(b"")
 
     def announce(self, text: str) -> None:
         """Print a line, and show it beside the bar until the next logged step."""
@@ -69,8 +72,15 @@ class MetricWriter:
             return
         # NaN and infinity are not valid JSON.
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        with _naming(self._records):
-            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        known = bool(self._waiting)
+        try:
+            with _naming(self._records):
+                self._append(json.dumps({"step": step, **finite}).encode() + b"\n")
+        except OSError as full:
+            if full.errno not in NO_ROOM:
+                raise
+            if not known:
+                logging.warning("%s. The run goes on, and its records wait for room.", full)
         self._events.add(step, metrics)
         with suppress(OSError):  # the terminal is closed, or the reader of a pipe has ended
             self._show(step, metrics)
@@ -87,6 +97,11 @@ class MetricWriter:
         except OSError as error:
             logging.warning("%s is not written: %s", file, error)
         self._events.add_image(step, name, image)
+
+    def _append(self, record: bytes) -> None:
+        self._waiting += record
+        while self._waiting:  # a disk that gets full takes a part of a line
+            self._waiting = self._waiting[self._file.write(self._waiting) :]
 
     def _show(self, step: int, metrics: Mapping[str, float]) -> None:
         shown = {name: f"{metrics[name]:.4g}" for name in ("loss", "examples_per_second") if name in metrics}

@@ -106,6 +106,8 @@ class TrainingRecipe(msgspec.Struct):
     checkpoint_every: CountOrZero
     evaluate_every: CountOrZero  # 0: never
     keep_checkpoints: Count  # the newest
+    nonfinite: Literal["stop", "skip"]  # what a step does whose loss or gradients are not finite
+    stall_seconds: Positive | None  # after which a part of a step that hangs is reported; None: by the median step
 
 
 class ModelRecipe(TrainingRecipe, forbid_unknown_fields=True):

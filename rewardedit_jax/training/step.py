@@ -1,6 +1,7 @@
 """The training state, and one optimizer step as a pure function of state, frozen parameters and batch."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -49,8 +50,9 @@ def train_step(
     schedule: optax.Schedule,
     accumulate: int,
     ema_decay: float | None,
+    skip_nonfinite: bool = False,
 ) -> tuple[TrainState, Metrics]:
-    """The state after one step, and its metrics: scalars in float32.
+    """The state after one step, and its metrics: scalars in float32, and positions of what is not finite in int32.
 
     Randomness depends on (seed, step) alone: a checkpoint holds no key, and any step can be recomputed.
 
@@ -60,34 +62,44 @@ def train_step(
       loss_fn: `Task.loss`.
       accumulate: micro-batches per step.
       ema_decay: of the moving average (`update_ema`); None: there is none.
+      skip_nonfinite: a step whose loss or gradients are not finite changes nothing but the number of the step; the
+        metric `skipped_steps` counts such steps since the run began. The optimizer's state must have a count.
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     # Only the trained part is differentiated; no gradient of a frozen network is ever computed.
     grads, metrics = _gradients(state.params, frozen, batch, rng, loss_fn, accumulate)
+    metrics["grad_norm"] = optax.tree.norm(grads)  # before clipping
+    # The optimizer counts the steps that were taken, and its schedule follows that count.
+    taken = _count(state.opt_state) if skip_nonfinite else state.step
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics |= {
-        "grad_norm": optax.tree.norm(grads),  # before clipping
+    ema = None if ema_decay is None else update_ema(state.ema, params, taken, ema_decay)
+    new = TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
+    if skip_nonfinite:
+        # Decided by the gradients, which are complete before the update: the choice is part of the loop that writes
+        # the new values. One by the new parameters would need a second copy of the state.
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+        new = jax.tree.map(partial(jnp.where, finite), new, state.replace(step=new.step))
+        metrics["skipped_steps"] = (new.step - _count(new.opt_state)).astype(jnp.float32)
+    return new, metrics | {
         "update_norm": optax.tree.norm(updates),
-        "param_norm": optax.tree.norm(params),
-        "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+        "param_norm": optax.tree.norm(new.params),
+        "learning_rate": jnp.asarray(schedule(taken), jnp.float32),
+        "broken_gradient": _first_broken(grads),
+        "broken_parameter": _first_broken(new.params),
     }
-    ema = None if ema_decay is None else update_ema(state.ema, params, state.step, ema_decay)
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema=ema), metrics
 
 
-def nonfinite_leaves(state: Any) -> list[str]:
-    """Paths of the arrays that hold NaN or infinity. On several hosts a collective, with the same answer on all."""
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    # A small program for each shape. One after the other: collectives of several programs that run at the same time
-    # wait for each other for ever on simulated devices, which share the threads of a CPU.
-    broken = [path for path, leaf in leaves if not _all_finite(leaf)]
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path in broken]
+def _count(opt_state: Any) -> Int[Array, ""]:
+    """The number of updates that an optimizer has made; all counts in its state are equal."""
+    return optax.tree.get_all_with_path(opt_state, "count")[0][1]
 
 
-@jax.jit
-def _all_finite(x: Array) -> Array:
-    return jnp.isfinite(x).all()
+def _first_broken(tree: Params) -> Int[Array, ""]:
+    """The position of the first leaf that is not finite, as its norm shows; -1 if all are finite."""
+    # XLA computes the norm of each leaf once, here and for the norm of the tree: no array is read a second time.
+    broken = ~jnp.isfinite(jnp.stack([optax.tree.norm(leaf) for leaf in jax.tree.leaves(tree)]))
+    return jnp.where(broken.any(), jnp.argmax(broken), -1).astype(jnp.int32)
 
 
 def update_ema(ema: Params, params: Params, step: Int[Array, ""], decay: float) -> Params:

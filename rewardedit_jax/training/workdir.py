@@ -18,7 +18,7 @@ from rewardedit_jax.data.output_files import atomic_write, set_aside
 # What a run writes before its first checkpoint, besides checkpoints/. Temporary files have the suffix ".part".
 _RECORDS = ("config.json", "metrics.jsonl", "tensorboard", "images")
 _RECORD = re.compile(rf"\.?({'|'.join(map(re.escape, _RECORDS))})(\.part|\.(old|damaged)\d+)?")
-_UNFINISHED = "orbax-checkpoint-tmp"  # in the name of a checkpoint that is not complete
+UNFINISHED = "orbax-checkpoint-tmp"  # in the name of a checkpoint that is not complete
 
 
 def check_workdir(workdir: str | Path, resume: bool) -> None:
@@ -63,7 +63,7 @@ def _other_files(workdir: Path) -> list[str]:
 
     def is_record(entry: Path) -> bool:
         if entry.name == "checkpoints" and entry.is_dir():
-            return all(_UNFINISHED in part.name for part in entry.iterdir())
+            return all(UNFINISHED in part.name for part in entry.iterdir())
         return _RECORD.fullmatch(entry.name) is not None
 
     return sorted(entry.name for entry in workdir.iterdir() if not is_record(entry)) if workdir.exists() else []

@@ -30,6 +30,13 @@ if processes > 1:
     jax.distributed.initialize(f"localhost:{port}", processes, process)
 for workdir, changes, resume in runs:
     config = toy_config(**changes)
+    if workdir.endswith("differ"):
+        config.seed = process
+        try:
+            train(ToyTask(config), config, Path(workdir))
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            continue
     state = train(ToyTask(config, noise=0.1), config, Path(workdir), resume=resume)
     kernel = state.params["head"]["hidden"]["kernel"]
     shapes = [kernel.sharding.shard_shape(kernel.shape), [jax.device_count(), jax.process_count()]]
@@ -110,13 +117,19 @@ def test_two_processes_compute_what_one_computes(alone, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_stop_at_the_same_step_when_one_is_told_to(tmp_path):
+    """SIGUSR1 reaches the other as SIGTERM would. Before, they do not start with different recipes."""
     endless = {"steps": 10**6, "log_every": 20, "mesh.data": 2}
-    workers = start_two([[str(tmp_path / "run"), endless, False]], devices=1)
-    deadline = time.monotonic() + 120
+    runs = [[str(tmp_path / name), endless, False] for name in ("differ", "run")]
+    workers = start_two(runs, devices=1)
+    deadline = time.monotonic() + 300
     metrics = tmp_path / "run" / "metrics.jsonl"
     while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    workers[1].send_signal(signal.SIGTERM)
-    told = [worker.communicate(timeout=120)[1] for worker in workers]
+    assert metrics.exists()
+    workers[1].send_signal(signal.SIGUSR1)
+    told = [worker.communicate(timeout=300)[1] for worker in workers]
     (step,) = (p.name for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit())
     assert all(f"stopped after step {step}, " in errors for errors in told)
+    assert [worker.returncode for worker in workers] == [75, 75]
+    assert all("config.seed: 0 on process 0; 1 on process 1" in errors for errors in told)
+    assert not (tmp_path / "differ").exists()

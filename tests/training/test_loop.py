@@ -1,5 +1,6 @@
 """Tests `training/loop.py` on the toy task: learning, resuming, stopping, evaluating."""
 
+import itertools
 import json
 import os
 import re
@@ -137,16 +138,45 @@ def test_a_loss_that_breaks_between_checkpoints_is_seen_one_step_later(tmp_path)
 
 
 def test_parameters_that_break_are_neither_saved_nor_exported(tmp_path):
-    told = r"step 1: loss 1.*, parameter norm inf. Nothing broken was saved: .*no checkpoint"
+    told = r"step 1: loss 1.*, parameter norm inf, .* is head/hidden/bias\. Nothing broken was saved: .*no checkpoint"
     with pytest.raises(NonFiniteLoss, match=told):
         toy_train(tmp_path, steps=1, **{"optimizer.learning_rate": 1e30})
     assert list((tmp_path / "checkpoints").iterdir()) == []
     assert not (tmp_path / "model").exists()
 
 
+def test_what_is_not_finite_is_named(tmp_path):
+    config = toy_config(steps=3)
+    told = r"step 2: loss nan, .*, error nan, .* gradient .* is head/hidden/bias, .* parameter .* is head/hidden/bias\."
+    with pytest.raises(NonFiniteLoss, match=told):
+        train(ToyTask(config, nan_at=1), config, tmp_path)
+
+
+def test_skipped_steps_are_counted_across_a_stop(tmp_path):
+    changes = {"nonfinite": "skip", "log_every": 2, "checkpoint_every": 0}
+    states = {}
+    for name, stops in (("whole", [6]), ("cut", [3, 6])):
+        for steps in stops:
+            config = toy_config(**changes, steps=steps)
+            states[name] = train(ToyTask(config, nan_at=2), config, tmp_path / name, resume=steps > stops[0])
+    assert_equal(states["cut"], states["whole"])
+    skipped = [(record["step"], record["skipped_steps"]) for record in metrics(tmp_path / "whole")]
+    assert skipped == [(2, 0), (4, 1), (6, 1)]
+    assert int(states["whole"].step) == 6
+
+
+def test_a_run_that_skips_every_step_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr("rewardedit_jax.training.finite._MAX_SKIPPED", 3)
+    config = toy_config(nonfinite="skip", steps=20)
+    task = ToyTask(config)
+    task.batches = lambda start: itertools.repeat({"x": np.full((8, 4), np.nan, np.float32), "y": np.ones((8, 4))})
+    with pytest.raises(NonFiniteLoss, match=r"step 3: .*3 steps in a row were skipped"):
+        train(task, config, tmp_path)
+
+
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch):
     broken = "ema/head/out/bias"
-    monkeypatch.setattr("rewardedit_jax.training.loop.nonfinite_leaves", lambda s: [broken] if s.step == 6 else [])
+    monkeypatch.setattr("rewardedit_jax.training.loop.take_inventory", lambda s: ({}, [broken] if s.step == 6 else []))
     with pytest.raises(NonFiniteLoss, match=rf"step 6: NaN or infinity in {broken}\..* checkpoint is of step 3"):
         toy_train(tmp_path)
     assert not (tmp_path / "checkpoints" / "6").exists()
@@ -199,15 +229,17 @@ def not_ignored(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
-def test_told_to_stop_it_finishes_the_step_and_saves(tmp_path, number, not_ignored):
+def test_told_to_stop_it_finishes_the_step_and_saves(tmp_path, capsys, number, not_ignored):
     def evaluator(params, step):
         if step == 4:
             os.kill(os.getpid(), number)
         return {}
 
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with pytest.raises(Interrupted, match=r"stopped after step 5, .*--resume"):
+    with pytest.raises(Interrupted, match=r"stopped after step 5, .*--resume") as stopped:
         toy_train(tmp_path, evaluate_every=2, evaluator=evaluator)
+    assert stopped.value.code == 75
+    assert "stopped after step 5" in capsys.readouterr().err
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
     assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] == ["3", "5"]
     assert not (tmp_path / "model").exists()

@@ -3,7 +3,6 @@
 import json
 import struct
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -110,21 +109,34 @@ def test_read_only_records_go_on(tmp_path):
 def full():
     if not Path("/dev/full").exists():
         pytest.skip("/dev/full is absent: a file on a full disk")
-    with suppress(OSError), Path("/dev/full").open("a", buffering=1) as file:
+    with Path("/dev/full").open("ab", buffering=0) as file:
         yield file
 
 
-def test_a_record_that_cannot_be_written_is_an_error_with_the_file(tmp_path, full):
+def test_records_wait_for_room(tmp_path, full, logged):
+    with MetricWriter(tmp_path, start=0, steps=3) as writer:
+        file, writer._file = writer._file, full
+        for step in (1, 2):
+            writer.write(step, {"loss": 1.0})
+        writer._file = file
+        writer.write(3, {"loss": 1.0})
+    assert [record["step"] for record in records(tmp_path)] == [1, 2, 3]
+    (line,) = logged  # once
+    assert "metrics.jsonl" in line
+
+
+def test_records_that_find_no_room_at_all_are_an_error_with_the_file(tmp_path, full):
     writer = MetricWriter(tmp_path, start=0, steps=1)
     writer._file.close()
     writer._file = full
+    writer.write(1, {"loss": 1.0})
     with pytest.raises(OSError, match=r"No space left on device: .*metrics\.jsonl"):
-        writer.write(1, {"loss": 1.0})
+        writer.__exit__(None, None, None)
 
 
 def test_charts_and_pictures_that_cannot_be_written_stop_nothing(tmp_path, logged, monkeypatch, full):
     (tmp_path / "images").write_text("a file in place of the folder")
-    monkeypatch.setattr("tensorboardX.event_file_writer.RecordWriter.write", lambda self, data: full.write("x\n"))
+    monkeypatch.setattr("tensorboardX.event_file_writer.RecordWriter.write", lambda self, data: full.write(b"x"))
     with MetricWriter(tmp_path, start=0, steps=2) as writer:
         for step in (1, 2):
             writer.write(step, {"loss": 1.0})

@@ -37,6 +37,16 @@ def test_a_signal_is_a_request_and_then_has_its_usual_effect(restored, number):
     assert calls == [number, number]
 
 
+def test_several_processes_get_sigterm_for_all_other_signals(restored):
+    calls = []
+    signal.signal(signal.SIGTERM, lambda number, frame: calls.append(number))  # as the jax runtime
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    with stop_requests(processes=2) as requested:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert calls == [signal.SIGTERM]
+        assert not requested.is_set()
+
+
 def test_what_nohup_ignores_stays_ignored(restored):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with stop_requests() as requested:

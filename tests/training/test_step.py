@@ -55,11 +55,34 @@ def test_metrics_are_what_they_are_called():
         "param_norm": optax.tree.norm(after.params),
         "learning_rate": 1e-2,
     }
+    assert [int(metrics.pop(name)) for name in ("broken_gradient", "broken_parameter")] == [-1, -1]
     assert metrics.keys() == expected.keys()
     assert_close(metrics, expected, rtol=1e-5)
     assert {(m.shape, m.dtype.name) for m in metrics.values()} == {((), "float32")}
     assert int(after.step) == 1
     assert_close(after.ema, update_ema(state.ema, after.params, state.step, 0.9), rtol=1e-5)
+
+
+def test_a_skipped_step_changes_nothing_but_the_number_of_the_step():
+    config = toy_config(**{"optimizer.schedule": "cosine"})
+    step, state, frozen, batch = setup(config, noise=0.1)
+    skipping = jax.jit(partial(step, skip_nonfinite=True))
+    broken = {"x": batch["x"], "y": jnp.full_like(batch["y"], jnp.inf)}
+    one, _ = skipping(state, frozen, batch)
+    assert_close(one, jax.jit(step)(state, frozen, batch)[0], rtol=0, atol=1e-7)
+    two, metrics = skipping(one, frozen, broken)
+    assert (int(two.step), float(metrics["skipped_steps"]), int(metrics["broken_gradient"])) == (2, 1, 0)
+    assert not np.isfinite(metrics["loss"])
+    assert_close(two.replace(step=one.step), one, rtol=0)
+    # The optimizer goes on as if the step had not been: its second update, with the rate of the second step.
+    three, metrics = skipping(two, frozen, batch)
+    assert float(metrics["skipped_steps"]) == 1
+    np.testing.assert_allclose(metrics["learning_rate"], make_schedule(config.optimizer, config.steps)(1), rtol=1e-6)
+    assert float(optax.tree.norm(jax.tree.map(jnp.subtract, three.params, two.params))) > 0
+    out = one.params["head"]["out"] | {"bias": jnp.full(4, jnp.inf)}
+    _, metrics = skipping(one.replace(params={"head": one.params["head"] | {"out": out}}), frozen, batch)
+    # After hidden/bias and hidden/kernel, whose gradients are not finite.
+    assert [int(metrics[name]) for name in ("broken_gradient", "broken_parameter")] == [0, 2]
 
 
 def test_accumulated_micro_batches_equal_one_large_batch():
