@@ -14,8 +14,8 @@ from tiny_models import assert_same, get_config
 
 from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix
 from rewardedit_jax.bases.smartedit import SmartEdit
-from rewardedit_jax.params import abstract_params, find_rule
-from rewardedit_jax.sharding import AXES, infer_shardings
+from rewardedit_jax.params import abstract_params
+from rewardedit_jax.sharding import AXES, infer_shardings, partition_rule
 from rewardedit_jax.weights.pretrained import write_network
 
 
@@ -47,13 +47,13 @@ def test_partition_rules_cover_and_divide_every_parameter(abstract):
     mesh = AbstractMesh((1, 4, 2), AXES, axis_types=(AxisType.Auto,) * 3)
     infer_shardings(abstract, SmartEdit.partition_rules, mesh)  # raises for what has no rule or cannot be divided
     for path, leaf in flatten_dict(abstract, sep="/").items():
-        _, spec = find_rule(SmartEdit.partition_rules, path)
+        _, spec = partition_rule(SmartEdit.partition_rules, path)
         assert leaf.size < 2**17 or any(spec), f"{path} is large and lies on every device"
 
 
 def test_every_component_has_rules_of_its_own(abstract):
     assert tuple(abstract) == SmartEdit.components
-    used = {find_rule(SmartEdit.partition_rules, path)[0] for path in flatten_dict(abstract, sep="/")}
+    used = {partition_rule(SmartEdit.partition_rules, path)[0] for path in flatten_dict(abstract, sep="/")}
     assert {rule.split("/")[0] for rule in used} == set(SmartEdit.components)
 
 
