@@ -43,3 +43,6 @@ def _train(workdir: Path, changes: dict, devices: int, port: int, processes: int
         jax.distributed.initialize(f"localhost:{port}", processes, process)
     config = toy_config(**changes)
     train(ToyTask(config, noise=0.1), config, workdir, resume=workdir.exists())
+    if processes > 1:
+        # JAX does this at the exit of a program, which a fork does not have: the last process would miss the first one.
+        jax.distributed.shutdown()

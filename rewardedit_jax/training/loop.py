@@ -233,6 +233,10 @@ class _Run:
     def _pause(self, n: int, metrics: Metrics, state: TrainState, stopping: bool) -> None:
         """Checkpoint and evaluation after step n. Their time does not count in `examples_per_second`."""
         numbers = self._read(n, metrics)  # raises before a broken state is saved
+        evaluating = not stopping and self._due(n, self.config.evaluate_every)
+        if not evaluating:
+            # Before the checkpoint: a run that is killed behind it goes on from there, and would lack this record.
+            self._log(n, numbers)
         if stopping or self._due(n, self.config.checkpoint_every):
             # The metrics tell of parameters, not of moments and average.
             inventory, broken = take_inventory(state)
@@ -240,9 +244,8 @@ class _Run:
                 raise NonFiniteLoss(self._advice(n, f"NaN or infinity in {', '.join(broken[:3])}"))
             with self._watchdog.watch(_CHECKPOINT):
                 self.checkpoints.save(state, inventory)
-        if not stopping and self._due(n, self.config.evaluate_every):
-            numbers |= self._evaluate(_complete(state, self.frozen), n)
-        self._log(n, numbers)
+        if evaluating:
+            self._log(n, numbers | self._evaluate(_complete(state, self.frozen), n))
         self._mark = n, time.perf_counter()
 
     def _read(self, n: int, metrics: Metrics) -> dict[str, float]:
