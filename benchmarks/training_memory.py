@@ -2,7 +2,8 @@
 
   python benchmarks/training_memory.py                                       # LoRA, 512 px, batch 1
   python benchmarks/training_memory.py --config configs/reward_ip2p.py       # the U-Net as a whole
-  python benchmarks/training_memory.py --frozen float32 --config.optimizer.mu_dtype=bfloat16
+  python benchmarks/training_memory.py --frozen float32 --config configs/reward_ip2p.py:lora \
+    --config.optimizer.mu_dtype=bfloat16
 
 The step is the trainer's own with cached latents and text states (launch/cache.py), so that of the networks the U-Net
 alone is there. It is compiled for the device that JAX has. On a CPU the number stands in for an accelerator's: XLA's

@@ -63,7 +63,7 @@ def third_party(folder: Path) -> set[str]:
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(node.module.partition(".")[0])
-    ours = {file.stem for file in ROOT.rglob("tests/**/*.py")} | {"rewardedit_jax"}
+    ours = {file.stem for room in ("tests", "benchmarks") for file in (ROOT / room).rglob("*.py")} | {"rewardedit_jax"}
     return names - sys.stdlib_module_names - ours
 
 
