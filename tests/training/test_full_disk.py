@@ -20,13 +20,6 @@ def disk(tmp_path):
     subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
-@pytest.fixture
-def logged(monkeypatch):
-    lines = []
-    monkeypatch.setattr("absl.logging.warning", lambda text, *values: lines.append(text % values))
-    return lines
-
-
 def fill(disk):
     with (disk / "filler").open("wb", buffering=0) as file:
         try:

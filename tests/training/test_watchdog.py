@@ -4,19 +4,11 @@ import time
 
 import jax
 import jax.numpy as jnp
-import pytest
 from toy_task import ToyTask, toy_config
 
 from rewardedit_jax.training import watchdog
 from rewardedit_jax.training.loop import train
 from rewardedit_jax.training.watchdog import Watchdog
-
-
-@pytest.fixture
-def logged(monkeypatch):
-    lines = []
-    monkeypatch.setattr("absl.logging.warning", lambda text, *values: lines.append(text % values))
-    return lines
 
 
 def test_a_part_that_hangs_is_reported_again_after_twice_the_time(logged):

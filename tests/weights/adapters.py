@@ -28,6 +28,13 @@ def without_lora(editor):
     return replace(editor, base=replace(editor.base, unet=plain), params={**editor.params, "unet": params})
 
 
+def save_editors(folder):
+    """The editor with differences in the folder "kept", the same without in "plain"."""
+    editor = adapted_editor()
+    editor.save(folder / "kept")
+    without_lora(editor).save(folder / "plain")
+
+
 def _plain(tree):
     kept = {name: x for name, x in tree.items() if name not in ("lora_a", "lora_b")}
     return {name: _plain(x) if isinstance(x, dict) else x for name, x in kept.items()}

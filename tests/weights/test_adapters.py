@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from adapters import LAYER, adapted_editor, predict, uneven, without_lora
+from adapters import LAYER, predict, save_editors, uneven
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 from tiny_models import assert_same, draw, tiny_unet
@@ -29,9 +29,7 @@ FORMS = ("peft", "kohya")
 def place(tmp_path_factory):
     """A model with differences (kept), the same without (plain), and files of the differences in both forms."""
     folder = tmp_path_factory.mktemp("adapters")
-    editor = adapted_editor()
-    editor.save(folder / "kept")
-    without_lora(editor).save(folder / "plain")
+    save_editors(folder)
     for form in FORMS:
         export_lora(str(folder / "kept"), form, folder / f"{form}.safetensors")
     return folder

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from adapters import adapted_editor, predict, unet_inputs, uneven, without_lora
+from adapters import predict, save_editors, unet_inputs, uneven
 
 from rewardedit_jax.weights.adapter_conversion import convert_lora
 from rewardedit_jax.weights.adapter_export import export_lora
@@ -17,9 +17,7 @@ diffusers = pytest.importorskip("diffusers")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters")
-    editor = adapted_editor()
-    editor.save(folder / "kept")
-    without_lora(editor).save(folder / "plain")
+    save_editors(folder)
     return folder
 
 
