@@ -46,7 +46,8 @@ def test_it_is_symmetric_and_zero_for_equal_images_only(distance):
     a, b = images(0), images(1)
     np.testing.assert_allclose(distance(a, b), distance(b, a), rtol=1e-6)
     assert (np.asarray(distance(a, b)) > 0).all()
-    assert (np.asarray(distance(a, a)) == 0).all()
+    # The two images of a pair may be computed in another order each: processors differ in the last bit.
+    np.testing.assert_allclose(distance(a, a), 0, atol=1e-12)
 
 
 def test_a_pair_does_not_depend_on_its_batch(distance):
