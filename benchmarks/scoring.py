@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from networks import draw
-from timing import Row, timed_rows
+from timing import Row, floor_seconds, import_peer, matmul_flops, timed_rows, utilisation
 
 from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, PackedPrompts
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
-from rewardedit_jax.models.vision_plan import plan_images
+from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
 from rewardedit_jax.params import Params, abstract_params
 from rewardedit_jax.scoring.packing import pack_row, stack_rows
 from rewardedit_jax.weights.pretrained import save_pretrained
@@ -95,17 +95,19 @@ def random_scorer(size: str, dtype: Any) -> tuple[EditReward, Params]:
     return module, draw(abstract_params(module))
 
 
-def packed_pass(module: EditReward, params: Params, inputs: Inputs) -> Variant:
-    """Both prompts in one row; each picture is encoded once."""
+def packed_arguments(module: EditReward, inputs: Inputs) -> tuple[np.ndarray, VisionPlan, PackedPrompts]:
+    """What `EditReward.score` reads: both prompts in one row, and each picture once."""
     used, number = np.unique(inputs.pictures, return_inverse=True)
     number = number.reshape(inputs.pictures.shape)
     grids = np.array([_GRID] * len(used))
     positions = np.flatnonzero(inputs.ids[0][0] == _WORDS - 2).astype(np.int32)
     slots = number[..., None] * _IMAGE_TOKENS + np.arange(_IMAGE_TOKENS)
     rows = [pack_row(ids, positions, slots[i].ravel().astype(np.int32)) for i, ids in enumerate(inputs.ids)]
-    prompts: PackedPrompts = stack_rows(rows, len(rows))
-    plan = plan_images(grids, module.config.vision)
-    arguments = jax.device_put((inputs.pixels[used], plan, prompts))
+    return inputs.pixels[used], plan_images(grids, module.config.vision), stack_rows(rows, len(rows))
+
+
+def packed_pass(module: EditReward, params: Params, inputs: Inputs) -> Variant:
+    arguments = jax.device_put(packed_arguments(module, inputs))
     run = jax.jit(partial(module.apply, method="score"))
     return lambda: np.asarray(run({"params": params}, *arguments))
 
@@ -124,20 +126,18 @@ def two_passes(module: EditReward, params: Params, inputs: Inputs) -> Variant:
     return lambda: np.stack([np.asarray(run()) for run in passes], axis=1)
 
 
-def torch_passes(module: EditReward, params: Params, inputs: Inputs) -> Variant | None:
-    """`two_passes` in transformers, with plain positions; None without PyTorch for the device that JAX uses."""
-    try:
-        import torch
-        from transformers import Qwen2_5_VLForConditionalGeneration
-    except ImportError:
+def torch_passes(module: EditReward, params: Params, inputs: Inputs, copied: bool = True) -> Variant | None:
+    """`two_passes` in transformers, with plain positions; None without PyTorch for the device that JAX uses.
+
+    Args:
+      copied: with these parameters, through a file. False: with others of the same type, as for 15 GB on a GPU.
+    """
+    if import_peer("transformers")[0] is None:
         return None
-    device = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend(), "")
-    if not device or (device == "cuda" and not torch.cuda.is_available()):
-        return None
-    bare = module.clone(config=replace(module.config, heads=None))
-    with tempfile.TemporaryDirectory() as directory:
-        save_pretrained(bare, {name: tree for name, tree in params.items() if name != "heads"}, directory)
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(directory).eval().model.to(device)
+    import torch
+
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    model = (_copied(module, params) if copied else _drawn(module, device)).eval().to(device)
     pixels = torch.tensor(inputs.pixels[inputs.pictures.ravel()].reshape(-1, 1176), device=device)
     grids = torch.tensor([_GRID] * inputs.pictures.size, device=device)
 
@@ -153,6 +153,26 @@ def torch_passes(module: EditReward, params: Params, inputs: Inputs) -> Variant 
 
     heads = jax.jit(lambda states: module.apply({"params": params}, states, method=lambda m, s: m.heads(s)))
     return lambda: np.asarray(heads(jnp.asarray(np.stack([one(head) for head in (0, 1)], axis=1))))
+
+
+def _copied(module: EditReward, params: Params) -> Any:
+    """transformers' model without its output layer, with the given parameters."""
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    bare = module.clone(config=replace(module.config, heads=None))
+    with tempfile.TemporaryDirectory() as directory:
+        save_pretrained(bare, {name: tree for name, tree in params.items() if name != "heads"}, directory)
+        return Qwen2_5_VLForConditionalGeneration.from_pretrained(directory).model
+
+
+def _drawn(module: EditReward, device: str) -> Any:
+    """The same model with parameters that PyTorch draws on the device."""
+    import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel
+
+    with torch.device(device):
+        config = Qwen2_5_VLConfig.from_dict(module.config.to_hf())
+        return Qwen2_5_VLModel._from_config(config, dtype=getattr(torch, jnp.dtype(module.dtype).name))
 
 
 _OURS = {"one packed pass": packed_pass, "two passes": two_passes}
@@ -171,15 +191,23 @@ def measure(variants: dict[str, Variant], repetitions: int) -> tuple[dict[str, l
 
 
 def rows(size: str) -> Iterator[Row]:
-    """Of `device.py`, whose full size is 7B's, without PyTorch."""
-    name, edits, dtype = ("7b", 8, "bfloat16") if size == "full" else (size, 2, "float32")
-    scorer, inputs = random_scorer(name, dtype), make_inputs(edits, 1)
+    """Of `device.py`, whose full size is 7B's. There PyTorch has other weights: small sizes show that it agrees."""
+    name, edits, dtype, repetitions = ("7b", 8, "bfloat16", 5) if size == "full" else (size, 2, "float32", 2)
+    (module, params), inputs = random_scorer(name, dtype), make_inputs(edits, 1)
+    flops = matmul_flops(partial(module.apply, method="score"), {"params": params}, *packed_arguments(module, inputs))
+    case, floor = f"{edits} edits, 448 px, {name}, {dtype}", floor_seconds(flops, 0, dtype)
     variants: dict[str, Variant] = {}
-    for title, make in _OURS.items():  # one after the other: what takes longest is to compile them
-        variants[title] = make(*scorer, inputs)
-        seconds, difference = measure(variants, 5 if size == "full" else 2)
-        row = list(timed_rows(f"{edits} edits, 448 px, {name}, {dtype}", seconds))[-1]
-        yield Row(**{**vars(row), "more": {"edits/s": 1e3 * edits / row.value, "largest difference": difference}})
+    makers = {**_OURS, "two passes, PyTorch": partial(torch_passes, copied=size != "full")}
+    for title, make in makers.items():  # one after the other: what takes longest is to compile them
+        if not (run := make(module, params, inputs)):
+            yield Row(f"{case}: {title}", note=import_peer("transformers")[1])
+            continue
+        variants[title] = run
+        seconds, difference = measure(variants, repetitions)
+        row = list(timed_rows(case, seconds, floor))[-1]
+        compared = {} if title not in _OURS and size == "full" else {"largest difference": difference}
+        more = {"edits/s": 1e3 * edits / row.value, **utilisation(flops, row.value / 1e3), **compared}
+        yield replace(row, more=more)
 
 
 def main() -> None:
