@@ -1,64 +1,81 @@
-"""SmartEdit's networks on a grid of simulated devices: losses and gradients equal those on one."""
+"""SmartEdit's joint objective on a grid of simulated devices: losses and gradients equal those on one."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from mesh_gradients import loss_and_norms
-from tiny_models import draw, tiny_interaction, tiny_llava, tiny_qformer
+from tiny_models import draw_all, get_config
 
-from rewardedit_jax.models import interaction, llava, qformer
-from rewardedit_jax.models.lora import LoRA
+from rewardedit_jax.editing.objective import precompute
+from rewardedit_jax.shapes.tasks import ShapesEditingTask
 
-MODULES = {
-    # Every dense layer of the decoder has a difference, so that every rule is used.
-    "language_model": tiny_llava(lora=LoRA(2, 4.0, (r".*_proj",)), remat=True),
-    "qformer": tiny_qformer(),
-    "interaction": tiny_interaction(),
+# Every axis that a partition rule divides is a multiple of 8, except vocabularies.
+NETWORK = {
+    "vision_encoder": {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 8, "patch_size": 8},
+    "language_model": {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_attention_heads": 8,
+        "mm_hidden_size": 16,
+        "num_hidden_layers": 2,
+    },
+    "qformer": {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_attention_heads": 8,
+        "encoder_hidden_size": 32,
+        "cross_attention_frequency": 2,
+        "num_hidden_layers": 2,
+        "num_queries": 5,
+    },
+    "interaction": {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_attention_heads": 8,
+        "attention_downsample_rate": 1,
+        "context_size": 16,
+    },
 }
 
 
-class Task:
-    """The three networks one after the other, on what `mesh_gradients` wants of a task."""
+class Readers:
+    """What a training of SmartEdit minimises, with numbers of its U-Net's inputs in place of the U-Net's error.
 
-    partition_rules = tuple(
-        (f"{name}/{path}", spec)
-        for name, module in (("language_model", llava), ("qformer", qformer), ("interaction", interaction))
-        for path, spec in module.PARTITION_RULES
-    )
+    The U-Net takes these inputs as that of InstructPix2Pix does, which `editing/test_sharded_editing.py` tests.
+    """
+
+    def __init__(self, config):
+        self.task = ShapesEditingTask(config)
+        self.partition_rules = self.task.partition_rules
 
     def batches(self, start):
-        rng = np.random.default_rng(0)
-        yield {
-            "ids": rng.integers(0, 29, (8, 7)).astype(np.int32),
-            "features": rng.standard_normal((8, 9, 16)).astype(np.float32),
-            "image_at": np.arange(8, dtype=np.int32) % 7,
-            "mask": np.arange(7) < rng.integers(4, 8, (8, 1)),
-        }
+        return self.task.batches(start)
 
     def loss(self, params, batch, rng):
-        def run(name, *inputs, **given):
-            return MODULES[name].apply({"params": params[name]}, *inputs, **given)
-
-        hidden = run("language_model", batch["ids"], batch["features"], batch["image_at"], batch["mask"])
-        queries = run("qformer", hidden[:, :4])
-        outputs = (
-            *run("interaction", queries, batch["features"]),
-            run("language_model", hidden[:, :4], method="logits"),
-        )
-        return sum((jnp.sin(x) ** 2).reshape(8, -1).mean(axis=1) for x in outputs), {}
+        found = precompute(self.task.base, params, batch, rng)
+        inputs = (jnp.sin(x) ** 2 for x in (found.source.context, found.source.residual))
+        return found.reply_loss + sum(x.reshape(len(x), -1).mean(axis=1) for x in inputs), {}
 
 
-def make_task():
-    return Task(), {name: draw(module) for name, module in MODULES.items()}
+def make_task(folder):
+    """The debug recipe with low-rank differences of every dense layer of the decoder, so that every rule is used."""
+    config = get_config("smartedit", "debug")
+    for name, sizes in NETWORK.items():
+        config.network[name].update(sizes)
+    config.lora = get_config("smartedit").lora
+    config.lora.update(rank=2, targets=(r"language_model/decoder/.*_proj",))
+    config.compute.remat, config.batch_size = True, 8
+    config.data.update(root=f"{folder}/data", train=16, test=8, threads=0)
+    task = Readers(config)
+    params = draw_all(task.task.base)
+    return task, {name: params[name] for name in task.task.base.precomputing}
 
 
 @pytest.mark.slow
-def test_eight_devices_compute_what_one_computes():
+def test_eight_devices_compute_what_one_computes(tmp_path):
     meshes = {"alone": (1, 1, 1), "fsdp": (1, 8, 1), "grid": (2, 2, 2)}
-    found = loss_and_norms(make_task, [], meshes, devices=8)
-    # Without gradient: the constant of the interaction module, and the biases of keys, which cancel in the softmax.
-    assert np.count_nonzero(np.array(found["alone"]) < 1e-6) == 1 + 7 + 5
+    found = loss_and_norms(make_task, [str(tmp_path)], meshes, devices=8)
+    expected = np.array(found["alone"])
+    assert np.count_nonzero(expected > 1e-6 * expected.max()) > 100  # VAE and text encoder have no gradient
     for name in ("fsdp", "grid"):
-        np.testing.assert_allclose(
-            found[name], found["alone"], rtol=1e-4, atol=1e-5 * max(found["alone"]), err_msg=name
-        )
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6 * expected.max(), err_msg=name)
