@@ -13,6 +13,7 @@ the feature map of the base editor.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -22,17 +23,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8, UInt32
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8, UInt32
 from ml_collections import ConfigDict
 from msgspec import Meta, Struct
 from PIL import Image
 
 from rewardedit_jax.bases.base import Keep, Precomputed, ReportCut, Start, each_in_turn, in_turns
 from rewardedit_jax.bases.instruct_pix2pix import Conditions, InstructPix2Pix, Moments, RequestStates, RewardInputs
+from rewardedit_jax.bases.reply_objective import reply_loss, with_frozen_words
 from rewardedit_jax.bases.sampled_reply import with_sampled_replies
 from rewardedit_jax.bases.stable_diffusion import KINDS, PARTITION_RULES, below, check_networks
 from rewardedit_jax.data.llama_tokenizer import LlamaTokenizer, load_language_tokenizer
-from rewardedit_jax.data.smartedit_prompts import NO_TARGET, PAIR, image_tokens, language_targets, read_conversations
+from rewardedit_jax.data.smartedit_prompts import PAIR, image_tokens, language_targets, read_conversations
 from rewardedit_jax.models import clip_vision, interaction, llava, qformer
 from rewardedit_jax.models.clip_vision import CLIPVisionModel, normalise_pixels
 from rewardedit_jax.models.interaction import Interaction
@@ -139,6 +141,19 @@ class SmartEdit(InstructPix2Pix):
     # inference. None: the reply is given, as in training. Not compared: the programs of networks do not depend on it.
     reply_temperature: float | None = field(default=None, compare=False)
 
+    def __post_init__(self):
+        """Raises ValueError if two networks do not fit: one reads what the other computes."""
+        of = {name: getattr(self, name).config for name in self.components}
+        # Examples whose instruction is dropped have the text encoder's states in place of the Q-Former's.
+        _check_equal(of, "qformer.num_queries", "text_encoder.max_position_embeddings")
+        _check_equal(of, "qformer.encoder_hidden_size", "language_model.text.hidden_size")
+        _check_equal(of, "qformer.hidden_size", "interaction.context_size")
+        _check_equal(of, "language_model.mm_hidden_size", "vision_encoder.hidden_size")
+        _check_equal(of, "interaction.hidden_size", "vision_encoder.hidden_size")
+        _check_equal(of, "interaction.context_size", "unet.cross_attention_dim")
+        _check_equal(of, "text_encoder.hidden_size", "unet.cross_attention_dim")
+        _check_equal(of, "interaction.residual_size", "unet.block_out_channels.0")
+
     # On the host
 
     def read(
@@ -190,7 +205,7 @@ class SmartEdit(InstructPix2Pix):
             SourceStates(source.mode, context, residual),
             RequestStates(None, reward),
             self._null_states(params, inputs),
-            self._reply_loss(params, inputs.targets, hidden) if self.learns_replies else None,
+            self._reply_loss(params, inputs, hidden),
             inputs.is_edit,
         )
 
@@ -234,26 +249,15 @@ class SmartEdit(InstructPix2Pix):
         return ReadSource(*interacted, hidden)
 
     def _with_frozen_words(self, params: Params) -> Params:
-        """With LoRA, the rows of the tokens that SmartEdit has added are all that trains of the words."""
         if self.language_model.lora is None or not self.learns_replies:
             return params
         known = self.language_tokenizer.vocabulary_size - len(self.language_tokenizer.added)
-        model = params["language_model"]
-        embedding, head = model["decoder"]["embed_tokens"]["embedding"], model["lm_head"]["kernel"]
-        rows = {"embedding": jnp.concatenate([jax.lax.stop_gradient(embedding[:known]), embedding[known:]])}
-        columns = jnp.concatenate([jax.lax.stop_gradient(head[:, :known]), head[:, known:]], axis=1)
-        model = {**model, "decoder": {**model["decoder"], "embed_tokens": rows}, "lm_head": {"kernel": columns}}
-        return {**params, "language_model": model}
+        return {**params, "language_model": with_frozen_words(params["language_model"], known)}
 
-    def _reply_loss(
-        self, params: Params, targets: Int[Array, "b l"], hidden: Float[Array, "b s d"]
-    ) -> Float[Array, " b"]:
-        """Cross-entropy of the replies, of which the mean over the batch is the mean over all of their tokens."""
-        # A reply is behind the image: counted from the end, its tokens are where they are in the text.
-        hidden = hidden[:, -targets.shape[1] :]
-        logits = self.language_model.apply({"params": params["language_model"]}, hidden[:, :-1], method="logits")
-        errors, count = token_errors(logits, targets[:, 1:]), (targets[:, 1:] != NO_TARGET).sum()
-        return errors.sum(1) * len(targets) / jnp.maximum(count, 1)
+    def _reply_loss(self, params: Params, inputs: Inputs, hidden: Float[Array, "b s d"]) -> Float[Array, " b"] | None:
+        if not self.learns_replies:
+            return None
+        return reply_loss(self.language_model, params["language_model"], inputs.targets, hidden)
 
     # Files
 
@@ -296,6 +300,17 @@ class SmartEdit(InstructPix2Pix):
         self.language_tokenizer.save(directory / "language_tokenizer")
 
 
+def _check_equal(configs: Mapping[str, Any], *places: str) -> None:
+    """Raises ValueError if two settings differ. A place is `network.field`, and so on with fields and indices of it."""
+    one, other = (reduce(_entry, path, configs[name]) for name, *path in (place.split(".") for place in places))
+    if one != other:
+        raise ValueError(f"{places[0]}={one} and {places[1]}={other}: expected the same number.")
+
+
+def _entry(value: Any, name: str) -> Any:
+    return value[int(name)] if name.isdecimal() else getattr(value, name)
+
+
 def _squashed(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "{side} {side} 3"]:
     """The image as a square, its aspect ratio not kept, by Pillow's bicubic filter as in SmartEdit's code."""
     if image.shape[:2] == (side, side):
@@ -307,11 +322,3 @@ def _resized(residual: Float[Array, "b g g c"], size: tuple[int, int]) -> Float[
     """v' for latents of a size. The image tower has seen the whole image as a square, so the grid is stretched."""
     shape = (len(residual), *size, residual.shape[-1])
     return jax.image.resize(residual, shape, "bilinear", antialias=False)
-
-
-def token_errors(logits: Float[Array, "b l n"], targets: Int[Array, "b l"]) -> Float[Array, "b l"]:
-    """Cross-entropy of each id that is to be predicted, float32; 0 at NO_TARGET."""
-    is_target = targets != NO_TARGET
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-    found = jnp.take_along_axis(log_probabilities, jnp.where(is_target, targets, 0)[..., None], axis=-1)[..., 0]
-    return -found * is_target

@@ -77,8 +77,7 @@ class StableDiffusionFiles:
 
     # Components that compute in float32 whatever is asked for: in half precision, errors of a VAE are visible.
     exact: ClassVar[tuple[str, ...]] = ("vae",)
-    # Components too large to keep in float32 for nothing. An editor that is loaded has them in the type of computation.
-    # In training, what is frozen keeps the type of its file (`_frozen_types`).
+    # Components too large to keep in float32 for nothing: an editor that is loaded has them in the type of computation.
     large: ClassVar[tuple[str, ...]] = ()
 
     pipelines: ClassVar[tuple[str, ...]]
@@ -171,7 +170,7 @@ class StableDiffusionFiles:
         parts = with_lora(parts, config.get("lora"))
         for name, part in parts.items():
             network = opened.get(name)
-            frozen = _frozen_types(name, network, config.trainable) if network and name in cls.large else {}
+            frozen = _frozen_types(name, network, config.trainable) if network else {}
             computing = cls.types(name, config.compute.dtype, training=True)
             if hasattr(part.module, "remat"):  # networks that are deep enough to have the setting
                 computing["remat"] = config.compute.remat

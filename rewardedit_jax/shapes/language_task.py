@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
-from rewardedit_jax.bases.smartedit import SmartEdit, token_errors
+from rewardedit_jax.bases.reply_objective import token_errors
+from rewardedit_jax.bases.smartedit import SmartEdit
 from rewardedit_jax.data.clip_tokenizer import encode_texts
 from rewardedit_jax.data.smartedit_prompts import NO_TARGET
 from rewardedit_jax.editing.editor import Editor

@@ -132,6 +132,16 @@ def test_a_component_that_is_missing_is_named(changeable, component):
 
 
 def test_settings_that_do_not_fit_the_weights(changeable):
+    set_config(changeable / "qformer", intermediate_size=5)
+    with pytest.raises(WeightMismatch, match=r"qformer: (.|\n)*intermediate"):
+        Editor.load(changeable)
+
+
+def test_networks_that_do_not_fit_each_other(changeable):
     set_config(changeable / "qformer", num_queries=5)
-    with pytest.raises(WeightMismatch, match=r"qformer: (.|\n)*sd_query_tokens gives shape \(1, 7, 32\)"):
+    with pytest.raises(ValueError, match=r"qformer.num_queries=5 and text_encoder.max_position_embeddings=7"):
+        Editor.load(changeable)
+    set_config(changeable / "qformer", num_queries=7)
+    set_config(changeable / "interaction", residual_size=9)
+    with pytest.raises(ValueError, match=r"interaction.residual_size=9 and unet.block_out_channels.0="):
         Editor.load(changeable)
