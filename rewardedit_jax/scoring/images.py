@@ -27,7 +27,7 @@ from rewardedit_jax.models.clip_vision import CLIP_MEAN, CLIP_STD
 AREA = 448 * 448  # pixels; published code hard-codes it, and ignores max_pixels and min_pixels of its configurations
 PATCH = 14  # pixels per side
 MERGE = 2  # patches per side that become one token
-_FACTOR = PATCH * MERGE
+FACTOR = PATCH * MERGE  # pixels per side of a token
 _FRAMES = 2  # frames per patch; the tower takes video, and a still image is repeated
 _MAX_ASPECT = 200  # as in Qwen2-VL
 # CLIP's statistics stand in preprocessor_config.json of Qwen2.5-VL too. Axes: colour, frame, pixel of a patch.
@@ -85,17 +85,17 @@ def smart_resize(height: int, width: int, area: int = AREA) -> tuple[int, int]:
             f"{width}×{height} pixels (width×height) cannot be scored: expected a longer side of at most {_MAX_ASPECT} "
             "times the shorter; crop or pad the image."
         )
-    sides = [max(_FACTOR, round(side / _FACTOR) * _FACTOR) for side in (height, width)]
+    sides = [max(FACTOR, round(side / FACTOR) * FACTOR) for side in (height, width)]
     # Keep these expressions as they are: algebraically equal forms round some sizes differently. Python's `round` is
     # part of the rule too (half to even).
     if math.prod(sides) > area:
         shrink = math.sqrt(height * width / area)
-        sides = [math.floor(side / shrink / _FACTOR) * _FACTOR for side in (height, width)]
+        sides = [math.floor(side / shrink / FACTOR) * FACTOR for side in (height, width)]
     elif math.prod(sides) < area:
         grow = math.sqrt(area / (height * width))
-        sides = [math.ceil(side * grow / _FACTOR) * _FACTOR for side in (height, width)]
+        sides = [math.ceil(side * grow / FACTOR) * FACTOR for side in (height, width)]
     # Only areas far below the published one can floor a side to 0.
-    return max(_FACTOR, sides[0]), max(_FACTOR, sides[1])
+    return max(FACTOR, sides[0]), max(FACTOR, sides[1])
 
 
 def to_patches(images: Num[Array | np.ndarray, "*b h w 3"]) -> Float32[Array | np.ndarray, "*b n 1176"]:
@@ -109,7 +109,7 @@ def cut_patches(images: Num[Array | np.ndarray, "*b h w 3"]) -> Num[Array | np.n
     The four patches of a 2×2 block (one token) are consecutive; blocks are in reading order.
     """
     *batch, height, width, _ = images.shape
-    blocks = images.reshape(-1, height // _FACTOR, MERGE, PATCH, width // _FACTOR, MERGE, PATCH, 3)
+    blocks = images.reshape(-1, height // FACTOR, MERGE, PATCH, width // FACTOR, MERGE, PATCH, 3)
     return blocks.transpose(0, 1, 4, 2, 5, 7, 3, 6).reshape(*batch, -1, PATCH_VALUES)
 
 
