@@ -26,7 +26,7 @@ from rewardedit_jax.models.decoder import DecoderConfig, check_tensor_axis
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, PackedPrompts, RewardHeadsConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import plan_images
-from rewardedit_jax.scoring.images import MERGE, PATCH_WIDTH
+from rewardedit_jax.scoring.images import MERGE, PATCH_VALUES
 from rewardedit_jax.scoring.objectives import objective
 from rewardedit_jax.scoring.pairs import IMAGES, PairBatch
 from rewardedit_jax.scoring.task import ScoringTask
@@ -150,7 +150,7 @@ class _Scoring(ScoringTask):
         plan = plan_images(np.array([(1, side, side)], np.int32), network.vision, width)
         row = of_edits(data.row_tokens, dtype=np.int32)
         return PairBatch(
-            patches=of_images(width, PATCH_WIDTH),
+            patches=of_images(width, PATCH_VALUES, dtype=np.uint8),
             plan=jax.tree.map(lambda x: of_images(*x.shape[1:], dtype=x.dtype), plan),
             prompts=PackedPrompts(row, row, row, row, of_edits(network.heads.prompts, dtype=np.int32)),
             tied=jax.ShapeDtypeStruct((pairs,), bool),

@@ -9,7 +9,7 @@ from typing import Any
 
 import flax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 
 @flax.struct.dataclass
@@ -95,9 +95,9 @@ def padded_patches(grids: Int[np.ndarray, "n 3"], patches: int | None = None) ->
 
 
 def pad_patches(
-    pixel_values: Float[Array | np.ndarray, "total c"], grids: Int[np.ndarray, "n 3"], patches: int | None = None
-) -> Float[Array | np.ndarray, "n p c"]:
-    """Concatenated patches of images → one row per image, padded with zeros.
+    pixel_values: Num[Array | np.ndarray, "total c"], grids: Int[np.ndarray, "n 3"], patches: int | None = None
+) -> Num[Array | np.ndarray, "n p c"]:
+    """Concatenated patches of images → one row per image, padded with zeros, of the same type.
 
     Raises ValueError if the grids do not add up to the number of patches, or as `padded_patches` does.
     """

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Int32, UInt8
 
 from rewardedit_jax.models.edit_reward import EditReward
 from rewardedit_jax.models.qwen2_5_vl import ImageFeatures
 from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
 from rewardedit_jax.params import Params
-from rewardedit_jax.scoring.images import PreparedImage
+from rewardedit_jax.scoring.images import PreparedImage, normalise_patches
 from rewardedit_jax.scoring.packing import feature_width, round_up, stack_images
 from rewardedit_jax.sharding import batch_sharding, replicated
 
@@ -109,12 +109,12 @@ def _encoded(
     params: Params,
     cached: ImageFeatures,
     slots: Int32[Array, " n"],
-    patches: Float[Array, "n p c"],
+    patches: UInt8[Array, "n p c"],
     plan: VisionPlan,
 ) -> ImageFeatures:
     """`cached` with the features of these images in these slots."""
     logging.info("compiling the image encoder for batches of %d images of %d patches", *patches.shape[:2])
-    new = module.apply({"params": params}, patches, plan, method="encode")
+    new = module.apply({"params": params}, normalise_patches(patches), plan, method="encode")
     # Whole slots are overwritten, so that nothing remains of a larger image that was there before.
     new = _wider(new, cached.values.shape[1] - new.values.shape[1])
     merged = jax.tree.map(lambda old, x: old.at[slots].set(x, mode="drop"), cached, new)

@@ -1,10 +1,12 @@
-"""Preprocessing of images for the scorer's vision tower: resized to one area, normalised, cut into patches.
+"""Preprocessing of images for the scorer's vision tower: resized to one area, cut into patches, normalised.
 
 EditReward resizes images to 448×448 pixels "while preserving their original aspect ratios" (arXiv:2509.26346, section
 4.1). As in its code, that is Qwen2-VL's `smart_resize` to an area of 448·448 pixels, Pillow's bicubic resize of the
 uint8 image, CLIP's normalisation and Qwen2-VL's order of patches; PyTorch is not needed. There are two differences:
 transparent parts are composited on white (published code drops the alpha channel, which shows the colours under it),
 and images are rotated upright by their EXIF orientation.
+
+Images are resized and cut on the host, as uint8, and normalised on the devices, in the program that encodes them.
 """
 
 import hashlib
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Array, Float32, Num, UInt8
 from PIL import Image
 
 from rewardedit_jax.data.image_arguments import array_image
@@ -25,12 +27,12 @@ from rewardedit_jax.models.clip_vision import CLIP_MEAN, CLIP_STD
 AREA = 448 * 448  # pixels; published code hard-codes it, and ignores max_pixels and min_pixels of its configurations
 PATCH = 14  # pixels per side
 MERGE = 2  # patches per side that become one token
-_FACTOR = PATCH * MERGE
+FACTOR = PATCH * MERGE  # pixels per side of a token
 _FRAMES = 2  # frames per patch; the tower takes video, and a still image is repeated
 _MAX_ASPECT = 200  # as in Qwen2-VL
-# CLIP's statistics stand in preprocessor_config.json of Qwen2.5-VL too.
-_MEAN, _STD = np.array(CLIP_MEAN, np.float32), np.array(CLIP_STD, np.float32)
-PATCH_WIDTH = 3 * _FRAMES * PATCH**2
+# CLIP's statistics stand in preprocessor_config.json of Qwen2.5-VL too. Axes: colour, frame, pixel of a patch.
+_MEAN, _STD = (np.array(values, np.float32)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+PATCH_VALUES = 3 * PATCH**2  # of one frame
 # Pillow reads a file when the image is first used, which is not thread-safe. Threads may share the image of a source.
 _LOADING = threading.Lock()
 
@@ -83,29 +85,43 @@ def smart_resize(height: int, width: int, area: int = AREA) -> tuple[int, int]:
             f"{width}×{height} pixels (width×height) cannot be scored: expected a longer side of at most {_MAX_ASPECT} "
             "times the shorter; crop or pad the image."
         )
-    sides = [max(_FACTOR, round(side / _FACTOR) * _FACTOR) for side in (height, width)]
+    sides = [max(FACTOR, round(side / FACTOR) * FACTOR) for side in (height, width)]
     # Keep these expressions as they are: algebraically equal forms round some sizes differently. Python's `round` is
     # part of the rule too (half to even).
     if math.prod(sides) > area:
         shrink = math.sqrt(height * width / area)
-        sides = [math.floor(side / shrink / _FACTOR) * _FACTOR for side in (height, width)]
+        sides = [math.floor(side / shrink / FACTOR) * FACTOR for side in (height, width)]
     elif math.prod(sides) < area:
         grow = math.sqrt(area / (height * width))
-        sides = [math.ceil(side * grow / _FACTOR) * _FACTOR for side in (height, width)]
+        sides = [math.ceil(side * grow / FACTOR) * FACTOR for side in (height, width)]
     # Only areas far below the published one can floor a side to 0.
-    return max(_FACTOR, sides[0]), max(_FACTOR, sides[1])
+    return max(FACTOR, sides[0]), max(FACTOR, sides[1])
 
 
-def to_patches(pixels: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "n 1176"]:
-    """Normalised patches. The four patches of a 2×2 block (one token) are consecutive; blocks are in reading order.
+def to_patches(images: Num[Array | np.ndarray, "*b h w 3"]) -> Float32[Array | np.ndarray, "*b n 1176"]:
+    """The patches that the vision tower takes of images of 0..255, integers or floats; sides are multiples of 28."""
+    return normalise_patches(cut_patches(images))
 
-    Each row is a flattened patch with axes (colour, frame, y, x).
+
+def cut_patches(images: Num[Array | np.ndarray, "*b h w 3"]) -> Num[Array | np.ndarray, "*b n 588"]:
+    """Patches of one frame, of the type of the images: flattened, with axes (colour, y, x).
+
+    The four patches of a 2×2 block (one token) are consecutive; blocks are in reading order.
     """
-    height, width, _ = pixels.shape
-    rows, columns = height // _FACTOR, width // _FACTOR
-    unit = (pixels.astype(np.float32) / 255 - _MEAN) / _STD
-    blocks = unit.reshape(rows, MERGE, PATCH, columns, MERGE, PATCH, 3).transpose(0, 3, 1, 4, 6, 2, 5)
-    return np.repeat(blocks[:, :, :, :, :, None], _FRAMES, axis=5).reshape(-1, PATCH_WIDTH)
+    *batch, height, width, _ = images.shape
+    blocks = images.reshape(-1, height // FACTOR, MERGE, PATCH, width // FACTOR, MERGE, PATCH, 3)
+    return blocks.transpose(0, 1, 4, 2, 5, 7, 3, 6).reshape(*batch, -1, PATCH_VALUES)
+
+
+def normalise_patches(patches: Num[Array | np.ndarray, "*n 588"]) -> Float32[Array | np.ndarray, "*n 1176"]:
+    """Patches of values 0..255, in CLIP's normalisation and with the frame repeated: axes (colour, frame, y, x).
+
+    For the program that encodes them: uint8 patches of one frame have an eighth of the bytes that the tower reads.
+    NumPy arrays give NumPy arrays.
+    """
+    values = patches.reshape(*patches.shape[:-1], 3, 1, PATCH**2).astype(np.float32)
+    unit = (values / 255 - _MEAN) / _STD
+    return unit.repeat(_FRAMES, axis=-2).reshape(*patches.shape[:-1], -1)
 
 
 def _open(image: Any) -> tuple[Image.Image, bool]:

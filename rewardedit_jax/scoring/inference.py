@@ -31,6 +31,12 @@ CHUNK_BATCHES = 16
 _CACHED_IMAGES_PER_ROW = 8
 
 
+def product_precision(module: EditReward) -> str:
+    """The setting of `jax.default_matmul_precision` for this network."""
+    # Accelerators round the operands of float32 products (TF32, bfloat16) unless the highest precision is set.
+    return "highest" if jnp.dtype(module.dtype) == jnp.float32 else "default"
+
+
 def scorer_mesh(tensor: int = 1) -> Mesh:
     """A mesh of all devices in groups of `tensor`, each of which holds one copy of the weights."""
     # Weights are divided over the tensor axis, not over fsdp, which would gather them where they are used: a group only
@@ -100,9 +106,7 @@ class Inference:
     def outputs(self, items: Sequence[ScorerItem]) -> Float32[np.ndarray, "n k 2"]:
         """(mean, log σ) for each prompt, in the order of the items."""
         outputs = np.zeros((len(items), len(self._perspectives), 2), np.float32)
-        # Accelerators round the operands of float32 products (TF32, bfloat16) unless the highest precision is set.
-        is_exact = jnp.dtype(self._module.dtype) == jnp.float32
-        with jax.default_matmul_precision("highest" if is_exact else "default"), jax.set_mesh(self._mesh):
+        with jax.default_matmul_precision(product_precision(self._module)), jax.set_mesh(self._mesh):
             self._cache.widen(_images(items))
             # Results of a batch are fetched after the next one is dispatched, so that the device is never idle.
             for (indices, values), _ in pairwise(chain(self._batches(items), [None])):

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Int32, UInt8
 
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.models.edit_reward import PackedPrompts
 from rewardedit_jax.models.vision_plan import pad_patches
-from rewardedit_jax.scoring.images import AREA, MERGE, PATCH_WIDTH, PreparedImage, prepare_scorer_image, to_patches
+from rewardedit_jax.scoring.images import AREA, MERGE, PATCH_VALUES, PreparedImage, cut_patches, prepare_scorer_image
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM, chat_prompt
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer
 
@@ -53,11 +53,8 @@ def prepare_item(
       area: pixels that images are resized to; published weights were trained with the default only.
     """
     images = prepared(source, "source", area), prepared(edited, "edited", area)
-    prompts = [tokenizer.encode(chat_prompt(instruction, perspective, system)) for perspective in PERSPECTIVES]
-    # The tokenizer sees one image token per image; the model expects one per feature.
-    prompts = tuple(_with_image_tokens(ids, images, tokenizer.image_id) for ids in prompts)
-    positions = np.flatnonzero(prompts[0] == tokenizer.image_id).astype(np.int32)
-    return ScorerItem(*images, instruction, prompts, positions)
+    tokens = [image.n_tokens for image in images]
+    return ScorerItem(*images, instruction, *tokenize(instruction, tokens, tokenizer, system))
 
 
 def prepared(image: Any, role: str, area: int) -> PreparedImage:
@@ -68,6 +65,20 @@ def prepared(image: Any, role: str, area: int) -> PreparedImage:
         return prepare_scorer_image(image, area)
     except ImageError as error:
         raise ImageError(f"{role}: {error}") from error
+
+
+def tokenize(
+    instruction: str, image_tokens: Sequence[int], tokenizer: ScorerTokenizer, system: str = QWEN_SYSTEM
+) -> tuple[tuple[Int32[np.ndarray, " _"], ...], Int32[np.ndarray, " m"]]:
+    """The token ids of the prompt of each perspective, and the positions of the image tokens, equal in all prompts.
+
+    Args:
+      image_tokens: numbers of tokens of the source and of the edited image.
+    """
+    prompts = [tokenizer.encode(chat_prompt(instruction, perspective, system)) for perspective in PERSPECTIVES]
+    # The tokenizer sees one image token per image; the model expects one per feature.
+    prompts = tuple(_with_image_tokens(ids, image_tokens, tokenizer.image_id) for ids in prompts)
+    return prompts, np.flatnonzero(prompts[0] == tokenizer.image_id).astype(np.int32)
 
 
 def pack_items(
@@ -145,12 +156,10 @@ def stack_rows(rows: Sequence[PackedPrompts], batch_size: int, row_multiple: int
     )
 
 
-def _with_image_tokens(
-    ids: Int32[np.ndarray, " _"], images: Sequence[PreparedImage], image_id: int
-) -> Int32[np.ndarray, " _"]:
-    """`ids` with the single image token of each image repeated `n_tokens` times."""
+def _with_image_tokens(ids: Int32[np.ndarray, " _"], tokens: Sequence[int], image_id: int) -> Int32[np.ndarray, " _"]:
+    """`ids` with the single image token of each image repeated as often as the image has `tokens`."""
     repeats = np.ones(len(ids), int)
-    repeats[ids == image_id] = [image.n_tokens for image in images]
+    repeats[ids == image_id] = tokens
     return np.repeat(ids, repeats)
 
 
@@ -163,15 +172,15 @@ def _common_prefix(prompts: Sequence[Int32[np.ndarray, " _"]]) -> int:
 
 def stack_images(
     images: Sequence[PreparedImage], n: int
-) -> tuple[Float32[np.ndarray, "n P 1176"], Int32[np.ndarray, "n 3"]]:
-    """Patches of images, padded with zeros to a common number (`padded_length`), and the grids of the images.
+) -> tuple[UInt8[np.ndarray, "n P 588"], Int32[np.ndarray, "n 3"]]:
+    """Cut patches of images, padded with zeros to a common number (`padded_length`), and the grids of the images.
 
     Padding images of zeros, of the smallest possible grid, follow up to `n` images.
     """
     padding = n - len(images)
     grids = np.array([image.grid for image in images] + [(1, MERGE, MERGE)] * padding, np.int32)
-    patches = [to_patches(image.pixels) for image in images]
-    patches.append(np.zeros((padding * MERGE**2, PATCH_WIDTH), np.float32))
+    patches = [cut_patches(image.pixels) for image in images]
+    patches.append(np.zeros((padding * MERGE**2, PATCH_VALUES), np.uint8))
     width = padded_length(max(image.n_patches for image in images))
     return pad_patches(np.concatenate(patches), grids, width), grids
 

@@ -31,7 +31,7 @@ from rewardedit_jax.data.records import PreferenceLabel, PreferenceSource
 from rewardedit_jax.models.edit_reward import PackedPrompts
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import VisionPlan, pad_patches, plan_images
-from rewardedit_jax.scoring.images import MERGE, prepare_scorer_image, to_patches
+from rewardedit_jax.scoring.images import MERGE, cut_patches, normalise_patches, prepare_scorer_image
 from rewardedit_jax.scoring.packing import ScorerItem, pack_item, prepare_item, round_up, stack_rows
 from rewardedit_jax.scoring.tokenizer import ScorerTokenizer
 
@@ -90,7 +90,7 @@ TIES: dict[str, Callable[[Sequence[PreferenceLabel]], list[Row]]] = {
 class PairBatch:
     """One host's part of a batch. Leaves are NumPy arrays here, device arrays in the step."""
 
-    patches: Any  # float32[b, 3, P, 1176]: normalised patches of source, preferred and other, padded with zeros
+    patches: Any  # uint8[b, 3, P, 588]: cut patches of source, preferred and other, padded with zeros
     plan: VisionPlan  # of these images, leaves [b, 3, ...]
     prompts: PackedPrompts  # of the preferred and the other edit, leaves [b, 2, ...]; image slots count within the pair
     tied: Any  # bool[b]: neither edit is preferred
@@ -151,7 +151,7 @@ def _collate(pairs: Sequence[_Pair], *, vision: QwenVisionConfig, config: Config
     grids = np.array([image.grid for image in images], np.int32)
     # Every image of the batch takes the patches of the largest, so that images are rows of one array.
     width = round_up(int(grids.prod(axis=1).max()), config.image_patches)
-    patches = pad_patches(np.concatenate([to_patches(image.pixels) for image in images]), grids, width)
+    patches = pad_patches(np.concatenate([cut_patches(image.pixels) for image in images]), grids, width)
     # MERGE² patches become one feature. The features of the edits follow those of their source.
     starts = [(0, image * width // MERGE**2) for image in range(1, IMAGES)]
     rows = [pack_item(item, start) for pair in pairs for item, start in zip(pair.items, starts, strict=True)]
@@ -166,8 +166,9 @@ def _collate(pairs: Sequence[_Pair], *, vision: QwenVisionConfig, config: Config
 
 
 def all_images(batch: PairBatch) -> tuple[Any, VisionPlan]:
-    """Patches and plan of all pairs' images, one after the other: leaves [b · 3, ...]."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (batch.patches, batch.plan))
+    """Normalised patches and plan of all pairs' images, one after the other: leaves [b · 3, ...]."""
+    patches, plan = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (batch.patches, batch.plan))
+    return normalise_patches(patches), plan
 
 
 def all_prompts(batch: PairBatch) -> PackedPrompts:

@@ -13,15 +13,16 @@ from typing import Any, SupportsIndex
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Float32
+from jaxtyping import Array, Float32, Num
 
 from rewardedit_jax.arguments import as_integer, check_dtype, check_path, shown
 from rewardedit_jax.data.image_arguments import image_list
 from rewardedit_jax.data.prefetch import prefetch_map
 from rewardedit_jax.data.runs import NonFiniteResults
 from rewardedit_jax.models.decoder import check_tensor_axis
-from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, aggregate
+from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, PackedPrompts, aggregate
 from rewardedit_jax.params import Params, fingerprint
+from rewardedit_jax.scoring.arrays import array_prompts, score_arrays
 from rewardedit_jax.scoring.edit_score import Calibration, EditScore, Unscorable, check_score
 from rewardedit_jax.scoring.images import AREA
 from rewardedit_jax.scoring.inference import CHUNK_BATCHES, Inference, scorer_mesh, shard_weights
@@ -209,6 +210,34 @@ class Scorer:
                 inference = inference or Inference(self.module, self.params, self.perspectives, size, batch_size)
                 scores = self._scores(edits, inference.outputs(inputs), baselines)
             yield from (item if isinstance(item, Unscorable) else next(scores) for item in chunk)
+
+    def prompts_for(self, instructions: Sequence[str], height: SupportsIndex, width: SupportsIndex) -> PackedPrompts:
+        """The prompts of `score_arrays`, in host memory: a row for each instruction, for images of this size in pixels.
+
+        Rows do not depend on their place: they may be repeated, stacked for `lax.scan` or divided over devices.
+        Raises ValueError for sides that are not multiples of 28, no instructions, or one that `score` refuses.
+        """
+        height, width = as_integer("height", height, 1), as_integer("width", width, 1)
+        return array_prompts(instructions, height, width, self.tokenizer, self.system, len(self.perspectives))
+
+    def score_arrays(
+        self,
+        params: Params,
+        sources: Num[Array | np.ndarray, "s h w 3"],
+        edited: Num[Array | np.ndarray, "b h w 3"],
+        prompts: PackedPrompts,
+    ) -> Float32[Array, "b k 2"]:
+        """(mean, log σ) of each prompt of each edit: pure and differentiable, for use within `jax.jit`.
+
+        Args:
+          params: of this network, such as `scorer.params`. What a jitted function closes over becomes a constant of
+            the program, so they are an argument.
+          sources, edited: uint8 or float images of one size, 0..255. Each source has b / s consecutive edits.
+          prompts: `prompts_for` their size and instructions. The scores of rows for another size are NaN.
+        Raises:
+          ValueError: the shapes do not fit together.
+        """
+        return score_arrays(self.module, params, sources, edited, prompts)
 
     def calibrate(self, scores: Sequence[EditScore], description: str) -> "Scorer":
         """This scorer with a reference: scores that it gave, and a description of the scored edits."""

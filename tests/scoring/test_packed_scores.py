@@ -12,7 +12,7 @@ from tiny_tokenizer import write_tiny_tokenizer
 from whole_batch import whole_batch
 
 from rewardedit_jax.models.vision_plan import plan_images
-from rewardedit_jax.scoring.images import to_patches
+from rewardedit_jax.scoring.images import normalise_patches, to_patches
 from rewardedit_jax.scoring.packing import prepare_item
 from rewardedit_jax.scoring.tokenizer import load_scorer_tokenizer
 
@@ -47,7 +47,7 @@ def real(batch):
 
 def run(module, params, batch, reward_token=None):
     plan = plan_images(batch.grids, module.config.vision, batch.patches.shape[1])
-    arguments = jax.tree.map(jnp.asarray, (batch.patches, plan, batch.prompts, reward_token))
+    arguments = jax.tree.map(jnp.asarray, (normalise_patches(batch.patches), plan, batch.prompts, reward_token))
     return jax.jit(partial(module.apply, method="score"))({"params": params}, *arguments)
 
 

@@ -8,7 +8,7 @@ from whole_batch import whole_batch
 from rewardedit_jax.data.images import ImageError
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import plan_images
-from rewardedit_jax.scoring.images import prepare_scorer_image, to_patches
+from rewardedit_jax.scoring.images import cut_patches, prepare_scorer_image
 from rewardedit_jax.scoring.packing import feature_width, pack_items, pack_row, padded_length, prepare_item, stack_rows
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, chat_prompt
 from rewardedit_jax.scoring.tokenizer import load_scorer_tokenizer
@@ -84,12 +84,12 @@ def test_the_prefixes_of_the_reference_scorer():
 def test_slots_point_to_the_features_of_the_right_image(tokenizer, items):
     batch = whole_batch(items, 4)
     n, width, _ = batch.patches.shape
-    tokens = batch.patches.reshape(n * width // 4, 4, 1176)  # what the tower merges into one feature
+    tokens = batch.patches.reshape(n * width // 4, 4, 588)  # what the tower merges into one feature
     for row, item in enumerate(items):
         slots = batch.prompts.image_slots[row]
         np.testing.assert_array_equal(slots >= 0, batch.prompts.ids[row] == tokenizer.image_id)
-        expected = np.concatenate([to_patches(item.source.pixels), to_patches(item.edited.pixels)])
-        np.testing.assert_array_equal(tokens[slots[slots >= 0]].reshape(-1, 1176), expected)
+        expected = np.concatenate([cut_patches(item.source.pixels), cut_patches(item.edited.pixels)])
+        np.testing.assert_array_equal(tokens[slots[slots >= 0]].reshape(-1, 588), expected)
 
 
 def test_padding_is_marked(items):
@@ -139,7 +139,7 @@ def test_the_arrays_have_the_types_that_networks_take(items):
     packed = batch.prompts
     arrays = (packed.ids, packed.positions, packed.segments, packed.image_slots, packed.reward_index, batch.grids)
     assert {array.dtype for array in arrays} == {np.dtype(np.int32)}
-    assert batch.patches.dtype == np.float32
+    assert batch.patches.dtype == np.uint8
     assert packed.reward_index.shape == (4, 2)
 
 

@@ -62,8 +62,7 @@ def _batches(source, tokenizer, steps, **settings):
 
 def _rows(batches):
     """(pair, the edit that comes first, the other) of each row; read from the greys."""
-    mean, std = 0.48145466, 0.26862954  # of red, which a patch begins with
-    greys = [np.rint((batch.patches[:, :, 0, 0] * std + mean) * 255).astype(int) for batch in batches]
+    greys = [batch.patches[:, :, 0, 0].astype(int) for batch in batches]
     return [(source // 3, "sab"[first % 3], "sab"[other % 3]) for source, first, other in np.concatenate(greys)]
 
 

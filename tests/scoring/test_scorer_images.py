@@ -2,6 +2,8 @@ import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from paths import REFERENCES
@@ -55,6 +57,15 @@ def test_patches_lie_in_blocks_of_four():
                 rows.append(np.repeat(patch[:, None], 2, axis=1).ravel())
     mean, std = (np.repeat(v, 392) for v in ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]))
     np.testing.assert_allclose(to_patches(pixels), (np.array(rows) / 255 - mean) / std, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("of", [np.uint8, np.float32])
+def test_devices_cut_and_normalise_as_the_host_does(of):
+    """Several images at once, and floats of 0..255 like integers."""
+    images = np.stack([_noise(56, 84), _noise(56, 84)[::-1]])
+    found = jax.jit(to_patches)(jnp.asarray(images.astype(of)))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [to_patches(image) for image in images], rtol=0, atol=1e-6)
 
 
 def test_a_smaller_budget_gives_smaller_images():

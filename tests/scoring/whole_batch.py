@@ -11,7 +11,7 @@ from rewardedit_jax.scoring.prompts import PERSPECTIVES
 
 
 class Batch(NamedTuple):
-    patches: np.ndarray  # float32[n P 1176]
+    patches: np.ndarray  # uint8[n P 588]
     grids: np.ndarray  # int32[n 3]
     prompts: PackedPrompts
 
