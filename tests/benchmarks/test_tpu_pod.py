@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from abstract_step import AbstractStep
 from abstract_tasks import task_of
 from jax.sharding import AbstractMesh, AxisType
 from paths import ROOT
 from tiny_models import get_config
-from tpu_step import Described, other_meshes
+from tpu_step import other_meshes
 
 from rewardedit_jax.sharding import AXES, _arranged
 
@@ -61,7 +62,7 @@ def test_least_memory():
     """State, frozen parameters and gradients of one chip; counters are a few bytes."""
     config = get_config("reward_ip2p", "debug")
     whole, divided = (
-        Described.of(config, AbstractMesh((4 // fsdp, fsdp, 1), AXES, axis_types=(AxisType.Auto,) * 3))
+        AbstractStep.of(config, AbstractMesh((4 // fsdp, fsdp, 1), AXES, axis_types=(AxisType.Auto,) * 3))
         for fsdp in (1, 4)
     )
     trained, frozen = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (whole.state.params, whole.frozen))
