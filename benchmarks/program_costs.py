@@ -44,11 +44,13 @@ def _products(program: Program, i: Instruction) -> int:
 
 
 def _attention(program: Program, i: Instruction) -> int:
-    """FLOPs of a splash attention kernel, by its arrays [..., d, length] of queries, keys and values."""
+    """FLOPs of a splash attention kernel, by its arrays [..., d, length] of queries and keys."""
     products = next((count for name, count in _KERNELS.items() if i.name.startswith(name)), 0)
-    arrays = [program.values[name][0].shape for name in i.operands] if products else []
-    lengths = [shape for shape in arrays if len(shape) > 3]  # before them are small tables of its blocks
-    return 2 * products * math.prod(lengths[0]) * lengths[1][-1] if products else 0
+    if not products:
+        return 0
+    operands = (program.values[name][0] for name in i.operands)
+    queries, keys, *_ = (value.shape for value in operands if value.dtype in ("bf16", "f32"))  # after tables of blocks
+    return 2 * products * math.prod(queries) * keys[-1]
 
 
 def _convolution(i: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> int:

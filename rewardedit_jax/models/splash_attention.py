@@ -6,6 +6,7 @@ as well. The kernel keeps the scores of one block in the chip's vector memory, a
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -48,7 +49,8 @@ def _kernel(query: Array, key: Array, value: Array, interpret: bool) -> Array:
     # Between a layer's products, XLA itself lays out heads with the tokens last. It also wastes no memory: a last axis
     # of 40 would be padded to 128.
     layout = dict.fromkeys(("q_layout", "k_layout", "v_layout"), splash.QKVLayout.SEQ_MINOR)
-    block_q, block_k, resident = math.gcd(queries, _BLOCK), math.gcd(keys, _BLOCK), _resident_keys(key)
+    block_q, block_k = math.gcd(queries, _BLOCK), math.gcd(keys, _BLOCK)
+    resident = resident_keys(keys, key.shape[-1], key.dtype.itemsize)
     sizes = splash.BlockSizes(
         block_q=block_q,
         block_kv=resident,
@@ -64,15 +66,15 @@ def _kernel(query: Array, key: Array, value: Array, interpret: bool) -> Array:
     return jax.vmap(kernel)(query, key, value)
 
 
-def _resident_keys(key: Array) -> int:
+def resident_keys(keys: int, width: int, itemsize: int) -> int:
     """Keys that are in vector memory together: a divisor of all, in whole blocks."""
-    keys, width = key.shape[2:]
-    row = -(-width // _LANES) * _LANES * key.dtype.itemsize
+    row = -(-width // _LANES) * _LANES * itemsize
     blocks = keys // (block := math.gcd(keys, _BLOCK))
-    return block * max(n for n in range(1, blocks + 1) if blocks % n == 0 and (n == 1 or n * block * row <= _KEY_BYTES))
+    fits = (n for n in range(1, blocks + 1) if blocks % n == 0 and n * block * row <= _KEY_BYTES)
+    return block * max(fits, default=1)
 
 
-def _on_each_device(kernel: partial, *arrays: Array) -> Array:
+def _on_each_device(kernel: Callable[..., Array], *arrays: Array) -> Array:
     """Runs a kernel on each device's examples and heads: XLA cannot divide it over the mesh that is set."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
