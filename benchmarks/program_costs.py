@@ -10,6 +10,9 @@ from hlo_text import COLLECTIVES, Instruction, Program, Value, numbers
 
 # Instructions that move no data: views, and the ends of what has been started.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota"}
+# Matrix products of JAX's attention kernels for TPUs (models/splash_attention.py), into which XLA does not see. The
+# second computes all gradients.
+_KERNELS = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}
 _FREE |= {"partition-id", "replica-id", "after-all", "add-dependency", "opt-barrier"}
 
 
@@ -29,6 +32,8 @@ def flops(program: Program) -> int:
 
 
 def _products(program: Program, i: Instruction) -> int:
+    if i.opcode == "custom-call":
+        return _attention(program, i)
     if i.opcode not in ("dot", "convolution"):
         return 0
     left, right = (program.values[name][0].shape for name in i.operands[:2])
@@ -36,6 +41,16 @@ def _products(program: Program, i: Instruction) -> int:
         return _convolution(i, left, right)
     axes = numbers(i.attribute(r"lhs_contracting_dims=\{([\d,]*)\}") or "")
     return 2 * math.prod(i.values[0].shape) * math.prod(left[axis] for axis in axes)
+
+
+def _attention(program: Program, i: Instruction) -> int:
+    """FLOPs of a splash attention kernel, by its arrays [..., d, length] of queries and keys."""
+    products = next((count for name, count in _KERNELS.items() if i.name.startswith(name)), 0)
+    if not products:
+        return 0
+    operands = (program.values[name][0] for name in i.operands)
+    queries, keys, *_ = (value.shape for value in operands if value.dtype in ("bf16", "f32"))  # after tables of blocks
+    return 2 * products * math.prod(queries) * keys[-1]
 
 
 def _convolution(i: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> int:

@@ -25,21 +25,12 @@ from typing import Any
 os.environ.update(TPU_SKIP_MDS_QUERY="1", JAX_PLATFORMS="cpu", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
 
 import jax
+from abstract_step import AbstractStep, IndivisibleParameters
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from program_costs import Collective
 from tpu_chips import CHIPS, GIB, Chip, Place, Roofline, roofline
-from tpu_step import (
-    Described,
-    IndivisibleParameters,
-    TooLarge,
-    lower_step,
-    measure,
-    memory_limit,
-    other_meshes,
-    places_of,
-    tpu_devices,
-)
+from tpu_step import TooLarge, lower_step, measure, memory_limit, other_meshes, places_of, tpu_devices
 
 from rewardedit_jax.sharding import batch_parts, make_mesh
 from rewardedit_jax.training.recipe import read_recipe
@@ -87,7 +78,7 @@ def estimate(config: ConfigDict, topology: str, slices: int, examples: int | Non
         config.mesh.update(sizes)
         mesh = make_mesh(**sizes, devices=devices)
         try:
-            least = Described.of(config, mesh).least_memory()
+            least = AbstractStep.of(config, mesh).least_memory()
         except IndivisibleParameters as error:
             yield f"{shape_of(mesh.shape)} is refused: {_first_lines(error)}"
             continue
@@ -103,7 +94,7 @@ def _least_times(config: ConfigDict, mesh: Mesh, chip: Chip) -> Iterator[str]:
     """Of a step that is lowered only: products, and gradients that are reduced over all chips, behind each other."""
     # A lowered program is that of all chips, and runs each loop once.
     products = lower_step(config, mesh).cost_analysis()["flops"] * config.accumulate / mesh.size
-    gradients = sum(x.size * 4 for x in jax.tree.leaves(Described.of(config, mesh).state.params))
+    gradients = sum(x.size * 4 for x in jax.tree.leaves(AbstractStep.of(config, mesh).state.params))
     everywhere = Collective("all-reduce", tuple(range(mesh.size)), gradients, 1)
     line = roofline(chip, products, 0, [everywhere], places_of(mesh))
     yield f"  {products / 1e12:.1f} TFLOP on each chip for {config.batch_size * config.accumulate} examples"
@@ -131,9 +122,8 @@ def describe(result: dict[str, Any]) -> Iterator[str]:
     yield f"examples     {result['examples']} a step, in {result['accumulate']} micro-batch(es)"
     parts = (f"{name} {memory[name] / GIB:.2f}" for name in memory)
     yield f"memory       {', '.join(parts)} of {chip.hbm / GIB:.0f} GiB: it fits"
-    xla = result["xla"]
-    yield f"products     {result['flops'] / 1e12:.2f} TFLOP (XLA's count: {xla['flops'] / 1e12:.2f})"
-    yield f"HBM traffic  {result['hbm_bytes'] / 1e9:.1f} GB (XLA's count: {xla['bytes accessed'] / 1e9:.1f})"
+    yield f"products     {result['flops'] / 1e12:.2f} TFLOP"
+    yield f"HBM traffic  {result['hbm_bytes'] / 1e9:.1f} GB"
     for kind, (runs, size) in by_kind(result).items():
         yield f"{kind:18} {runs} runs, {size / 1e6:.1f} MB"
     for loop in result["loops_counted_once"]:

@@ -1,19 +1,18 @@
 """The trainer's step of a recipe, compiled for TPUs that are not here, as numbers for each chip."""
 
-import math
+import multiprocessing
+import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import jax
-import numpy as np
-import optax
-from abstract_tasks import task_of
+from abstract_step import AbstractStep
 from hlo_text import Program
 from jax.experimental import topologies
 from jax.sharding import Mesh
@@ -21,15 +20,11 @@ from ml_collections import ConfigDict
 from program_costs import collectives, flops, hbm_bytes
 from tpu_chips import CHIPS, Place
 
-from rewardedit_jax.params import Params, split_params
-from rewardedit_jax.sharding import check_batch_size, infer_shardings, make_mesh
-from rewardedit_jax.training.checkpoints import with_shardings
-from rewardedit_jax.training.compiled_step import jitted_step
-from rewardedit_jax.training.optimizer import make_optimizer
-from rewardedit_jax.training.step import TrainState, create_state
-from rewardedit_jax.training.task import Task
+from rewardedit_jax.sharding import make_mesh
+from rewardedit_jax.training.compiled_step import StepMemory
 
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
+_ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (color [1-9]\d*, )?(.*):$", re.M)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -39,18 +34,6 @@ class TooLarge(Exception):
     def __init__(self, needed: float):
         super().__init__(needed)
         self.needed = needed
-
-
-class IndivisibleParameters(ValueError):
-    """A mesh that does not divide the parameters."""
-
-
-class Memory(NamedTuple):
-    """Bytes on each chip."""
-
-    arguments: int  # state, frozen parameters and batch
-    temporary: int  # activations, gradients
-    total: int  # with the program, and what is returned in memory of its own
 
 
 def tpu_devices(topology: str, slices: int = 1) -> list[Any]:
@@ -68,54 +51,18 @@ def tpu_devices(topology: str, slices: int = 1) -> list[Any]:
     return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **settings).devices)
 
 
-class Described(NamedTuple):
-    """What the step of a recipe takes on a mesh, as shapes with shardings."""
-
-    task: Task
-    optimizer: optax.GradientTransformation
-    state: TrainState
-    frozen: Params
-
-    @classmethod
-    def of(cls, config: ConfigDict, mesh: Mesh) -> "Described":
-        task, optimizer = task_of(config), make_optimizer(config.optimizer, config.steps)
-        trained, frozen = split_params(task.abstract_params(), task.trainable)
-        create = partial(create_state, optimizer=optimizer, ema=config.optimizer.ema_decay is not None)
-        state = jax.eval_shape(create, trained)
-        try:
-            shardings = [infer_shardings(tree, task.partition_rules, mesh) for tree in (state, frozen)]
-        except ValueError as error:
-            raise IndivisibleParameters(*error.args) from error
-        return cls(task, optimizer, *map(with_shardings, (state, frozen), shardings))
-
-    def least_memory(self) -> int:
-        """Bytes on each chip of state, frozen parameters and gradients, which every step holds at the same time."""
-        # Of float32: clipping needs the norm of all gradients before the first parameter changes.
-        gradients = sum(shard_size(x) * 4 for x in jax.tree.leaves(self.state.params))
-        return gradients + sum(shard_size(x) * x.dtype.itemsize for x in jax.tree.leaves((self.state, self.frozen)))
-
-
-def shard_size(x: jax.ShapeDtypeStruct) -> int:
-    """Elements of an array on each chip."""
-    return math.prod(x.sharding.shard_shape(x.shape))
-
-
 def lower_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
     """The step that the trainer compiles for a recipe, of shapes alone.
 
     Raises:
       TooLarge: a chip does not hold what every step needs.
     """
-    check_batch_size(config.batch_size, mesh)
-    task, optimizer, state, frozen = described = Described.of(config, mesh)
-    if (needed := described.least_memory()) > memory_limit(mesh):
+    step = AbstractStep.of(config, mesh)
+    if (needed := step.least_memory()) > memory_limit(mesh):
         raise TooLarge(needed)
-    shardings = (jax.tree.map(lambda x: x.sharding, tree) for tree in (state, frozen))
-    step = jitted_step(task, config, optimizer, mesh, *shardings)
-    seed = jax.ShapeDtypeStruct((), np.uint32)
-    # Networks choose kernels by the backend, which is here the CPU.
-    with jax.set_mesh(mesh), mock.patch.object(jax, "default_backend", return_value="tpu"):
-        return step.trace(state, frozen, task.abstract_batch(), seed).lower(lowering_platforms=("tpu",))
+    # The backend here is the CPU.
+    with mock.patch.object(jax, "default_backend", return_value="tpu"):
+        return step.trace().lower(lowering_platforms=("tpu",))
 
 
 def memory_limit(mesh: Mesh) -> float:
@@ -130,33 +77,86 @@ def places_of(mesh: Mesh) -> list[Place]:
     return [Place(getattr(device, "slice_index", 0) or 0, tuple(device.coords)) for device in devices]
 
 
-def compile_step(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Raises TooLarge if the compiler finds no room for the program."""
+def optimised_program(config: ConfigDict, topology: str, slices: int) -> tuple[str, StepMemory]:
+    """The step's program for one chip as text, and the memory of its arrays; the program's own code is not counted.
+
+    The compiler optimises, gives every array its place, and then makes machine code. That last part takes most of the
+    time and changes nothing that is counted here, so that the compiler is stopped before.
+
+    Raises:
+      TooLarge, IndivisibleParameters. RuntimeError: the compiler failed; its process has printed why.
+    """
+    processes = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as name:
+        folder, failures = Path(name), processes.SimpleQueue()
+        compiler = processes.Process(target=_compile, args=(config, topology, slices, folder, failures), daemon=True)
+        compiler.start()
+        try:
+            _wait(compiler, failures, folder)
+            return _written(folder, "").read_text(), planned_memory(_written(folder, "-buffer-assignment").read_text())
+        finally:
+            compiler.kill()
+            compiler.join()
+
+
+def _compile(config: ConfigDict, topology: str, slices: int, folder: Path, failures: Any) -> None:
+    """In a process of its own: compiles the step, and has XLA write what it does to a folder."""
+    os.environ["XLA_FLAGS"] = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
+    mesh = make_mesh(**config.mesh, devices=tpu_devices(topology, slices))
     try:
-        return lowered.compile()
+        lower_step(config, mesh).compile()
     except jax.errors.JaxRuntimeError as error:
         if not (found := _OUT_OF_MEMORY.search(str(error))):
             raise
-        raise TooLarge(float(found[1]) * _UNITS[found[2]]) from error
+        failures.put(TooLarge(float(found[1]) * _UNITS[found[2]]))
+    except (TooLarge, ValueError) as error:
+        failures.put(error)
 
 
-def memory_of(compiled: jax.stages.Compiled) -> Memory:
-    stats = compiled.memory_analysis()
-    returned = stats.output_size_in_bytes - stats.alias_size_in_bytes  # the state is returned in its own place
-    arguments, temporary = stats.argument_size_in_bytes, stats.temp_size_in_bytes
-    return Memory(arguments, temporary, arguments + temporary + returned + stats.generated_code_size_in_bytes)
+def _wait(compiler: multiprocessing.Process, failures: Any, folder: Path) -> None:
+    """Until the program is optimised and its arrays have their places. Raises what failed."""
+    is_running = True
+    # The last file of that part: the others are complete.
+    while not _written(folder, "_after_buffer_assignment"):
+        if not failures.empty():
+            raise failures.get()
+        if not is_running:
+            raise RuntimeError("the compiler's process ended without a program")
+        is_running = compiler.is_alive()  # looked at before the folder and the failures, which it writes first
+        time.sleep(0.1)
+
+
+def _written(folder: Path, what: str) -> Path | None:
+    """What XLA has written of the step, beside small programs for the CPU."""
+    return next(folder.glob(f"*.jit_train_step.*.after_optimizations{what}.txt"), None)
+
+
+def planned_memory(buffers: str) -> StepMemory:
+    """The arrays in HBM, by XLA's text of its buffer assignment."""
+    kept = temporary = other = 0
+    for size, memory_space, kind in _ALLOCATION.findall(buffers):
+        if memory_space or "thread-local" in kind:  # of the chip itself; of functions within an instruction
+            continue
+        if "parameter" in kind:
+            kept += int(size)
+        elif "temp" in kind:
+            temporary += int(size)
+        else:
+            other += int(size)
+    return StepMemory(kept, temporary, other)
 
 
 def measure(config: ConfigDict, topology: str, slices: int, hlo: Path | None = None) -> dict[str, Any]:
-    """The compiled step of a recipe, as numbers for each chip. Raises TooLarge.
+    """The step of a recipe as it is compiled, as numbers for each chip. Raises TooLarge.
 
     Args:
       hlo: file to write the compiled program to.
     """
     mesh = make_mesh(**config.mesh, devices=tpu_devices(topology, slices))
     begin = time.monotonic()
-    compiled = compile_step(lower_step(config, mesh))
-    text, cost = compiled.as_text(), compiled.cost_analysis()
+    text, memory = optimised_program(config, topology, slices)
+    if memory.total > memory_limit(mesh):
+        raise TooLarge(memory.total)
     if hlo:
         hlo.write_text(text)
     program = Program.parse(text)
@@ -167,11 +167,10 @@ def measure(config: ConfigDict, topology: str, slices: int, hlo: Path | None = N
         "mesh": dict(mesh.shape),
         "examples": config.batch_size * config.accumulate,
         "accumulate": config.accumulate,
-        "memory": memory_of(compiled)._asdict(),
+        "memory": {**memory._asdict(), "total": memory.total},
         "flops": flops(program),
         "hbm_bytes": hbm_bytes(program),
         "loops_counted_once": sorted(program.unknown_loops),
-        "xla": {name: cost[name] for name in ("flops", "bytes accessed")},  # with the body of each loop once
         "collectives": [one.__dict__ for one in collectives(program)],
         "places": places_of(mesh),
         "compile_seconds": time.monotonic() - begin,

@@ -11,83 +11,40 @@ CPU backend computes bfloat16 products in float32, with copies that an accelerat
 """
 
 import argparse
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from full_size_step import full_size_base
+from abstract_step import AbstractStep
 from ml_collections import ConfigDict
 
-from rewardedit_jax.bases.base import Component, Dropout, Precomputed
-from rewardedit_jax.bases.instruct_pix2pix import Inputs, InstructPix2Pix
-from rewardedit_jax.bases.low_rank import with_lora
-from rewardedit_jax.editing.objective import editing_loss
-from rewardedit_jax.params import Params, abstract_params, split_params
-from rewardedit_jax.training.optimizer import make_optimizer, make_schedule
+from rewardedit_jax.sharding import make_mesh
+from rewardedit_jax.training.compiled_step import StepMemory
 from rewardedit_jax.training.recipe import read_recipe
-from rewardedit_jax.training.step import TrainState, create_state, train_step
 
 RECIPE = str(Path(__file__).parents[1] / "configs" / "reward_ip2p.py") + ":lora"
 
 
-class Memory(NamedTuple):
-    """Bytes. What is donated, the state, is counted once."""
+def memory(config: ConfigDict, frozen_dtype: str) -> dict[str, int]:
+    """Bytes of a step of `config` on one device, with frozen kernels in a type of their own.
 
-    trained: int  # parameters that train
-    moments: int
-    average: int
-    frozen: int
-    temporary: int  # gradients, activations and copies
-    total: int  # the sum of these and of what is small: batch, metrics
-
-
-def memory(config: ConfigDict, frozen_dtype: str) -> Memory:
-    """The memory of a step of `config` with frozen kernels in a type of their own."""
-    base = full_size_base(config)
-    base = replace(base, unet=with_lora({"unet": Component(base.unet)}, config.get("lora"))["unet"].module)
-    trained, frozen = split_params({"unet": abstract_params(base.unet)}, tuple(config.trainable))
-    frozen = jax.tree.map(partial(_typed, dtype=frozen_dtype), frozen)
-    optimizer, ema = make_optimizer(config.optimizer, config.steps), config.optimizer.ema_decay
-    state: TrainState = jax.eval_shape(partial(create_state, optimizer=optimizer, ema=ema is not None), trained)
-    dropout = Dropout(config.conditioning_dropout, config.reward.dropout)
-    step = partial(
-        train_step,
-        loss_fn=lambda params, batch, rng: (editing_loss(base, params, dropout, batch, rng), {}),
-        optimizer=optimizer,
-        schedule=make_schedule(config.optimizer, config.steps),
-        accumulate=config.accumulate,
-        ema_decay=ema,
-    )
-    lowered = jax.jit(step, donate_argnums=0).lower(state, frozen, _examples(base, config), np.uint32(0))
+    The state, which is donated, counts once. "total" is the sum of all and of what is small: batch, metrics, program.
+    """
+    step = AbstractStep.of(config, make_mesh(devices=jax.devices()[:1]))
+    step = step._replace(frozen=jax.tree.map(partial(_typed, dtype=frozen_dtype), step.frozen))
     # Without the slow half of compilation, which does not change what is kept in memory.
-    found = lowered.compile({"xla_backend_optimization_level": 0}).memory_analysis()
-    new = found.output_size_in_bytes - found.alias_size_in_bytes
-    total = found.argument_size_in_bytes + found.temp_size_in_bytes + new
-    sizes = [_nbytes(tree) for tree in (state.params, state.opt_state, state.ema, frozen)]
-    return Memory(*sizes, found.temp_size_in_bytes, total)
+    found = StepMemory.of(step.trace().lower().compile({"xla_backend_optimization_level": 0}))
+    kept = {"trained": step.state.params, "moments": step.state.opt_state, "average": step.state.ema}
+    sizes = {name: _nbytes(tree) for name, tree in {**kept, "frozen": step.frozen}.items()}
+    return {**sizes, "temporary": found.temporary, "total": found.total}
 
 
 def _typed(leaf: jax.ShapeDtypeStruct, dtype: str) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, dtype) if leaf.ndim > 1 else leaf  # norms and biases are small
+    return leaf.update(dtype=dtype) if leaf.ndim > 1 else leaf  # norms and biases are small
 
 
-def _nbytes(tree: Params) -> int:
+def _nbytes(tree: object) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _examples(base: InstructPix2Pix, config: ConfigDict) -> Precomputed:
-    """Shapes of the examples of a step, after the networks that precompute."""
-    b, side = config.batch_size * config.accumulate, config.data.resolution
-    picture, text = jax.ShapeDtypeStruct((b, side, side, 3), jnp.float32), base.text_encoder.config
-    ids = jax.ShapeDtypeStruct((b, text.max_position_embeddings), jnp.int32)
-    scores, keep = jax.ShapeDtypeStruct((b, 3), jnp.float32), jax.ShapeDtypeStruct((b,), jnp.float32)
-    inputs = Inputs(instruction_ids=ids, null_ids=ids, reward_ids=ids, scores=scores, keep=keep)
-    params = {name: abstract_params(getattr(base, name)) for name in base.precomputing}
-    return jax.eval_shape(base.precompute, params, picture, picture, inputs)
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
@@ -99,10 +56,11 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
 
 def main() -> None:
     a, overrides = parse()
-    settings = ["--config.batch_size=1", "--config.accumulate=1", "--config.data.resolution=512"]
+    data = ["--config.data.resolution=512", "--config.data.cache=any"]
+    settings = ["--config.batch_size=1", "--config.accumulate=1", *data]
     found = memory(read_recipe(a.config, [*settings, *overrides]), a.frozen)
     print(f"device     {jax.devices()[0].device_kind}")
-    for name, size in found._asdict().items():
+    for name, size in found.items():
         print(f"{name:10} {size / 1e9:6.2f} GB")
 
 

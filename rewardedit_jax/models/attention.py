@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from rewardedit_jax.models.splash_attention import splash_attention, splash_supports
+
 Query = Float[Array, "b q h d"]
 Keys = Float[Array, "b k h d"]  # or values
 GroupedKeys = Float[Array, "b k g d"]
@@ -14,7 +16,7 @@ Mask = Bool[Array, "#b #h #q k"] | None
 
 # Queries per chunk: the scores of 512 queries stay in a CPU's cache.
 _QUERY_CHUNK = 512
-# Up to this many scores per head, computing the whole matrix is faster than a loop over chunks.
+# Up to this many scores per head, computing the whole matrix is faster than a loop over chunks of it.
 _SMALL = 512 * 1024
 
 
@@ -32,8 +34,11 @@ def attention(query: Query, key: GroupedKeys, value: GroupedKeys, mask: Mask = N
         return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
     # The other kernels take one key head per query head.
     key, value = (jnp.repeat(x, query.shape[2] // key.shape[2], axis=2) for x in (key, value))
+    is_large = query.shape[1] * key.shape[1] > _SMALL
+    if backend == "tpu" and is_large and mask is None and splash_supports(query.shape[1], key.shape[1]):
+        return splash_attention(query, key, value)
     same_for_heads = mask is None or mask.shape[1] == 1
-    if backend == "cpu" and same_for_heads and query.shape[1] * key.shape[1] > _SMALL:
+    if backend == "cpu" and is_large and same_for_heads:
         return chunked_attention(query, key, value, mask)
     return naive_attention(query, key, value, mask)
 

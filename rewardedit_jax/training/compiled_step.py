@@ -27,9 +27,23 @@ class StepMemory(NamedTuple):
 
     kept: int  # state, frozen parameters and batch; the new state takes the place of the old one
     temporary: int  # activations, gradients, and parameters gathered from other devices
+    other: int  # the program, and results in memory of their own, such as metrics
+
+    @classmethod
+    def of(cls, compiled: jax.stages.Compiled) -> "StepMemory | None":
+        """By the compiler's count; None where the backend does not tell what its programs need."""
+        found = compiled.memory_analysis()
+        if found is None:
+            return None
+        added = found.output_size_in_bytes - found.alias_size_in_bytes
+        return cls(found.argument_size_in_bytes, found.temp_size_in_bytes, added + found.generated_code_size_in_bytes)
+
+    @property
+    def total(self) -> int:
+        return sum(self)
 
     def __str__(self) -> str:
-        return f"{gib(sum(self))} per device, {gib(self.temporary)} of them temporary"
+        return f"{gib(self.total)} per device, {gib(self.temporary)} of them temporary"
 
 
 @dataclass(frozen=True)
@@ -45,17 +59,9 @@ class CompiledStep:
             return self.jitted(state, frozen, batch, self.seed)
 
     def memory(self, state: TrainState, frozen: Params, batch: Batch) -> StepMemory | None:
-        """Compiles the step for arguments like these. A call that follows finds the compiled program.
-
-        None: the backend does not tell what its programs need.
-        """
+        """Compiles the step for arguments like these. A call that follows finds the compiled program."""
         with jax.set_mesh(self.mesh):
-            found = self.jitted.lower(state, frozen, batch, self.seed).compile().memory_analysis()
-        if found is None:
-            return None
-        # What is not in the place of an argument, such as metrics, comes on top.
-        added = found.output_size_in_bytes - found.alias_size_in_bytes
-        return StepMemory(found.argument_size_in_bytes, found.temp_size_in_bytes + added)
+            return StepMemory.of(self.jitted.lower(state, frozen, batch, self.seed).compile())
 
 
 def compile_step(

@@ -215,7 +215,7 @@ class _Run:
         needs = f"; a step needs {memory}" if memory else ""
         self.writer.announce(f"compiled in {time.monotonic() - begin:.0f} s{needs}")
         if memory:
-            check_memory(sum(memory), step.mesh, "a training step needs", _LESS)
+            check_memory(memory.total, step.mesh, "a training step needs", _LESS)
 
     def _next(self, batches: Iterator[Batch], n: int) -> Batch:
         try:

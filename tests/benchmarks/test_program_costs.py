@@ -84,6 +84,21 @@ def test_products_and_memory_traffic(program):
     assert hbm_bytes(program) == sum(once) + 3 * (2 * product + product + 4 * 4)
 
 
+@pytest.mark.parametrize(("name", "products"), [("splash_mha_fwd_residuals.3", 2), ("splash_mha_dkv_no_residuals", 5)])
+def test_products_of_an_attention_kernel(name, products):
+    """Of 2 heads, 256 queries and 128 keys of width 40; the table of blocks is not the queries."""
+    kernel = f"""ENTRY %main (table: s8[1,2,1], q: bf16[2,40,256], k: bf16[2,40,128]) -> bf16[2,256,40] {{
+  %table = s8[1,2,1]{{2,1,0}} parameter(0)
+  %q = bf16[2,40,256]{{2,1,0}} parameter(1)
+  %k = bf16[2,40,128]{{2,1,0}} parameter(2)
+  ROOT %{name} = bf16[2,256,40]{{2,1,0}} custom-call(%table, %q, %k, %k), custom_call_target="tpu_custom_call"
+}}
+"""
+    program = Program.parse(kernel)
+    assert flops(program) == products * 2 * 2 * 40 * 256 * 128
+    assert flops(Program.parse(kernel.replace(name, "another"))) == 0
+
+
 def test_loops_without_a_known_count_are_named():
     unknown = Program.parse(
         TEXT.replace("%limit = s32[] constant(3)", "%limit = s32[] get-tuple-element(%state.1), index=0")

@@ -9,13 +9,15 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from abstract_step import AbstractStep
 from abstract_tasks import task_of
 from jax.sharding import AbstractMesh, AxisType
 from paths import ROOT
 from tiny_models import get_config
-from tpu_step import Described, other_meshes
+from tpu_step import other_meshes, planned_memory
 
 from rewardedit_jax.sharding import AXES, _arranged
+from rewardedit_jax.training.compiled_step import StepMemory
 
 SCRIPT = ROOT / "benchmarks" / "tpu_pod.py"
 
@@ -61,13 +63,31 @@ def test_least_memory():
     """State, frozen parameters and gradients of one chip; counters are a few bytes."""
     config = get_config("reward_ip2p", "debug")
     whole, divided = (
-        Described.of(config, AbstractMesh((4 // fsdp, fsdp, 1), AXES, axis_types=(AxisType.Auto,) * 3))
+        AbstractStep.of(config, AbstractMesh((4 // fsdp, fsdp, 1), AXES, axis_types=(AxisType.Auto,) * 3))
         for fsdp in (1, 4)
     )
     trained, frozen = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (whole.state.params, whole.frozen))
     # Parameters, two moments, average and gradients, all of float32.
     assert 0 < whole.least_memory() - 4 * (5 * trained + frozen) < 32
     assert divided.least_memory() < 0.3 * whole.least_memory()
+
+
+BUFFERS = """BufferAssignment:
+allocation 0: size 4096, parameter 0, shape |f32[1024]| at ShapeIndex {}, maybe-live-out:
+ value: <3 x @0> (size=4096,offset=0): f32[1024]
+allocation 1: size 512, parameter 1, shape |f32[8]| at ShapeIndex {}:
+allocation 2: size 64, maybe-live-out:
+allocation 3: size 32, constant:
+allocation 4: size 16, thread-local:
+allocation 5: size 2048, preallocated-temp:
+allocation 6: size 8, color 2, preallocated-temp:
+allocation 7: size 1024, color 1, preallocated-temp:
+"""
+
+
+def test_memory_that_the_compiler_plans():
+    """Parameters, among them those that take the results; the chip's own memory does not count."""
+    assert planned_memory(BUFFERS) == StepMemory(kept=4608, temporary=2048, other=96)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +132,7 @@ def test_it_compiles_for_four_chips(tmp_path):
     assert "all-reduce" in done.stdout
     found = json.loads(out.read_text())
     assert found["chips"] == 4
-    assert 0 < found["memory"]["arguments"] < found["memory"]["total"]
+    assert 0 < found["memory"]["kept"] < found["memory"]["total"]
     shown = subprocess.run(
         [sys.executable, SCRIPT, "--table", tmp_path], capture_output=True, text=True, check=True, env=environment
     )

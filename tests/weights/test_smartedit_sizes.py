@@ -13,6 +13,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from abstract_tasks import NETWORKS
 from flax.traverse_util import flatten_dict
 from published_smartedit import COUNTS, PUBLISHED, Size, embeddings_file, interaction_file, language_model_file
 from smartedit_dirs import BASE, EMBEDDINGS, INTERACTION, LLM, UNET, VISION, convert
@@ -28,29 +29,10 @@ from rewardedit_jax.weights.smartedit_sources import open_sources
 HALF, BFLOAT, FULL = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)
 DOWN = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
 CONFIGS = {
-    f"{BASE}/unet": {"_class_name": "UNet2DConditionModel", "in_channels": 4, "cross_attention_dim": 768},
-    f"{BASE}/vae": {
-        "_class_name": "AutoencoderKL",
-        "block_out_channels": [128, 256, 512, 512],
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "layers_per_block": 2,
-        "sample_size": 512,
-    },
-    f"{BASE}/text_encoder": {
-        "architectures": ["CLIPTextModel"],
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_attention_heads": 12,
-    },
-    VISION: {
-        "architectures": ["CLIPVisionModel"],
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_attention_heads": 16,
-        "num_hidden_layers": 24,
-        "patch_size": 14,
-    },
+    f"{BASE}/unet": {"_class_name": "UNet2DConditionModel", **NETWORKS["unet"]},
+    f"{BASE}/vae": {"_class_name": "AutoencoderKL", **NETWORKS["vae"]},
+    f"{BASE}/text_encoder": {"architectures": ["CLIPTextModel"], **NETWORKS["text_encoder"]},
+    VISION: NETWORKS["vision_encoder"],
 }
 # Of the U-Net and what is around it, where only the language model matters.
 SMALL = {
