@@ -138,8 +138,13 @@ class Base(Protocol):
 
     # Traced
 
-    def encode(self, params: Params, images: Float[Array, "b H W 3"]) -> Any:
-        """What the autoencoder makes of images in [-1, 1]: a struct of arrays with a leading batch axis."""
+    def encode(self, params: Params, images: Float[Array, "b H W 3"], tile: int | None = None) -> Any:
+        """What the autoencoder makes of images in [-1, 1]: a struct of arrays with a leading batch axis.
+
+        Args:
+          tile: side of the overlapping tiles in which it works, in pixels, a multiple of `size_multiple`; None: it sees
+            the whole image.
+        """
 
     def precompute(
         self,
@@ -160,8 +165,10 @@ class Base(Protocol):
     def latents(self, edited: Any, rng: PRNGKeyArray) -> Float[Array, "b h w c"]:
         """Clean latents, drawn from `Precomputed.edited`, as the noise process takes them."""
 
-    def decode(self, params: Params, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
-        """Images in 0..1 of clean latents."""
+    def decode(
+        self, params: Params, latents: Float[Array, "b h w c"], tile: int | None = None
+    ) -> Float[Array, "b H W 3"]:
+        """Images in 0..1 of clean latents. `tile` is as for `encode`."""
 
     def draw_keep(self, rng: PRNGKeyArray, batch: int, dropout: Dropout) -> Keep:
         """Which conditions each training example keeps, by the name of the condition."""

@@ -7,6 +7,7 @@ Brooks et al., "InstructPix2Pix" (CVPR 2023), section 3.2; the reward is that of
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import flax.struct
@@ -21,6 +22,7 @@ from rewardedit_jax.bases.stable_diffusion import StableDiffusionFiles
 from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, encode_texts, tokenizer_digest
 from rewardedit_jax.diffusion.process import NoiseProcess
 from rewardedit_jax.models.clip import CLIPTextModel, TextStates
+from rewardedit_jax.models.tiling import in_tiles
 from rewardedit_jax.models.unet import UNet
 from rewardedit_jax.models.vae import AutoencoderKL, Posterior
 from rewardedit_jax.params import Params
@@ -185,9 +187,9 @@ class InstructPix2Pix(StableDiffusionFiles):
 
     # Traced
 
-    def encode(self, params: Params, images: Float[Array, "b H W 3"]) -> Posterior:
+    def encode(self, params: Params, images: Float[Array, "b H W 3"], tile: int | None = None) -> Posterior:
         """The latent distribution of images in [-1, 1], not multiplied by the VAE's scaling factor."""
-        return self.vae.apply({"params": params["vae"]}, images, method="encode")
+        return self._autoencode(params, "encode", images, tile)
 
     def precompute(
         self,
@@ -212,9 +214,11 @@ class InstructPix2Pix(StableDiffusionFiles):
         noise = jax.random.normal(rng, edited.mean.shape, edited.mean.dtype)
         return self.vae.config.scale_latents(edited.mean + edited.std * noise)
 
-    def decode(self, params: Params, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
+    def decode(
+        self, params: Params, latents: Float[Array, "b h w c"], tile: int | None = None
+    ) -> Float[Array, "b H W 3"]:
         latents = self.vae.config.unscale_latents(latents)
-        images = self.vae.apply({"params": params["vae"]}, latents, method="decode")
+        images = self._autoencode(params, "decode", latents, tile)
         images = jnp.where(jnp.isfinite(images), images, jnp.nan)  # infinity would be clipped to black or white
         return jnp.clip(images.astype(jnp.float32) / 2 + 0.5, 0, 1)
 
@@ -278,6 +282,15 @@ class InstructPix2Pix(StableDiffusionFiles):
             deterministic=rng is None,
             rngs=None if rng is None else {"dropout": rng, "lora": rng},
         )
+
+    def _autoencode(self, params: Params, method: str, x: Float[Array, "b h w c"], tile: int | None) -> PyTree:
+        """What "encode" or "decode" of the autoencoder makes of images or latents; `tile` in pixels."""
+        network = partial(self.vae.apply, {"params": params["vae"]}, method=method)
+        if tile is None:
+            return network(x)
+        factor = self.vae.config.spatial_factor
+        reads, writes = (factor, 1) if method == "encode" else (1, factor)
+        return in_tiles(network, x, tile // factor, reads, writes)
 
     def _text_states(self, params: Params, ids: Int[Array, "b l"]) -> TextStates:
         return self.text_encoder.apply({"params": params["text_encoder"]}, ids)

@@ -22,6 +22,7 @@ from rewardedit_jax.data.images import to_unit
 from rewardedit_jax.data.runs import Failed, NonFiniteResults
 from rewardedit_jax.editing.requests import EditRequest, in_batches, make_requests, prepare_image
 from rewardedit_jax.editing.sampling import EditInputs, StartingNoise, edit_batch
+from rewardedit_jax.models.tiling import LEAST_CELLS
 from rewardedit_jax.params import Params, fingerprint
 from rewardedit_jax.reward import Reward
 from rewardedit_jax.weights.pretrained import default_dtype
@@ -102,6 +103,14 @@ class Editor:
             return native
         raise ValueError("the model's files do not say which resolution it was trained at: give a resolution.")
 
+    def _tile(self, tile: Any) -> int:
+        """A `tile` as an integer. Raises ValueError if it does not fit the networks."""
+        multiple = self.base.size_multiple
+        tile = as_integer("tile", tile, LEAST_CELLS * multiple)
+        if tile % multiple:
+            raise ValueError(f"tile={tile}: expected a multiple of {multiple}.")
+        return tile
+
     def edit(
         self,
         image: Any,
@@ -120,6 +129,7 @@ class Editor:
         resolution: SupportsIndex | Literal["native"] | None = NATIVE,
         output: Literal["pil", "array"] = "pil",
         batch_size: SupportsIndex = 8,
+        tile: SupportsIndex | None = None,
     ) -> Image.Image | list[Image.Image] | Float[np.ndarray, "b h w 3"]:
         """Edit one image or many.
 
@@ -147,6 +157,9 @@ class Editor:
             (512 there). None keeps the image's own size.
           output: "pil" images, or one "array" float32[N, H, W, 3] in 0..1.
           batch_size: edits at a time.
+          tile: the autoencoder takes images with a side longer than this in overlapping tiles of so many pixels, which
+            bounds its memory: 512 for Stable Diffusion, a multiple of its 64. Results differ slightly from those of the
+            whole image. None: never.
         Returns:
           One PIL image for one image and instruction, else a list; or the array.
         Raises:
@@ -159,6 +172,7 @@ class Editor:
         # Everything that the arguments alone can tell is refused before an image is read.
         self._check(reward, reward_guidance, low_reward, output)
         steps, batch_size = as_integer("steps", steps, 1), as_integer("batch_size", batch_size, 1)
+        tile = None if tile is None else self._tile(tile)
         process = self.base.process
         sampler = process.default_sampler if sampler is None else sampler
         process.check_sampler(sampler, steps)
@@ -173,12 +187,15 @@ class Editor:
         edited = {}
         for chosen in in_batches(range(len(requests)), lambda i: requests[i].source.shape, batch_size):
             batch = [requests[i] for i in chosen]
+            height, width, _ = batch[0].source.shape
+            # An image that fits in one tile is edited by the same program as without tiles.
+            needed = tile if tile is not None and tile < max(height, width) else None
             # The table may depend on the size: flow matching shifts its noise levels with the resolution.
-            shape = (len(batch), *self.base.latent_shape(*batch[0].source.shape[:2]))
+            shape = (len(batch), *self.base.latent_shape(height, width))
             table = process.sampler_table(sampler, steps, shape)
             with jax.default_matmul_precision(self._precision):
                 inputs = self._inputs(batch, chosen, low_reward, start, table.stochastic)
-                images = edit_batch(self.base, self.params, inputs, table, guidance.weights, guidance.branches)
+                images = edit_batch(self.base, self.params, inputs, table, guidance.weights, guidance.branches, needed)
             # Batches are formed by size, so edits come out in another order than they were asked for.
             edited |= zip(chosen, np.asarray(images), strict=True)
         images = [edited[i] for i in range(len(requests))]

@@ -34,8 +34,8 @@ class EditInputs:
 
 
 # Whatever differs between prompts, guidance scales, seeds, noise schedules or samplers of one kind is an array. It is
-# compiled once for the base, the shapes, the number of steps and the branches.
-@partial(jax.jit, static_argnames=("base", "branches"))
+# compiled once for the base, the shapes, the number of steps, the branches and the tiles.
+@partial(jax.jit, static_argnames=("base", "branches", "tile"))
 def edit_batch(
     base: Base,
     params: Params,
@@ -43,17 +43,19 @@ def edit_batch(
     table: SamplerTable,
     weights: Float[Array, " k"],
     branches: tuple[str, ...],
+    tile: int | None = None,
 ) -> Float[Array, "b H W 3"]:
     """Edited images in 0..1.
 
     Args:
       weights, branches: of `Base.guide`.
+      tile: of `Base.encode`.
     """
     # Python runs this body once per program, before XLA compiles it: a user sees why nothing happens for a while.
     count, height, width, _ = inputs.source.shape
     logging.info("compiling the editor for batches of %d, %d × %d pixels", count, width, height)
     # Conditions are computed once, not in every step: they do not depend on the noise.
-    source = base.encode(params, inputs.source)
+    source = base.encode(params, inputs.source, tile)
     conditions = base.condition_branches(params, source, inputs.asked, inputs.low, branches)
 
     def guided(x: Array, time: Array) -> Array:
@@ -63,7 +65,7 @@ def edit_batch(
         # NaN passes the sampler's clip of x0, which would turn an infinite output into a picture.
         return jnp.where(jnp.isfinite(output), output, jnp.nan)
 
-    return base.decode(params, sample(guided, table, inputs.latents, noise=inputs.noise))
+    return base.decode(params, sample(guided, table, inputs.latents, noise=inputs.noise), tile)
 
 
 class StartingNoise:

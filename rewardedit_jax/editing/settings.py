@@ -8,7 +8,8 @@ from rewardedit_jax.editing.editor import NATIVE
 from rewardedit_jax.reward import Reward
 
 SCORES = {"nargs": 3, "type": float, "metavar": ("FOLLOWING", "PRESERVING", "QUALITY")}  # of an argument
-_NAMES = ("steps", "sampler", "text_guidance", "image_guidance", "reward_guidance")  # arguments of `Editor.edit`
+# Arguments of `Editor.edit`.
+_NAMES = ("steps", "sampler", "text_guidance", "image_guidance", "reward_guidance", "tile")
 
 
 def add_setting_arguments(p: ArgumentParser) -> None:
@@ -20,6 +21,7 @@ def add_setting_arguments(p: ArgumentParser) -> None:
     p.add_argument("--reward-guidance", type=float, default=0.0, help="weight of the reward (default: 0, off)")
     p.add_argument("--low-reward", **SCORES, help="scores that reward guidance leads away from (default: no reward)")
     p.add_argument("--resolution", type=int, help="long side in pixels (default: the model's own)")
+    p.add_argument("--tile", type=int, metavar="PIXELS", help="larger images are encoded in tiles (default: none)")
     p.add_argument("--batch-size", type=int, default=4, help="edits at a time (default: %(default)s)")
     dtypes = ("float32", "bfloat16", "float16")
     p.add_argument("--dtype", choices=dtypes, help="default: bfloat16, on a CPU float32")

@@ -119,7 +119,7 @@ class ToyBase:
     def guide(self, text: float, image: float, reward: float) -> Guidance:
         return Guidance(("with", "without"), np.float32([text, 1 - text]))
 
-    def encode(self, params, images):
+    def encode(self, params, images, tile=None):
         b, h, w, _ = images.shape
         blocks = images.reshape(b, h // BLOCK, BLOCK, w // BLOCK, BLOCK, 3)
         return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, *self.latent_shape(h, w))
@@ -130,7 +130,7 @@ class ToyBase:
     def latents(self, edited, rng):
         return edited
 
-    def decode(self, params, latents):
+    def decode(self, params, latents, tile=None):
         b, h, w, _ = latents.shape
         blocks = latents.reshape(b, h, w, BLOCK, BLOCK, 3).transpose(0, 1, 3, 2, 4, 5)
         return jnp.clip(blocks.reshape(b, h * BLOCK, w * BLOCK, 3) / 2 + 0.5, 0, 1)

@@ -69,6 +69,10 @@ WRONG = [
     ("resolution", 0),
     ("resolution", 16.0),
     ("resolution", True),
+    ("tile", "512"),
+    ("tile", 16.0),
+    ("tile", SIDE - 4),  # too small to overlap
+    ("tile", SIDE + 2),  # not a multiple of 4
     ("instruction", None),
     ("instruction", []),
     ("instruction", b"make it blue"),

@@ -127,6 +127,15 @@ def test_native_resolution_is_the_u_nets(editor):
     np.testing.assert_array_equal(edit(editor, resolution=SIDE), edit(editor))
 
 
+def test_large_images_go_through_the_autoencoder_in_tiles(editor):
+    large = picture(0, SIDE, SIDE + 4)
+    whole, tiled = edit(editor, large), edit(editor, large, tile=SIDE)
+    assert tiled.shape == whole.shape
+    assert 1e-4 < np.abs(tiled - whole).mean() < 0.1
+    for tile in (SIDE, SIDE + 4):  # an image of one tile does not change at all
+        np.testing.assert_array_equal(edit(editor, tile=tile), edit(editor))
+
+
 # Rewards
 
 

@@ -37,7 +37,7 @@ def tables(monkeypatch):
     """The sampler table of every batch; nothing else of an edit's computation depends on the scheduler file."""
     tables = []
 
-    def edit_batch(base, params, inputs, table, weights, branches):
+    def edit_batch(base, params, inputs, table, *_):
         tables.append(table)
         return np.zeros_like(inputs.source)
 
