@@ -28,6 +28,18 @@ from rewardedit_jax.startup import start_quickly
 start_quickly()
 edit_latency.edit(edit_latency.make_editor("full"), edit_latency.SETTINGS["full"], 1)()
 """
+_PARTS = """
+import sys, time
+laps = [time.perf_counter()]
+def lap(): laps.append(time.perf_counter())
+from rewardedit_jax.startup import start_quickly
+from rewardedit_jax import Editor
+start_quickly(); lap()
+editor = Editor.load("shapes"); lap()
+for _ in range(2):
+    editor.edit(sys.argv[1], sys.argv[2], steps=int(sys.argv[3])); lap()
+print(*(after - before for before, after in zip(laps, laps[1:])))
+"""
 _PIPELINE = """
 import sys
 from diffusers import StableDiffusionInstructPix2PixPipeline
@@ -50,6 +62,7 @@ def rows(size: str) -> Iterator[Row]:
         again = [_seconds(command, folder / "cache") for _ in range(3 if size == "small" else 1)]
         yield Row(f"{case}: with them", statistics.median(again), "s", (min(again), max(again)))
         if size == "small":
+            yield from _part_rows(folder)
             yield _pipeline_row(folder, statistics.median(again))
 
 
@@ -61,6 +74,16 @@ def _shipped_editor(folder: Path) -> Sequence[str]:
     asked = {"--model": "shapes", "--image": folder / "in.png", "--instruction": _INSTRUCTION, "--steps": _STEPS}
     words = [str(word) for pair in asked.items() for word in pair]
     return [sys.executable, str(ROOT / "launch" / "edit.py"), *words, "--output", str(folder / "out.png")]
+
+
+def _part_rows(folder: Path) -> Iterator[Row]:
+    """What a start with compiled programs spends its time on."""
+    command = [sys.executable, "-c", _PARTS, str(folder / "in.png"), _INSTRUCTION, _STEPS]
+    _run(command, folder / "cache")  # compiles what the command has not
+    imports, loading, first, second = map(float, _run(command, folder / "cache").split())
+    parts = {"imports": imports, "loading the model": loading, "tracing and reading programs": first - second}
+    for name, seconds in parts.items():
+        yield Row(f"a start with compiled programs: {name}", seconds, "s")
 
 
 def _pipeline_row(folder: Path, ours: float) -> Row:
@@ -75,16 +98,22 @@ def _pipeline_row(folder: Path, ours: float) -> Row:
 
 
 def _seconds(command: Sequence[str], cache: Path) -> float:
-    """Of a whole process. Raises CalledProcessError, with its output, if it fails."""
+    """Of a whole process. Raises RuntimeError as `_run`."""
     for picture in cache.parent.glob("out*"):  # else launch/edit.py would have nothing to do
         picture.unlink()
+    begin = time.perf_counter()
+    _run(command, cache)
+    return time.perf_counter() - begin
+
+
+def _run(command: Sequence[str], cache: Path) -> str:
+    """What a process prints. Raises RuntimeError, with its errors, if it fails."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
     settings = {"JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": paths}
-    begin = time.perf_counter()
     done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{command[1]} failed: {done.stderr[-2000:]}")
-    return time.perf_counter() - begin
+    return done.stdout
 
 
 if __name__ == "__main__":
