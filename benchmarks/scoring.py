@@ -1,4 +1,4 @@
-"""Speed of scoring: both prompts in one packed pass, a pass per prompt, and a pass per prompt in PyTorch.
+"""Speed of scoring: both prompts in one packed pass, `score_arrays`, a pass per prompt, and that in PyTorch.
 
   python benchmarks/scoring.py                 # a model of 38 M parameters, a minute on two cores
   python benchmarks/scoring.py --size 7b       # Qwen2.5-VL-7B's sizes, for an accelerator
@@ -6,7 +6,8 @@
 
 No files are read: weights, pictures and tokens are random, with the sizes of published EditReward (448×448 pixels,
 prompts of about 950 tokens, the first 550 of them shared). All variants get equal inputs, and their outputs are
-compared. They take turns, so that a busy machine slows down all of them. The PyTorch variant needs PyTorch for the
+compared. The packed pass reads its pictures from host memory, as `Scorer` does; the others have them on the device.
+They take turns, so that a busy machine slows down all of them. The PyTorch variant needs PyTorch for the
 device that JAX uses; the extra `oracle` installs it for CPUs.
 """
 
@@ -29,6 +30,8 @@ from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, Pack
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
 from rewardedit_jax.params import Params, abstract_params
+from rewardedit_jax.scoring.arrays import score_arrays
+from rewardedit_jax.scoring.images import PATCH, cut_patches, normalise_patches, to_patches
 from rewardedit_jax.scoring.packing import pack_row, stack_rows
 from rewardedit_jax.weights.pretrained import save_pretrained
 
@@ -68,8 +71,12 @@ class Inputs:
     """Edits of several sources. The picture of a source comes before those of its edits."""
 
     ids: list[list[np.ndarray]]  # token ids by edit and prompt
-    pixels: np.ndarray  # float32[pictures, patches, 1176]
+    images: np.ndarray  # uint8[pictures, 448, 448, 3]
     pictures: np.ndarray  # int[edits, 2]: indices of the source and the edited picture
+
+    def patches_of_edits(self) -> np.ndarray:
+        """float32[edits * 2 * patches, 1176]: of the pictures of all edits, as EditReward's code has them."""
+        return to_patches(self.images[self.pictures.ravel()]).reshape(-1, 1176)
 
 
 def make_inputs(edits: int, candidates: int) -> Inputs:
@@ -84,8 +91,8 @@ def make_inputs(edits: int, candidates: int) -> Inputs:
         rests[1][0] = (rests[0][0] + 1) % (_WORDS - 2)  # the prompts differ from here on
         prefix = [system, image, between, image, shared]
         ids.append([np.concatenate([*prefix, rest, [_WORDS - 1]]).astype(np.int32) for rest in rests])
-    pixels = rng.standard_normal((groups * (candidates + 1), np.prod(_GRID), 1176), np.float32)
-    return Inputs(ids, pixels, pictures)
+    images = rng.integers(0, 256, (groups * (candidates + 1), _GRID[1] * PATCH, _GRID[2] * PATCH, 3), np.uint8)
+    return Inputs(ids, images, pictures)
 
 
 def random_scorer(size: str, dtype: Any) -> tuple[EditReward, Params]:
@@ -96,26 +103,44 @@ def random_scorer(size: str, dtype: Any) -> tuple[EditReward, Params]:
 
 
 def packed_arguments(module: EditReward, inputs: Inputs) -> tuple[np.ndarray, VisionPlan, PackedPrompts]:
-    """What `EditReward.score` reads: both prompts in one row, and each picture once."""
+    """What `packed_outputs` reads: both prompts in one row, and each picture once."""
     used, number = np.unique(inputs.pictures, return_inverse=True)
-    number = number.reshape(inputs.pictures.shape)
-    grids = np.array([_GRID] * len(used))
+    plan = plan_images(np.array([_GRID] * len(used)), module.config.vision)
+    return cut_patches(inputs.images[used]), plan, packed_rows(inputs, number.reshape(inputs.pictures.shape))
+
+
+def packed_rows(inputs: Inputs, number: np.ndarray) -> PackedPrompts:
+    """The rows of all edits, where `number` counts the pictures of each among those that are encoded."""
     positions = np.flatnonzero(inputs.ids[0][0] == _WORDS - 2).astype(np.int32)
-    slots = number[..., None] * _IMAGE_TOKENS + np.arange(_IMAGE_TOKENS)
-    rows = [pack_row(ids, positions, slots[i].ravel().astype(np.int32)) for i, ids in enumerate(inputs.ids)]
-    return inputs.pixels[used], plan_images(grids, module.config.vision), stack_rows(rows, len(rows))
+    slots = (number[..., None] * _IMAGE_TOKENS + np.arange(_IMAGE_TOKENS)).astype(np.int32)
+    rows = [pack_row(ids, positions, at.ravel()) for ids, at in zip(inputs.ids, slots, strict=True)]
+    return stack_rows(rows, len(rows))
+
+
+def packed_outputs(
+    module: EditReward, params: Params, patches: jax.Array, plan: VisionPlan, prompts: PackedPrompts
+) -> jax.Array:
+    return module.apply({"params": params}, normalise_patches(patches), plan, prompts, method="score")
 
 
 def packed_pass(module: EditReward, params: Params, inputs: Inputs) -> Variant:
-    arguments = jax.device_put(packed_arguments(module, inputs))
-    run = jax.jit(partial(module.apply, method="score"))
-    return lambda: np.asarray(run({"params": params}, *arguments))
+    arguments, run = packed_arguments(module, inputs), jax.jit(partial(packed_outputs, module))
+    return lambda: np.asarray(run(params, *jax.device_put(arguments)))
+
+
+def array_pass(module: EditReward, params: Params, inputs: Inputs) -> Variant:
+    """`score_arrays`, for which every source has the same number of edits."""
+    sources = inputs.images[np.unique(inputs.pictures[:, 0])]
+    rows = packed_rows(inputs, np.broadcast_to(np.arange(2), inputs.pictures.shape))
+    arguments = jax.device_put((sources, inputs.images[inputs.pictures[:, 1]], rows))
+    run = jax.jit(partial(score_arrays, module))
+    return lambda: np.asarray(run(params, *arguments))
 
 
 def two_passes(module: EditReward, params: Params, inputs: Inputs) -> Variant:
     """A pass per prompt, which encodes both pictures again, as in EditReward's code."""
     grids = np.array([_GRID] * inputs.pictures.size)
-    pixels = jax.device_put(inputs.pixels[inputs.pictures.ravel()].reshape(-1, 1176))
+    pixels = jax.device_put(inputs.patches_of_edits())
 
     def one(head: int) -> Callable[[], jax.Array]:
         ids = jax.device_put(np.stack([prompts[head] for prompts in inputs.ids]))
@@ -138,7 +163,7 @@ def torch_passes(module: EditReward, params: Params, inputs: Inputs, copied: boo
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     model = (_copied(module, params) if copied else _drawn(module, device)).eval().to(device)
-    pixels = torch.tensor(inputs.pixels[inputs.pictures.ravel()].reshape(-1, 1176), device=device)
+    pixels = torch.tensor(inputs.patches_of_edits(), device=device)
     grids = torch.tensor([_GRID] * inputs.pictures.size, device=device)
 
     def one(head: int) -> np.ndarray:
@@ -194,7 +219,7 @@ def rows(size: str) -> Iterator[Row]:
     """Of `device.py`, whose full size is 7B's. There PyTorch has other weights: small sizes show that it agrees."""
     name, edits, dtype, repetitions = ("7b", 8, "bfloat16", 5) if size == "full" else (size, 2, "float32", 2)
     (module, params), inputs = random_scorer(name, dtype), make_inputs(edits, 1)
-    flops = matmul_flops(partial(module.apply, method="score"), {"params": params}, *packed_arguments(module, inputs))
+    flops = matmul_flops(partial(packed_outputs, module), params, *packed_arguments(module, inputs))
     case, floor = f"{edits} edits, 448 px, {name}, {dtype}", floor_seconds(flops, 0, dtype)
     variants: dict[str, Variant] = {}
     makers = {**_OURS, "two passes, PyTorch": partial(torch_passes, copied=size != "full")}
@@ -219,7 +244,9 @@ def main() -> None:
     p.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     a = p.parse_args()
     scorer, inputs = random_scorer(a.size, a.dtype), make_inputs(a.edits, a.candidates)
-    makers = {**_OURS, "two passes, PyTorch": torch_passes}
+    makers = {**_OURS, "score_arrays": array_pass, "two passes, PyTorch": torch_passes}
+    if a.edits > a.candidates and a.edits % a.candidates:  # the last source has fewer edits than the others
+        del makers["score_arrays"]
     variants = {name: run for name, make in makers.items() if (run := make(*scorer, inputs))}
     seconds, difference = measure(variants, a.repetitions)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(scorer[1]))
