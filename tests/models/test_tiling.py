@@ -24,8 +24,8 @@ def enlarge(x):
     return x.repeat(CELL, axis=1).repeat(CELL, axis=2)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(4, 4), (5, 7), (8, 9), (12, 23), (3, 30)])
-@pytest.mark.parametrize("tile", [4, 5, 8])
+@pytest.mark.parametrize(("rows", "columns"), [(4, 4), (5, 7), (12, 23), (3, 30)])
+@pytest.mark.parametrize("tile", [5, 8])
 def test_a_local_network_gives_what_it_gives_of_the_whole(rows, columns, tile):
     """Weights therefore sum to one, at every place and however many tiles meet there."""
     image, latents = picture(CELL * rows, CELL * columns), picture(rows, columns, 4)
