@@ -101,8 +101,18 @@ class Program:
 
     @cached_property
     def _fused(self) -> set[str]:
-        """Computations of fusions and reductions, whose instructions do not go through memory."""
-        inner = ("fusion", "reduce", "scatter", "sort", "map", "reduce-window", "select-and-scatter", *COLLECTIVES)
+        """Computations of fusions, reductions and transfers, whose instructions do not go through memory."""
+        inner = (
+            "fusion",
+            "reduce",
+            "scatter",
+            "sort",
+            "map",
+            "reduce-window",
+            "select-and-scatter",
+            "async",
+            *COLLECTIVES,
+        )
         return {
             called
             for body in self.computations.values()

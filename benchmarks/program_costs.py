@@ -16,12 +16,15 @@ _KERNELS = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}
 _FREE |= {"partition-id", "replica-id", "after-all", "add-dependency", "opt-barrier"}
 
 
+BETWEEN_SLICES = "between slices"
+
+
 @dataclass(frozen=True)
 class Collective:
     """All collectives of one kind and one group of devices."""
 
     kind: str
-    group: tuple[int, ...]  # the first group, by place in the mesh; of a permutation, one pair
+    group: tuple[int, ...]  # the first group, by place in the mesh; of a permutation, one pair; between slices empty
     bytes: int  # of a run's result on each device, of a reduce-scatter its operand
     runs: int
 
@@ -92,14 +95,23 @@ def _traffic(program: Program, i: Instruction) -> int:
     if i.opcode.endswith("-done"):
         return 0
     read = [value for name in i.operands for value in program.values.get(name, ())]
+    if _is_slice(program, i):  # reads no more than it keeps
+        return sum(value.nbytes * ((not read[0].on_chip) + (not value.on_chip)) for value in _written(i))
     return sum(value.nbytes for value in (*_written(i), *read) if not value.on_chip)
+
+
+def _is_slice(program: Program, i: Instruction) -> bool:
+    """Whether an instruction copies a part of an array, itself or as the start of a transfer behind other work."""
+    if i.opcode == "async-start":
+        return program.computations[i.attribute(r"calls=%?([\w.\-]+)")][-1].opcode == "slice"
+    return i.opcode in ("slice", "dynamic-slice")
 
 
 def _written(i: Instruction) -> tuple[Value, ...]:
     """The arrays that an instruction writes; the result of a start names its operands too."""
     if i.opcode == "copy-start":
         return i.values[:1]
-    if i.opcode == "collective-permute-start":
+    if i.opcode in ("collective-permute-start", "async-start"):
         return i.values[1:2]
     return i.values[len(i.values) // 2 :] if i.opcode == "all-gather-start" else i.values
 
@@ -113,6 +125,8 @@ def collectives(program: Program) -> list[Collective]:
             group = first_group(i.attributes)
             size = sum(value.nbytes for value in _written(i))
             found[kind, group, size * len(group) if kind == "reduce-scatter" else size] += times
+        elif kind == "send" and "xla_megascale_runtime" in i.attributes:  # what the hosts of all slices reduce
+            found[BETWEEN_SLICES, (), i.values[0].nbytes] += times
     return [Collective(*key, runs) for key, runs in sorted(found.items(), key=lambda item: -item[0][2] * item[1])]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from program_costs import Collective
+from program_costs import BETWEEN_SLICES, Collective
 
 GIB = 2**30
 
@@ -81,6 +81,9 @@ def roofline(
 
 def collective_seconds(one: Collective, chip: Chip, places: Sequence[Place]) -> float:
     """Seconds of one run of a collective."""
+    if one.kind == BETWEEN_SLICES:  # an all-reduce of what a chip has left after its own slice
+        slices = len({place.slice for place in places})
+        return 2 * one.bytes * (slices - 1) / slices / chip.dcn_rate
     group = [places[i] for i in one.group]
     slices = len({place.slice for place in group})
     within = len(group) // slices

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from hlo_text import Program
-from program_costs import Collective, collectives, first_group, flops, hbm_bytes, relayouts
+from program_costs import BETWEEN_SLICES, Collective, collectives, first_group, flops, hbm_bytes, relayouts
 from tiny_models import TEXT_WIDTH, tiny_unet
 
 from rewardedit_jax.params import abstract_params
@@ -97,6 +97,35 @@ def test_products_of_an_attention_kernel(name, products):
     program = Program.parse(kernel)
     assert flops(program) == products * 2 * 2 * 40 * 256 * 128
     assert flops(Program.parse(kernel.replace(name, "another"))) == 0
+
+
+def test_a_slice_reads_what_it_keeps():
+    """Once started behind other work into the chip's memory, once within HBM."""
+    text = """%part (all: f32[64,8]) -> f32[16,8] {
+  %all = f32[64,8]{1,0} parameter(0)
+  ROOT %kept = f32[16,8]{1,0:S(1)} slice(%all), slice={[0:16], [0:8]}
+}
+
+ENTRY %main (x: f32[64,8]) -> f32[8,8] {
+  %x = f32[64,8]{1,0} parameter(0)
+  %start = ((f32[64,8]{1,0}), f32[16,8]{1,0:S(1)}, s32[]{:S(2)}) async-start(%x), calls=%part
+  %done = f32[16,8]{1,0:S(1)} async-done(%start)
+  ROOT %y = f32[8,8]{1,0} slice(%x), slice={[0:8], [0:8]}
+}
+"""
+    assert hbm_bytes(Program.parse(text)) == 4 * 8 * (16 + 2 * 8)
+
+
+def test_what_hosts_reduce_between_slices():
+    text = """ENTRY %main (x: bf16[4,8]) -> token[] {
+  %x = bf16[4,8]{1,0} parameter(0)
+  %after-all = token[] after-all()
+  %send = (bf16[4,8]{1,0}, u32[]{:S(2)}, token[]) send(%x, %after-all), channel_id=3, is_host_transfer=true, \
+frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_reduce_operation="SUM"}
+  ROOT %send-done = token[] send-done(%send), channel_id=3
+}
+"""
+    assert collectives(Program.parse(text)) == [Collective(BETWEEN_SLICES, (), 2 * 4 * 8, 1)]
 
 
 def test_loops_without_a_known_count_are_named():

@@ -1,7 +1,7 @@
 """The roofline in closed form."""
 
 import pytest
-from program_costs import Collective
+from program_costs import BETWEEN_SLICES, Collective
 from tpu_chips import Chip, Place, Roofline, collective_seconds, roofline
 
 CHIP = Chip(flops=100.0, hbm=1e3, hbm_rate=10.0, ici_rate=8.0, axes=2, dcn_rate=1.0)
@@ -25,6 +25,7 @@ PLACES = [Place(of, (x, y, 0)) for of in range(2) for x in range(2) for y in ran
         ("collective-permute", (0, 1), 80 / 2),
         ("collective-permute", (0, 8), 80 / 1),
         ("all-reduce", (5,), 0),
+        (BETWEEN_SLICES, (), 2 * 80 / 2 / 1),
     ],
 )
 def test_seconds_of_a_collective(kind, group, seconds):
