@@ -28,6 +28,7 @@ from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.editing.objective import editing_loss
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from rewardedit_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
+from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.interaction import Interaction, InteractionConfig
 from rewardedit_jax.models.llava import Llava, LlavaConfig
 from rewardedit_jax.models.qformer import QFormer, QFormerConfig
@@ -55,16 +56,16 @@ def bases(unet: UNet) -> dict[str, Base]:
     shared = {
         "unet": unet,
         "vae": AutoencoderKL(AutoencoderConfig()),
-        "text_encoder": CLIPTextModel(CLIPTextConfig()),
+        "text_encoder": CLIPTextModel(CLIPTextConfig(hidden_size=WIDTH)),
         "process": process_from_config({"beta_schedule": "scaled_linear"}),
         "tokenizer": shapes_tokenizer(),
     }
     smartedit = SmartEdit(
         **shared,
-        vision_encoder=CLIPVisionModel(CLIPVisionConfig()),
-        language_model=Llava(LlavaConfig()),
+        vision_encoder=CLIPVisionModel(CLIPVisionConfig(hidden_size=1024, num_attention_heads=16)),
+        language_model=Llava(LlavaConfig(text=DecoderConfig(hidden_size=4096, num_attention_heads=32))),
         qformer=QFormer(QFormerConfig()),
-        interaction=Interaction(InteractionConfig()),
+        interaction=Interaction(InteractionConfig(residual_size=unet.config.block_out_channels[0])),
         language_tokenizer=LlamaTokenizer(Tokenizer(BPE()), {}),
     )
     return {"Reward-InsPix2Pix": InstructPix2Pix(**shared), "Reward-SmartEdit": smartedit}
