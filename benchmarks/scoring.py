@@ -13,7 +13,6 @@ device that JAX uses; the extra `oracle` installs it for CPUs.
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from networks import draw
-from timing import Row, floor_seconds, import_peer, matmul_flops, timed_rows, utilisation
+from timing import Row, floor_seconds, import_peer, matmul_flops, take_turns, timed_rows, utilisation
 
 from rewardedit_jax.models.decoder import DecoderConfig
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, PackedPrompts
@@ -205,14 +204,9 @@ _OURS = {"one packed pass": packed_pass, "two passes": two_passes}
 
 def measure(variants: dict[str, Variant], repetitions: int) -> tuple[dict[str, list[float]], float]:
     """Seconds of each variant in each round, and the largest difference of their outputs."""
-    results = [run() for run in variants.values()]  # compiles, which is not measured
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(repetitions):
-        for name, run in variants.items():
-            begin = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - begin)
-    return seconds, max(float(np.abs(result - results[0]).max()) for result in results)
+    results = [run() for run in variants.values()]
+    difference = max(float(np.abs(result - results[0]).max()) for result in results)
+    return take_turns(variants, repetitions), difference
 
 
 def rows(size: str) -> Iterator[Row]:
