@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,9 +93,9 @@ def hbm_bytes(program: Program) -> int:
 
 
 def _traffic(program: Program, i: Instruction) -> int:
-    if i.opcode.endswith("-done"):
+    if i.opcode.endswith("-done") or i.name.startswith("async-collective-done"):
         return 0
-    read = [value for name in i.operands for value in program.values.get(name, ())]
+    read = [value for name in _own_operands(i) for value in program.values.get(name, ())]
     if _is_slice(program, i):  # reads no more than it keeps
         return sum(value.nbytes * ((not read[0].on_chip) + (not value.on_chip)) for value in _written(i))
     return sum(value.nbytes for value in (*_written(i), *read) if not value.on_chip)
@@ -107,11 +108,19 @@ def _is_slice(program: Program, i: Instruction) -> bool:
     return i.opcode in ("slice", "dynamic-slice")
 
 
+def _own_operands(i: Instruction) -> tuple[str, ...]:
+    """What an instruction reads. A fusion behind which a collective goes on also passes the collective's arrays."""
+    own = re.search(r'"operand_original_start":"(\d+)","operand_original_end":"(\d+)"', i.attributes)
+    return i.operands[int(own[1]) : int(own[2]) + 1] if own else i.operands
+
+
 def _written(i: Instruction) -> tuple[Value, ...]:
     """The arrays that an instruction writes; the result of a start names its operands too."""
+    if own := re.search(r'"output_tuple_original_start":"(\d+)","output_tuple_original_end":"(\d+)"', i.attributes):
+        return i.values[int(own[1]) : int(own[2]) + 1]
     if i.opcode == "copy-start":
         return i.values[:1]
-    if i.opcode in ("collective-permute-start", "async-start"):
+    if i.opcode in ("collective-permute-start", "async-start") or i.name.startswith("async-collective-start"):
         return i.values[1:2]
     return i.values[len(i.values) // 2 :] if i.opcode == "all-gather-start" else i.values
 
@@ -119,15 +128,29 @@ def _written(i: Instruction) -> tuple[Value, ...]:
 def collectives(program: Program) -> list[Collective]:
     """What devices exchange, by kind, group and size."""
     found: Counter[tuple[str, tuple[int, ...], int]] = Counter()
-    for i, times in program.executed(fused=True):
-        kind = i.opcode.removesuffix("-start")
-        if kind in COLLECTIVES:
-            group = first_group(i.attributes)
-            size = sum(value.nbytes for value in _written(i))
-            found[kind, group, size * len(group) if kind == "reduce-scatter" else size] += times
-        elif kind == "send" and "xla_megascale_runtime" in i.attributes:  # what the hosts of all slices reduce
-            found[BETWEEN_SLICES, (), i.values[0].nbytes] += times
+    for i, kind, times in _exchanges(program):
+        group = () if kind == BETWEEN_SLICES else first_group(i.attributes)
+        size = sum(value.nbytes for value in (i.values[:1] if kind == BETWEEN_SLICES else _written(i)))
+        found[kind, group, size * len(group) if i.opcode == "reduce-scatter" else size] += times
     return [Collective(*key, runs) for key, runs in sorted(found.items(), key=lambda item: -item[0][2] * item[1])]
+
+
+def _exchanges(program: Program) -> Iterator[tuple[Instruction, str, int]]:
+    """Every collective, its kind and how often it runs."""
+    channels = set()
+    for name, times in program.runs.items():
+        for i in program.computations[name]:
+            kind = i.opcode.removesuffix("-start")
+            if kind == "send" and "xla_megascale_runtime" in i.attributes:  # what the hosts of all slices reduce
+                yield i, BETWEEN_SLICES, times
+            if kind not in COLLECTIVES:
+                continue
+            # A collective that goes on behind several fusions is written in each of them, with one channel.
+            channel = (kind, i.attribute(r"channel_id=(\d+)"))
+            if channel[1] is None or channel not in channels:
+                # An all-reduce of which each device keeps a part is done as a reduce-scatter.
+                yield i, "reduce-scatter" if name.startswith("all-reduce-scatter") else kind, times
+            channels.add(channel)
 
 
 def relayouts(program: Program, smallest: int) -> list[Instruction]:

@@ -15,6 +15,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from rewardedit_jax.params import Rules, find_rule, path_of
 
 AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")  # examples are divided over these; all members of a tensor group hold the same ones
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -133,7 +134,7 @@ def _fault(shape: tuple[int, ...], rule: tuple[str, PartitionSpec] | None, mesh:
 
 def batch_parts(mesh: Mesh | AbstractMesh) -> int:
     """The number of parts that a batch is divided into: data × fsdp."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
@@ -146,8 +147,18 @@ def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis divided over data and fsdp; all members of a tensor group hold the same examples."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    """The leading axis divided over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def batch_axes_in_scope(examples: int) -> tuple[str, ...]:
+    """The axes of the mesh that is set (`jax.set_mesh`) over which a network divides its batch; () without such a mesh.
+
+    A batch that does not divide evenly is not divided.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
+    return axes if examples % math.prod(mesh.shape[axis] for axis in axes) == 0 else ()
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,4 +1,4 @@
-"""Tests `training/sharding.py` on one device, with abstract meshes for larger ones; `test_distributed.py` has eight."""
+"""Tests `sharding.py` on one device, with abstract meshes for larger ones; `test_distributed.py` has eight."""
 
 import jax
 import numpy as np
@@ -8,7 +8,15 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 from toy_task import ToyTask, toy_config
 
-from rewardedit_jax.sharding import AXES, check_batch_size, global_batch, infer_shardings, make_mesh, partition_rule
+from rewardedit_jax.sharding import (
+    AXES,
+    batch_axes_in_scope,
+    check_batch_size,
+    global_batch,
+    infer_shardings,
+    make_mesh,
+    partition_rule,
+)
 from rewardedit_jax.training.step import create_state
 
 
@@ -37,6 +45,15 @@ def test_batch_that_does_not_divide_is_explained():
     check_batch_size(16, abstract_mesh(2, 4, 3))
     with pytest.raises(ValueError, match=r"batch_size=12 .* data=2 × fsdp=4: take a multiple of 8"):
         check_batch_size(12, abstract_mesh(2, 4, 3))
+
+
+def test_a_network_divides_what_divides_evenly():
+    assert batch_axes_in_scope(8) == ()  # no mesh is set
+    with jax.sharding.use_abstract_mesh(abstract_mesh(2, 4, 2)):
+        assert batch_axes_in_scope(16) == ("data", "fsdp")
+        assert batch_axes_in_scope(1) == batch_axes_in_scope(12) == ()
+    with jax.sharding.use_abstract_mesh(AbstractMesh((2,), ("x",))):
+        assert batch_axes_in_scope(2) == ()
 
 
 def test_moments_and_average_lie_where_their_parameter_lies():

@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
 from rewardedit_jax.models.lora import LoRA
+from rewardedit_jax.sharding import batch_axes_in_scope
 
 # The default of torch.nn.Linear and torch.nn.Conv2d: uniform in ±1/sqrt(fan_in).
 torch_default = variance_scaling(1 / 3, "fan_in", "uniform")
@@ -169,10 +170,10 @@ def rotate(x: Float[Array, "b l h d"], angles: Float[Array, "b l half"]) -> Floa
 
 
 def shard_batch_axis(x: Float[Array, "b *rest"]) -> Float[Array, "b *rest"]:
-    """`x` with its first axis divided over "data" and "fsdp"; unchanged where no mesh is set (`jax.set_mesh`).
+    """`x` with its first axis divided over the mesh that is set as batches are, and no other axis.
 
-    For lookups in a table whose width is sharded. Without it, XLA keeps the table's sharding for the result and then
-    moves every activation in every layer.
+    For results that XLA would place otherwise. Lookups in a table whose width is sharded keep the table's sharding, and
+    every activation is then moved in every layer; of repeated pixels, each device would gather the whole batch.
     """
-    axes = tuple(axis for axis in ("data", "fsdp") if axis in jax.sharding.get_abstract_mesh().axis_names)
+    axes = batch_axes_in_scope(len(x))
     return jax.lax.with_sharding_constraint(x, PartitionSpec(axes)) if axes else x

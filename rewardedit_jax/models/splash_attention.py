@@ -13,6 +13,8 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
+from rewardedit_jax.sharding import batch_axes_in_scope
+
 _LANES = 128  # of a vector register: lengths are multiples of it
 _BLOCK = 512  # queries, and keys, whose scores are in vector memory together: 1 MiB of float32
 # Bytes of keys that are in vector memory together, as many of values. They are read once if all of them fit.
@@ -80,10 +82,9 @@ def _on_each_device(kernel: Callable[..., Array], *arrays: Array) -> Array:
     if mesh.empty:
         return kernel(*arrays)
     batch, heads, *_ = arrays[0].shape
-    examples = tuple(axis for axis in ("data", "fsdp") if axis in mesh.axis_names)
     # What does not divide evenly is computed whole by each device.
     spec = PartitionSpec(
-        examples if batch % math.prod(mesh.shape[axis] for axis in examples) == 0 else None,
+        batch_axes_in_scope(batch) or None,
         "tensor" if heads % mesh.shape.get("tensor", heads) == 0 and "tensor" in mesh.axis_names else None,
     )
     # Pallas does not say over which axes its results vary.

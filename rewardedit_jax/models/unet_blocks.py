@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Conv, Conv3x3, Dense, GroupNorm, LayerNorm, TypedModule
+from rewardedit_jax.models.layers import Conv, Conv3x3, Dense, GroupNorm, LayerNorm, TypedModule, shard_batch_axis
 
 FeatureMap = Float[Array, "b h w c"]
 Tokens = Float[Array, "b n c"]
@@ -121,7 +121,7 @@ class Upsample(TypedModule):
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> Float[Array, "b h2 w2 c"]:
-        x = x.repeat(2, axis=1).repeat(2, axis=2)
+        x = shard_batch_axis(x.repeat(2, axis=1).repeat(2, axis=2))
         return Conv3x3(x.shape[-1], **self.types, name="conv")(x)
 
 

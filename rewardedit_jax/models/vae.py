@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Conv, Conv3x3, Dense, GroupNorm, TypedModule
+from rewardedit_jax.models.layers import Conv, Conv3x3, Dense, GroupNorm, TypedModule, shard_batch_axis
 
 _EPSILON = 1e-6  # of every normalisation here; the U-Net's residual blocks have 1e-5
 
@@ -197,7 +197,7 @@ class UpBlock(TypedModule):
         for i in range(self.layers):
             x = ResnetBlock(self.features, self.groups, name=f"resnets_{i}", **self.types)(x)
         if self.upsample:
-            nearest = x.repeat(2, axis=1).repeat(2, axis=2)
+            nearest = shard_batch_axis(x.repeat(2, axis=1).repeat(2, axis=2))
             x = Conv3x3(self.features, name="upsample", **self.types)(nearest)
         return x
 

@@ -116,6 +116,66 @@ ENTRY %main (x: f32[64,8]) -> f32[8,8] {
     assert hbm_bytes(Program.parse(text)) == 4 * 8 * (16 + 2 * 8)
 
 
+def test_a_collective_behind_fusions_counts_once():
+    """Started, continued by a fusion that squares `y`, and ended; all three compute with its instruction."""
+    gather = "all-gather(%{}), channel_id=7, replica_groups={{{{0,1}}}}, dimensions={{0}}"
+    text = f"""%begin (p: f32[8]) -> (f32[8], f32[16]) {{
+  %p = f32[8]{{0}} parameter(0)
+  %gather.1 = f32[16]{{0}} {gather.format("p")}
+  ROOT %started = (f32[8]{{0}}, f32[16]{{0}}) custom-call(%gather.1), custom_call_target="AsyncCollectiveStart"
+}}
+
+%async_collective_fusion (q: f32[8], r: f32[16], y.1: f32[4]) -> (f32[4], f32[8], f32[16]) {{
+  %q = f32[8]{{0}} parameter(0)
+  %r = f32[16]{{0}} parameter(1)
+  %y.1 = f32[4]{{0}} parameter(2)
+  %gather.2 = f32[16]{{0}} {gather.format("q")}
+  %square = f32[4]{{0}} multiply(%y.1, %y.1)
+  ROOT %passed = (f32[4]{{0}}, f32[8]{{0}}, f32[16]{{0}}) tuple(%square, %q, %gather.2)
+}}
+
+%end (s: f32[8], t: f32[16]) -> f32[16] {{
+  %s = f32[8]{{0}} parameter(0)
+  %t = f32[16]{{0}} parameter(1)
+  %gather.3 = f32[16]{{0}} {gather.format("s")}
+  ROOT %ended = f32[16]{{0}} custom-call(%s, %t, %gather.3), custom_call_target="AsyncCollectiveDone"
+}}
+
+ENTRY %main (x: f32[8], y: f32[4]) -> f32[16] {{
+  %x = f32[8]{{0}} parameter(0)
+  %y = f32[4]{{0}} parameter(1)
+  %async-collective-start.1 = (f32[8]{{0}}, f32[16]{{0}}) fusion(%x), kind=kCustom, calls=%begin
+  %x.1 = f32[8]{{0}} get-tuple-element(%async-collective-start.1), index=0
+  %z.1 = f32[16]{{0}} get-tuple-element(%async-collective-start.1), index=1
+  %fusion.2 = (f32[4]{{0}}, f32[8]{{0}}, f32[16]{{0}}) fusion(%x.1, %z.1, %y), kind=kOutput, \
+calls=%async_collective_fusion, backend_config={{"continuation_config":{{"output_tuple_original_start":"0",\
+"output_tuple_original_end":"0","operand_original_start":"2","operand_original_end":"2"}}}}
+  %x.2 = f32[8]{{0}} get-tuple-element(%fusion.2), index=1
+  %z.2 = f32[16]{{0}} get-tuple-element(%fusion.2), index=2
+  ROOT %async-collective-done.1 = f32[16]{{0}} fusion(%x.2, %z.2), kind=kCustom, calls=%end
+}}
+"""
+    program = Program.parse(text)
+    assert collectives(program) == [Collective("all-gather", (0, 1), 4 * 16, 1)]
+    assert hbm_bytes(program) == 4 * (8 + 16) + 4 * (4 + 4)
+
+
+def test_an_all_reduce_of_which_parts_are_kept_is_a_reduce_scatter():
+    text = """%all-reduce-scatter.2 (p: f32[16]) -> f32[8] {
+  %p = f32[16]{0} parameter(0)
+  %sum = f32[16]{0} all-reduce(%p), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+  %zero = s32[] constant(0)
+  ROOT %part = f32[8]{0} dynamic-slice(%sum, %zero), dynamic_slice_sizes={8}
+}
+
+ENTRY %main (x: f32[16]) -> f32[8] {
+  %x = f32[16]{0} parameter(0)
+  ROOT %kept = f32[8]{0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.2
+}
+"""
+    assert collectives(Program.parse(text)) == [Collective("reduce-scatter", (0, 1), 4 * 16, 1)]
+
+
 def test_what_hosts_reduce_between_slices():
     text = """ENTRY %main (x: bf16[4,8]) -> token[] {
   %x = bf16[4,8]{1,0} parameter(0)
