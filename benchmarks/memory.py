@@ -1,4 +1,4 @@
-"""Peak memory of a training step, with and without recomputed activations, beside diffusers' U-Net.
+"""Peak memory of a training step, for what the backward pass computes again, beside diffusers' U-Net.
 
   python benchmarks/memory.py          # Stable Diffusion 1.5 in bfloat16, 256 px, batch 32, on a GPU
   python benchmarks/memory.py --small  # widths 320 and 640 in float32, batch 2, on a CPU
@@ -24,15 +24,20 @@ from train_step import COMPARED, Stepping
 
 from rewardedit_jax.params import abstract_params
 
-_OURS = {"rewardedit_jax": False, "rewardedit_jax, recomputing": True}
-_THEIRS = {"PyTorch": False, "PyTorch, recomputing": True}
+# Variant → `compute.remat`. PyTorch's is compared with the one that computes as much again.
+_OURS = {
+    "rewardedit_jax": "none",
+    "rewardedit_jax, recomputing all but products": "all_but_products",
+    "rewardedit_jax, recomputing": "all",
+}
+_THEIRS = {"PyTorch": "none", "PyTorch, recomputing": "all"}
 _GIB = 2**30
 
 
 def measure(variant: str, size: str) -> float:
     """GiB at most during two steps of a variant in this process."""
     before = _resident()
-    base = make_base(size, "bfloat16" if size == "full" else "float32", remat=_OURS.get(variant, False))
+    base = make_base(size, "bfloat16" if size == "full" else "float32", remat=_OURS.get(variant, "none"))
     side, batch = COMPARED[size]
     examples = cached_examples(base, batch, side)
     if variant in _OURS:
@@ -40,7 +45,7 @@ def measure(variant: str, size: str) -> float:
     else:
         peer, _ = import_peer("diffusers")
         unet = peer.make_unet(base.unet.config)
-        if _THEIRS[variant]:
+        if _THEIRS[variant] == "all":
             unet.enable_gradient_checkpointing()
         run = peer.training_step(unet, examples, base.dtype, compiled=False)
     for _ in range(2):  # the first creates the optimizer's state in PyTorch
@@ -65,9 +70,9 @@ def rows(size: str) -> Iterator[Row]:
     peer, reason = import_peer("diffusers")
     floor = _floor(size)
     found: dict[str, float] = {}
-    for variant, recomputing in (_OURS if peer is None else {**_OURS, **_THEIRS}).items():
+    for variant, remat in (_OURS if peer is None else {**_OURS, **_THEIRS}).items():
         found[variant] = _apart(variant, size)
-        ours = found[[*_OURS][recomputing]]
+        ours = found[next(name for name in _OURS if _OURS[name] == remat)]
         yield Row(f"memory of a step: {variant}", found[variant], "GiB", None, found[variant] / ours, floor)
     if peer is None:
         yield Row("memory of a step: PyTorch", note=reason)

@@ -13,6 +13,7 @@ from rewardedit_jax.bases.instruct_pix2pix import InstructPix2Pix, Moments, Requ
 from rewardedit_jax.data.clip_tokenizer import CLIPTokenizer, load_clip_tokenizer
 from rewardedit_jax.diffusion.process import process_from_config
 from rewardedit_jax.models.clip import CLIPTextConfig, CLIPTextModel
+from rewardedit_jax.models.remat import Remat
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import UNet, UNetConfig
 from rewardedit_jax.models.vae import AutoencoderConfig, AutoencoderKL
@@ -46,7 +47,7 @@ SIZES = {
 
 
 def make_base(
-    size: str, dtype: Any, *, remat: bool = False, reward: RewardConditionConfig | None = RELEASED
+    size: str, dtype: Any, *, remat: Remat = "none", reward: RewardConditionConfig | None = RELEASED
 ) -> InstructPix2Pix:
     """Reward-InsPix2Pix: "full" is Stable Diffusion 1.5 with 8 input channels and the published reward modules."""
     unet, vae, layers = SIZES[size]

@@ -79,7 +79,7 @@ def paper() -> ConfigDict:
     config.optimizer.mu_dtype = "float32"
     config.optimizer.eight_bit = False  # both moments in 8 bits
 
-    config.compute = {"dtype": "bfloat16", "remat": True}
+    config.compute = {"dtype": "bfloat16", "remat": "all"}
     # Devices per axis; -1: all. 7 B parameters with their moments need several.
     config.mesh = {"data": 1, "fsdp": -1, "tensor": 1}
 
@@ -149,7 +149,7 @@ def shapes(config: ConfigDict) -> None:
     config.data.update(name="shapes", root="runs/shapes-data", ties="marked", train=60_000, test=256)
     config.data.update(area=56 * 56, row_tokens=8, image_patches=16, threads=2)
     config.optimizer.update(learning_rate=1e-3, warmup_steps=200, b2=0.99, weight_decay=1e-2)
-    config.compute.update(dtype="float32", remat=False)
+    config.compute.update(dtype="float32", remat="none")
     config.mesh.update(data=-1, fsdp=1)
     config.log_every, config.checkpoint_every = 25, 500
 

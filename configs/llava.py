@@ -84,7 +84,7 @@ def shapes() -> ConfigDict:
     config.optimizer.update(b1=0.9, b2=0.99, eps=1e-8, weight_decay=1e-2, clip_norm=1.0)
     config.optimizer.update(ema_decay=0.995, mu_dtype="float32", eight_bit=False)
 
-    config.compute = {"dtype": "float32", "remat": False}
+    config.compute = {"dtype": "float32", "remat": "none"}
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     config.log_every, config.checkpoint_every = 50, 500
     config.evaluate_every = 500

@@ -83,7 +83,7 @@ def paper() -> ConfigDict:
     config.optimizer.mu_dtype = "float32"
     config.optimizer.eight_bit = False  # both moments in 8 bits
 
-    config.compute = {"dtype": "bfloat16", "remat": True}
+    config.compute = {"dtype": "bfloat16", "remat": "all"}
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}  # devices per axis; -1: all that remain
 
     config.log_every = 10  # steps, as the next two
@@ -120,7 +120,7 @@ def shapes(config: ConfigDict) -> None:
     # To zero at the end: at a constant rate the pictures get worse than those of the start editor.
     config.optimizer.update(learning_rate=7e-4, schedule="cosine", warmup_steps=50)
     config.optimizer.update(b2=0.99, weight_decay=1e-4, ema_decay=0.999)
-    config.compute.update(dtype="float32", remat=False)
+    config.compute.update(dtype="float32", remat="none")
     config.log_every, config.checkpoint_every = 25, 250
 
 

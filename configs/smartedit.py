@@ -83,7 +83,7 @@ def shapes(config: ConfigDict) -> None:
     )
     config.optimizer.update(learning_rate=7e-4, schedule="cosine", warmup_steps=50)
     config.optimizer.update(b2=0.99, weight_decay=1e-4, ema_decay=0.999)
-    config.compute.update(dtype="float32", remat=False)
+    config.compute.update(dtype="float32", remat="none")
     config.mesh.update(data=-1, fsdp=1)
     config.log_every, config.checkpoint_every = 25, 250
 

@@ -118,7 +118,7 @@ WRONG = {
     "reward_ip2p": {
         "base_editor": ["pix2pix"],
         "compute.dtype": ["fp16", "float64", None],
-        "compute.remat": [1],
+        "compute.remat": [True, "full"],
         # The instruction, the source and both are dropped with this probability each.
         "conditioning_dropout": [0.5, 1 / 3, 5.0, -0.1],
         "data.flip": ["yes"],
@@ -264,7 +264,7 @@ def test_the_papers_recipe():
         "mu_dtype": "float32",
         "eight_bit": False,
     }
-    assert (config.steps, config.accumulate, config.compute.remat) == (10_000, 4, True)
+    assert (config.steps, config.accumulate, config.compute.remat) == (10_000, 4, "all")
     assert (config.data.resolution, config.data.flip) == (256, True)
     assert config.reward.layout == "released"
     assert config.reward.perspectives == ("following", "preserving", "quality")
@@ -301,7 +301,7 @@ def test_the_papers_recipe_of_the_scorer():
     assert config.data.ties == "disentangle"  # section 3.3, eq. 6
     # Section 4.1, "all parameters of the backbone"; of the token embeddings the code trains the reward token's row.
     assert config.trainable == ((r"scorer/decoder/embed_tokens/.*", False), (r".*", True))
-    assert config.compute.to_dict() == {"dtype": "bfloat16", "remat": True}  # the code's
+    assert config.compute.to_dict() == {"dtype": "bfloat16", "remat": "all"}  # the code's
 
 
 @pytest.mark.parametrize("recipe", VARIANTS)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rewardedit_jax.models import layers
 from rewardedit_jax.models.attention import attention
 from rewardedit_jax.models.layers import Dense, Embed, RMSNorm, SwiGLU, TypedModule
+from rewardedit_jax.models.remat import Remat, rematerialised
 
 Hidden = Float[Array, "b l d"]
 Angles = Float[Array, "b l a"]  # rotary, one per pair of elements of a head
@@ -169,14 +170,14 @@ class DecoderLayer(TypedModule):
 
 
 class Decoder(TypedModule):
-    """Token embeddings → hidden states after the final norm. `remat` recomputes layers in the backward pass."""
+    """Token embeddings → hidden states after the final norm. `remat`: what of a layer is computed twice."""
 
     config: DecoderConfig
-    remat: bool = False
+    remat: Remat = "none"
 
     def setup(self):
         c = self.config
-        layer = nn.remat(DecoderLayer) if self.remat else DecoderLayer
+        layer = rematerialised(DecoderLayer, self.remat)
         # Standard deviation 1, for training from scratch: embeddings are as large as what each layer adds, because
         # lecun_normal kernels keep the scale of their inputs.
         self.embed_tokens = Embed(c.vocab_size, c.hidden_size, embedding_init=normal(1.0), **self.types)

@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
 from rewardedit_jax.models.lora import LoRA
+from rewardedit_jax.models.remat import named_product
 from rewardedit_jax.sharding import batch_axes_in_scope
 
 # The default of torch.nn.Linear and torch.nn.Conv2d: uniform in ±1/sqrt(fan_in).
@@ -76,7 +77,7 @@ class Dense(TypedModule):
         y = y.reshape(*x.shape[:-1], self.features)
         if self.use_bias:
             y = y + self.param("bias", zeros, (self.features,), self.param_dtype)
-        return y.astype(self.dtype)
+        return named_product(y.astype(self.dtype))
 
     def _low_rank(self, rows: Float[Array, "n i"]) -> Float[Array, "n o"]:
         a = self.param("lora_a", torch_default, (rows.shape[-1], self.lora.rank), self.param_dtype)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rewardedit_jax.models import decoder
 from rewardedit_jax.models.decoder import Decoder, DecoderConfig, causal_mask
 from rewardedit_jax.models.layers import Dense, TypedModule
+from rewardedit_jax.models.remat import Remat
 
 PARTITION_RULES = (
     (r"mm_projector/kernel", P("fsdp", "tensor")),
@@ -63,10 +64,10 @@ class LlavaConfig:
 
 
 class Llava(TypedModule):
-    """Token ids and features of one image per row → hidden states. `remat` recomputes layers in the backward pass."""
+    """Token ids and features of one image per row → hidden states. `remat`: what of a layer is computed twice."""
 
     config: LlavaConfig
-    remat: bool = False
+    remat: Remat = "none"
 
     def setup(self):
         text = self.config.text

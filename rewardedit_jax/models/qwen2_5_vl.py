@@ -18,6 +18,7 @@ from rewardedit_jax.models import decoder, qwen_vision
 from rewardedit_jax.models.decoder import Decoder, DecoderConfig, causal_mask
 from rewardedit_jax.models.layers import TypedModule
 from rewardedit_jax.models.qwen_vision import QwenVision, QwenVisionConfig
+from rewardedit_jax.models.remat import Remat
 from rewardedit_jax.models.vision_plan import VisionPlan, feature_slots, pad_patches, plan_images, real_features
 
 PARTITION_RULES = (
@@ -101,10 +102,10 @@ class TokenStates:
 
 
 class Qwen2_5VL(TypedModule):
-    """Vision tower and decoder. `remat` recomputes the blocks of both in the backward pass."""
+    """Vision tower and decoder. `remat`: what of a block is computed twice."""
 
     config: Qwen2_5VLConfig
-    remat: bool = False
+    remat: Remat = "none"
 
     def setup(self):
         self.visual = QwenVision(self.config.vision, self.remat, **self.types)

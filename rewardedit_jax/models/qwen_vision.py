@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from rewardedit_jax.models.attention import attention
 from rewardedit_jax.models.layers import Dense, RMSNorm, SwiGLU, TypedModule, rotary_angles, rotate
+from rewardedit_jax.models.remat import Remat, rematerialised
 from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
 
 Heads = Float[Array, "n p h e"]  # h heads of width e
@@ -182,16 +183,16 @@ class PatchMerger(TypedModule):
 
 
 class QwenVision(TypedModule):
-    """The vision tower: padded patches → features. `remat` recomputes blocks in the backward pass."""
+    """The vision tower: padded patches → features. `remat`: what of a block is computed twice."""
 
     config: QwenVisionConfig
-    remat: bool = False
+    remat: Remat = "none"
 
     @nn.compact
     def __call__(self, patches: Float[Array, "n p c"], plan: VisionPlan) -> Float[Array, "n f o"]:
         """Features in row-major order within each image, zero at padding. Images do not affect each other."""
         c, plan = self.config, jax.tree.map(jnp.asarray, plan)
-        block = nn.remat(VisionBlock) if self.remat else VisionBlock
+        block = rematerialised(VisionBlock, self.remat)
         # The first half of a head's pairs follows the row, the second half the column.
         pairs = c.hidden_size // c.num_heads // 4
         angles = jnp.concatenate([rotary_angles(at, pairs, _THETA) for at in (plan.rows, plan.columns)], axis=-1)

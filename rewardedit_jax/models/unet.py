@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Num
 
 from rewardedit_jax.models.layers import Conv3x3, EmbeddingMLP, GroupNorm, TypedModule, sinusoid
+from rewardedit_jax.models.remat import Remat
 from rewardedit_jax.models.reward_condition import (
     RewardConditionConfig,
     RewardModules,
@@ -158,11 +159,11 @@ def _hashable(value: Any) -> Any:
 class UNet(TypedModule):
     """Predicts the noise (or velocity) in noisy latents.
 
-    `remat` recomputes residual blocks and transformers in the backward pass, to save memory.
+    `remat`: what of residual blocks and transformers the backward pass computes again, to save memory.
     """
 
     config: UNetConfig
-    remat: bool = False
+    remat: Remat = "none"
 
     @nn.compact
     def __call__(

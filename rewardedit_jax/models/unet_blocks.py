@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from rewardedit_jax.models.attention import attention
 from rewardedit_jax.models.layers import Conv, Conv3x3, Dense, GroupNorm, LayerNorm, TypedModule, shard_batch_axis
+from rewardedit_jax.models.remat import Remat, rematerialised
 
 FeatureMap = Float[Array, "b h w c"]
 Tokens = Float[Array, "b n c"]
@@ -134,17 +135,16 @@ class UNetBlock(TypedModule):
     resample: bool  # whether a down block ends with a `Downsample`, an up block with an `Upsample`
     groups: int  # of the group normalisation in residual blocks, as `epsilon`
     epsilon: float
-    remat: bool = False  # whether residual blocks and transformers are recomputed in the backward pass
+    remat: Remat = "none"  # what of residual blocks and transformers the backward pass computes again
 
     def resnet(self, j: int, x: Float[Array, "b h w i"], temb: TimeEmbedding) -> Float[Array, "b h w o"]:
-        # Each unit is rematerialised by itself, so that the backward pass holds the activations of one at a time.
-        block = nn.remat(ResnetBlock) if self.remat else ResnetBlock
+        block = rematerialised(ResnetBlock, self.remat)
         return block(self.features, self.groups, self.epsilon, **self.types, name=f"resnets_{j}")(x, temb)
 
     def attend(self, j: int, x: FeatureMap, context: Context) -> FeatureMap:
         if self.heads is None:
             return x
-        block = nn.remat(SpatialTransformer) if self.remat else SpatialTransformer
+        block = rematerialised(SpatialTransformer, self.remat)
         return block(self.heads, self.groups, **self.types, name=f"attentions_{j}")(x, context)
 
 

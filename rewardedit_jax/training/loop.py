@@ -40,7 +40,7 @@ from rewardedit_jax.training.workdir import has_checkpoint, open_workdir, record
 _DEVICE = "device, or another host that it waits for"  # what the watchdog names
 _CHECKPOINT = "checkpoint: the disk of the working directory"
 _FEWER = "divide the parameters over more devices with mesh.fsdp, or train fewer of them"
-_LESS = "lower batch_size and raise accumulate, set compute.remat=True, or divide the work over more devices"
+_LESS = "lower batch_size and raise accumulate, set compute.remat=all, or divide the work over more devices"
 
 
 class NonFiniteLoss(FloatingPointError):

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from rewardedit_jax.command_line import OVERRIDE_ERRORS, error_message
 from rewardedit_jax.listing import count_noun, list_lines
+from rewardedit_jax.models.remat import Remat
 from rewardedit_jax.training.recipe_check import check_section
 
 PREFIX = "--config."  # of an override
@@ -70,7 +71,7 @@ class Compute(Section):
     """How networks compute; parameters and optimizer are in float32."""
 
     dtype: Dtype
-    remat: bool  # recompute activations in the backward pass, to save memory
+    remat: Remat  # what of a block the backward pass computes again, to save memory
 
 
 class Data(Section):

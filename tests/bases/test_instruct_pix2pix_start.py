@@ -163,9 +163,9 @@ def test_components_that_the_recipe_describes_start_from_scratch(plain_editor):
 
 def test_settings_of_the_recipe_reach_the_networks(plain_editor):
     config = recipe(plain_editor)
-    config.compute.dtype, config.compute.remat = "bfloat16", True
+    config.compute.dtype, config.compute.remat = "bfloat16", "all_but_products"
     networks = starting_editor(config).base
-    assert (networks.unet.dtype, networks.unet.remat) == ("bfloat16", True)
+    assert (networks.unet.dtype, networks.unet.remat) == ("bfloat16", "all_but_products")
     assert networks.text_encoder.dtype == "bfloat16"
     assert jnp.dtype(networks.vae.dtype) == jnp.float32
 

@@ -38,7 +38,7 @@ def recipe(place, name, **data):
     config = get_config(name)
     config.init, config.steps, config.batch_size, config.accumulate = str(place / "start"), STEPS, 4, 1
     config.data.update(name="triplets", root=str(place / "list.jsonl"), resolution=16, threads=0, **data)
-    config.compute.update(dtype="float32", remat=False)
+    config.compute.update(dtype="float32", remat="none")
     config.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
     config.log_every, config.checkpoint_every = 1, STEPS
     return config

@@ -25,7 +25,7 @@ def test_full_size(script):
     assert round(sizes["unet"] / 1e6, 1) == 864.6
     assert round(sizes["vae"] / 1e6, 2) == 83.65
     assert round(sizes["text_encoder"] / 1e6, 2) == 123.06
-    assert base.unet.remat
+    assert base.unet.remat == "all"
 
 
 @pytest.mark.slow
@@ -33,7 +33,7 @@ def test_it_runs(script, capsys):
     config = script["full_size_config"]()
     config.data.resolution = 32
     base = tiny_editor(layout="released").base
-    got = script["measure"](replace(base, unet=base.unet.clone(remat=True)), config)
+    got = script["measure"](replace(base, unet=base.unet.clone(remat="all")), config)
     assert got.trained > 0
     assert math.isfinite(got.loss)
     assert 0 < got.seconds < got.first_seconds

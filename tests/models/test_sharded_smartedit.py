@@ -64,7 +64,7 @@ def make_task(folder):
         config.network[name].update(sizes)
     config.lora = get_config("smartedit").lora
     config.lora.update(rank=2, targets=(r"language_model/decoder/.*_proj",))
-    config.compute.remat, config.batch_size = True, 8
+    config.compute.remat, config.batch_size = "all", 8
     config.data.update(root=f"{folder}/data", train=16, test=8, threads=0)
     task = Readers(config)
     params = draw_all(task.task.base)

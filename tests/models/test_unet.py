@@ -5,6 +5,7 @@ import json
 import re
 import zlib
 from dataclasses import replace
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from tiny_unets import (
     with_reward,
 )
 
+from rewardedit_jax.models.remat import Remat
 from rewardedit_jax.models.reward_condition import RewardConditionConfig
 from rewardedit_jax.models.unet import PARTITION_RULES, UNet, UNetConfig
 from rewardedit_jax.weights.engine import WeightMismatch, export_tensors, import_tensors
@@ -211,7 +213,7 @@ def test_parameters_may_be_stored_in_half_precision():
 def test_remat_changes_memory_only():
     config = with_reward(ONE_LEVEL)
     params, args, given = random_params(config), inputs(config), reward_inputs(config)
-    assert jax.tree.structure(abstract(config, remat=True)) == jax.tree.structure(params)
+    assert jax.tree.structure(abstract(config, remat="all")) == jax.tree.structure(params)
 
     def loss(params, remat):
         return jnp.square(UNet(config, remat=remat).apply({"params": params}, *args, **given)).mean()
@@ -221,10 +223,11 @@ def test_remat_changes_memory_only():
         return sum("remat" in equation.primitive.name for equation in equations)
 
     # Residual blocks: one down, two in the middle, two up; transformers: one, one and two.
-    assert (recomputed(False), recomputed(True)) == (0, 9)
-    plain, again = (jax.jit(jax.grad(loss), static_argnums=1)(params, remat) for remat in (False, True))
-    for expected, leaf in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
-        np.testing.assert_allclose(leaf, expected, atol=1e-5 * float(jnp.abs(expected).max()) + 1e-7)
+    assert [recomputed(remat) for remat in get_args(Remat)] == [0, 9, 9]
+    plain, *others = (jax.jit(jax.grad(loss), static_argnums=1)(params, remat) for remat in get_args(Remat))
+    for again in others:
+        for expected, leaf in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+            np.testing.assert_allclose(leaf, expected, atol=1e-5 * float(jnp.abs(expected).max()) + 1e-7)
 
 
 @pytest.mark.parametrize(
