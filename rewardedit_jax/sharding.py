@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rewardedit_jax.listing import list_lines
 from rewardedit_jax.params import Rules, find_rule, path_of
 
 AXES = ("data", "fsdp", "tensor")
@@ -98,7 +99,7 @@ def infer_shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
 
     shardings = jax.tree_util.tree_map_with_path(assign, tree)
     if faults:
-        raise ValueError("the partition rules do not fit these parameters:\n  " + "\n  ".join(faults))
+        raise ValueError(list_lines("the partition rules do not fit these parameters on this mesh:", [*faults]))
     return shardings
 
 

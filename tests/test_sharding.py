@@ -90,6 +90,12 @@ def test_all_faults_of_the_rules_come_in_one_error():
     assert "features/kernel" not in told
 
 
+def test_many_faults_are_shortened():
+    parameters = {f"layer_{i}": np.zeros(3) for i in range(100)}
+    with pytest.raises(ValueError, match=r"\.\.\. and 60 more$"):
+        infer_shardings(parameters, ((".*", P("fsdp")),), abstract_mesh(1, 2, 1))
+
+
 def test_global_batch_is_the_batch():
     batch = {"x": np.arange(6).reshape(3, 2)}
     placed = global_batch(batch, make_mesh(**toy_config().mesh))

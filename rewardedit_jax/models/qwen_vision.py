@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
 from rewardedit_jax.models.attention import attention
-from rewardedit_jax.models.layers import Dense, RMSNorm, SwiGLU, TypedModule, rotary_angles, rotate
+from rewardedit_jax.models.layers import Dense, RMSNorm, SwiGLU, TypedModule, rotary_angles, rotate, shard_batch_axis
 from rewardedit_jax.models.remat import Remat, rematerialised
 from rewardedit_jax.models.vision_plan import VisionPlan, plan_images
 
@@ -197,6 +197,8 @@ class QwenVision(TypedModule):
         pairs = c.hidden_size // c.num_heads // 4
         angles = jnp.concatenate([rotary_angles(at, pairs, _THETA) for at in (plan.rows, plan.columns)], axis=-1)
         x = PatchEmbedding(c.hidden_size, **self.types, name="patch_embed")(patches)
+        # Images take fewer bytes than the kernels of a layer: XLA would leave these divided, and move all activations.
+        x = shard_batch_axis(x)
         for i in range(c.depth):
             full = i in c.fullatt_block_indexes
             x = block(c, full, **self.types, name=f"blocks_{i}")(x, angles, plan)
