@@ -32,4 +32,5 @@ def named_product(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def _is_product(primitive: Any, *_: Any, **params: Any) -> bool:
-    return primitive.name == "conv_general_dilated" or params.get("name") == _PRODUCT
+    is_named = primitive.name == "name" and params["name"] == _PRODUCT  # the primitive of `checkpoint_name`
+    return is_named or primitive.name == "conv_general_dilated"
