@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
 # In the order of what is worth most, should the time end early.
 PARTS = {
-    "parity": Part("parity", 40, "networks against the reference outputs, float32 with and without TF32, bfloat16"),
+    "parity": Part("parity", 90, "networks against the reference outputs, float32 with and without TF32, bfloat16"),
     "attention": Part("attention", 75, "kernels of attention: error and time, forward and with gradients"),
     "train_step": Part("train_step", 180, "training steps at SD 1.5's size, samples/s, MFU, PyTorch, growing batches"),
     "edit_latency": Part("edit_latency", 70, "edits of 512 px, 30 steps, three branches, beside diffusers"),

@@ -65,13 +65,13 @@ def checks(folder: Path) -> Iterator[Check]:
     read = lambda m, p: m.apply({"params": p}, ids).last_hidden  # noqa: E731
     encode = lambda m, p: m.apply({"params": p}, images, method="encode").mean  # noqa: E731
     decode = lambda m, p: m.apply({"params": p}, latents, method="decode")  # noqa: E731
-    yield Check("text encoder, last hidden", "text_encoder", read, text["last_hidden"], 3e-5)
-    yield Check("VAE, mean", "vae", encode, _nhwc(vae["mean"]), 2e-5)
-    yield Check("VAE, decoded", "vae", decode, _nhwc(vae["decoded"]), 3e-5)
     context, pooled = text["last_hidden"][unet["context_rows"]], text["pooled"][unet["pooled_rows"]]
     inputs = [jnp.asarray(x) for x in (_nhwc(unet["sample"]), unet["timestep"], context, unet["scores"], pooled)]
     predict = lambda m, p: m.apply({"params": p}, *inputs)  # noqa: E731
     yield Check("reward U-Net", "unet", predict, _nhwc(unet["expected"]), 3e-5)
+    yield Check("text encoder, last hidden", "text_encoder", read, text["last_hidden"], 3e-5)
+    yield Check("VAE, mean", "vae", encode, _nhwc(vae["mean"]), 2e-5)
+    yield Check("VAE, decoded", "vae", decode, _nhwc(vae["decoded"]), 3e-5)
     yield from _scorer_checks(folder / "scorer", script["draw"])
 
 

@@ -29,9 +29,7 @@ def attention(query: Query, key: GroupedKeys, value: GroupedKeys, mask: Mask = N
     """
     backend = jax.default_backend()
     if backend == "gpu" and _cudnn_supports(query, key, mask):
-        if mask is not None:  # cuDNN broadcasts masks over samples and heads, but not over queries
-            mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
-        return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
+        return cudnn_attention(query, key, value, mask)
     # The other kernels take one key head per query head.
     key, value = (jnp.repeat(x, query.shape[2] // key.shape[2], axis=2) for x in (key, value))
     is_large = query.shape[1] * key.shape[1] > _SMALL
@@ -45,10 +43,23 @@ def attention(query: Query, key: GroupedKeys, value: GroupedKeys, mask: Mask = N
 
 def _cudnn_supports(query: Query, key: GroupedKeys, mask: Mask) -> bool:
     """Whether cuDNN's fused kernel runs: half precision, and a head width that is a multiple of 8 and at most 128."""
-    # The gradient under a mask also requires even lengths. Whether a gradient will be taken is unknown here.
+    # Gradients require even lengths, and whether they will be taken is unknown here. A mask is not padded.
     width, even = query.shape[-1], query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0
     half = query.dtype in (jnp.bfloat16, jnp.float16)
     return half and width % 8 == 0 and width <= 128 and (mask is None or even)
+
+
+def cudnn_attention(query: Query, key: GroupedKeys, value: GroupedKeys, mask: Mask = None) -> Query:
+    """Attention by cuDNN's fused kernel, on a GPU, for what it supports. Odd lengths get a token of padding."""
+    queries, keys = query.shape[1], key.shape[1]
+    if mask is not None:  # cuDNN broadcasts masks over samples and heads, but not over queries
+        mask = jnp.broadcast_to(mask, (*mask.shape[:2], queries, keys))
+    query, key, value = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (query, key, value))
+    lengths = jnp.full(len(key), keys, jnp.int32) if keys % 2 else None  # the padding is not attended to
+    out = jax.nn.dot_product_attention(
+        query, key, value, mask=mask, key_value_seq_lengths=lengths, implementation="cudnn"
+    )
+    return out[:, :queries]
 
 
 def naive_attention(query: Query, key: Keys, value: Keys, mask: Mask = None) -> Query:
