@@ -1,5 +1,7 @@
 """Shared layers: what half precision may round and what it may not, and each formula written out."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,12 +28,21 @@ def test_half_precision_dense_rounds_once_after_the_bias():
 
 
 def test_half_precision_dense_accumulates_in_float32():
-    params = {"kernel": jax.ShapeDtypeStruct((8, 4), jnp.float32), "bias": jax.ShapeDtypeStruct((4,), jnp.float32)}
-    module, x = Dense(4, dtype=jnp.bfloat16), jax.ShapeDtypeStruct((2, 8), jnp.float32)
-    equations = jax.make_jaxpr(lambda p, x: module.apply({"params": p}, x))(params, x).eqns
-    (product,) = [e for e in equations if e.primitive.name == "dot_general"]
-    assert [v.aval.dtype for v in product.invars] == [jnp.bfloat16, jnp.bfloat16]
-    assert product.outvars[0].aval.dtype == jnp.float32
+    """Its gradients have factors in half precision too."""
+    layer, x = Dense(8, dtype=jnp.bfloat16), jax.random.normal(jax.random.key(0), (6, 4), jnp.bfloat16)
+    params = layer.init(jax.random.key(1), x)
+
+    def gradients(module):
+        loss = lambda params, x: jnp.square(module.apply(params, x).astype(jnp.float32)).sum()  # noqa: E731
+        return jax.grad(loss, argnums=(0, 1))
+
+    program = jax.make_jaxpr(gradients(layer))(params, x)
+    assert re.findall(r":(\S+) = dot_general", str(program)) == ["f32[6,8]", "bf16[6,4]", "bf16[4,8]"]
+    factors = [v.aval.dtype for e in program.eqns if e.primitive.name == "dot_general" for v in e.invars]
+    assert factors == 4 * [jnp.bfloat16]
+    half, full = (gradients(module)(params, x) for module in (layer, layer.clone(dtype=jnp.float32)))
+    for ours, exact in zip(jax.tree.leaves(half), jax.tree.leaves(full), strict=True):
+        assert jnp.linalg.norm(ours - exact) < 0.01 * jnp.linalg.norm(exact)
 
 
 def test_dense_takes_any_leading_axes_and_needs_no_bias():
