@@ -214,8 +214,8 @@ def _inputs(base: Base, count: int) -> Inputs | SmartEditInputs:
     side, words = base.vision_encoder.config.image_size, ids((count, TEXT_LENGTH))
     replies = {"targets": words, "is_edit": jax.ShapeDtypeStruct((count,), bool)} if base.learns_replies else {}
     pixels = jax.ShapeDtypeStruct((count, side, side, 3), np.uint8)
-    places = {"ids": words, "image_at": ids((count,)), "reply_at": ids((count, _REPLY))}
-    return SmartEditInputs(pixels=pixels, **places, **replies, null_ids=text, **reward)
+    places = {"image_at": ids((count,)), "reply_from": ids((count,)), "reply_at": ids((count, _REPLY))}
+    return SmartEditInputs(pixels=pixels, ids=words, **places, **replies, null_ids=text, **reward)
 
 
 def _scorer(config: ConfigDict, heads: RewardHeadsConfig) -> EditReward:

@@ -54,6 +54,14 @@ def test_published_sizes_take_the_place_of_a_model_that_is_not_here():
     assert task.abstract_batch().inputs.reward_ids.shape == (128, 77)
 
 
+def test_a_published_smartedit_reads_what_a_small_one_reads():
+    small, published = (task_of(get_config("reward_smartedit", variant)) for variant in ("debug", ""))
+    ours, theirs = (
+        jax.tree.map(lambda x: (x.ndim, x.dtype), task.abstract_batch().inputs) for task in (small, published)
+    )
+    assert ours == theirs
+
+
 def test_a_task_without_shapes():
     with pytest.raises(ValueError, match="task='shapes_autoencoder': expected one of editing"):
         task_of(get_config("autoencoder", "debug"))
