@@ -83,6 +83,7 @@ def paper() -> ConfigDict:
     config.optimizer.mu_dtype = "float32"
     config.optimizer.eight_bit = False  # both moments in 8 bits
 
+    # What the backward pass computes again, in place of keeping it: none, all_but_products or all.
     config.compute = {"dtype": "bfloat16", "remat": "all"}
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}  # devices per axis; -1: all that remain
 
