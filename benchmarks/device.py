@@ -1,6 +1,6 @@
 """Everything that has to be measured on an accelerator, in one command: results as JSON, and one table.
 
-  python benchmarks/device.py                         # all parts: eight minutes on one GPU
+  python benchmarks/device.py                         # all parts: nine minutes on one GPU
   python benchmarks/device.py --parts parity,attention --out runs/device
   python benchmarks/device.py --small                 # tiny networks, to check that everything runs
   python benchmarks/device.py --list

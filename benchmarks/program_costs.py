@@ -3,7 +3,6 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,29 +127,29 @@ def _written(i: Instruction) -> tuple[Value, ...]:
 def collectives(program: Program) -> list[Collective]:
     """What devices exchange, by kind, group and size."""
     found: Counter[tuple[str, tuple[int, ...], int]] = Counter()
-    for i, kind, times in _exchanges(program):
-        group = () if kind == BETWEEN_SLICES else first_group(i.attributes)
-        size = sum(value.nbytes for value in (i.values[:1] if kind == BETWEEN_SLICES else _written(i)))
-        found[kind, group, size * len(group) if i.opcode == "reduce-scatter" else size] += times
-    return [Collective(*key, runs) for key, runs in sorted(found.items(), key=lambda item: -item[0][2] * item[1])]
-
-
-def _exchanges(program: Program) -> Iterator[tuple[Instruction, str, int]]:
-    """Every collective, its kind and how often it runs."""
     channels = set()
     for name, times in program.runs.items():
         for i in program.computations[name]:
-            kind = i.opcode.removesuffix("-start")
-            if kind == "send" and "xla_megascale_runtime" in i.attributes:  # what the hosts of all slices reduce
-                yield i, BETWEEN_SLICES, times
-            if kind not in COLLECTIVES:
-                continue
             # A collective that goes on behind several fusions is written in each of them, with one channel.
-            channel = (kind, i.attribute(r"channel_id=(\d+)"))
-            if channel[1] is None or channel not in channels:
-                # An all-reduce of which each device keeps a part is done as a reduce-scatter.
-                yield i, "reduce-scatter" if name.startswith("all-reduce-scatter") else kind, times
-            channels.add(channel)
+            channel = i.opcode, i.attribute(r"channel_id=(\d+)")
+            if channel not in channels and (exchange := _exchange(name, i)):
+                found[exchange] += times
+                channels |= {channel} if channel[1] else set()
+    return [Collective(*key, runs) for key, runs in sorted(found.items(), key=lambda item: -item[0][2] * item[1])]
+
+
+def _exchange(computation: str, i: Instruction) -> tuple[str, tuple[int, ...], int] | None:
+    """Kind, group and bytes of a collective; None for other instructions."""
+    kind = i.opcode.removesuffix("-start")
+    if kind == "send" and "xla_megascale_runtime" in i.attributes:  # what the hosts of all slices reduce
+        return BETWEEN_SLICES, (), i.values[0].nbytes
+    if kind not in COLLECTIVES:
+        return None
+    group, size = first_group(i.attributes), sum(value.nbytes for value in _written(i))
+    if kind == "reduce-scatter":
+        return kind, group, size * len(group)
+    # An all-reduce of which each device keeps a part is done as a reduce-scatter.
+    return "reduce-scatter" if computation.startswith("all-reduce-scatter") else kind, group, size
 
 
 def relayouts(program: Program, smallest: int) -> list[Instruction]:

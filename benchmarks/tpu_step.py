@@ -46,7 +46,7 @@ def tpu_devices(topology: str, slices: int = 1) -> list[Any]:
     if chip not in CHIPS or not shape:
         raise ValueError(f"topology={topology!r}: expected one of {', '.join(CHIPS)}, and a shape, such as v5e:4x4")
     settings: dict[str, Any] = {} if slices == 1 else {"num_slices": slices}
-    if set(shape.split("x")) == {"1"}:  # hosts have four chips unless they are told to have one
+    if set(shape.split("x")) == {"1"}:  # by default a host has four chips
         settings["chips_per_host_bounds"] = (1, 1, 1)
     return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **settings).devices)
 

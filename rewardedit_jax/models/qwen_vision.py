@@ -197,7 +197,7 @@ class QwenVision(TypedModule):
         pairs = c.hidden_size // c.num_heads // 4
         angles = jnp.concatenate([rotary_angles(at, pairs, _THETA) for at in (plan.rows, plan.columns)], axis=-1)
         x = PatchEmbedding(c.hidden_size, **self.types, name="patch_embed")(patches)
-        # Images take fewer bytes than the kernels of a layer: XLA would leave these divided, and move all activations.
+        # XLA would divide the channels instead, as the kernels are, and add up the activations of all images.
         x = shard_batch_axis(x)
         for i in range(c.depth):
             full = i in c.fullatt_block_indexes
