@@ -100,11 +100,11 @@ def _product(x: Float[Array, "n i"], kernel: Float[Array | np.ndarray, "i o"]) -
     return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
 
 
-def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+def _product_forward(x: Array, kernel: Array | np.ndarray) -> tuple[Array, tuple[Array, Array | np.ndarray]]:
     return _product(x, kernel), (x, kernel)
 
 
-def _product_backward(factors: tuple[Array, Array], cotangent: Float[Array, "n o"]) -> tuple[Array, Array]:
+def _product_backward(factors: tuple[Array, Array | np.ndarray], cotangent: Float[Array, "n o"]) -> tuple[Array, Array]:
     x, kernel = factors
     cotangent = cotangent.astype(x.dtype)  # the layer rounds its result to this type: there are no more digits
     # cotangent @ kernelᵀ and xᵀ @ cotangent, without transposed copies.

@@ -138,7 +138,8 @@ class Checkpoints:
     def _remove_unfinished(self) -> None:
         """Remove what a killed run or a full disk has left behind: it takes the room of the next checkpoint.
 
-        Not as soon as a checkpoint has failed, when threads of tensorstore may still be writing its files.
+        Not as soon as a checkpoint has failed, when threads of tensorstore may still be writing its files. What they
+        write after the end of a run is removed at the start of the next.
         """
         if not jax.process_index():
             for part in self._directory.glob(f"*{UNFINISHED}*"):

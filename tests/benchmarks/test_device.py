@@ -63,7 +63,7 @@ def test_no_case_begins_after_the_end(monkeypatch, tmp_path):
 
 def test_output_fits_what_a_device_sends_back():
     assert len(device.PARTS) + 1 <= 8  # files
-    assert sum(part.seconds for part in device.PARTS.values()) <= 480
+    assert sum(part.seconds for part in device.PARTS.values()) <= 540  # of the ten minutes that one command may take
 
 
 def test_the_command_lists_parts(monkeypatch, tmp_path, capsys):
