@@ -37,12 +37,16 @@ def finish(processes: list[multiprocessing.Process]) -> None:
         assert process.exitcode == 0
 
 
+def _largest(params: dict, step: int) -> dict[str, float]:
+    return {"largest": max(float(abs(x).max()) for x in jax.tree.leaves(params))}
+
+
 def _train(workdir: Path, changes: dict, devices: int, port: int, processes: int, process: int) -> None:
     jax.config.update("jax_num_cpu_devices", devices)
     if processes > 1:
         jax.distributed.initialize(f"localhost:{port}", processes, process)
     config = toy_config(**changes)
-    train(ToyTask(config, noise=0.1), config, workdir, resume=workdir.exists())
+    train(ToyTask(config, noise=0.1, evaluator=_largest), config, workdir, resume=workdir.exists())
     if processes > 1:
         # JAX does this at the exit of a program, which a fork does not have: the last process would miss the first one.
         jax.distributed.shutdown()

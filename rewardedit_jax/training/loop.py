@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -25,6 +24,7 @@ from rewardedit_jax.sharding import (
 )
 from rewardedit_jax.training.checkpoints import Checkpoints, with_shardings
 from rewardedit_jax.training.compiled_step import CompiledStep, bytes_per_device, check_memory, compile_step
+from rewardedit_jax.training.evaluations import evaluate, find_evaluators, is_recorded
 from rewardedit_jax.training.finite import FiniteCheck
 from rewardedit_jax.training.inventory import take_inventory
 from rewardedit_jax.training.metrics import MetricWriter
@@ -88,7 +88,7 @@ def train(
     mesh = make_mesh(**config.mesh)
     # What can be refused without reading data or weights is refused first.
     check_batch_size(config.batch_size, mesh)
-    evaluators = _evaluators(task, config)
+    evaluators = find_evaluators(task, config.evaluate_every)
     optimizer = make_optimizer(config.optimizer, config.steps)
     create = partial(create_state, optimizer=optimizer, ema=config.optimizer.ema_decay is not None)
     # Shapes and shardings of the whole state are known before any array exists: nothing is ever laid out twice.
@@ -131,16 +131,6 @@ def train(
     return state
 
 
-def _evaluators(task: Task, config: ConfigDict) -> Mapping[str, Evaluator]:
-    evaluators = task.evaluators() if config.evaluate_every else {}
-    if config.evaluate_every and not evaluators:
-        raise ValueError(
-            f"evaluate_every={config.evaluate_every}, but {type(task).__name__} has no evaluator for this data: set "
-            "evaluate_every to 0 and use launch/evaluate.py on the trained model"
-        )
-    return evaluators
-
-
 def initial_params(task: Task, config: ConfigDict, mesh: Mesh) -> tuple[Params, Params]:
     """(trained, frozen) parameters before the first step, laid out on the mesh."""
     params = task.init(jax.random.key(config.seed))
@@ -175,9 +165,10 @@ class _Run:
     def go(self, step: CompiledStep, state: TrainState, batches: Iterator[Batch]) -> TrainState:
         """Run all steps. Each is dispatched before the metrics of the previous one are read: the device never waits."""
         pending = None
-        self._start = int(state.step), time.perf_counter()
         self._finite = FiniteCheck(self.config.nonfinite == "skip", state.params)
         with stop_requests(jax.process_count()) as stop_requested, self._watchdog:
+            self._catch_up(state)
+            self._start = int(state.step), time.perf_counter()
             for n in range(int(state.step) + 1, self.config.steps + 1):
                 batch = self._next(batches, n)
                 if n == self._start[0] + 1:
@@ -196,6 +187,12 @@ class _Run:
                 if stopping:
                     self._stop(n)
         return state
+
+    def _catch_up(self, state: TrainState) -> None:
+        """The evaluation of the step that the run goes on from, if it was stopped before that was recorded."""
+        n = int(state.step)
+        if n and self._due(n, self.config.evaluate_every) and not is_recorded(self.evaluators, self.writer):
+            evaluate(self.evaluators, self.writer, _complete(state, self.frozen), n)
 
     def _stop(self, n: int) -> None:
         with self._watchdog.watch(_CHECKPOINT):
@@ -232,11 +229,9 @@ class _Run:
 
     def _pause(self, n: int, metrics: Metrics, state: TrainState, stopping: bool) -> None:
         """Checkpoint and evaluation after step n. Their time does not count in `examples_per_second`."""
-        numbers = self._read(n, metrics)  # raises before a broken state is saved
-        evaluating = not stopping and self._due(n, self.config.evaluate_every)
-        if not evaluating:
-            # Before the checkpoint: a run that is killed behind it goes on from there, and would lack this record.
-            self._log(n, numbers)
+        # Raises before a broken state is saved. Logged before the checkpoint: a run that is killed behind it goes on
+        # from there, and would lack this record.
+        self._log(n, self._read(n, metrics))
         if stopping or self._due(n, self.config.checkpoint_every):
             # The metrics tell of parameters, not of moments and average.
             inventory, broken = take_inventory(state)
@@ -244,8 +239,8 @@ class _Run:
                 raise NonFiniteLoss(self._advice(n, f"NaN or infinity in {', '.join(broken[:3])}"))
             with self._watchdog.watch(_CHECKPOINT):
                 self.checkpoints.save(state, inventory)
-        if evaluating:
-            self._log(n, numbers | self._evaluate(_complete(state, self.frozen), n))
+        if not stopping and self._due(n, self.config.evaluate_every):
+            evaluate(self.evaluators, self.writer, _complete(state, self.frozen), n)
         self._mark = n, time.perf_counter()
 
     def _read(self, n: int, metrics: Metrics) -> dict[str, float]:
@@ -276,17 +271,6 @@ class _Run:
             f"step {n}: {found}. Nothing broken was saved: "
             f"{kept}; {go_on} with a lower learning_rate or clip_norm, or in float32 if half precision overflows"
         )
-
-    def _evaluate(self, params: Params, n: int) -> dict[str, float]:
-        numbers = {}
-        for name, evaluator in self.evaluators.items():
-            for key, value in evaluator(params, n).items():
-                # Evaluators return numbers and images in one mapping.
-                if np.ndim(value):
-                    self.writer.write_image(n, f"{name}/{key}", np.asarray(value))
-                else:
-                    numbers[f"{name}/{key}"] = float(value)
-        return numbers
 
     def _log(self, n: int, numbers: Mapping[str, float]) -> None:
         if self._due(n, self.config.log_every) or self._due(n, self.config.evaluate_every):

@@ -28,19 +28,23 @@ class MetricWriter:
     disk, closed terminal) without stopping the training.
 
     Args:
-      workdir: gets metrics.jsonl (one object per logged step), tensorboard/ and images/.
+      workdir: gets metrics.jsonl (one object per logged step, and one per evaluation), tensorboard/ and images/.
       start: steps done before. Records of later steps, by a run that was killed, are removed: each step is there once.
       steps: length of the run.
+
+    Attributes:
+      recorded: names of the metrics that an earlier run has recorded at step `start`; none on other hosts.
     """
 
     def __init__(self, workdir: Path, start: int, steps: int):
         self._first = jax.process_index() == 0
+        self.recorded: set[str] = set()
         if not self._first:
             return
         self._images = workdir / "images"
         self._records = workdir / "metrics.jsonl"
         with _naming(self._records):
-            _drop_after(start, self._records)
+            self.recorded = _drop_after(start, self._records)
             self._file = self._records.open("ab", buffering=0)  # readable during the run
         self._waiting = b""  # what the disk had no room for
         self._events = TensorBoard(workdir / "tensorboard", purge_step=start + 1)
@@ -68,22 +72,18 @@ class MetricWriter:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Call once per step, in order. A value that is not finite is written as null."""
-        if not self._first:
-            return
-        # NaN and infinity are not valid JSON.
-        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        known = bool(self._waiting)
-        try:
-            with _naming(self._records):
-                self._append(json.dumps({"step": step, **finite}).encode() + b"\n")
-        except OSError as full:
-            if full.errno not in NO_ROOM:
-                raise
-            if not known:
-                logging.warning("%s. The run goes on, and its records wait for room.", full)
-        self._events.add(step, metrics)
-        with suppress(OSError):  # the terminal is closed, or the reader of a pipe has ended
-            self._show(step, metrics)
+        if self._first:
+            self._record(step, metrics)
+            with suppress(OSError):  # the terminal is closed, or the reader of a pipe has ended
+                self._show(step, metrics)
+
+    def write_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """What was measured after `step`: a record of its own behind that of the step, and a printed line."""
+        if self._first:
+            self._record(step, metrics)
+            with suppress(OSError):
+                tqdm.write(f"step {step}/{self._bar.total} {_in_words(metrics)}")
+                sys.stdout.flush()
 
     def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """Write an image as a TensorBoard event and as images/<name>_<step>.png."""
@@ -98,18 +98,36 @@ class MetricWriter:
             logging.warning("%s is not written: %s", file, error)
         self._events.add_image(step, name, image)
 
+    def _record(self, step: int, metrics: Mapping[str, float]) -> None:
+        # NaN and infinity are not valid JSON.
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        known = bool(self._waiting)
+        try:
+            with _naming(self._records):
+                self._append(json.dumps({"step": step, **finite}).encode() + b"\n")
+        except OSError as full:
+            if full.errno not in NO_ROOM:
+                raise
+            if not known:
+                logging.warning("%s. The run goes on, and its records wait for room.", full)
+        self._events.add(step, metrics)
+
     def _append(self, record: bytes) -> None:
         self._waiting += record
         while self._waiting:  # a disk that gets full takes a part of a line
             self._waiting = self._waiting[self._file.write(self._waiting) :]
 
     def _show(self, step: int, metrics: Mapping[str, float]) -> None:
-        shown = {name: f"{metrics[name]:.4g}" for name in ("loss", "examples_per_second") if name in metrics}
+        shown = {name: metrics[name] for name in ("loss", "examples_per_second") if name in metrics}
         if self._bar.disable:  # not a terminal: a line per logged step instead of a bar
-            print(f"step {step}/{self._bar.total}", *(f"{k} {v}" for k, v in shown.items()), flush=True)
+            print(f"step {step}/{self._bar.total} {_in_words(shown)}", flush=True)
         else:
-            self._bar.set_postfix(shown, refresh=False)
+            self._bar.set_postfix_str(_in_words(shown), refresh=False)
             self._bar.update(step - self._bar.n)
+
+
+def _in_words(metrics: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
 @contextmanager
@@ -143,15 +161,19 @@ def _step(line: bytes) -> int | None:
     return step if type(step) is int else None  # not isinstance: true is an int
 
 
-def _drop_after(step: int, file: Path) -> None:
-    """Remove the records after `step`. Damaged lines, or a file that cannot be read, are kept under another name."""
+def _drop_after(step: int, file: Path) -> set[str]:
+    """Remove the records after `step`. Returns the names in those of `step` itself.
+
+    Damaged lines, or a file that cannot be read, are kept under another name.
+    """
     try:
         records, damaged = read_records(file)
     except OSError as error:  # a directory, or not permitted
         logging.warning("%s cannot be read and is kept as %s: %s", file, set_aside(file, "damaged").name, error)
-        return
+        return set()
     if damaged:
         set_lines_aside(file, damaged)
     if file.exists():
         with atomic_write(file) as shorter:  # a second kill loses nothing
             shorter.write_bytes(b"".join(line + b"\n" for n, line in records if n <= step))
+    return {name for n, line in records if n == step for name in json.loads(line)}

@@ -52,7 +52,7 @@ def kill(process, workdir, moments):
 
 @pytest.mark.slow
 def test_random_kills_leave_the_same_state(tmp_path):
-    changes = {"steps": 5 * KILLS, "checkpoint_every": 1, "keep_checkpoints": 2}
+    changes = {"steps": 5 * KILLS, "checkpoint_every": 1, "keep_checkpoints": 2, "evaluate_every": 2}
     finish(start(tmp_path / "whole", changes))
     killed, moments = tmp_path / "killed", random.Random(0)
     writing = [kill(*start(killed, changes), killed, moments) for _ in range(KILLS)]

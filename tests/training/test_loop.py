@@ -101,8 +101,10 @@ def test_evaluators_see_the_averaged_complete_parameters(tmp_path):
     assert sorted(seen) == [2, 4, 5]
     assert_equal({"head": seen[5]["head"]}, state.ema)
     assert "features" in seen[5]
-    # An evaluated step is a logged step, and has one record.
-    assert [(r["step"], r["val/score"]) for r in metrics(tmp_path)] == [(2, 1.0), (4, 2.0), (5, 2.5)]
+    # An evaluated step is a logged step; the evaluation has a record of its own behind that of the step.
+    of_steps, of_evaluations = metrics(tmp_path)[::2], metrics(tmp_path)[1::2]
+    assert [(r["step"], "loss" in r) for r in of_steps] == [(2, True), (4, True), (5, True)]
+    assert of_evaluations == [{"step": n, "val/score": n / 2} for n in (2, 4, 5)]
     assert (tmp_path / "images" / "val" / "picture_0000004.png").exists()
 
 
