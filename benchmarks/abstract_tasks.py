@@ -38,10 +38,10 @@ from rewardedit_jax.weights.hub import SHIPPED, find_tokenizer
 
 _CACHED = "bfloat16"  # the type that launch/cache.py stores by default
 _ADDED, _REPLY = 35, 32  # tokens that SmartEdit adds to LLaMA's vocabulary, and those of an image among them
-# What config.json files of Stable Diffusion 1.5, CLIP ViT-L/14 and LLaVA-7B 1.1 (Vicuna) say, besides the defaults of
+# What config.json files of InstructPix2Pix, CLIP ViT-L/14 and LLaVA-7B 1.1 (Vicuna) say, besides the defaults of
 # the networks here. Those of Q-Former and interaction module are SmartEdit's.
 NETWORKS = {
-    "unet": {"in_channels": 4, "cross_attention_dim": 768, "sample_size": 64},
+    "unet": {"in_channels": 8, "cross_attention_dim": 768, "sample_size": 64},
     "vae": {
         "block_out_channels": [128, 256, 512, 512],
         "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -183,6 +183,8 @@ def _start(config: ConfigDict, is_here: bool) -> Start:
     sizes.init, sizes.schedule = "", {"beta_schedule": "scaled_linear", **config.schedule}
     for name in base.components:
         sizes.network[name] = config.network[name] or NETWORKS[name]
+    if "stable-diffusion" in config.init and not config.network.unet:
+        sizes.network.unet.in_channels = 4  # it reads no source picture yet
     # The noise process and everything that `start` decides, such as types and LoRA, are those of the recipe.
     return type("Abstract", (_WithoutTokenizers, base), {}).start(sizes)
 

@@ -105,7 +105,8 @@ class QFormer(TypedModule):
         states = layers.shard_batch_axis(states)
         tokens = self.param("query_tokens", normal(0.02), (1, c.num_queries, c.hidden_size), self.param_dtype)
         x = LayerNorm(c.layer_norm_eps, **self.types, name="embeddings_LayerNorm")(tokens)
-        x = jnp.broadcast_to(x, (len(states), *x.shape[1:]))
+        # Nothing says how copies of a parameter are divided: each device would compute the queries of the whole batch.
+        x = layers.shard_batch_axis(jnp.broadcast_to(x, (len(states), *x.shape[1:])))
         x = nn.Dropout(c.hidden_dropout_prob, deterministic=deterministic)(x)
         seen = None if mask is None else mask[:, None, None]
         layer = partial(QFormerLayer, c.num_attention_heads, epsilon=c.layer_norm_eps, config=c, **self.types)

@@ -54,6 +54,14 @@ def test_published_sizes_take_the_place_of_a_model_that_is_not_here():
     assert task.abstract_batch().inputs.reward_ids.shape == (128, 77)
 
 
+@pytest.mark.parametrize("variant", ["", "lora"])
+def test_a_published_instruct_pix2pix_reads_the_source_already(variant):
+    start = task_of(get_config("reward_ip2p", variant)).start
+    assert start.parts["unet"].origin.config.in_channels == 8
+    start = task_of(get_config("ip2p")).start
+    assert start.parts["unet"].origin.config.in_channels == 4
+
+
 def test_a_published_smartedit_reads_what_a_small_one_reads():
     small, published = (task_of(get_config("reward_smartedit", variant)) for variant in ("debug", ""))
     ours, theirs = (
