@@ -23,7 +23,8 @@ from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, Rewa
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.params import Params, random_params
 from rewardedit_jax.scoring.images import prepare_scorer_image, to_patches
-from rewardedit_jax.scoring.scorer import Scorer, open_scorer
+from rewardedit_jax.scoring.opening import open_scorer
+from rewardedit_jax.scoring.scorer import Scorer
 from rewardedit_jax.scoring.tokenizer import load_scorer_tokenizer
 from rewardedit_jax.weights.hub import find_tokenizer
 
@@ -55,7 +56,7 @@ def starting_scorer(config: ConfigDict, source: PreferenceSource) -> StartingSco
     """
     if config.init:
         opened = open_scorer(config.init, config.base or None)
-        start = StartingScorer(opened.scorer, opened.read)
+        start = StartingScorer(Scorer(opened.module, {}, opened.tokenizer, opened.system), opened.read)
     else:
         start = _from_scratch(config, source)
     old = start.scorer.module.config

@@ -4,7 +4,7 @@ EditReward (arXiv:2509.26346) scores an edit by a head on a state of a vision-la
 outputs are a Gaussian for each perspective (section 3.2, eq. 2), which are aggregated to the overall score (eq. 3).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,25 +20,23 @@ from rewardedit_jax.data.image_arguments import image_list
 from rewardedit_jax.data.prefetch import prefetch_map
 from rewardedit_jax.data.runs import NonFiniteResults
 from rewardedit_jax.models.decoder import check_tensor_axis
-from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, PackedPrompts, aggregate
+from rewardedit_jax.models.edit_reward import EditReward, PackedPrompts, aggregate
 from rewardedit_jax.params import Params, fingerprint
 from rewardedit_jax.scoring.arrays import array_prompts, score_arrays
 from rewardedit_jax.scoring.edit_score import Calibration, EditScore, Unscorable, check_score
 from rewardedit_jax.scoring.images import AREA
 from rewardedit_jax.scoring.inference import CHUNK_BATCHES, Inference, scorer_mesh, shard_weights
 from rewardedit_jax.scoring.objectives import preference_probability
+from rewardedit_jax.scoring.opening import OpenedScorer, open_scorer
 from rewardedit_jax.scoring.packing import ScorerItem, prepare_item, prepared
 from rewardedit_jax.scoring.prompts import PERSPECTIVES, QWEN_SYSTEM
-from rewardedit_jax.scoring.tokenizer import ScorerTokenizer, load_scorer_tokenizer, reward_rows
+from rewardedit_jax.scoring.tokenizer import ScorerTokenizer
 from rewardedit_jax.weights.files import WeightFileError, read_json, write_json
-from rewardedit_jax.weights.hub import find_model
-from rewardedit_jax.weights.kinds import read_config
-from rewardedit_jax.weights.pretrained import PretrainedNetwork, default_dtype, open_pretrained, write_network
+from rewardedit_jax.weights.pretrained import default_dtype, write_network
 from rewardedit_jax.weights.saving import replace_model
 from rewardedit_jax.weights.tokenizer_files import save_tokenizer
 
 Picture = Any  # a path, a PIL image, an array uint8[h, w, 3] or a PreparedImage
-_SETTINGS = ("kind", "aggregation", "positions", "system", "area")  # under "reward_model" in config.json
 EMBEDDING = "decoder/embed_tokens/embedding"  # path of the parameter whose last row is the reward token's
 
 
@@ -86,13 +84,13 @@ class Scorer:
         tensor = as_integer("tensor", tensor)
         mesh = scorer_mesh(tensor)  # first, so that a wrong `tensor` fails before gigabytes are read
         opened = open_scorer(model, base, default_dtype() if dtype is None else dtype, allow_nonfinite)
-        config = opened.scorer.module.config
+        config = opened.module.config
         if config.heads is None:
             raise WeightFileError(
                 f"{model} has no reward heads: expected tensors named rm_heads.* or rm_head.*; it is a base model."
             )
         check_tensor_axis(config.text, tensor)
-        return replace(opened.scorer, params=shard_weights(opened.read(), mesh))
+        return cls._of(opened, shard_weights(opened.read(), mesh))
 
     @classmethod
     def read(
@@ -105,7 +103,11 @@ class Scorer:
     ) -> "Scorer":
         """As `load`, with parameters in host memory; also reads base models, which have no heads."""
         opened = open_scorer(model, base, dtype, allow_nonfinite)
-        return replace(opened.scorer, params=opened.read())
+        return cls._of(opened, opened.read())
+
+    @classmethod
+    def _of(cls, opened: OpenedScorer, params: Params) -> "Scorer":
+        return cls(opened.module, params, opened.tokenizer, opened.system, opened.area, opened.calibration)
 
     def save(self, directory: str | Path) -> None:
         """Write a directory that `Scorer.load` reads: network, tokenizer, calibration.
@@ -276,78 +278,6 @@ class Scorer:
             )
             numbers = f"the score {score.overall.mean} ± {score.overall.std} (improvement: {score.improvement})"
             yield score if score.is_finite else Unscorable.not_finite(numbers, self.module.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class PretrainedScorer:
-    """A scorer whose weight files were opened, but not read."""
-
-    scorer: Scorer  # without parameters
-    network: PretrainedNetwork
-
-    def read(self, wanted: Callable[[str], bool] | None = None) -> Params:
-        """The parameters in host memory; only those whose path is `wanted`, if it is given."""
-        params = self.network.read(wanted)
-        # A view, not a copy. The last remaining row becomes the reward token's, as in EditReward's training.
-        if "embedding" in params.get("decoder", {}).get("embed_tokens", {}):
-            rows = self.scorer.module.config.text.vocab_size
-            embedding = {"embedding": params["decoder"]["embed_tokens"]["embedding"][:rows]}
-            params = {**params, "decoder": {**params["decoder"], "embed_tokens": embedding}}
-        return params
-
-
-def open_scorer(
-    model: str | Path, base: str | Path | None = None, dtype: DTypeLike = jnp.float32, allow_nonfinite: bool = False
-) -> PretrainedScorer:
-    """Open a scorer or a base model (as `Scorer.load`): configuration, tokenizer and calibration are read, weights not.
-
-    The embedding matrix of a base model has padding rows. It is cut to the tokens of the tokenizer and the reward
-    token, as `resize_token_embeddings` does in EditReward's training code.
-    """
-    # Small files first, so that a wrong tokenizer fails before gigabytes are downloaded.
-    directory = find_model(model, (), weights=False)
-    _, config = read_config(directory)
-    if not config.get("vision_config"):
-        raise WeightFileError(f"{directory / 'config.json'} has no vision_config: expected a vision-language model.")
-    tokenizer = load_scorer_tokenizer(directory, base)
-    settings = _settings(config, directory)
-    system = settings.get("system")
-    if system is None:  # an empty text is a system turn too
-        system = tokenizer.default_system()
-    directory = find_model(model, ())
-    network = open_pretrained(directory, dtype, dtype, allow_nonfinite)
-    _check_tokenizer(tokenizer, network, config)
-    text = replace(network.module.config.text, vocab_size=tokenizer.reward_id + 1)
-    module = network.module.clone(config=replace(network.module.config, text=text))
-    calibration = Calibration.read(directory)
-    scorer = Scorer(module, {}, tokenizer, system, settings.get("area", AREA), calibration)
-    return PretrainedScorer(scorer, network)
-
-
-def _settings(config: dict[str, Any], directory: Path) -> dict[str, Any]:
-    settings = config.get("reward_model") or {}
-    if unknown := settings.keys() - _SETTINGS:
-        raise WeightFileError(
-            f"{directory / 'config.json'}: unknown settings {', '.join(sorted(unknown))} of reward_model; expected "
-            f"{', '.join(_SETTINGS)}."
-        )
-    return settings
-
-
-def _check_tokenizer(tokenizer: ScorerTokenizer, network: PretrainedNetwork, config: dict[str, Any]) -> None:
-    """Raises ValueError if the tokenizer does not belong to the network."""
-    if rows := reward_rows(network.tensors.shapes):
-        tokenizer.check_rows(rows)
-    # A tokenizer of another model has other ids for the same words: nothing would fail, but scores would be wrong.
-    image_id = config.get("image_token_id", EditRewardConfig.image_token_id)
-    if image_id != tokenizer.image_id:
-        raise ValueError(
-            f"image_token_id={image_id} in {network.directory / 'config.json'}, but the tokenizer's image token is "
-            f"{tokenizer.image_id}: they belong to different models; give another base=."
-        )
-    rows, needed = network.module.config.text.vocab_size, tokenizer.reward_id + 1
-    if rows < needed:
-        raise ValueError(f"the model has {rows} embedding rows, its tokenizer needs {needed}: give another base=.")
 
 
 def _aligned(*columns: Any) -> list[list[Any]]:
