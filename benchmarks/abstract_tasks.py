@@ -8,13 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from rewardedit_jax.bases import base_named
-from rewardedit_jax.bases.base import Base, Dropout, Precomputed, Start
+from rewardedit_jax.bases.base import Base, Component, Dropout, Precomputed, Start
 from rewardedit_jax.bases.instruct_pix2pix import Inputs
 from rewardedit_jax.bases.smartedit import Inputs as SmartEditInputs
 from rewardedit_jax.bases.smartedit import SmartEdit
@@ -26,6 +28,7 @@ from rewardedit_jax.models.decoder import DecoderConfig, check_tensor_axis
 from rewardedit_jax.models.edit_reward import EditReward, EditRewardConfig, PackedPrompts, RewardHeadsConfig
 from rewardedit_jax.models.qwen_vision import QwenVisionConfig
 from rewardedit_jax.models.vision_plan import plan_images
+from rewardedit_jax.params import abstract_params, find_rule
 from rewardedit_jax.scoring.images import MERGE, PATCH_VALUES
 from rewardedit_jax.scoring.objectives import objective
 from rewardedit_jax.scoring.pairs import IMAGES, PairBatch
@@ -186,7 +189,18 @@ def _start(config: ConfigDict, is_here: bool) -> Start:
     if "stable-diffusion" in config.init and not config.network.unet:
         sizes.network.unet.in_channels = 4  # it reads no source picture yet
     # The noise process and everything that `start` decides, such as types and LoRA, are those of the recipe.
-    return type("Abstract", (_WithoutTokenizers, base), {}).start(sizes)
+    start = type("Abstract", (_WithoutTokenizers, base), {}).start(sizes)
+    if "language_model" not in start.parts:
+        return start
+    return start._replace(parts={**start.parts, "language_model": _published_types(start, config)})
+
+
+def _published_types(start: Start, config: ConfigDict) -> Component:
+    """The language model, whose frozen weights keep the type of their files: bfloat16."""
+    part = start.parts["language_model"]
+    paths = flatten_dict(abstract_params(part.module), sep="/")
+    frozen = [path for path in paths if not find_rule(config.trainable, f"language_model/{path}")[1]]
+    return part._replace(types=dict.fromkeys(frozen, jnp.bfloat16))
 
 
 class _WithoutTokenizers:
