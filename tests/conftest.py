@@ -19,6 +19,9 @@ os.environ |= {
     "JAX_COMPILATION_CACHE_MAX_SIZE": str(4 << 30),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # programs here run for milliseconds and compile for seconds
+    # Half of the time in which a command starts, Python would compile the sources of what it imports.
+    "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "bytecode"),
+    "PYTHONDONTWRITEBYTECODE": "",
 }
 gc.set_threshold(50_000, 10, 10)  # as `start_quickly`
 
