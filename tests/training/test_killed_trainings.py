@@ -67,9 +67,9 @@ def test_random_kills_leave_the_same_state(tmp_path):
 @pytest.mark.slow
 def test_all_processes_agree_whether_an_evaluation_is_missing(tmp_path):
     finish(start(tmp_path / "run", {"steps": 6}))
-    # The records are on the first process alone, and the other one takes part in every evaluation.
+    # The records are on the first process alone. Parameters are divided, so that both take part in every evaluation.
     for steps in (8, 9):
-        changes = {"steps": steps, "evaluate_every": 2, "mesh.data": 2}
+        changes = {"steps": steps, "evaluate_every": 2, "mesh.data": 1, "mesh.fsdp": 2}
         finish(start(tmp_path / "run", changes, processes=2))
     assert [line["step"] for line in records(tmp_path / "run") if "val/largest" in line] == [6, 8, 9]
 
