@@ -143,7 +143,7 @@ def _exchange(computation: str, i: Instruction) -> tuple[str, tuple[int, ...], i
     kind = i.opcode.removesuffix("-start")
     if kind == "send" and "xla_megascale_runtime" in i.attributes:  # what the hosts of all slices reduce
         return BETWEEN_SLICES, (), i.values[0].nbytes
-    if kind not in COLLECTIVES:
+    if kind not in COLLECTIVES or "source_target_pairs={}" in i.attributes:  # a permutation that moves nothing
         return None
     group, size = first_group(i.attributes), sum(value.nbytes for value in _written(i))
     if kind == "reduce-scatter":

@@ -198,6 +198,11 @@ def test_loops_without_a_known_count_are_named():
     assert collectives(noted)[0].runs == 5
 
 
+def test_a_permutation_between_no_devices_is_no_collective(program):
+    nothing = Program.parse(TEXT.replace("source_target_pairs={{0,1},{1,2}}", "source_target_pairs={}"))
+    assert collectives(nothing) == collectives(program)[:-1]
+
+
 @pytest.mark.parametrize(
     ("attributes", "group"),
     [
