@@ -15,6 +15,7 @@ nothing is run, and no time here is measured.
 import argparse
 import json
 import os
+import signal
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -161,6 +162,8 @@ def table(directory: Path) -> Iterator[str]:
 
 
 def main() -> None:
+    # As Ctrl-C: the compiler's process, which is large, ends with this one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", help="recipe; further arguments have the form --config.field=value")
     parser.add_argument("--topology", default="v5e:16x16", help="chips and shape of a slice (default: %(default)s)")
