@@ -1,5 +1,6 @@
 """A regression small enough to train in every test: a frozen random feature map, and an MLP that trains on it."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -44,6 +45,12 @@ def toy_config(**changes) -> ConfigDict:
     )
     config.update_from_flattened_dict(changes)
     return config
+
+
+def records(workdir: Path, *, timed: bool = False) -> list[dict]:
+    """What metrics.jsonl says; without speeds, which differ from run to run, unless they are asked for."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{name: x for name, x in line.items() if timed or name != "examples_per_second"} for line in lines]
 
 
 class ToyTask:

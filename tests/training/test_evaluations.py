@@ -1,11 +1,10 @@
 """Evaluations while a model trains have their records, also in runs that were stopped."""
 
-import json
 import os
 import signal
 
 import pytest
-from toy_task import ToyTask, toy_config
+from toy_task import ToyTask, records, toy_config
 
 from rewardedit_jax.training.loop import Interrupted, train
 
@@ -28,11 +27,6 @@ def run(workdir, evaluator, **changes):
     settings = {"checkpoint_every": 2, "evaluate_every": 2} | changes
     config = toy_config(**settings)
     return train(ToyTask(config, noise=0.1, evaluator=evaluator), config, workdir, resume=workdir.exists())
-
-
-def records(workdir):
-    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [{name: x for name, x in line.items() if name != "examples_per_second"} for line in lines]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from forked_training import finish, start
 from kills import KILLS
+from toy_task import records
 
 
 def newest(workdir):
@@ -17,11 +18,6 @@ def newest(workdir):
     folder = workdir / "checkpoints"
     names = os.listdir(folder) if folder.is_dir() else []
     return max((int(name) for name in names if name.isdigit()), default=0)
-
-
-def records(workdir):
-    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [{name: x for name, x in line.items() if name != "examples_per_second"} for line in lines]
 
 
 def digests(workdir):

@@ -1,7 +1,6 @@
 """Tests `training/loop.py` on the toy task: learning, resuming, stopping, evaluating."""
 
 import itertools
-import json
 import os
 import re
 import shutil
@@ -10,17 +9,12 @@ import signal
 import jax
 import numpy as np
 import pytest
-from toy_task import ToyTask, toy_config
+from toy_task import ToyTask, records, toy_config
 
 from rewardedit_jax.training.compiled_step import CompiledStep
 from rewardedit_jax.training.loop import Interrupted, NonFiniteLoss, _Run, train
 
 CONFIG = {"checkpoint_every": 3, "accumulate": 2}
-
-
-def metrics(workdir, *, timed=False):
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return records if timed else [{k: v for k, v in r.items() if k != "examples_per_second"} for r in records]
 
 
 def toy_train(workdir, task=None, resume=False, evaluator=None, **changes):
@@ -53,7 +47,7 @@ def half(straight, tmp_path):
 
 def test_it_learns(tmp_path):
     toy_train(tmp_path, steps=60, batch_size=64, checkpoint_every=0)
-    losses = [record["loss"] for record in metrics(tmp_path)]
+    losses = [record["loss"] for record in records(tmp_path)]
     assert losses[-1] < 0.4 * losses[0]
 
 
@@ -62,13 +56,13 @@ def test_three_steps_and_three_more_are_six_steps(straight, tmp_path):
     toy_train(workdir, steps=3)
     state = toy_train(workdir, steps=6, resume=True)
     assert_equal(state, straight[1])  # every bit of parameters, moments, average and step
-    assert metrics(workdir) == metrics(straight[0])
+    assert records(workdir) == records(straight[0])
 
 
 def test_a_killed_run_goes_on_and_tells_each_step_once(half, straight):
     assert_equal(toy_train(half, resume=True), straight[1])
-    assert [record["step"] for record in metrics(half)] == [1, 2, 3, 4, 5, 6]
-    assert metrics(half) == metrics(straight[0])
+    assert [record["step"] for record in records(half)] == [1, 2, 3, 4, 5, 6]
+    assert records(half) == records(straight[0])
 
 
 def test_resuming_a_finished_run_exports_it_again(straight, tmp_path):
@@ -76,7 +70,7 @@ def test_resuming_a_finished_run_exports_it_again(straight, tmp_path):
     shutil.copytree(straight[0], workdir, ignore=shutil.ignore_patterns("model"))
     assert_equal(toy_train(workdir, resume=True), straight[1])
     assert (workdir / "model" / "params.npz").exists()
-    assert metrics(workdir) == metrics(straight[0])
+    assert records(workdir) == records(straight[0])
 
 
 def test_exports_the_average_with_the_frozen_parameters_untouched(straight):
@@ -102,7 +96,7 @@ def test_evaluators_see_the_averaged_complete_parameters(tmp_path):
     assert_equal({"head": seen[5]["head"]}, state.ema)
     assert "features" in seen[5]
     # An evaluated step is a logged step; the evaluation has a record of its own behind that of the step.
-    of_steps, of_evaluations = metrics(tmp_path)[::2], metrics(tmp_path)[1::2]
+    of_steps, of_evaluations = records(tmp_path)[::2], records(tmp_path)[1::2]
     assert [(r["step"], "loss" in r) for r in of_steps] == [(2, True), (4, True), (5, True)]
     assert of_evaluations == [{"step": n, "val/score": n / 2} for n in (2, 4, 5)]
     assert (tmp_path / "images" / "val" / "picture_0000004.png").exists()
@@ -127,7 +121,7 @@ def test_a_broken_loss_stops_the_run_and_leaves_the_last_good_checkpoint(tmp_pat
     with pytest.raises(NonFiniteLoss, match=r"step 6: loss nan.* checkpoint is of step 3; .*--resume.*learning_rate"):
         train(ToyTask(config, nan_at=5), config, tmp_path)  # batch 5 is what step 6 sees, which would be saved
     assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] == ["3"]
-    assert [record["step"] for record in metrics(tmp_path)] == [1, 2, 3, 4, 5]
+    assert [record["step"] for record in records(tmp_path)] == [1, 2, 3, 4, 5]
     assert not (tmp_path / "model").exists()
     state = toy_train(tmp_path, steps=9, resume=True)  # the fault is gone: it goes on from the good one
     assert int(state.step) == 9
@@ -162,7 +156,7 @@ def test_skipped_steps_are_counted_across_a_stop(tmp_path):
             config = toy_config(**changes, steps=steps)
             states[name] = train(ToyTask(config, nan_at=2), config, tmp_path / name, resume=steps > stops[0])
     assert_equal(states["cut"], states["whole"])
-    skipped = [(record["step"], record["skipped_steps"]) for record in metrics(tmp_path / "whole")]
+    skipped = [(record["step"], record["skipped_steps"]) for record in records(tmp_path / "whole")]
     assert skipped == [(2, 0), (4, 1), (6, 1)]
     assert int(states["whole"].step) == 6
 
@@ -195,7 +189,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_again(straight, tmp_
     with pytest.raises(ValueError, match="truncated PNG"):
         toy_train(tmp_path, task=Unreadable(toy_config(**CONFIG), noise=0.1))
     assert_equal(toy_train(tmp_path, resume=resume), straight[1])
-    assert [record["step"] for record in metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert [record["step"] for record in records(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert len((tmp_path / "metrics.jsonl.old1").read_text().splitlines()) < 2
 
 
@@ -206,7 +200,7 @@ def test_with_a_damaged_checkpoint_and_damaged_records_it_goes_on(straight, tmp_
     lines = (workdir / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (workdir / "metrics.jsonl").write_bytes(b"".join([*lines[:2], bytes(20) + b"\n", *lines[2:]]))
     assert_equal(toy_train(workdir, resume=True), straight[1])
-    assert metrics(workdir) == metrics(straight[0])
+    assert records(workdir) == records(straight[0])
     for kept in ("checkpoints/6.damaged1", "config.json.damaged1", "metrics.jsonl.damaged1"):
         assert (workdir / kept).exists()
 
@@ -279,7 +273,7 @@ def test_speed_leaves_out_the_first_step_and_the_evaluation(tmp_path, monkeypatc
     toy_train(tmp_path, steps=4, log_every=2, evaluate_every=2, checkpoint_every=0, evaluator=evaluator)
     # Looks: start, step 1 done, step 2 done; evaluation over, step 3 done, step 4 done. A step has two times eight
     # examples.
-    assert [r["examples_per_second"] for r in metrics(tmp_path, timed=True)] == [1 * 16 / 10, 2 * 16 / 20]
+    assert [r["examples_per_second"] for r in records(tmp_path, timed=True)] == [1 * 16 / 10, 2 * 16 / 20]
 
 
 def test_each_step_is_dispatched_before_the_last_one_is_read(tmp_path, monkeypatch):
@@ -305,6 +299,6 @@ def test_each_step_takes_over_the_memory_of_the_state_before(tmp_path):
 def test_every_record_has_a_speed(tmp_path):
     toy_train(tmp_path / "run", steps=2)
     toy_train(tmp_path / "run", steps=3, resume=True)
-    first, *later = (record["examples_per_second"] for record in metrics(tmp_path / "run", timed=True))
+    first, *later = (record["examples_per_second"] for record in records(tmp_path / "run", timed=True))
     assert len(later) == 2
     assert 0 < first < later[0]  # it has compiled
