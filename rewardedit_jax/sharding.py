@@ -162,6 +162,11 @@ def batch_axes_in_scope(examples: int) -> tuple[str, ...]:
     return axes if examples % math.prod(mesh.shape[axis] for axis in axes) == 0 else ()
 
 
+def parameters_are_whole() -> bool:
+    """Whether each device has all parameters on the mesh that is set (`jax.set_mesh`), or no mesh is."""
+    return all(size == 1 for axis, size in jax.sharding.get_abstract_mesh().shape.items() if axis != "data")
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())

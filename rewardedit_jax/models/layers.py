@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.linen.initializers import Initializer, lecun_normal, ones, variance_scaling, zeros
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
 from rewardedit_jax.models.lora import LoRA
 from rewardedit_jax.models.remat import named_product
-from rewardedit_jax.sharding import batch_axes_in_scope
+from rewardedit_jax.sharding import batch_axes_in_scope, parameters_are_whole
 
 # The default of torch.nn.Linear and torch.nn.Conv2d: uniform in ±1/sqrt(fan_in).
 torch_default = variance_scaling(1 / 3, "fan_in", "uniform")
@@ -31,7 +32,31 @@ def _without_lora(layer: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return lambda *args, lora=None, **settings: layer(*args, **settings)
 
 
-Conv, Embed = _without_lora(nn.Conv), _without_lora(nn.Embed)
+def _convolution(x: Array, kernel: Array, *settings: Any, **named: Any) -> Array:
+    return jax.lax.conv_general_dilated(x, _with_row_major_gradient(kernel), *settings, **named)
+
+
+@jax.custom_vjp
+def _with_row_major_gradient(kernel: Array) -> Array:
+    """`kernel`, whose gradient has its layout in memory on a GPU.
+
+    cuDNN gives gradients in another one, and XLA carries that on into the optimizer: parameter, moments and average are
+    then transposed in every step, in float32, in place of one gradient in the compute type.
+    """
+    return kernel
+
+
+def _row_major(_: None, gradient: Array) -> tuple[Array]:
+    # JAX 0.10 gathers a gradient that is divided over devices before it sets the layout.
+    if jax.default_backend() == "gpu" and parameters_are_whole():
+        gradient = with_layout_constraint(gradient, Layout(range(gradient.ndim)))
+    return (gradient,)
+
+
+_with_row_major_gradient.defvjp(lambda kernel: (kernel, None), _row_major)
+
+Conv = _without_lora(partial(nn.Conv, conv_general_dilated=_convolution))
+Embed = _without_lora(nn.Embed)
 # Flax computes statistics in float32 for inputs of any type. Its default, the fast variance E[x²] - E[x]², loses
 # digits where the mean is large compared to the deviation.
 GroupNorm = _without_lora(partial(nn.GroupNorm, use_fast_variance=False))

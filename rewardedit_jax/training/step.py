@@ -81,12 +81,14 @@ def train_step(
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
         new = jax.tree.map(partial(jnp.where, finite), new, state.replace(step=new.step))
         metrics["skipped_steps"] = (new.step - _count(new.opt_state)).astype(jnp.float32)
-    return new, metrics | {
-        "update_norm": optax.tree.norm(updates),
-        "param_norm": optax.tree.norm(new.params),
+    # Without the barrier XLA fuses these norms into the update of what they are of. On a GPU an update that also sums
+    # does not write in place, and every array of the state is copied after it.
+    params = jax.lax.optimization_barrier(new.params)
+    return new.replace(params=params), metrics | {
+        "param_norm": optax.tree.norm(params),
         "learning_rate": jnp.asarray(schedule(taken), jnp.float32),
         "broken_gradient": _first_broken(grads),
-        "broken_parameter": _first_broken(new.params),
+        "broken_parameter": _first_broken(params),
     }
 
 

@@ -1,14 +1,17 @@
 """Shared layers: what half precision may round and what it may not, and each formula written out."""
 
 import re
+from contextlib import nullcontext
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, AxisType
 
 from rewardedit_jax.models.layers import Conv3x3, Dense, EmbeddingMLP, GroupNorm, LayerNorm, TypedModule, sinusoid
+from rewardedit_jax.sharding import AXES
 
 
 def normal(*shape, seed=0):
@@ -17,6 +20,32 @@ def normal(*shape, seed=0):
 
 def apply(module, params, x):
     return module.apply({"params": jax.tree.map(jnp.asarray, params)}, jnp.asarray(x))
+
+
+@pytest.mark.parametrize(
+    ("backend", "axes", "constrained"),
+    [
+        ("gpu", {}, True),
+        ("gpu", {"data": 4}, True),
+        ("gpu", {"fsdp": 4}, False),
+        ("gpu", {"tensor": 2}, False),
+        ("cpu", {}, False),
+        ("tpu", {}, False),
+    ],
+)
+def test_the_gradient_of_a_convolution_has_the_layout_of_its_kernel_on_a_gpu(monkeypatch, backend, axes, constrained):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, kernel = jnp.asarray(normal(2, 6, 6, 3)), jnp.asarray(normal(3, 3, 3, 4, seed=1))
+    plain = lambda kernel: jax.lax.conv_general_dilated(  # noqa: E731
+        x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    ours = lambda kernel: Conv3x3(4, use_bias=False).apply({"params": {"kernel": kernel}}, x)  # noqa: E731
+    ours, plain = (jax.grad(lambda kernel, f=f: jnp.sin(f(kernel)).sum()) for f in (ours, plain))
+    sizes = {name: axes.get(name, 1) for name in AXES}
+    mesh = AbstractMesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3)
+    with jax.sharding.use_abstract_mesh(mesh) if axes else nullcontext():
+        assert ("layout_constraint" in str(jax.make_jaxpr(ours)(kernel))) == constrained
+    np.testing.assert_array_equal(jax.jit(ours)(kernel), jax.jit(plain)(kernel))
 
 
 def test_half_precision_dense_rounds_once_after_the_bias():
