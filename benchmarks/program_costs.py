@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +89,12 @@ def _pairs(size: int, taps: int, outputs: int, stride: int, pad: int, lhs_dilate
 
 def hbm_bytes(program: Program) -> int:
     """Bytes that instructions read and write outside of the chip's vector memory."""
-    return sum(times * _traffic(program, i) for i, times in program.executed() if i.opcode not in _FREE)
+    return sum(size * times for _, size, times in traffic(program))
+
+
+def traffic(program: Program) -> Iterator[tuple[Instruction, int, int]]:
+    """Every instruction that moves data, the bytes that one run of it reads and writes there, and its runs."""
+    yield from ((i, _traffic(program, i), times) for i, times in program.executed() if i.opcode not in _FREE)
 
 
 def _traffic(program: Program, i: Instruction) -> int:
