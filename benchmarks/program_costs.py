@@ -125,6 +125,8 @@ def _written(i: Instruction) -> tuple[Value, ...]:
         return i.values[int(own[1]) : int(own[2]) + 1]
     if i.opcode == "copy-start":
         return i.values[:1]
+    if 'custom_call_target="__cu' in i.attributes and len(i.values) > 1:  # the last is working memory of the library
+        return i.values[:-1]
     if i.opcode in ("collective-permute-start", "async-start") or i.name.startswith("async-collective-start"):
         return i.values[1:2]
     return i.values[len(i.values) // 2 :] if i.opcode == "all-gather-start" else i.values

@@ -116,6 +116,16 @@ ENTRY %main (x: f32[64,8]) -> f32[8,8] {
     assert hbm_bytes(Program.parse(text)) == 4 * 8 * (16 + 2 * 8)
 
 
+def test_working_memory_of_a_library_does_not_count():
+    text = """ENTRY %main (x: bf16[4,4]) -> f32[4,4] {
+  %x = bf16[4,4]{1,0} parameter(0)
+  %both = (f32[4,4]{1,0}, s8[4194304]{0}) custom-call(%x, %x), custom_call_target="__cublas$lt$matmul"
+  ROOT %y = f32[4,4]{1,0} get-tuple-element(%both), index=0
+}
+"""
+    assert hbm_bytes(Program.parse(text)) == 2 * 2 * 16 + 4 * 16
+
+
 def test_a_collective_behind_fusions_counts_once():
     """Started, continued by a fusion that squares `y`, and ended; all three compute with its instruction."""
     gather = "all-gather(%{}), channel_id=7, replica_groups={{{{0,1}}}}, dimensions={{0}}"
