@@ -2,6 +2,7 @@
 
 from functools import partial
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,12 @@ class AbstractStep(NamedTuple):
         seed = jax.ShapeDtypeStruct((), np.uint32)
         with jax.set_mesh(self.mesh):
             return step.trace(self.state, self.frozen, self.task.abstract_batch(), seed)
+
+    def lower(self, backend: str, platform: str) -> jax.stages.Lowered:
+        """The step for a platform that is not here ("tpu", "cuda"), with the kernels of its backend ("tpu", "gpu")."""
+        # The backend of this process is the CPU.
+        with mock.patch.object(jax, "default_backend", return_value=backend):
+            return self.trace().lower(lowering_platforms=(platform,))
 
 
 def _shardings(tree: Any) -> Any:

@@ -25,13 +25,12 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 from program_costs import traffic
-from tpu_chips import GIB
 
 from rewardedit_jax.sharding import make_mesh
-from rewardedit_jax.training.compiled_step import StepMemory
+from rewardedit_jax.training.compiled_step import StepMemory, gib
 from rewardedit_jax.training.recipe import read_recipe
 
-RATE = 4.8e12  # bytes per second of an H200's memory, by its data sheet
+_RATE = 4.8e12  # bytes per second of an H200's memory, by its data sheet
 _CUDNN = (9, 19, 0)
 _PLUGIN = f"jax-cuda13-plugin=={jax.__version__}"
 # What XLA asks a device for: sizes of an H200, and versions of the libraries.
@@ -39,7 +38,7 @@ _H200 = f"""
 gpu_device_info {{
   threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
   threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: {RATE:.0f} l2_cache_size: 62914560
+  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: {_RATE:.0f} l2_cache_size: 62914560
   clock_rate_ghz: 1.98 device_memory_size: 150754820096 shared_memory_per_block_optin: 232448
   cuda_compute_capability {{ major: 9 feature_extension: ACCELERATED_FEATURES }}
   registers_per_core_limit: 65536 registers_per_block_limit: 65536
@@ -53,12 +52,8 @@ _KINDS = {"convolution": "convolutions", "dot": "matrix products", "transpose": 
 _LIBRARIES = {"conv": "convolutions", "fmha": "attention", "cublas": "matrix products"}
 
 
-def compile_step(config: ConfigDict) -> jax.stages.Compiled:
-    """The step that the trainer compiles for a recipe, for one H200.
-
-    Raises:
-      NotImplementedError: there is no plugin of JAX for CUDA.
-    """
+def compiled_for_h200(config: ConfigDict) -> jax.stages.Compiled:
+    """The step that the trainer compiles for a recipe, for one H200. Exits where JAX has no plugin for CUDA."""
     named = xla_bridge.canonicalize_platform
     with (
         # JAX takes "gpu" for a platform only where a device of it is present (github.com/jax-ml/jax/issues/23971), and
@@ -67,11 +62,11 @@ def compile_step(config: ConfigDict) -> jax.stages.Compiled:
         mock.patch.object(cudnn, "check_cudnn_version", return_value=_CUDNN[0] * 10_000 + _CUDNN[1] * 100 + _CUDNN[2]),
         mock.patch.object(cudnn, "check_compute_capability", lambda least: float(least) <= 9.0),
     ):
-        described = topologies.get_topology_desc(platform="gpu", topology="1x1x1", target_config=_H200)
-        step = AbstractStep.of(config, make_mesh(devices=described.devices))
-        with mock.patch.object(jax, "default_backend", return_value="gpu"):
-            lowered = step.trace().lower(lowering_platforms=("cuda",))
-        return lowered.compile()
+        try:
+            described = topologies.get_topology_desc(platform="gpu", topology="1x1x1", target_config=_H200)
+        except NotImplementedError:
+            raise SystemExit(f"JAX has no plugin for CUDA here: pip install {_PLUGIN}") from None
+        return AbstractStep.of(config, make_mesh(devices=described.devices)).lower("gpu", "cuda").compile()
 
 
 def kind_of(program: Program, i: Instruction) -> str:
@@ -80,7 +75,7 @@ def kind_of(program: Program, i: Instruction) -> str:
         target = i.attribute(r'custom_call_target="([^"]*)"') or ""
         return next((kind for word, kind in _LIBRARIES.items() if word in target), target)
     if i.opcode != "fusion":
-        return {"copy": "copies"}.get(i.opcode, "other")
+        return "copies" if i.opcode == "copy" else "other"
     inner = {one.opcode for one in program.computations[i.attribute(r"calls=%?([\w.\-]+)")]}
     return next((kind for opcode, kind in _KINDS.items() if opcode in inner), "other loops")
 
@@ -94,8 +89,8 @@ def describe(config: ConfigDict, program: Program, memory: StepMemory) -> Iterat
         kernels[kind] += times
     total = moved.total()
     yield f"examples     {config.batch_size * config.accumulate} a step, in {config.accumulate} micro-batch(es)"
-    yield f"memory       {memory} ({memory.kept / GIB:.2f} GiB kept)"
-    yield f"traffic      {total / 1e9:.1f} GB, at least {1000 * total / RATE:.1f} ms\n"
+    yield f"memory       {memory} ({gib(memory.kept)} kept)"
+    yield f"traffic      {total / 1e9:.1f} GB, at least {1000 * total / _RATE:.1f} ms\n"
     yield "| kernels | GB | calls |"
     yield "|---|---|---|"
     for kind, size in moved.most_common():
@@ -113,10 +108,7 @@ def main() -> None:
     a, overrides = parser.parse_known_args()
     config = read_recipe(a.config, overrides)
     config.batch_size = a.examples or config.batch_size
-    try:
-        compiled = compile_step(config)
-    except NotImplementedError:
-        raise SystemExit(f"JAX has no plugin for CUDA here: pip install {_PLUGIN}") from None
+    compiled = compiled_for_h200(config)
     text = compiled.as_text()
     if a.hlo:
         a.hlo.write_text(text)

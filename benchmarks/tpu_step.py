@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import jax
 from abstract_step import AbstractStep
@@ -60,9 +59,7 @@ def lower_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
     step = AbstractStep.of(config, mesh)
     if (needed := step.least_memory()) > memory_limit(mesh):
         raise TooLarge(needed)
-    # The backend here is the CPU.
-    with mock.patch.object(jax, "default_backend", return_value="tpu"):
-        return step.trace().lower(lowering_platforms=("tpu",))
+    return step.lower("tpu", "tpu")
 
 
 def memory_limit(mesh: Mesh) -> float:
