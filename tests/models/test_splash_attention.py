@@ -1,9 +1,13 @@
 """Attention on TPUs: the kernel against the formula, by XLA in place of a TPU, and where it is chosen."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from tpu_step import tpu_devices
 
 from rewardedit_jax.models import attention as choice
 from rewardedit_jax.models import splash_attention as module
@@ -77,3 +81,27 @@ def test_each_device_has_its_examples_and_heads():
             array = jax.ShapeDtypeStruct((batch, heads, 128, 8), jnp.float32)
             jax.eval_shape(lambda *x: module._on_each_device(kernel, *x), array, array, array)
     assert seen == [(2, 4), (6, 4), (2, 3)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install jax[tpu]")
+@pytest.mark.parametrize("topology", ["v5e:1x1", "v6e:1x1", "v5p:1x1x1"])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "kernel"),
+    [
+        ((4, 4096, 8, 40), jnp.bfloat16, with_gradients),
+        ((4, 1024, 8, 80), jnp.bfloat16, with_gradients),
+        ((8, 4096, 1, 512), jnp.float32, lambda kernel, *arrays: kernel(*arrays[:3])),  # the autoencoder: forward alone
+    ],
+)
+def test_it_fits_the_vector_memory_of(topology, shape, dtype, kernel, monkeypatch):
+    """The attention of the 512 px step, compiled to the end for a chip that is not here."""
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # there is no cloud whose metadata could tell which TPU this is
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    mesh = make_mesh(devices=tpu_devices(topology))
+    arrays = [jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))] * 4
+    with jax.set_mesh(mesh):
+        traced = jax.jit(lambda *arrays: kernel(splash_attention, *arrays)).trace(*arrays)
+        memory = traced.lower(lowering_platforms=("tpu",)).compile().memory_analysis()
+    scores = shape[0] * shape[2] * shape[1] ** 2 * 4
+    assert memory.temp_size_in_bytes < scores / 2
