@@ -96,8 +96,7 @@ def test_each_device_has_its_examples_and_heads():
 )
 def test_it_fits_the_vector_memory_of(topology, shape, dtype, kernel, monkeypatch):
     """The attention of the 512 px step, compiled to the end for a chip that is not here."""
-    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # there is no cloud whose metadata could tell which TPU this is
-    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # tests run in several processes, none of which holds a TPU
     mesh = make_mesh(devices=tpu_devices(topology))
     arrays = [jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))] * 4
     with jax.set_mesh(mesh):
